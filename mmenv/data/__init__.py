@@ -1,0 +1,1 @@
+"""Recorded markets: readers of captures, the store, and tapes to replay."""

@@ -1,0 +1,372 @@
+"""Raw Binance feed captures: USD-M and COIN-M futures and spot.
+
+One line is the local time in nanoseconds, a blank and the exchange's JSON message (diff depth, book
+ticker, trade; REST depth snapshots in between), plain or gzipped.
+
+The book starts at the first REST snapshot. That answer arrives after newer diffs, so it is placed by
+`lastUpdateId`: the diffs newer than it are applied on top before it is emitted (Binance, "How to manage
+a local order book correctly").
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from mmenv.data.capture import (
+    BBO,
+    BUY,
+    CLEAR,
+    DEPTH,
+    INVALID,
+    RAW,
+    SELL,
+    SNAPSHOT,
+    TRADE,
+    UNKNOWN_NS,
+    CaptureError,
+    Report,
+    Source,
+    decimal_text,
+    parse_decimals,
+)
+
+MILLISECOND: Final = 1_000_000
+CHUNK_ROWS: Final = 200_000
+SNAPSHOT_WAIT_NS: Final = 30_000_000_000
+"""How long diffs are held back for a snapshot before the book is started without one."""
+RECENT_DIFFS: Final = 4_096
+"""Diffs remembered for a snapshot that arrives late; a bound on memory, not on the file."""
+
+# Regular (VIP 0) fees in basis points; a desk's own go into ReplayConfig or `--maker-fee-bp`.
+FEES_BP: Final = {"binance-usdm": (2.0, 5.0), "binance-coinm": (2.0, 5.0), "binance-spot": (10.0, 10.0)}
+
+
+@dataclass(frozen=True)
+class Capture:
+    """One file and what its first messages say about it."""
+
+    path: Path
+    source: Source
+    first_ns: int
+
+
+def identify(path: Path) -> Capture:
+    """Read `path` up to its first depth diff: which venue and symbol, and when it starts.
+
+    Raises:
+        CaptureError: unreadable, or no Binance depth diff in it.
+    """
+    first_ns = 0
+    try:
+        with _open(path) as (lines, _):
+            for line in lines:
+                stamp, _, payload = line.partition(b" ")
+                try:
+                    local_ns, message = int(stamp), orjson.loads(payload)
+                    data = message.get("data", message)
+                except (ValueError, AttributeError):
+                    continue
+                first_ns = first_ns or local_ns
+                if data.get("e") == "depthUpdate":
+                    return Capture(path, _source(data), first_ns)
+    except FileNotFoundError:
+        raise CaptureError(f"{path}: no such file") from None
+    except (EOFError, OSError, zlib.error) as error:
+        raise CaptureError(f"{path}: cannot be read ({error})") from None
+    raise CaptureError(
+        f"{path}: no Binance depth diff found; expected lines of '<local ns> <JSON message>' of a raw capture"
+    )
+
+
+def groups(paths: Sequence[Path]) -> list[list[Capture]]:
+    """Files by venue and symbol, each group in time order."""
+    found: dict[tuple[str, str], list[Capture]] = {}
+    for path in paths:
+        capture = identify(path)
+        found.setdefault((capture.source.venue, capture.source.symbol), []).append(capture)
+    return [sorted(group, key=lambda capture: capture.first_ns) for group in found.values()]
+
+
+def read(captures: Sequence[Capture], report: Report, progress: bool = True) -> Iterator[NDArray[np.void]]:
+    """Chunks of `RAW` rows of consecutive captures of one symbol, in arrival order.
+
+    Memory is bounded by the chunk and `RECENT_DIFFS`, whatever the length of the files.
+
+    Args:
+        captures: files of one symbol in time order, from `groups`.
+        report: receives every problem with its line and time.
+        progress: show a bar of bytes read.
+
+    Raises:
+        CaptureError: files overlap, a file mixes symbols, or `report.strict` and any problem.
+    """
+    reader = _Reader(captures[0].source, report)
+    size = sum(capture.path.stat().st_size for capture in captures)
+    with tqdm(total=size, unit="B", unit_scale=True, disable=not progress, leave=False) as bar:
+        for number, capture in enumerate(captures):
+            bar.set_description(capture.path.name)
+            yield from reader.file(number, capture, bar)
+    yield reader.flush()
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[tuple[io.BufferedIOBase, Any]]:
+    """The lines of a plain or gzipped file, and the handle whose `tell` counts bytes on disk."""
+    with path.open("rb") as raw:
+        zipped = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        if zipped:
+            with gzip.GzipFile(fileobj=raw) as unzipped, io.BufferedReader(unzipped, 1 << 20) as lines:
+                yield lines, raw
+        else:
+            yield raw, raw
+
+
+def _source(diff: dict[str, Any]) -> Source:
+    venue = "binance-coinm" if "ps" in diff else "binance-usdm" if "pu" in diff else "binance-spot"
+    maker, taker = FEES_BP[venue]
+    symbol = str(diff["s"])
+    if venue != "binance-coinm":
+        return Source(venue, symbol, maker_fee_bp=maker, taker_fee_bp=taker)
+    # COIN-M contracts are worth 100 USD on BTC and 10 USD on everything else.
+    return Source(venue, symbol, "inverse", "100" if symbol.startswith("BTC") else "10", maker, taker)
+
+
+@dataclass(frozen=True)
+class _Diff:
+    first_id: int
+    last_id: int
+    previous_id: int
+    exch_ns: int
+    bids: list[list[str]]
+    asks: list[list[str]]
+
+
+class _Reader:
+    """State across the files of one symbol: ids, times, whether the book has begun, the open chunk."""
+
+    def __init__(self, source: Source, report: Report) -> None:
+        self.source = source
+        self.report = report
+        self.name = ""
+        self.file_number = 0
+        self.line = 0
+        self.local_ns = 0
+        self.started = False
+        self.valid = False
+        self.first_ns = 0
+        self.last_update = -1
+        self.last_trade = -1
+        self.exch_ns = {DEPTH: 0, TRADE: 0, BBO: 0}
+        self.recent: deque[_Diff] = deque(maxlen=RECENT_DIFFS)
+        # One entry per message: kind, bid rows, ask rows, exchange time, local time, id, line.
+        self.messages: list[tuple[int, int, int, int, int, int, int]] = []
+        self.texts: list[str] = []
+
+    def problem(self, kind: str, text: str) -> None:
+        self.report.add(self.name, self.line, self.local_ns, kind, text)
+
+    def file(self, number: int, capture: Capture, bar: Any) -> Iterator[NDArray[np.void]]:
+        if capture.first_ns < self.local_ns:
+            raise CaptureError(
+                f"{capture.path.name} begins before {self.name} ends: the files overlap; give only one of them"
+            )
+        self.name, self.file_number, self.line = capture.path.name, number, 0
+        done = 0
+        try:
+            with _open(capture.path) as (lines, raw):
+                for line in lines:
+                    self.line += 1
+                    self._line(line)
+                    if len(self.texts) > 2 * CHUNK_ROWS:
+                        yield self.flush()
+                        bar.update(raw.tell() - done)
+                        done = raw.tell()
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            self.problem("truncated", f"the compressed file ends early ({error}); what came before is kept")
+        if not self.started:
+            self._start_without_snapshot()
+        bar.update(capture.path.stat().st_size - done)
+
+    def _line(self, line: bytes) -> None:
+        stamp, _, payload = line.partition(b" ")
+        try:
+            local_ns = int(stamp)
+            message = orjson.loads(payload)
+            data = message.get("data", message)
+            kind = data.get("e")
+        except (ValueError, AttributeError):
+            half = "half a line" if not line.endswith(b"\n") else "a line that is not '<local ns> <JSON object>'"
+            self.problem("bad-line", f"{half}; skipped")
+            return
+        if local_ns < self.local_ns:
+            self.problem("time-backwards", f"local time {local_ns} follows {self.local_ns}; the later one is used")
+        else:
+            self.local_ns = local_ns
+        try:
+            if kind == "depthUpdate":
+                self._depth(data)
+            elif kind == "trade":
+                self._trade(data)
+            elif kind == "bookTicker" or (kind is None and "B" in data and "A" in data):
+                self._ticker(data)
+            elif "lastUpdateId" in data:
+                self._snapshot(data)
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, CaptureError):
+                raise
+            self.problem("bad-message", f"a {kind or 'snapshot'} message without a usable {error}; skipped")
+
+    def _symbol(self, data: dict[str, Any]) -> None:
+        if data["s"] != self.source.symbol:
+            raise CaptureError(
+                f"{self.name}:{self.line}: {data['s']} among {self.source.symbol}; give one symbol per file"
+            )
+
+    def _exchange_ns(self, stream: int, data: dict[str, Any]) -> int:
+        stamp = data.get("T", data.get("E"))
+        if stamp is None:
+            return UNKNOWN_NS
+        exch_ns = int(stamp) * MILLISECOND
+        last = self.exch_ns[stream]
+        if exch_ns < last:
+            self.problem("time-backwards", f"exchange time {exch_ns} follows {last}; the later one is used")
+            return last
+        self.exch_ns[stream] = exch_ns
+        return exch_ns
+
+    def _depth(self, data: dict[str, Any]) -> None:
+        self._symbol(data)
+        first, last = int(data["U"]), int(data["u"])
+        previous = int(data.get("pu", first - 1))
+        exch_ns = self._exchange_ns(DEPTH, data)
+        if last <= self.last_update:
+            self.problem("duplicate-update", f"update {last} after {self.last_update}; skipped")
+            return
+        if self.last_update >= 0 and previous != self.last_update:
+            missing = f"update {last} continues {previous}, but the last one was {self.last_update}"
+            self.problem("sequence-gap", f"{missing}; the book is unreliable until the next snapshot")
+            self.valid = False
+            self.recent.clear()
+        self.last_update = last
+        diff = _Diff(first, last, previous, exch_ns, data["b"], data["a"])
+        self.recent.append(diff)
+        if self.started:
+            self._emit(DEPTH, diff.bids, diff.asks, exch_ns, last)
+            return
+        self.first_ns = self.first_ns or self.local_ns
+        if self.local_ns - self.first_ns > SNAPSHOT_WAIT_NS:
+            self._start_without_snapshot()
+
+    def _trade(self, data: dict[str, Any]) -> None:
+        self._symbol(data)
+        # Insurance-fund and auto-deleveraging prints never met the book.
+        if data.get("X", "MARKET") != "MARKET":
+            return
+        trade = int(data["t"])
+        exch_ns = self._exchange_ns(TRADE, data)
+        if self.last_trade >= 0 and trade <= self.last_trade:
+            self.problem("duplicate-trade", f"trade {trade} after {self.last_trade}; skipped")
+            return
+        if self.last_trade >= 0 and trade > self.last_trade + 1:
+            self.problem("trade-gap", f"{trade - self.last_trade - 1} trades missing before {trade}")
+        self.last_trade = trade
+        if self.started:
+            # "m": the buyer was the maker, so the aggressor sold.
+            level = [[data["p"], data["q"]]]
+            bids, asks = ([], level) if data["m"] else (level, [])
+            self._emit(TRADE, bids, asks, exch_ns, trade)
+
+    def _ticker(self, data: dict[str, Any]) -> None:
+        self._symbol(data)
+        exch_ns = self._exchange_ns(BBO, data)
+        if self.started:
+            self._emit(BBO, [[data["b"], data["B"]]], [[data["a"], data["A"]]], exch_ns, int(data["u"]))
+
+    def _snapshot(self, data: dict[str, Any]) -> None:
+        if self.valid:
+            return
+        update = int(data["lastUpdateId"])
+        newer = [diff for diff in self.recent if diff.last_id > update]
+        if newer and newer[0].previous_id > update:
+            self.problem(
+                "sequence-gap", f"the snapshot at update {update} is older than the diffs kept, from {newer[0].last_id}"
+            )
+        book: list[dict[str, str]] = []
+        for side, levels in (("bids", data["bids"]), ("asks", data["asks"])):
+            merged = {price: size for price, size in levels}
+            for diff in newer:
+                merged.update((price, size) for price, size in getattr(diff, side))
+            book.append({price: size for price, size in merged.items() if size.strip("0.")})
+        stamp = int(data["T"]) * MILLISECOND if "T" in data else UNKNOWN_NS
+        exch_ns = max(stamp, self.exch_ns[DEPTH]) if self.exch_ns[DEPTH] else stamp
+        last = max(update, self.last_update)
+        self._emit(CLEAR, [["0", "0"]], [], exch_ns, last)
+        self._emit(SNAPSHOT, list(book[0].items()), list(book[1].items()), exch_ns, last)
+        self.started = self.valid = True
+        if self.last_update < update:
+            self.last_update = -1  # the next diff straddles the snapshot; the chain is checked from it on
+
+    def _start_without_snapshot(self) -> None:
+        self.problem("missing-snapshot", "no depth snapshot; the book is built from diffs alone and lacks levels")
+        self.started = True
+        for diff in self.recent:
+            self._emit(DEPTH, diff.bids, diff.asks, diff.exch_ns, diff.last_id)
+
+    def _emit(self, kind: int, bids: Sequence[Any], asks: Sequence[Any], exch_ns: int, number: int) -> None:
+        self.messages.append((kind, len(bids), len(asks), exch_ns, self.local_ns, number, self.line))
+        self.texts.extend(chain.from_iterable(bids))
+        self.texts.extend(chain.from_iterable(asks))
+
+    def flush(self) -> NDArray[np.void]:
+        """The rows gathered since the last flush, invalid ones reported and left out."""
+        messages = np.array(self.messages, np.int64).reshape(-1, 7)
+        count = messages[:, 1] + messages[:, 2]
+        rows = np.zeros(int(count.sum()), RAW)
+        text = "\n".join([*self.texts, ""]).encode()
+        if len(self.texts) != 2 * len(rows) or text.count(b"\n") != len(self.texts):
+            raise CaptureError(f"{self.name}: a price level near line {self.line} is not a pair of decimals")
+        values = parse_decimals(np.frombuffer(text, np.uint8), 2 * len(rows)).reshape(-1, 2)
+        rows["price"], rows["size"] = values[:, 0], values[:, 1]
+        for column, name in enumerate(("kind", "", "", "exch_ns", "local_ns", "id", "line")):
+            if name:
+                rows[name] = np.repeat(messages[:, column], count)
+        rows["file"] = self.file_number
+        within = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
+        rows["side"] = np.where(within < np.repeat(messages[:, 1], count), BUY, SELL)
+        self.messages.clear()
+        self.texts.clear()
+        return self._valid_rows(rows)
+
+    def _valid_rows(self, rows: NDArray[np.void]) -> NDArray[np.void]:
+        price, size, kind = rows["price"], rows["size"], rows["kind"]
+        bad = (price == INVALID) | (size == INVALID) | (size < 0) | ((price <= 0) & (kind != CLEAR))
+        bad |= (size == 0) & (kind == TRADE)
+        for row in rows[bad]:
+            shown = [("not a decimal" if row[k] == INVALID else _signed_text(row[k])) for k in ("price", "size")]
+            self.report.add(
+                self.name,
+                row["line"],
+                row["local_ns"],
+                "bad-value",
+                f"price {shown[0]}, size {shown[1]}; row skipped",
+            )
+        return rows[~bad] if bad.any() else rows
+
+
+def _signed_text(units: int) -> str:
+    return decimal_text(int(units)) if units >= 0 else "-" + decimal_text(-int(units))

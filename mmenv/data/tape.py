@@ -1,0 +1,471 @@
+"""The store of recorded markets, and tapes ready to replay.
+
+A store is a folder of Parquet files, `venue=V/symbol=S/day=D/tape.parquet`: one row per book level or
+trade in arrival order, prices in ticks, sizes in lots, times in nanoseconds, and a `TapeInfo` as JSON in
+the Parquet metadata. To replay a tape it is turned once into a memory-mapped array of hftbacktest's
+event layout, with a book snapshot every ten seconds to start from. That cache lies beside the Parquet
+file and is shared by all environments and processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numba import njit
+from numpy.typing import NDArray
+
+from mmenv.data.capture import BBO, BUY, CLEAR, DEPTH, SELL, SNAPSHOT, TRADE
+
+SCHEMA_VERSION: Final = 1
+CACHE_VERSION: Final = 1
+METADATA_KEY: Final = b"neuralmm"
+BATCH_ROWS: Final = 1 << 19
+SNAPSHOT_NS: Final = 10_000_000_000
+"""Time between two book snapshots of the replay cache."""
+BOOK_WINDOW: Final = 0.01
+"""Replay keeps the levels within this fraction of the day's range of best prices, and no others."""
+
+ROW: Final = np.dtype(
+    [
+        ("exch_ns", "<i8"),
+        ("local_ns", "<i8"),
+        ("kind", "u1"),
+        ("side", "i1"),
+        ("price", "<i8"),
+        ("size", "<i8"),
+        ("id", "<i8"),
+    ]
+)
+"""A stored row: kinds and sides as in `mmenv.data.capture`, price in ticks, size in lots, local time as
+recorded (add `TapeInfo.clock_offset_ns` to compare it with exchange time)."""
+
+EVENT: Final = np.dtype(
+    [
+        ("ev", "u8"),
+        ("exch_ts", "i8"),
+        ("local_ts", "i8"),
+        ("px", "f8"),
+        ("qty", "f8"),
+        ("order_id", "u8"),
+        ("ival", "i8"),
+        ("fval", "f8"),
+    ],
+    align=True,
+)
+"""hftbacktest's event layout, here with prices in ticks and sizes in lots."""
+
+EXCH_FLAG: Final = 1 << 31
+LOCAL_FLAG: Final = 1 << 30
+BUY_FLAG: Final = 1 << 29
+SELL_FLAG: Final = 1 << 28
+
+_SCHEMA: Final = pa.schema([(name, pa.from_numpy_dtype(ROW[name])) for name in ROW.names or ()])
+
+
+class TapeError(ValueError):
+    """A store or tape that cannot be used as asked."""
+
+
+@dataclass(frozen=True)
+class TapeInfo:
+    """What is known about a tape; stored inside its Parquet file.
+
+    Sizes are decimal text, so that they are exact. `low_tick` and `high_tick` bound the best prices,
+    `disorder_ns` how far exchange times run backwards in arrival order, and `latency_ns` the largest feed
+    delay after clock correction. `book_complete` is false if the book was built without a snapshot or
+    holds an unrepaired gap.
+    """
+
+    venue: str
+    symbol: str
+    day: str
+    tick_size: str
+    lot_size: str
+    maker_fee_bp: float
+    taker_fee_bp: float
+    clock_offset_ns: int
+    source: str
+    rows: int
+    first_ns: int
+    last_ns: int
+    low_tick: int
+    high_tick: int
+    disorder_ns: int
+    latency_ns: int
+    book_complete: bool = True
+    contract: str = "linear"
+    contract_size: str = "1"
+    schema_version: int = SCHEMA_VERSION
+
+
+class TapeWriter:
+    """Writes one tape; nothing is visible under its name until `commit`.
+
+    Use as a context manager: leaving it without `commit` removes the temporary file.
+    """
+
+    def __init__(self, store: Path, venue: str, symbol: str, day: str) -> None:
+        self.path = _partition(store, venue, symbol, day) / "tape.parquet"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=".tape-", suffix=".tmp")
+        os.close(handle)
+        self._temporary = Path(name)
+        self._parquet = pq.ParquetWriter(
+            self._temporary,
+            _SCHEMA,
+            compression="zstd",
+            use_dictionary=["kind", "side"],
+            column_encoding=dict.fromkeys(
+                ("exch_ns", "local_ns", "price", "size", "id"), "DELTA_BINARY_PACKED"
+            ),
+        )
+        self.rows = 0
+
+    def write(self, rows: NDArray[np.void]) -> None:
+        """Append `ROW` rows [n]."""
+        columns = [pa.array(np.ascontiguousarray(rows[name])) for name in ROW.names or ()]
+        self._parquet.write_table(pa.Table.from_arrays(columns, schema=_SCHEMA))
+        self.rows += len(rows)
+
+    def close(self, info: TapeInfo) -> None:
+        """Finish the temporary file; `commit` then puts it in place."""
+        self._parquet.add_key_value_metadata({METADATA_KEY: json.dumps(asdict(info))})
+        self._parquet.close()
+
+    def commit(self) -> Path:
+        """Put the closed file in place, replacing an older tape of this venue, symbol and day."""
+        os.replace(self._temporary, self.path)
+        return self.path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove the temporary file, and folders it leaves empty; harmless after `commit`."""
+        self._parquet.close()
+        self._temporary.unlink(missing_ok=True)
+        for folder in list(self.path.parents)[:3]:
+            if any(folder.iterdir()):
+                break
+            folder.rmdir()
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A tape as hftbacktest reads it; the arrays are read-only memory maps.
+
+    events: EVENT [m], split where exchange and arrival order differ.
+    starts: exchange time [k] of each book snapshot; every event up to it is in the snapshot.
+    rows: first event [k] after the snapshot.
+    levels: EVENT [l], all snapshots' levels one after another; snapshot i is levels[bounds[i]:bounds[i+1]].
+    low_tick, high_tick: the price window kept.
+    first_ns, last_ns: local time of the first and last event.
+    catch_up_ns: after this long past a snapshot, the local book too has seen all that is in it.
+    """
+
+    events: NDArray[np.void]
+    starts: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    levels: NDArray[np.void]
+    bounds: NDArray[np.int64]
+    low_tick: int
+    high_tick: int
+    first_ns: int
+    last_ns: int
+    catch_up_ns: int
+
+    def start(self, local_ns: int) -> int:
+        """Index of the last snapshot from which the local book is right at `local_ns`.
+
+        Raises `TapeError` if the tape begins too late for that.
+        """
+        index = int(np.searchsorted(self.starts, local_ns - self.catch_up_ns, side="right")) - 1
+        if index < 0:
+            raise TapeError(f"start {local_ns} is before the book is known, {self.first_known_ns}; start later")
+        return index
+
+    @property
+    def first_known_ns(self) -> int:
+        """Earliest local time at which the local book is right."""
+        return int(self.starts[0]) + self.catch_up_ns
+
+
+class Tape:
+    """One venue, symbol and day of a store. Opening it reads only the metadata.
+
+    Raises:
+        TapeError: no tape there, not one of ours, or written by another schema version.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        try:
+            metadata = pq.read_metadata(self.path).metadata or {}
+        except FileNotFoundError:
+            raise TapeError(f"{self.path}: no tape there; import one with `neuralmm import`") from None
+        except (OSError, pa.ArrowInvalid) as error:
+            raise TapeError(f"{self.path}: not a readable Parquet file ({error}); import it again") from None
+        if METADATA_KEY not in metadata:
+            raise TapeError(f"{self.path}: a Parquet file, but not a tape of ours; use `neuralmm import`")
+        found = json.loads(metadata[METADATA_KEY])
+        if found.get("schema_version") != SCHEMA_VERSION:
+            version = found.get("schema_version")
+            raise TapeError(f"{self.path}: schema version {version}, expected {SCHEMA_VERSION}; import it again")
+        self.info = TapeInfo(**{item.name: found[item.name] for item in fields(TapeInfo)})
+
+    def __repr__(self) -> str:
+        return f"Tape({self.info.venue} {self.info.symbol} {self.info.day}, {self.info.rows} rows)"
+
+    def rows(self) -> Iterator[NDArray[np.void]]:
+        """Batches of `ROW` rows in arrival order."""
+        with pq.ParquetFile(self.path) as parquet:
+            for batch in parquet.iter_batches(BATCH_ROWS):
+                rows = np.empty(len(batch), ROW)
+                for name in ROW.names or ():
+                    rows[name] = batch.column(name).to_numpy()
+                yield rows
+
+    def replay(self, feed_latency_ns: int) -> Replay:
+        """The replay cache, built on first use.
+
+        Args:
+            feed_latency_ns: smallest feed delay. Each event keeps its recorded delay above the tape's
+                fastest one (clocks cannot tell more) and this is added.
+        """
+        if feed_latency_ns < 0:
+            raise TapeError(f"feed latency is {feed_latency_ns} ns; it must not be negative")
+        status = self.path.stat()
+        key = f"{status.st_mtime_ns} {status.st_size} {SCHEMA_VERSION} {CACHE_VERSION} {feed_latency_ns}"
+        folder = self.path.parent / f".replay-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+        if not (folder / "index.npz").exists():
+            self._build(folder, feed_latency_ns)
+        return _open_replay(folder)
+
+    def _build(self, folder: Path, feed_latency_ns: int) -> None:
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".replay-tmp-"))
+        try:
+            _build_replay(self, feed_latency_ns, temporary)
+            try:
+                os.rename(temporary, folder)
+            except OSError:
+                # Another process built the same cache first.
+                if not (folder / "index.npz").exists():
+                    raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def tapes(store: Path | str, venue: str = "*", symbol: str = "*", day: str = "*") -> list[Tape]:
+    """The store's tapes that match, by venue, symbol and day; each argument may be a glob pattern.
+
+    Raises `TapeError` if none does.
+    """
+    paths = sorted(Path(store).glob(f"venue={venue}/symbol={symbol}/day={day}/tape.parquet"))
+    if not paths:
+        raise TapeError(f"{store}: no tape of venue {venue}, symbol {symbol}, day {day}; see `neuralmm import`")
+    return [Tape(path) for path in paths]
+
+
+def _partition(store: Path, venue: str, symbol: str, day: str) -> Path:
+    return store / f"venue={venue}" / f"symbol={symbol}" / f"day={day}"
+
+
+class Book:
+    """Level sizes of both sides within a window of ticks, as dense arrays; levels outside are ignored."""
+
+    def __init__(self, low_tick: int, high_tick: int) -> None:
+        self.low_tick = low_tick
+        self.sizes = np.zeros((2, high_tick - low_tick + 1), np.int64)
+
+    def levels(self) -> NDArray[np.void]:
+        """`ROW` rows of kind SNAPSHOT, bids then asks, times zero."""
+        parts = []
+        for side, sizes in zip((BUY, SELL), self.sizes, strict=True):
+            found = np.flatnonzero(sizes)
+            rows = np.zeros(len(found), ROW)
+            rows["kind"], rows["side"] = SNAPSHOT, side
+            rows["price"], rows["size"] = found + self.low_tick, sizes[found]
+            parts.append(rows)
+        return np.concatenate(parts)
+
+
+def window(low_tick: int, high_tick: int, fraction: float) -> tuple[int, int]:
+    """The range of ticks `fraction` wider than [low_tick, high_tick], at least 100 ticks on each side."""
+    low = low_tick - max(round(low_tick * fraction), 100)
+    high = high_tick + max(round(high_tick * fraction), 100)
+    return max(low, 1), high
+
+
+def _build_replay(tape: Tape, feed_latency_ns: int, folder: Path) -> None:
+    info = tape.info
+    low, high = window(info.low_tick, info.high_tick, BOOK_WINDOW)
+    book = Book(low, high)
+    offset = info.clock_offset_ns + feed_latency_ns
+    carry = np.zeros(0, ROW)
+    sent = np.zeros(0, np.bool_)
+    newest = 0
+    written = 0
+    boundary = 0
+    starts, firsts, bounds = [info.first_ns + info.clock_offset_ns], [0], [0, 0]
+    last_ns = 0
+    with (folder / "events.bin").open("wb") as events_file, (folder / "levels.bin").open("wb") as levels_file:
+        for batch, final in _with_last(tape.rows()):
+            batch = batch[batch["kind"] != BBO]
+            pending = np.concatenate([carry, batch])
+            sent = np.concatenate([sent, np.zeros(len(batch), np.bool_)])
+            if len(batch):
+                newest = max(newest, int(batch["exch_ns"].max()))
+            settled = np.iinfo(np.int64).max if final else newest - info.disorder_ns
+            order = np.argsort(pending["exch_ns"], kind="stable")
+            take, flags, done = _merge(pending["exch_ns"], order, sent, settled)
+            events = _events(pending[take], flags, offset)
+            carry, sent = pending[done:], sent[done:]
+            at = 0
+            while at < len(events):
+                if boundary == 0:
+                    boundary = int(events["exch_ts"][0]) // SNAPSHOT_NS * SNAPSHOT_NS + SNAPSHOT_NS
+                at = _apply_until(events, at, boundary, low, book.sizes)
+                if at == len(events):
+                    break
+                levels = book.levels()
+                starts.append(boundary)
+                firsts.append(written + at)
+                bounds.append(bounds[-1] + len(levels))
+                _events(levels, np.full(len(levels), EXCH_FLAG | LOCAL_FLAG), 0).tofile(levels_file)
+                boundary = int(events["exch_ts"][at]) // SNAPSHOT_NS * SNAPSHOT_NS + SNAPSHOT_NS
+            events.tofile(events_file)
+            written += len(events)
+            if len(events):
+                last_ns = int(events["local_ts"].max())
+    if not written:
+        raise TapeError(f"{tape.path}: no book or trade rows; import the capture again")
+    np.savez(
+        folder / "index.npz",
+        starts=np.array(starts, np.int64),
+        rows=np.array(firsts, np.int64),
+        bounds=np.array(bounds, np.int64),
+        scalars=np.array([low, high, info.first_ns + offset, last_ns, info.latency_ns + feed_latency_ns], np.int64),
+    )
+
+
+def _with_last(batches: Iterator[NDArray[np.void]]) -> Iterator[tuple[NDArray[np.void], bool]]:
+    held: NDArray[np.void] | None = None
+    for batch in batches:
+        if held is not None:
+            yield held, False
+        held = batch
+    if held is not None:
+        yield held, True
+
+
+def _open_replay(folder: Path) -> Replay:
+    with np.load(folder / "index.npz") as index:
+        starts, rows, bounds = index["starts"], index["rows"], index["bounds"]
+        low, high, first_ns, last_ns, catch_up = (int(value) for value in index["scalars"])
+    levels_path = folder / "levels.bin"
+    # An empty file cannot be mapped.
+    levels: Any = np.memmap(levels_path, EVENT, "r") if levels_path.stat().st_size else np.zeros(0, EVENT)
+    return Replay(
+        events=np.memmap(folder / "events.bin", EVENT, "r"),
+        starts=starts,
+        rows=rows,
+        levels=levels,
+        bounds=bounds,
+        low_tick=low,
+        high_tick=high,
+        first_ns=first_ns,
+        last_ns=last_ns,
+        catch_up_ns=catch_up,
+    )
+
+
+def _events(rows: NDArray[np.void], flags: NDArray[np.int64], offset_ns: int) -> NDArray[np.void]:
+    events = np.zeros(len(rows), EVENT)
+    sides = np.where(rows["side"] == BUY, BUY_FLAG, SELL_FLAG)
+    sides[rows["kind"] == CLEAR] = 0
+    events["ev"] = rows["kind"] | flags | sides
+    events["exch_ts"] = rows["exch_ns"]
+    events["local_ts"] = rows["local_ns"] + offset_ns
+    events["px"], events["qty"] = rows["price"], rows["size"]
+    return events
+
+
+@njit(cache=True, nogil=True)
+def _merge(
+    exch_ns: NDArray[np.int64], order: NDArray[np.int64], sent: NDArray[np.bool_], settled_ns: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Interleave exchange order and arrival order, splitting a row only where the two disagree.
+
+    Args:
+        exch_ns: [n] in arrival order.
+        order: [n] stable argsort of `exch_ns`.
+        sent: [n] rows whose exchange part has been emitted; updated in place.
+        settled_ns: no later row has an earlier exchange time.
+
+    Returns:
+        Row and flags of each event, and how many leading rows are entirely emitted.
+    """
+    count = len(exch_ns)
+    take = np.empty(2 * count, np.int64)
+    flags = np.empty(2 * count, np.int64)
+    size = 0
+    at = 0
+    local = 0
+    while local < count:
+        if sent[local]:
+            take[size], flags[size] = local, LOCAL_FLAG
+            local += 1
+            size += 1
+            continue
+        while sent[order[at]]:
+            at += 1
+        row = order[at]
+        if exch_ns[row] > settled_ns:
+            break
+        sent[row] = True
+        take[size] = row
+        if row == local:
+            flags[size] = EXCH_FLAG | LOCAL_FLAG
+            local += 1
+        else:
+            flags[size] = EXCH_FLAG
+        size += 1
+    return take[:size].copy(), flags[:size].copy(), local
+
+
+@njit(cache=True, nogil=True)
+def _apply_until(
+    events: NDArray[np.void], at: int, boundary_ns: int, low_tick: int, sizes: NDArray[np.int64]
+) -> int:
+    """Apply exchange-side events from `at` to the book; return the first one later than `boundary_ns`."""
+    while at < len(events):
+        event = events[at]
+        if event.ev & EXCH_FLAG:
+            if event.exch_ts > boundary_ns:
+                return at
+            kind = event.ev & 0xFF
+            if kind == CLEAR:
+                sizes[:] = 0
+            elif kind != TRADE:
+                tick = int(event.px) - low_tick
+                if 0 <= tick < sizes.shape[1]:
+                    sizes[0 if event.ev & BUY_FLAG else 1, tick] = int(event.qty)
+        at += 1
+    return at

@@ -1,0 +1,269 @@
+"""The desk: the one path from an action to an observation, for every market and every number of environments.
+
+    action -> quote -> risk -> market (events and fills) -> ledger -> features -> observation
+
+Training, evaluation, backtest and live differ only in the market: stages compiled into the step, or a venue
+outside (`ExternalMarket`) that is handed the quotes and hands back events and fills.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from mmenv import episode, kernel
+from mmenv.config import EnvConfig
+from mmenv.features import GROUPS, observation_features
+from mmenv.kernel import CORE, EMPTY, FEE_DIGITS, LANES, LEDGER, PARAMS, Call, Stage, address, make_plan
+from mmenv.ledger import settle, track
+from mmenv.quote import quote
+from mmenv.risk import risk
+from mmenv.rng import keys
+
+
+class ExternalMarket(Protocol):
+    """A market outside the compiled step, such as a replay or a live feed."""
+
+    def reset(self, desk: Desk, lanes: np.ndarray) -> None:
+        """Start the environments whose entry in `lanes`, bool (n,), is true: set `mid`, book and spread."""
+
+    def advance(self, desk: Desk) -> None:
+        """Take the quotes of `desk` to the next decision: set the market's answer (see `kernel.CORE`)."""
+
+    def get_state(self) -> Any: ...
+
+    def set_state(self, state: Any) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of n environments gives. Arrays are fresh at every step of a vector desk."""
+
+    observations: np.ndarray
+    """float32 (n, F)."""
+    rewards: np.ndarray
+    """float64 (n,), price units x lots."""
+    terminated: np.ndarray
+    truncated: np.ndarray
+    ledger: np.ndarray
+    """float64 (len(LEDGER), n), price units x lots, of this step; `wealth` since reset."""
+    final_observations: np.ndarray
+    """float32 (n, F): where an episode ended and the desk resets itself, its last observation."""
+
+
+class Desk:
+    """n environments of one configuration.
+
+    With `autoreset`, an environment that ends starts its next episode in the same step.
+    """
+
+    def __init__(self, config: EnvConfig, n: int, *, autoreset: bool) -> None:
+        self.config, self.n, self.autoreset = config, n, autoreset
+        self.blocks = -(-n // LANES)
+        self.width = len(observation_features(config))
+        self.core = np.zeros(self.blocks, CORE)
+        self.external: ExternalMarket | None = config.market.attach(n)
+        self._params = self._make_params()
+        self._tile = np.zeros((self.width, LANES), np.float32)
+        self._states: list[np.ndarray] = [self.core]
+        self._build_plans()
+        self.actions = np.zeros((n, 2), np.float32)
+        self._out = self._empty_step()
+        self._point(self._out)
+        self._plan[kernel.ACTIONS_AT] = address(self.actions)
+
+    # Steps.
+
+    def seed(self, seeds: Sequence[int | None]) -> None:
+        """Seed environment i with seeds[i] where it is not None; its next episode is its first."""
+        for i, seed in enumerate(seeds):
+            if seed is not None:
+                block, lane = divmod(i, LANES)
+                self.core["key0"][block, lane], self.core["key1"][block, lane] = keys(seed)
+                self.core["episode"][block, lane] = 0xFFFFFFFF
+
+    def reset(self, lanes: np.ndarray | None = None, positions: np.ndarray | None = None) -> np.ndarray:
+        """Start a new episode in the environments of the mask `lanes` (all by default); observations (n, F).
+
+        `positions`, int32 (n,), sets where they start in place of the draw.
+        """
+        mask = np.ones(self.n, bool) if lanes is None else lanes
+        self.set("done", mask)
+        if positions is not None:
+            self.set("forced", 1, mask)
+            self.set("position", positions, mask)
+        if self.external is not None:
+            self.external.reset(self, mask)
+        observations = np.empty((self.n, self.width), np.float32)
+        self._plan[kernel.OBSERVATIONS_AT] = address(observations)
+        kernel.reset_blocks(self._plan)
+        self._plan[kernel.OBSERVATIONS_AT] = address(self._out.observations)
+        return observations
+
+    def step(self, actions: np.ndarray) -> Step:
+        """One decision in every environment; `actions` is float32 (n, 2), C-contiguous."""
+        out = self._out = self._empty_step()
+        self._point(out)
+        self._plan[kernel.ACTIONS_AT] = address(actions)
+        if self.external is None:
+            kernel.step_blocks(self._plan)
+        else:
+            self._step_external(actions)
+        return out
+
+    def step_in_place(self) -> None:
+        """One decision from `self.actions` into the arrays of `self.out`: no allocation, for one environment."""
+        if self.external is None:
+            kernel.step_blocks(self._plan)
+        else:
+            self._step_external(self.actions)
+
+    def _step_external(self, actions: np.ndarray) -> None:
+        assert self.external is not None
+        self._decide[kernel.ACTIONS_AT] = address(actions)
+        kernel.step_blocks(self._decide)
+        self.external.advance(self)
+        out = self._out
+        kernel.step_blocks(self._plan)
+        done = out.terminated | out.truncated
+        if self.autoreset and done.any():
+            out.final_observations[done] = out.observations[done]
+            out.observations[:] = self.reset(done)
+
+    # Arrays.
+
+    @property
+    def out(self) -> Step:
+        """The arrays that the next `step_in_place` writes."""
+        return self._out
+
+    def get(self, name: str) -> np.ndarray:
+        """Field `name` of `kernel.CORE` for every environment, (n,), a copy."""
+        return self.core[name].reshape(-1)[: self.n].copy()
+
+    def set(self, name: str, values: np.ndarray | int, lanes: np.ndarray | None = None) -> None:
+        """Set field `name` of `kernel.CORE` (in the environments of the mask `lanes`)."""
+        field = self.core[name].reshape(-1)
+        field[: self.n] = values if lanes is None else np.where(lanes, values, field[: self.n])
+        self.core[name] = field.reshape(self.blocks, LANES)
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything the next step depends on, as arrays; see `set_state`."""
+        state: dict[str, Any] = {"stages": [array.copy() for array in self._states]}
+        if self.external is not None:
+            state["external"] = self.external.get_state()
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continue exactly from a state that `get_state` gave, of a desk with the same configuration."""
+        for ours, theirs in zip(self._states, state["stages"], strict=True):
+            ours[...] = theirs
+        if self.external is not None:
+            self.external.set_state(state["external"])
+
+    def close(self) -> None:
+        if self.external is not None:
+            self.external.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return restore, (self.config, self.n, self.autoreset, self.get_state())
+
+    # Making the plan.
+
+    def _make_params(self) -> np.ndarray:
+        c = self.config
+        unit = c.market.price_scale
+        params = np.zeros(1, PARAMS)
+        for name, value in {
+            "horizon": c.horizon,
+            "start_inventory": c.start_inventory,
+            "position_limit": c.risk.position_limit,
+            "order_lots": c.risk.order_lots,
+            "half_low": c.quote.min_half_spread * unit,
+            "half_range": (c.quote.max_half_spread - c.quote.min_half_spread) * unit,
+            "max_skew": c.quote.max_skew * unit,
+            "max_distance": c.quote.max_distance * unit,
+            "loss_limit": c.risk.daily_loss_limit * unit,
+            "reducing_loss": c.risk.daily_loss_limit * c.risk.reducing_at * unit,
+            "weight_spread": c.reward.spread_capture,
+            "weight_adverse": c.reward.adverse_selection,
+            "weight_carry": c.reward.carry,
+            "weight_fees": c.reward.fees,
+            "phi": c.reward.inventory_penalty * c.market.step_seconds,
+            "alpha": c.reward.terminal_penalty,
+            "per_unit": 1 / unit,
+            "per_lot": 1 / c.market.lot_scale,
+            "step_seconds": c.market.step_seconds,
+            "fee_rate": round(c.maker_fee_bp * 1e-4 * FEE_DIGITS),
+        }.items():
+            params[name] = value
+        return params
+
+    def _build_plans(self) -> None:
+        nothing = np.zeros(1, EMPTY)
+
+        def call(stage: Stage, own: np.ndarray = nothing, row: int = 0) -> Call:
+            return Call(stage, own, self._params, row)
+
+        decide = [call(quote), call(risk)]
+        market: list[Call] = []
+        market_reset: list[Call] = []
+        if self.external is None:
+            stages = self.config.market.stages(self.blocks)
+            market, market_reset = list(stages.step), list(stages.reset)
+            self._states += [c.own for c in market if c.own.dtype != EMPTY]
+        updates, observes, row = [call(settle), call(track), call(episode.moves)], [], 0
+        for group in (GROUPS[name] for name in self.config.features):
+            own = np.zeros(self.blocks, group.own)
+            self._states.append(own)
+            if group.update is not None:
+                updates.append(call(group.update, own))
+            observes.append(call(group.observe, own, row))
+            row += len(group.features)
+        resets = [call(episode.begin), *market_reset, call(episode.began)]
+        self._calls = (decide, market, updates, observes, resets)  # keeps every array alive
+
+        if self.external is None:
+            self._plan = self._fill(make_plan([*decide, *market, *updates], observes, resets))
+        else:
+            self._decide = self._fill(make_plan(decide, [], []))
+            self._plan = self._fill(make_plan(updates, observes, resets))
+
+    def _fill(self, plan: np.ndarray) -> np.ndarray:
+        plan[kernel.BLOCKS], plan[kernel.COUNT], plan[kernel.WIDTH] = self.blocks, self.n, self.width
+        plan[kernel.CORE_AT], plan[kernel.CORE_STRIDE] = address(self.core), CORE.itemsize
+        plan[kernel.TILE_AT], plan[kernel.PARAMS_AT] = address(self._tile), address(self._params)
+        plan[kernel.AUTORESET] = int(self.autoreset and self.external is None)
+        return plan
+
+    def _empty_step(self) -> Step:
+        n = self.n
+        return Step(
+            observations=np.empty((n, self.width), np.float32),
+            rewards=np.empty(n),
+            terminated=np.empty(n, np.bool_),
+            truncated=np.empty(n, np.bool_),
+            ledger=np.empty((len(LEDGER), n)),
+            final_observations=np.empty((n, self.width), np.float32),
+        )
+
+    def _point(self, out: Step) -> None:
+        plan = self._plan
+        plan[kernel.OBSERVATIONS_AT] = address(out.observations)
+        plan[kernel.FINAL_AT] = address(out.final_observations)
+        plan[kernel.REWARDS_AT] = address(out.rewards)
+        plan[kernel.TERMINATED_AT] = address(out.terminated)
+        plan[kernel.TRUNCATED_AT] = address(out.truncated)
+        plan[kernel.LEDGER_AT] = address(out.ledger)
+
+
+def restore(config: EnvConfig, n: int, autoreset: bool, state: dict[str, Any]) -> Desk:
+    """A desk from its pickled parts: addresses differ in every process, so the plan is made anew."""
+    desk = Desk(config, n, autoreset=autoreset)
+    desk.set_state(state)
+    return desk

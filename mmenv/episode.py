@@ -1,0 +1,71 @@
+"""The start of an episode, and the window of moves that several feature groups share."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import carray
+
+from mmenv.kernel import LANES, MOVE_WINDOW, stage
+from mmenv.rng import RESET_STEP, philox
+
+F = np.float32
+I = np.int32  # noqa: E741
+U = np.uint32
+
+
+@stage()
+def begin(core, own, params, out):  # type: ignore[no-untyped-def]
+    """Clear the lanes whose `done` is set and draw their starting position. Markets reset after this."""
+    s = carray(core, 1)[0]
+    p = carray(params, 1)[0]
+    for i in range(LANES):
+        if s.done[i] == 0:
+            continue
+        s.episode[i] += U(1)
+        word, _, _, _ = philox(RESET_STEP, s.episode[i], U(0), U(0), s.key0[i], s.key1[i])
+        span = np.uint64(2 * p.start_inventory + 1)
+        drawn = I((np.uint64(word) * span) >> np.uint64(32)) - p.start_inventory
+        s.position[i] = s.position[i] if s.forced[i] != 0 else drawn
+        s.forced[i] = 0
+        s.entry[i] = F(0)
+        s.pnl[i] = 0
+        s.fees[i] = 0
+        s.age[i] = 0
+        s.held[i] = 0
+        s.risk_state[i] = 0
+        s.move[i] = 0
+        s.buy_lots[i] = 0
+        s.sell_lots[i] = 0
+        s.trades[i] = 0
+        s.trade_value[i] = 0
+        s.ask_fill[i] = 0
+        s.bid_fill[i] = 0
+        s.move_sum[i] = 0
+        s.move_squares[i] = 0
+
+
+@stage()
+def began(core, own, params, out):  # type: ignore[no-untyped-def]
+    """After the market's own reset: no lane is done any more."""
+    s = carray(core, 1)[0]
+    s.any_done = 0
+    for i in range(LANES):
+        s.done[i] = 0
+
+
+@stage()
+def moves(core, own, params, out):  # type: ignore[no-untyped-def]
+    """Sum and sum of squares of the last MOVE_WINDOW moves of the mid, in integers: they never drift.
+
+    One ring head for all lanes and their age as a mask, so that a reset clears nothing.
+    """
+    s = carray(core, 1)[0]
+    head = s.clock % MOVE_WINDOW
+    if head < 0:
+        return
+    for i in range(LANES):
+        new = s.move[i]
+        old = s.moves[head, i] if s.age[i] > MOVE_WINDOW else I(0)
+        s.moves[head, i] = new
+        s.move_sum[i] += np.int64(new) - np.int64(old)
+        s.move_squares[i] += np.int64(new) * np.int64(new) - np.int64(old) * np.int64(old)

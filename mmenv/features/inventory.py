@@ -1,0 +1,50 @@
+"""Inventory: the position, what it has earned, how long it has stood and what it risks."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import carray
+
+from mmenv.features import Feature, Group, register
+from mmenv.kernel import EMPTY, LANES, MOVE_WINDOW, stage
+
+F = np.float32
+I = np.int32  # noqa: E741
+
+
+@stage(EMPTY)
+def observe(core, own, params, out):  # type: ignore[no-untyped-def]
+    s = carray(core, 1)[0]
+    p = carray(params, 1)[0]
+    x = carray(out, (5, LANES))
+    unit = F(p.per_unit)
+    per_limit = F(1) / F(p.position_limit)
+    per_horizon = F(1) / F(p.horizon)
+    loss_limit = F(p.loss_limit) * unit
+    root = np.sqrt(F(p.horizon))
+    for i in range(LANES):
+        held = F(s.position[i]) * per_limit
+        gap = s.entry[i] * unit
+        x[0, i] = held
+        x[1, i] = min(max(held * gap, F(-10)), F(10))
+        x[2, i] = F(s.held[i]) * per_horizon
+        x[3, i] = min(max(gap, F(-10)), F(10))
+        count = F(max(min(s.age[i], I(MOVE_WINDOW)), I(1)))
+        volatility = np.sqrt(F(s.move_squares[i]) * unit * unit / count)
+        x[4, i] = min(F(abs(s.position[i])) * volatility * root / loss_limit, F(10))
+
+
+register(
+    Group(
+        name="inventory",
+        features=(
+            Feature("inventory", -1, 1, "position / position limit"),
+            Feature("unrealised", -10, 10, "unrealised profit / position limit, price units"),
+            Feature("holding_time", 0, 1, "decisions since the position was flat or changed sign / horizon"),
+            Feature("entry_gap", -10, 10, "mid minus average entry price, price units (0 when flat)"),
+            Feature("risk_exposure", 0, 10, "|position| x volatility over the horizon / daily loss limit"),
+        ),
+        observe=observe,
+        warm_up=MOVE_WINDOW,
+    )
+)

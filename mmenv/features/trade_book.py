@@ -1,0 +1,86 @@
+"""Trades and book: sizes, gaps between trades, imbalance at the touch, volatility."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import carray
+
+from mmenv.features import Feature, Group, register
+from mmenv.kernel import LANES, MOVE_WINDOW, lanes, stage
+
+F = np.float32
+I = np.int32  # noqa: E741
+
+SIZE_WINDOW = 100
+GAP_SCALE = F(0.1)
+
+STATE = np.dtype(
+    [
+        ("lots", "i4", (SIZE_WINDOW, LANES)),
+        ("trades", "i4", (SIZE_WINDOW, LANES)),
+        lanes("lot_sum", "i8"),
+        lanes("trade_sum", "i4"),
+        lanes("gap", "i4"),
+    ],
+    align=True,
+)
+
+
+@stage(STATE)
+def update(core, own, params, out):  # type: ignore[no-untyped-def]
+    """Roll the windows of traded lots and number of trades; steps since the last trade."""
+    s = carray(core, 1)[0]
+    w = carray(own, 1)[0]
+    head = s.clock % SIZE_WINDOW
+    if head < 0:
+        return
+    for i in range(LANES):
+        first = s.age[i] <= 1
+        full = s.age[i] > SIZE_WINDOW
+        lots = I(s.buy_lots[i] + s.sell_lots[i])
+        trades = s.trades[i]
+        old_lots = w.lots[head, i] if full else I(0)
+        old_trades = w.trades[head, i] if full else I(0)
+        w.lots[head, i] = lots
+        w.trades[head, i] = trades
+        w.lot_sum[i] = (np.int64(0) if first else w.lot_sum[i]) + np.int64(lots) - np.int64(old_lots)
+        w.trade_sum[i] = (I(0) if first else w.trade_sum[i]) + trades - old_trades
+        gap = I(0) if first else w.gap[i]
+        w.gap[i] = I(0) if trades > 0 else I(gap + I(1))
+
+
+@stage(STATE)
+def observe(core, own, params, out):  # type: ignore[no-untyped-def]
+    s = carray(core, 1)[0]
+    w = carray(own, 1)[0]
+    p = carray(params, 1)[0]
+    x = carray(out, (4, LANES))
+    unit = F(p.per_unit)
+    for i in range(LANES):
+        started = s.age[i] > 0
+        lots = F(I(s.buy_lots[i] + s.sell_lots[i]))
+        size = lots / F(max(s.trades[i], I(1)))
+        average = F(w.lot_sum[i]) / F(max(w.trade_sum[i], I(1)))
+        traded = started & (s.trades[i] > 0)
+        x[0, i] = min(size / max(average, F(1e-6)), F(10)) if traded else F(0)
+        x[1, i] = min(F(w.gap[i]) * GAP_SCALE, F(10)) if started else F(0)
+        bid, ask = s.best_bid_lots[i], s.best_ask_lots[i]
+        x[2, i] = F(I(bid - ask)) / F(max(I(bid + ask), I(1)))
+        count = F(max(min(s.age[i], I(MOVE_WINDOW)), I(1)))
+        x[3, i] = min(np.sqrt(F(s.move_squares[i]) * unit * unit / count), F(10))
+
+
+register(
+    Group(
+        name="trade_book",
+        features=(
+            Feature("trade_size", 0, 10, "mean size of the trades of this step over that of the last 100 (0: none)"),
+            Feature("trade_gap", 0, 10, "decisions since the last trade, tens"),
+            Feature("book_imbalance", -1, 1, "(bid - ask) / (bid + ask) size at the touch (0: no book)"),
+            Feature("volatility", 0, 10, "root mean square of the last 20 moves, price units per step"),
+        ),
+        update=update,
+        observe=observe,
+        warm_up=SIZE_WINDOW,
+    )
+)

@@ -1,0 +1,317 @@
+"""The engine: environments in blocks of `LANES`, worked through by compiled *stages*.
+
+A stage is one function over the lanes of one block, straight-line with selects, so that the compiler turns
+its loops into vector instructions. It gets four pointers: the block of the desk (`CORE`, shared by all
+stages), its own state block, its own parameters and its rows of the observation tile. Markets and feature
+groups are lists of stages; the driver calls them block by block, so a block stays in the first-level cache
+from quote to observation. One environment is one block with one lane in use.
+
+Everything is integer half-ticks, lots and steps until it is published.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, cfunc, from_dtype, njit, types
+from numba.extending import intrinsic
+
+LANES = 16
+
+# Enough digits that fees, integers in 1e-8 half-ticks x lots, are exact for rates down to 1e-4 bp.
+FEE_DIGITS = 100_000_000
+
+MOVE_WINDOW = 20
+
+ACTIVE, REDUCING, HALTED = 0, 1, 2
+
+LEDGER = ("spread_capture", "adverse_selection", "carry", "fees", "inventory_penalty", "wealth", "noise")
+"""Rows of the published ledger, in price units x lots; `fees` is a cost."""
+
+
+def lanes(name: str, kind: str) -> tuple[str, str, tuple[int]]:
+    """A field of a block: one value of type `kind` for each lane."""
+    return (name, kind, (LANES,))
+
+
+CORE = np.dtype(
+    [
+        ("clock", "i8"),  # steps this block has made, never reset: the head of every ring
+        ("any_done", "i8"),
+        # The decision.
+        ("action", "f4", (2, LANES)),
+        lanes("ask_distance", "i4"),  # half-ticks from the mid, at least 0
+        lanes("bid_distance", "i4"),
+        lanes("ask_lots", "i4"),  # 0: not quoted
+        lanes("bid_lots", "i4"),
+        # The market's answer.
+        lanes("mid", "i4"),
+        lanes("move", "i4"),  # of the mid, from this decision to the next
+        lanes("spread", "i4"),
+        lanes("best_bid_lots", "i4"),
+        lanes("best_ask_lots", "i4"),
+        lanes("buy_lots", "i4"),  # market orders since the decision, by aggressor
+        lanes("sell_lots", "i4"),
+        lanes("trades", "i4"),
+        lanes("trade_value", "i8"),  # sum over trades of lots x (price - mid at the decision)
+        lanes("ask_reach", "i4"),  # how far from the mid a market order would have filled us, -1: none
+        lanes("bid_reach", "i4"),
+        lanes("ask_fill", "i4"),  # our fills, lots
+        lanes("bid_fill", "i4"),
+        lanes("ask_edge", "i8"),  # sum over our fills of lots x distance from the mid at the decision
+        lanes("bid_edge", "i8"),
+        lanes("free_move", "f4"),  # zero-mean part of the move, independent of this step's fills
+        lanes("flow_move", "f4"),  # zero-mean part of the move that comes with this step's orders
+        # The ledger.
+        lanes("position", "i4"),
+        lanes("entry", "f4"),  # mid minus average entry price, half-ticks
+        lanes("spread_capture", "i8"),
+        lanes("adverse_selection", "i8"),
+        lanes("carry", "i8"),
+        lanes("fee", "i8"),
+        lanes("pnl", "i8"),  # since reset, before fees, half-ticks x lots
+        lanes("fees", "i8"),  # since reset, 1 / FEE_DIGITS half-ticks x lots
+        lanes("penalty", "f8"),
+        lanes("noise", "f8"),  # zero-mean part of the reward, see `mmenv.ledger`
+        lanes("reward", "f8"),
+        # Moves of the mid in the last MOVE_WINDOW steps, which several feature groups use.
+        ("moves", "i4", (MOVE_WINDOW, LANES)),
+        lanes("move_sum", "i8"),
+        lanes("move_squares", "i8"),
+        # The episode.
+        lanes("age", "i4"),  # steps since reset
+        lanes("held", "i4"),  # steps since the position was last zero or changed sign
+        lanes("risk_state", "i4"),
+        lanes("terminated", "i4"),
+        lanes("truncated", "i4"),
+        lanes("done", "i4"),
+        lanes("forced", "i4"),  # the next reset keeps `position`
+        lanes("episode", "u4"),
+        lanes("key0", "u4"),
+        lanes("key1", "u4"),
+    ],
+    align=True,
+)
+
+EMPTY = np.dtype([("unused", "i8")])
+
+PARAMS = np.dtype(
+    [
+        ("horizon", "i4"),
+        ("start_inventory", "i4"),
+        ("position_limit", "i4"),
+        ("order_lots", "i4"),
+        ("half_low", "f4"),  # half-ticks
+        ("half_range", "f4"),
+        ("max_skew", "f4"),
+        ("max_distance", "f4"),
+        ("loss_limit", "f8"),  # half-ticks x lots
+        ("reducing_loss", "f8"),
+        ("weight_spread", "f8"),
+        ("weight_adverse", "f8"),
+        ("weight_carry", "f8"),
+        ("weight_fees", "f8"),
+        ("phi", "f8"),  # per step, price units
+        ("alpha", "f8"),
+        ("per_unit", "f8"),  # price units in a half-tick
+        ("per_lot", "f8"),  # 1 / typical lots in a step
+        ("step_seconds", "f8"),
+        ("fee_rate", "i8"),  # 1 / FEE_DIGITS of notional
+    ],
+    align=True,
+)
+
+Record = np.dtype
+
+
+class Stage:
+    """A function over one block, compiled to machine code on first use and cached on disk.
+
+    `f(core, own, params, out)` gets pointers; `carray(core, 1)[0]` is the block. Build it with `stage`.
+    """
+
+    def __init__(self, function: Callable[..., None], own: Record, params: Record) -> None:
+        self.function, self.own, self.params = function, own, params
+        self._compiled: Any = None
+
+    @property
+    def address(self) -> int:
+        """Address of the compiled function; compiles it (or reads the cache) when first asked."""
+        if self._compiled is None:
+            pointers = [types.CPointer(from_dtype(record)) for record in (CORE, self.own, self.params)]
+            signature = types.void(*pointers, types.CPointer(types.float32))
+            self._compiled = cfunc(signature, cache=cacheable(self.function))(self.function)
+        return int(self._compiled.address)
+
+    def assembly(self) -> str:
+        """The machine code, for the test that looks for vector instructions in it."""
+        assert self.address
+        return str(self._compiled._library.get_asm_str())
+
+
+def cacheable(function: Callable[..., None]) -> bool:
+    """Whether the compiled code can be cached: not for functions typed into a prompt."""
+    return function.__code__.co_filename.endswith(".py")
+
+
+def stage(own: Record = EMPTY, params: Record = PARAMS) -> Callable[[Callable[..., None]], Stage]:
+    """Decorator: make a function over one block a `Stage` with these record types."""
+    return lambda function: Stage(function, own, params)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A stage bound to its state, its parameters and its first row of the observation tile."""
+
+    stage: Stage
+    own: np.ndarray
+    params: np.ndarray
+    row: int = 0
+
+
+# The plan is one integer array, because each further argument would cost a call 0.1 microseconds.
+# Header, then for each call: function, own state, its stride, parameters, row of the tile.
+(BLOCKS, CORE_AT, CORE_STRIDE, TILE_AT, WIDTH, COUNT, AUTORESET, ACTIONS_AT, OBSERVATIONS_AT, FINAL_AT,
+ REWARDS_AT, TERMINATED_AT, TRUNCATED_AT, LEDGER_AT, PARAMS_AT, STEPS, OBSERVES, RESETS, FIRST_BLOCK,
+ HEADER) = range(20)  # fmt: skip
+CALL = 5
+
+
+@intrinsic
+def call_stage(typing: Any, function: Any, core: Any, own: Any, params: Any, out: Any) -> Any:
+    """Call a compiled stage at an address. Numba has no such call for addresses known at run time."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte] * 4)
+        target = builder.inttoptr(arguments[0], kind.as_pointer())
+        builder.call(target, [builder.inttoptr(a, byte) for a in arguments[1:]])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 5), generate
+
+
+@intrinsic
+def array_at(typing: Any, address: Any, kind: Any) -> Any:
+    """The address as a pointer to `kind`, for `carray`."""
+    pointer = types.CPointer(kind.instance_type)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(pointer))
+
+    return pointer(types.int64, kind), generate
+
+
+CORE_TYPE = from_dtype(CORE)
+PARAMS_TYPE = from_dtype(PARAMS)
+
+
+@njit(nogil=True, cache=True)
+def run_calls(plan, start, count, block):  # type: ignore[no-untyped-def]
+    core = plan[CORE_AT] + block * plan[CORE_STRIDE]
+    tile = plan[TILE_AT]
+    for k in range(start, start + count):
+        at = HEADER + k * CALL
+        own = plan[at + 1] + block * plan[at + 2]
+        call_stage(plan[at], core, own, plan[at + 3], tile + plan[at + 4] * LANES * 4)
+
+
+@njit(nogil=True, cache=True)
+def publish_observations(plan, block, address):  # type: ignore[no-untyped-def]
+    """Copy the tile (width, LANES) to the rows of the observation array (count, width)."""
+    width = plan[WIDTH]
+    count = min(LANES, plan[COUNT] - block * LANES)
+    tile = carray(array_at(plan[TILE_AT], types.float32), (width, LANES))
+    rows = carray(array_at(address + block * LANES * width * 4, types.float32), (count, width))
+    for i in range(count):
+        for j in range(width):
+            rows[i, j] = tile[j, i]
+
+
+@njit(nogil=True, cache=True)
+def publish_outcome(plan, block):  # type: ignore[no-untyped-def]
+    """Write reward, flags and ledger of a block to the arrays of all environments."""
+    n = plan[COUNT]
+    first = block * LANES
+    count = min(LANES, n - first)
+    core = carray(array_at(plan[CORE_AT] + block * plan[CORE_STRIDE], CORE_TYPE), 1)[0]
+    params = carray(array_at(plan[PARAMS_AT], PARAMS_TYPE), 1)[0]
+    rewards = carray(array_at(plan[REWARDS_AT], types.float64), n)
+    terminated = carray(array_at(plan[TERMINATED_AT], types.boolean), n)
+    truncated = carray(array_at(plan[TRUNCATED_AT], types.boolean), n)
+    ledger = carray(array_at(plan[LEDGER_AT], types.float64), (7, n))
+    unit = params.per_unit
+    fee_unit = unit / FEE_DIGITS
+    for i in range(count):
+        e = first + i
+        rewards[e] = core.reward[i]
+        terminated[e] = core.terminated[i] != 0
+        truncated[e] = core.truncated[i] != 0
+        ledger[0, e] = core.spread_capture[i] * unit
+        ledger[1, e] = core.adverse_selection[i] * unit
+        ledger[2, e] = core.carry[i] * unit
+        ledger[3, e] = core.fee[i] * fee_unit
+        ledger[4, e] = core.penalty[i]
+        ledger[5, e] = core.pnl[i] * unit - core.fees[i] * fee_unit
+        ledger[6, e] = core.noise[i]
+
+
+@njit(nogil=True, cache=True)
+def step_blocks(plan):  # type: ignore[no-untyped-def]
+    """Take every block of the plan through one step, resetting finished lanes where AUTORESET is set."""
+    for block in range(plan[FIRST_BLOCK], plan[FIRST_BLOCK] + plan[BLOCKS]):
+        if block < 0:
+            return  # never so; it tells the compiler that indices are not negative
+        core = carray(array_at(plan[CORE_AT] + block * plan[CORE_STRIDE], CORE_TYPE), 1)[0]
+        if plan[ACTIONS_AT] != 0:
+            count = min(LANES, plan[COUNT] - block * LANES)
+            actions = carray(array_at(plan[ACTIONS_AT] + block * LANES * 8, types.float32), (count, 2))
+            for i in range(count):
+                core.action[0, i] = actions[i, 0]
+                core.action[1, i] = actions[i, 1]
+        run_calls(plan, 0, plan[STEPS], block)
+        if plan[OBSERVATIONS_AT] == 0:
+            continue  # the first half of a step whose market lives outside
+        run_calls(plan, plan[STEPS], plan[OBSERVES], block)
+        publish_outcome(plan, block)
+        if core.any_done != 0 and plan[AUTORESET] != 0:
+            publish_observations(plan, block, plan[FINAL_AT])
+            run_calls(plan, plan[STEPS] + plan[OBSERVES], plan[RESETS], block)
+            run_calls(plan, plan[STEPS], plan[OBSERVES], block)
+        publish_observations(plan, block, plan[OBSERVATIONS_AT])
+
+
+@njit(nogil=True, cache=True)
+def reset_blocks(plan):  # type: ignore[no-untyped-def]
+    """Reset the lanes whose `done` is set and publish the observations of all."""
+    for block in range(plan[FIRST_BLOCK], plan[FIRST_BLOCK] + plan[BLOCKS]):
+        if block < 0:
+            return
+        run_calls(plan, plan[STEPS] + plan[OBSERVES], plan[RESETS], block)
+        run_calls(plan, plan[STEPS], plan[OBSERVES], block)
+        publish_observations(plan, block, plan[OBSERVATIONS_AT])
+
+
+def make_plan(steps: Sequence[Call], observes: Sequence[Call], resets: Sequence[Call]) -> np.ndarray:
+    """The plan of these calls, addresses of the arrays still to be filled in."""
+    calls = [*steps, *observes, *resets]
+    missing = [call.stage for call in calls if call.stage._compiled is None]
+    if missing and sys.stderr.isatty():
+        print(f"NeuralMM: compiling {len(missing)} stages (once; cached afterwards)...", file=sys.stderr)
+    plan = np.zeros(HEADER + CALL * len(calls), np.int64)
+    plan[STEPS], plan[OBSERVES], plan[RESETS] = len(steps), len(observes), len(resets)
+    for k, call in enumerate(calls):
+        at = HEADER + k * CALL
+        stride = call.own.dtype.itemsize if len(call.own) > 1 else 0
+        plan[at : at + CALL] = (call.stage.address, address(call.own), stride, address(call.params), call.row)
+    return plan
+
+
+def address(array: np.ndarray) -> int:
+    """Where the data of `array` begin."""
+    return int(array.__array_interface__["data"][0])

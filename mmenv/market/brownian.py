@@ -1,0 +1,111 @@
+"""`brownian`: Poisson market orders around an independent Brownian mid. Solvable: the test of correctness.
+
+Source: Avellaneda and Stoikov (2008), Cartea and Jaimungal (2015), in discrete time.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import carray
+
+from mmenv.config import Market, MarketStages, require_number
+from mmenv.kernel import EMPTY, LANES, Call, stage
+from mmenv.market import START_PRICE, register
+from mmenv.rng import philox
+from mmenv.venue.simulated import match
+from mmenv.vmath import log, normal, unit
+
+F = np.float32
+I = np.int32  # noqa: E741
+U = np.uint32
+
+PARAMS = np.dtype(
+    [
+        ("arrival", "f4"),  # chance of a market order per step and side
+        ("reach", "f4"),  # mean reach of one beyond the mid, half-ticks
+        ("deviation", "f4"),  # of the move, half-ticks
+        ("start", "i4"),
+    ],
+    align=True,
+)
+
+
+@stage(EMPTY, PARAMS)
+def step(core, own, params, out):  # type: ignore[no-untyped-def]
+    """Market orders with their reach, then the move of the mid.
+
+    Given an arrival, the uniform that made it is uniform again on (0, p): its logarithm is the reach, and
+    P(reach >= d) = exp(-kappa d).
+    """
+    s = carray(core, 1)[0]
+    p = carray(params, 1)[0]
+    for i in range(LANES):
+        buy, sell, word0, word1 = philox(U(s.age[i]), s.episode[i], U(0), U(0), s.key0[i], s.key1[i])
+        bought, sold = unit(buy), unit(sell)
+        s.buy_lots[i] = I(1) if bought < p.arrival else I(0)
+        s.sell_lots[i] = I(1) if sold < p.arrival else I(0)
+        s.ask_reach[i] = I(-log(bought / p.arrival) * p.reach) if bought < p.arrival else I(-1)
+        s.bid_reach[i] = I(-log(sold / p.arrival) * p.reach) if sold < p.arrival else I(-1)
+        s.trades[i] = s.buy_lots[i] + s.sell_lots[i]
+        change = normal(word0, word1) * p.deviation
+        move = I(np.floor(change + F(0.5)))
+        s.move[i] = move
+        s.mid[i] += move
+        s.free_move[i] = F(move)
+
+
+@stage(EMPTY, PARAMS)
+def reset(core, own, params, out):  # type: ignore[no-untyped-def]
+    """Start at the same price; there is no book."""
+    s = carray(core, 1)[0]
+    p = carray(params, 1)[0]
+    for i in range(LANES):
+        s.mid[i] = p.start if s.done[i] != 0 else s.mid[i]
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Brownian(Market):
+    """Buy and sell market orders arrive with chance 1 - exp(-arrival_rate x step_seconds), independently.
+
+    One reaches a quote at distance d from the mid with chance exp(-fill_decay x d); the mid then moves by
+    volatility x sqrt(step_seconds) x N(0, 1).
+    """
+
+    name = "brownian"
+
+    arrival_rate: float = 0.5
+    """lambda: market orders per second and side."""
+    fill_decay: float = 1.0
+    """kappa: per price unit."""
+    volatility: float = 1.0
+    """sigma: price units per square root of a second."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_number(self, "arrival_rate", 0.0, 1e3)
+        require_number(self, "fill_decay", 1e-2, 1e2)
+        require_number(self, "volatility", 0.0, 1e2)
+
+    def defaults(self) -> dict[str, Any]:
+        return {
+            "horizon": 300,
+            "quote": {"max_half_spread": 8.0, "max_skew": 8.0, "max_distance": 8.0},
+            "reward": {"inventory_penalty": 0.01, "terminal_penalty": 0.1},
+        }
+
+    def stages(self, blocks: int) -> MarketStages:
+        unit = self.price_scale
+        params = np.zeros(1, PARAMS)
+        params["arrival"] = -math.expm1(-self.arrival_rate * self.step_seconds)
+        params["reach"] = unit / self.fill_decay
+        params["deviation"] = unit * self.volatility * math.sqrt(self.step_seconds)
+        params["start"] = START_PRICE * unit
+        own = np.zeros(1, EMPTY)
+        return MarketStages(
+            step=(Call(step, own, params), Call(match, own, own)), reset=(Call(reset, own, params),)
+        )

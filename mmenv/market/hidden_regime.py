@@ -1,0 +1,167 @@
+"""`hidden-regime`: informed flow behind a hidden state. Solvable up to a belief: the proof that memory pays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import carray
+
+from mmenv.config import Market, MarketStages, require, require_number
+from mmenv.kernel import EMPTY, LANES, Call, lanes, stage
+from mmenv.market import START_PRICE, register
+from mmenv.rng import RESET_STEP, philox
+from mmenv.venue.simulated import match
+from mmenv.vmath import log, unit
+
+F = np.float32
+I = np.int32  # noqa: E741
+U = np.uint32
+
+STATE = np.dtype([lanes("regime", "i4")], align=True)
+
+PARAMS = np.dtype(
+    [
+        ("leave", "f4"),
+        ("arrival", "f4"),
+        ("tilt", "f4"),
+        ("jump", "f4"),
+        ("drift", "f4"),
+        ("large", "f4"),
+        ("large_informed", "f4"),
+        ("reach", "f4"),  # mean reach of a market order beyond the mid, half-ticks
+        ("unit", "i4"),  # half-ticks in a price unit
+        ("impact", "i4"),  # half-ticks
+        ("start", "i4"),
+    ],
+    align=True,
+)
+
+
+@stage(STATE, PARAMS)
+def step(core, own, params, out):  # type: ignore[no-untyped-def]
+    """Market orders with sizes and reach (see `brownian`), the move of the mid, then the regime's change."""
+    s = carray(core, 1)[0]
+    hidden = carray(own, 1)[0]
+    p = carray(params, 1)[0]
+    for i in range(LANES):
+        key0, key1 = s.key0[i], s.key1[i]
+        age = U(s.age[i])
+        buy, sell, jump, change = philox(age, s.episode[i], U(0), U(0), key0, key1)
+        buy_size, sell_size, _, _ = philox(age, s.episode[i], U(1), U(0), key0, key1)
+        z = hidden.regime[i]
+        informed = F(z)
+        buy_chance = p.arrival + informed * p.tilt
+        sell_chance = p.arrival - informed * p.tilt
+        bought, sold = unit(buy), unit(sell)
+        buys = I(1) if bought < buy_chance else I(0)
+        sells = I(1) if sold < sell_chance else I(0)
+        large_buy = I(1) if unit(buy_size) < (p.large_informed if z > 0 else p.large) else I(0)
+        large_sell = I(1) if unit(sell_size) < (p.large_informed if z < 0 else p.large) else I(0)
+        s.buy_lots[i] = buys + (buys & large_buy)
+        s.sell_lots[i] = sells + (sells & large_sell)
+        s.ask_reach[i] = I(-log(bought / buy_chance) * p.reach) if buys != 0 else I(-1)
+        s.bid_reach[i] = I(-log(sold / sell_chance) * p.reach) if sells != 0 else I(-1)
+        s.trades[i] = buys + sells
+
+        up = p.jump * (F(1) + p.drift * informed)
+        down = p.jump * (F(1) - p.drift * informed)
+        draw = unit(jump)
+        w = (I(1) if draw < up else I(0)) - (I(1) if draw > F(1) - down else I(0))
+        move = w * p.unit + (buys - sells) * p.impact
+        s.move[i] = move
+        s.mid[i] += move
+        s.free_move[i] = (F(w) - (up - down)) * F(p.unit)
+        s.flow_move[i] = (F(buys - sells) - (buy_chance - sell_chance)) * F(p.impact)
+
+        # From an informed state to balanced; from balanced to either with equal chance.
+        draw = unit(change)
+        side = I(1) if draw < F(0.5) * p.leave else I(-1)
+        moved = side if z == 0 else I(0)
+        hidden.regime[i] = moved if draw < p.leave else z
+
+
+@stage(STATE, PARAMS)
+def reset(core, own, params, out):  # type: ignore[no-untyped-def]
+    """Start at the same price, in a regime drawn from the stationary distribution (1/4, 1/2, 1/4)."""
+    s = carray(core, 1)[0]
+    hidden = carray(own, 1)[0]
+    p = carray(params, 1)[0]
+    for i in range(LANES):
+        _, word, _, _ = philox(RESET_STEP, s.episode[i], U(0), U(0), s.key0[i], s.key1[i])
+        draw = unit(word)
+        z = (I(1) if draw < F(0.25) else I(0)) - (I(1) if draw > F(0.75) else I(0))
+        hidden.regime[i] = z if s.done[i] != 0 else hidden.regime[i]
+        s.mid[i] = p.start if s.done[i] != 0 else s.mid[i]
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class HiddenRegime(Market):
+    """A latent Z in {-1, 0, +1} (informed selling, balanced, informed buying) tilts flow, sizes and price.
+
+    One step: a buy arrives with chance arrival + Z tilt, a sell with arrival - Z tilt; each is large (2 lots)
+    with chance `large_informed` on the informed side and `large` otherwise, else 1 lot; the mid moves by
+    w + impact (buy - sell) with P(w = +-1) = jump (1 +- Z drift). Then Z changes with chance 1/mean_stay:
+    from an informed state to balanced, from balanced to either with equal chance.
+    """
+
+    name = "hidden-regime"
+
+    mean_stay: float = 60.0
+    """Mean number of steps in a regime."""
+    arrival: float = 0.35
+    """p0: chance of a market order per step and side when balanced."""
+    tilt: float = 0.10
+    """eta: what the informed side adds to its chance and takes from the other's."""
+    jump: float = 0.25
+    """v: chance of each move of one price unit when balanced."""
+    drift: float = 0.12
+    """b: tilt of the move by the regime."""
+    impact: float = 0.5
+    """eps: price units a buy lifts and a sell lowers the mid."""
+    large: float = 0.2
+    """g0: chance that an order is large (2 lots), uninformed."""
+    large_informed: float = 0.4
+    """g1: chance that an order is large on the informed side."""
+    fill_decay: float = 1.0
+    """kappa: a market order reaches a quote at distance d with chance exp(-kappa d)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_number(self, "mean_stay", 1.0, 1e9)
+        require_number(self, "arrival", 0.0, 1.0)
+        spare = min(self.arrival, 1.0 - self.arrival)
+        require(
+            0 <= self.tilt <= spare, "HiddenRegime", "tilt", self.tilt, f"from 0 to {spare:g} (arrival +- tilt is a chance)"
+        )
+        require_number(self, "jump", 0.0, 0.5)
+        require_number(self, "drift", -1.0, 1.0)
+        require_number(self, "impact", 0.0, 1e2)
+        require_number(self, "large", 0.0, 1.0)
+        require_number(self, "large_informed", 0.0, 1.0)
+        require_number(self, "fill_decay", 1e-2, 1e2)
+
+    def defaults(self) -> dict[str, Any]:
+        return {
+            "horizon": 300,
+            "quote": {"max_half_spread": 6.0, "max_skew": 6.0, "max_distance": 6.0},
+            "reward": {"inventory_penalty": 0.01, "terminal_penalty": 0.05},
+        }
+
+    def stages(self, blocks: int) -> MarketStages:
+        unit = self.price_scale
+        params = np.zeros(1, PARAMS)
+        params["leave"] = 1.0 / self.mean_stay
+        for name in ("arrival", "tilt", "jump", "drift", "large", "large_informed"):
+            params[name] = getattr(self, name)
+        params["reach"] = unit / self.fill_decay
+        params["unit"] = unit
+        params["impact"] = round(unit * self.impact)
+        params["start"] = START_PRICE * unit
+        own = np.zeros(blocks, STATE)
+        return MarketStages(
+            step=(Call(step, own, params), Call(match, np.zeros(1, EMPTY), params)),
+            reset=(Call(reset, own, params),),
+        )

@@ -1,0 +1,33 @@
+"""Hard limits, between the quote and the venue. They hold whatever the policy outputs.
+
+ACTIVE quotes both sides as far as the position limit allows. REDUCING, from a fraction of the loss limit,
+quotes only the side that shrinks the position. HALTED, from the loss limit until reset, quotes nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import carray
+
+from mmenv.kernel import ACTIVE, FEE_DIGITS, HALTED, LANES, REDUCING, stage
+
+I = np.int32  # noqa: E741
+
+
+@stage()
+def risk(core, own, params, out):  # type: ignore[no-untyped-def]
+    """Cut order sizes to what the limits allow."""
+    s = carray(core, 1)[0]
+    p = carray(params, 1)[0]
+    for i in range(LANES):
+        loss = s.fees[i] * (1.0 / FEE_DIGITS) - s.pnl[i]
+        state = I(REDUCING) if loss >= p.reducing_loss else I(ACTIVE)
+        state = I(HALTED) if (loss >= p.loss_limit) | (s.risk_state[i] == HALTED) else state
+        s.risk_state[i] = state
+        q = s.position[i]
+        ask_room = max(I(p.position_limit + q), I(0))
+        bid_room = max(I(p.position_limit - q), I(0))
+        ask_room = ask_room if state == ACTIVE else max(q, I(0))
+        bid_room = bid_room if state == ACTIVE else max(I(-q), I(0))
+        s.ask_lots[i] = min(s.ask_lots[i], ask_room) if state != HALTED else I(0)
+        s.bid_lots[i] = min(s.bid_lots[i], bid_room) if state != HALTED else I(0)

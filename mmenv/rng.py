@@ -1,0 +1,41 @@
+"""Random numbers as a pure function of (key, episode, step, slot): Philox4x32-10.
+
+A counter in place of a state: every environment draws the same numbers whatever it quotes, whatever the
+number of environments or threads, so policies are compared on the same paths. Source: Salmon, Moraes, Dror
+and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (2011).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+M0 = np.uint64(0xD2511F53)
+M1 = np.uint64(0xCD9E8D57)
+W0 = np.uint32(0x9E3779B9)
+W1 = np.uint32(0xBB67AE85)
+HALF = np.uint64(32)
+
+RESET_STEP = np.uint32(0xFFFFFFFF)
+"""The step counter of draws made at reset."""
+
+
+@njit(inline="always")
+def philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
+    """Four uint32 from counter (c0, c1, c2, c3) and key (k0, k1), all uint32."""
+    for _ in range(10):
+        p0 = M0 * np.uint64(c0)
+        p1 = M1 * np.uint64(c2)
+        c0 = np.uint32(p1 >> HALF) ^ c1 ^ k0
+        c1 = np.uint32(p1)
+        c2 = np.uint32(p0 >> HALF) ^ c3 ^ k1
+        c3 = np.uint32(p0)
+        k0 = np.uint32(k0 + W0)
+        k1 = np.uint32(k1 + W1)
+    return c0, c1, c2, c3
+
+
+def keys(seed: int) -> tuple[int, int]:
+    """The key of the environment seeded with `seed`."""
+    a, b = np.random.SeedSequence(seed).generate_state(2)
+    return int(a), int(b)
