@@ -108,8 +108,9 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         penalty           inventory_penalty x position^2 x seconds; at the end terminal_penalty x position^2
 
     spread capture + adverse selection + carry - fees is the change of mark-to-market wealth, to the last
-    bit. `info["ledger"]` holds these terms of the step, `wealth` since reset, and `noise`, the part of the
-    reward whose mean is zero whatever is quoted (a control variate). `RewardConfig` sets the weights.
+    bit. `info["ledger"]` holds these terms of the step, `wealth` since reset, `fills` and `position` in lots,
+    and `noise`, the part of the reward whose mean is zero whatever is quoted (a control variate).
+    `RewardConfig` sets the weights.
 
     ## Starting State
 

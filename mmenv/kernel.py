@@ -30,8 +30,18 @@ MOVE_WINDOW = 20
 
 ACTIVE, REDUCING, HALTED = 0, 1, 2
 
-LEDGER = ("spread_capture", "adverse_selection", "carry", "fees", "inventory_penalty", "wealth", "noise")
-"""Rows of the published ledger, in price units x lots; `fees` is a cost."""
+LEDGER = (
+    "spread_capture",
+    "adverse_selection",
+    "carry",
+    "fees",
+    "inventory_penalty",
+    "wealth",
+    "noise",
+    "fills",
+    "position",
+)
+"""Rows of the published ledger, in price units x lots (`fills` and `position` in lots); `fees` is a cost."""
 
 
 def lanes(name: str, kind: str) -> tuple[str, str, tuple[int]]:
@@ -244,7 +254,7 @@ def publish_outcome(plan, block):  # type: ignore[no-untyped-def]
     rewards = carray(array_at(plan[REWARDS_AT], types.float64), n)
     terminated = carray(array_at(plan[TERMINATED_AT], types.boolean), n)
     truncated = carray(array_at(plan[TRUNCATED_AT], types.boolean), n)
-    ledger = carray(array_at(plan[LEDGER_AT], types.float64), (7, n))
+    ledger = carray(array_at(plan[LEDGER_AT], types.float64), (9, n))
     unit = params.per_unit
     fee_unit = unit / FEE_DIGITS
     for i in range(count):
@@ -259,6 +269,8 @@ def publish_outcome(plan, block):  # type: ignore[no-untyped-def]
         ledger[4, e] = core.penalty[i]
         ledger[5, e] = core.pnl[i] * unit - core.fees[i] * fee_unit
         ledger[6, e] = core.noise[i]
+        ledger[7, e] = core.ask_fill[i] + core.bid_fill[i]
+        ledger[8, e] = core.position[i]
 
 
 @njit(nogil=True, cache=True)

@@ -52,7 +52,11 @@ RECENT_DIFFS: Final = 4_096
 """Diffs remembered for a snapshot that arrives late; a bound on memory, not on the file."""
 
 # Regular (VIP 0) fees in basis points; a desk's own go into ReplayConfig or `--maker-fee-bp`.
-FEES_BP: Final = {"binance-usdm": (2.0, 5.0), "binance-coinm": (2.0, 5.0), "binance-spot": (10.0, 10.0)}
+FEES_BP: Final = {
+    "binance-usdm": (2.0, 5.0),
+    "binance-coinm": (2.0, 5.0),
+    "binance-spot": (10.0, 10.0),
+}
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,10 @@ def _open(path: Path) -> Iterator[tuple[io.BufferedIOBase, Any]]:
         zipped = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         if zipped:
-            with gzip.GzipFile(fileobj=raw) as unzipped, io.BufferedReader(unzipped, 1 << 20) as lines:
+            with (
+                gzip.GzipFile(fileobj=raw) as unzipped,
+                io.BufferedReader(unzipped, 1 << 20) as lines,
+            ):
                 yield lines, raw
         else:
             yield raw, raw
@@ -143,7 +150,14 @@ def _source(diff: dict[str, Any]) -> Source:
     if venue != "binance-coinm":
         return Source(venue, symbol, maker_fee_bp=maker, taker_fee_bp=taker)
     # COIN-M contracts are worth 100 USD on BTC and 10 USD on everything else.
-    return Source(venue, symbol, "inverse", "100" if symbol.startswith("BTC") else "10", maker, taker)
+    return Source(
+        venue,
+        symbol,
+        "inverse",
+        "100" if symbol.startswith("BTC") else "10",
+        maker,
+        taker,
+    )
 
 
 @dataclass(frozen=True)
@@ -197,7 +211,10 @@ class _Reader:
                         bar.update(raw.tell() - done)
                         done = raw.tell()
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            self.problem("truncated", f"the compressed file ends early ({error}); what came before is kept")
+            self.problem(
+                "truncated",
+                f"the compressed file ends early ({error}); what came before is kept",
+            )
         if not self.started:
             self._start_without_snapshot()
         bar.update(capture.path.stat().st_size - done)
@@ -210,11 +227,16 @@ class _Reader:
             data = message.get("data", message)
             kind = data.get("e")
         except (ValueError, AttributeError):
-            half = "half a line" if not line.endswith(b"\n") else "a line that is not '<local ns> <JSON object>'"
+            half = (
+                "half a line" if not line.endswith(b"\n") else "a line that is not '<local ns> <JSON object>'"
+            )
             self.problem("bad-line", f"{half}; skipped")
             return
         if local_ns < self.local_ns:
-            self.problem("time-backwards", f"local time {local_ns} follows {self.local_ns}; the later one is used")
+            self.problem(
+                "time-backwards",
+                f"local time {local_ns} follows {self.local_ns}; the later one is used",
+            )
         else:
             self.local_ns = local_ns
         try:
@@ -229,7 +251,10 @@ class _Reader:
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, CaptureError):
                 raise
-            self.problem("bad-message", f"a {kind or 'snapshot'} message without a usable {error}; skipped")
+            self.problem(
+                "bad-message",
+                f"a {kind or 'snapshot'} message without a usable {error}; skipped",
+            )
 
     def _symbol(self, data: dict[str, Any]) -> None:
         if data["s"] != self.source.symbol:
@@ -244,7 +269,10 @@ class _Reader:
         exch_ns = int(stamp) * MILLISECOND
         last = self.exch_ns[stream]
         if exch_ns < last:
-            self.problem("time-backwards", f"exchange time {exch_ns} follows {last}; the later one is used")
+            self.problem(
+                "time-backwards",
+                f"exchange time {exch_ns} follows {last}; the later one is used",
+            )
             return last
         self.exch_ns[stream] = exch_ns
         return exch_ns
@@ -259,7 +287,10 @@ class _Reader:
             return
         if self.last_update >= 0 and previous != self.last_update:
             missing = f"update {last} continues {previous}, but the last one was {self.last_update}"
-            self.problem("sequence-gap", f"{missing}; the book is unreliable until the next snapshot")
+            self.problem(
+                "sequence-gap",
+                f"{missing}; the book is unreliable until the next snapshot",
+            )
             self.valid = False
             self.recent.clear()
         self.last_update = last
@@ -283,7 +314,10 @@ class _Reader:
             self.problem("duplicate-trade", f"trade {trade} after {self.last_trade}; skipped")
             return
         if self.last_trade >= 0 and trade > self.last_trade + 1:
-            self.problem("trade-gap", f"{trade - self.last_trade - 1} trades missing before {trade}")
+            self.problem(
+                "trade-gap",
+                f"{trade - self.last_trade - 1} trades missing before {trade}",
+            )
         self.last_trade = trade
         if self.started:
             # "m": the buyer was the maker, so the aggressor sold.
@@ -295,7 +329,13 @@ class _Reader:
         self._symbol(data)
         exch_ns = self._exchange_ns(BBO, data)
         if self.started:
-            self._emit(BBO, [[data["b"], data["B"]]], [[data["a"], data["A"]]], exch_ns, int(data["u"]))
+            self._emit(
+                BBO,
+                [[data["b"], data["B"]]],
+                [[data["a"], data["A"]]],
+                exch_ns,
+                int(data["u"]),
+            )
 
     def _snapshot(self, data: dict[str, Any]) -> None:
         if self.valid:
@@ -304,7 +344,8 @@ class _Reader:
         newer = [diff for diff in self.recent if diff.last_id > update]
         if newer and newer[0].previous_id > update:
             self.problem(
-                "sequence-gap", f"the snapshot at update {update} is older than the diffs kept, from {newer[0].last_id}"
+                "sequence-gap",
+                f"the snapshot at update {update} is older than the diffs kept, from {newer[0].last_id}",
             )
         book: list[dict[str, str]] = []
         for side, levels in (("bids", data["bids"]), ("asks", data["asks"])):
@@ -322,12 +363,22 @@ class _Reader:
             self.last_update = -1  # the next diff straddles the snapshot; the chain is checked from it on
 
     def _start_without_snapshot(self) -> None:
-        self.problem("missing-snapshot", "no depth snapshot; the book is built from diffs alone and lacks levels")
+        self.problem(
+            "missing-snapshot",
+            "no depth snapshot; the book is built from diffs alone and lacks levels",
+        )
         self.started = True
         for diff in self.recent:
             self._emit(DEPTH, diff.bids, diff.asks, diff.exch_ns, diff.last_id)
 
-    def _emit(self, kind: int, bids: Sequence[Any], asks: Sequence[Any], exch_ns: int, number: int) -> None:
+    def _emit(
+        self,
+        kind: int,
+        bids: Sequence[Any],
+        asks: Sequence[Any],
+        exch_ns: int,
+        number: int,
+    ) -> None:
         self.messages.append((kind, len(bids), len(asks), exch_ns, self.local_ns, number, self.line))
         self.texts.extend(chain.from_iterable(bids))
         self.texts.extend(chain.from_iterable(asks))
@@ -357,7 +408,9 @@ class _Reader:
         bad = (price == INVALID) | (size == INVALID) | (size < 0) | ((price <= 0) & (kind != CLEAR))
         bad |= (size == 0) & (kind == TRADE)
         for row in rows[bad]:
-            shown = [("not a decimal" if row[k] == INVALID else _signed_text(row[k])) for k in ("price", "size")]
+            shown = [
+                ("not a decimal" if row[k] == INVALID else _signed_text(row[k])) for k in ("price", "size")
+            ]
             self.report.add(
                 self.name,
                 row["line"],

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -26,7 +27,7 @@ import pyarrow.parquet as pq
 from numba import njit
 from numpy.typing import NDArray
 
-from mmenv.data.capture import BBO, BUY, CLEAR, DEPTH, SELL, SNAPSHOT, TRADE
+from mmenv.data.capture import BBO, BUY, CLEAR, SELL, SNAPSHOT, TRADE
 
 SCHEMA_VERSION: Final = 1
 CACHE_VERSION: Final = 1
@@ -97,7 +98,6 @@ class TapeInfo:
     taker_fee_bp: float
     clock_offset_ns: int
     source: str
-    rows: int
     first_ns: int
     last_ns: int
     low_tick: int
@@ -107,6 +107,7 @@ class TapeInfo:
     book_complete: bool = True
     contract: str = "linear"
     contract_size: str = "1"
+    rows: int = 0
     schema_version: int = SCHEMA_VERSION
 
 
@@ -141,7 +142,8 @@ class TapeWriter:
 
     def close(self, info: TapeInfo) -> None:
         """Finish the temporary file; `commit` then puts it in place."""
-        self._parquet.add_key_value_metadata({METADATA_KEY: json.dumps(asdict(info))})
+        stored = asdict(info) | {"rows": self.rows}
+        self._parquet.add_key_value_metadata({METADATA_KEY: json.dumps(stored)})
         self._parquet.close()
 
     def commit(self) -> Path:
@@ -153,7 +155,10 @@ class TapeWriter:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.discard()
 
@@ -198,7 +203,9 @@ class Replay:
         """
         index = int(np.searchsorted(self.starts, local_ns - self.catch_up_ns, side="right")) - 1
         if index < 0:
-            raise TapeError(f"start {local_ns} is before the book is known, {self.first_known_ns}; start later")
+            raise TapeError(
+                f"start {local_ns} is before the book is known, {self.first_known_ns}; start later"
+            )
         return index
 
     @property
@@ -227,7 +234,9 @@ class Tape:
         found = json.loads(metadata[METADATA_KEY])
         if found.get("schema_version") != SCHEMA_VERSION:
             version = found.get("schema_version")
-            raise TapeError(f"{self.path}: schema version {version}, expected {SCHEMA_VERSION}; import it again")
+            raise TapeError(
+                f"{self.path}: schema version {version}, expected {SCHEMA_VERSION}; import it again"
+            )
         self.info = TapeInfo(**{item.name: found[item.name] for item in fields(TapeInfo)})
 
     def __repr__(self) -> str:
@@ -279,7 +288,9 @@ def tapes(store: Path | str, venue: str = "*", symbol: str = "*", day: str = "*"
     """
     paths = sorted(Path(store).glob(f"venue={venue}/symbol={symbol}/day={day}/tape.parquet"))
     if not paths:
-        raise TapeError(f"{store}: no tape of venue {venue}, symbol {symbol}, day {day}; see `neuralmm import`")
+        raise TapeError(
+            f"{store}: no tape of venue {venue}, symbol {symbol}, day {day}; see `neuralmm import`"
+        )
     return [Tape(path) for path in paths]
 
 
@@ -325,7 +336,10 @@ def _build_replay(tape: Tape, feed_latency_ns: int, folder: Path) -> None:
     boundary = 0
     starts, firsts, bounds = [info.first_ns + info.clock_offset_ns], [0], [0, 0]
     last_ns = 0
-    with (folder / "events.bin").open("wb") as events_file, (folder / "levels.bin").open("wb") as levels_file:
+    with (
+        (folder / "events.bin").open("wb") as events_file,
+        (folder / "levels.bin").open("wb") as levels_file,
+    ):
         for batch, final in _with_last(tape.rows()):
             batch = batch[batch["kind"] != BBO]
             pending = np.concatenate([carry, batch])
@@ -361,11 +375,22 @@ def _build_replay(tape: Tape, feed_latency_ns: int, folder: Path) -> None:
         starts=np.array(starts, np.int64),
         rows=np.array(firsts, np.int64),
         bounds=np.array(bounds, np.int64),
-        scalars=np.array([low, high, info.first_ns + offset, last_ns, info.latency_ns + feed_latency_ns], np.int64),
+        scalars=np.array(
+            [
+                low,
+                high,
+                info.first_ns + offset,
+                last_ns,
+                info.latency_ns + feed_latency_ns,
+            ],
+            np.int64,
+        ),
     )
 
 
-def _with_last(batches: Iterator[NDArray[np.void]]) -> Iterator[tuple[NDArray[np.void], bool]]:
+def _with_last(
+    batches: Iterator[NDArray[np.void]],
+) -> Iterator[tuple[NDArray[np.void], bool]]:
     held: NDArray[np.void] | None = None
     for batch in batches:
         if held is not None:
@@ -409,7 +434,10 @@ def _events(rows: NDArray[np.void], flags: NDArray[np.int64], offset_ns: int) ->
 
 @njit(cache=True, nogil=True)
 def _merge(
-    exch_ns: NDArray[np.int64], order: NDArray[np.int64], sent: NDArray[np.bool_], settled_ns: int
+    exch_ns: NDArray[np.int64],
+    order: NDArray[np.int64],
+    sent: NDArray[np.bool_],
+    settled_ns: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
     """Interleave exchange order and arrival order, splitting a row only where the two disagree.
 
@@ -452,7 +480,11 @@ def _merge(
 
 @njit(cache=True, nogil=True)
 def _apply_until(
-    events: NDArray[np.void], at: int, boundary_ns: int, low_tick: int, sizes: NDArray[np.int64]
+    events: NDArray[np.void],
+    at: int,
+    boundary_ns: int,
+    low_tick: int,
+    sizes: NDArray[np.int64],
 ) -> int:
     """Apply exchange-side events from `at` to the book; return the first one later than `boundary_ns`."""
     while at < len(events):
