@@ -197,7 +197,7 @@ class _Reader:
     def file(self, number: int, capture: Capture, bar: Any) -> Iterator[NDArray[np.void]]:
         if capture.first_ns < self.local_ns:
             raise CaptureError(
-                f"{capture.path.name} begins before {self.name} ends: the files overlap; give only one of them"
+                f"{capture.path.name} begins before {self.name} ends: they overlap; give only one of them"
             )
         self.name, self.file_number, self.line = capture.path.name, number, 0
         done = 0
@@ -349,7 +349,7 @@ class _Reader:
             )
         book: list[dict[str, str]] = []
         for side, levels in (("bids", data["bids"]), ("asks", data["asks"])):
-            merged = {price: size for price, size in levels}
+            merged: dict[str, str] = dict(levels)
             for diff in newer:
                 merged.update((price, size) for price, size in getattr(diff, side))
             book.append({price: size for price, size in merged.items() if size.strip("0.")})

@@ -120,9 +120,7 @@ class TapeWriter:
     def __init__(self, store: Path, venue: str, symbol: str, day: str) -> None:
         self.path = _partition(store, venue, symbol, day) / "tape.parquet"
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=".tape-", suffix=".tmp")
-        os.close(handle)
-        self._temporary = Path(name)
+        self._temporary = self.path.with_name(f".tape-{uuid.uuid4().hex}.tmp")
         self._parquet = pq.ParquetWriter(
             self._temporary,
             _SCHEMA,
