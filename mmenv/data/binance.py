@@ -10,16 +10,13 @@ a local order book correctly").
 
 from __future__ import annotations
 
-import gzip
-import io
 import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import orjson
@@ -46,6 +43,7 @@ from mmenv.data.capture import (
 
 MILLISECOND: Final = 1_000_000
 CHUNK_ROWS: Final = 200_000
+BLOCK_BYTES: Final = 1 << 16
 SNAPSHOT_WAIT_NS: Final = 30_000_000_000
 """How long diffs are held back for a snapshot before the book is started without one."""
 RECENT_DIFFS: Final = 4_096
@@ -76,8 +74,8 @@ def identify(path: Path) -> Capture:
     """
     first_ns = 0
     try:
-        with _open(path) as (lines, _):
-            for line in lines:
+        with path.open("rb") as raw:
+            for line in _lines(raw):
                 stamp, _, payload = line.partition(b" ")
                 try:
                     local_ns, message = int(stamp), orjson.loads(payload)
@@ -127,20 +125,37 @@ def read(captures: Sequence[Capture], report: Report, progress: bool = True) -> 
     yield reader.flush()
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[tuple[io.BufferedIOBase, Any]]:
-    """The lines of a plain or gzipped file, and the handle whose `tell` counts bytes on disk."""
-    with path.open("rb") as raw:
-        zipped = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
-        if zipped:
-            with (
-                gzip.GzipFile(fileobj=raw) as unzipped,
-                io.BufferedReader(unzipped, 1 << 20) as lines,
-            ):
-                yield lines, raw
-        else:
-            yield raw, raw
+def _lines(raw: BinaryIO) -> Iterator[bytes]:
+    """Lines of a plain or gzipped file, all that can be had even of a truncated one.
+
+    Raises:
+        EOFError, zlib.error: the compressed stream ends early or is damaged; whole lines came before.
+    """
+    held = b""
+    for block in _blocks(raw):
+        lines = (held + block).split(b"\n")
+        held = lines.pop()
+        yield from lines
+    if held:
+        yield held
+
+
+def _blocks(raw: BinaryIO) -> Iterator[bytes]:
+    zipped = raw.read(2) == b"\x1f\x8b"
+    raw.seek(0)
+    if not zipped:
+        yield from iter(lambda: raw.read(BLOCK_BYTES), b"")
+        return
+    member = zlib.decompressobj(wbits=31)
+    while block := raw.read(BLOCK_BYTES):
+        while block:
+            if member.eof:
+                # A file may be several gzip members one after another.
+                member = zlib.decompressobj(wbits=31)
+            yield member.decompress(block)
+            block = member.unused_data
+    if not member.eof:
+        raise EOFError("the gzip stream has no end")
 
 
 def _source(diff: dict[str, Any]) -> Source:
@@ -202,15 +217,15 @@ class _Reader:
         self.name, self.file_number, self.line = capture.path.name, number, 0
         done = 0
         try:
-            with _open(capture.path) as (lines, raw):
-                for line in lines:
+            with capture.path.open("rb") as raw:
+                for line in _lines(raw):
                     self.line += 1
                     self._line(line)
                     if len(self.texts) > 2 * CHUNK_ROWS:
                         yield self.flush()
                         bar.update(raw.tell() - done)
                         done = raw.tell()
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        except (EOFError, zlib.error) as error:
             self.problem(
                 "truncated",
                 f"the compressed file ends early ({error}); what came before is kept",

@@ -380,7 +380,7 @@ def _day_text(day: int) -> str:
 
 def _whole_messages(chunks: Iterator[NDArray[np.void]]) -> Iterator[NDArray[np.void]]:
     """The same rows, cut so that no message lies in two chunks."""
-    held = np.zeros(0, RAW)
+    held: NDArray[np.void] = np.zeros(0, RAW)
     for chunk in chunks:
         rows = np.concatenate([held, chunk])
         last = rows[-1]
@@ -432,6 +432,11 @@ def _follow(
                 bid = _best(sizes[0], bid, at, -1)
             else:
                 ask = _best(sizes[1], ask, at, 1)
+        elif size[row] > 0 and (at >= width) == (side[row] == BUY):
+            # A bid above everything, or an ask below it: it crosses whatever is there.
+            after.append(row)
+            removed_side.append(side[row])
+            removed_tick.append(price[row])
         if row + 1 < len(kind) and number[row + 1] == number[row] and kind[row + 1] == kind[row]:
             continue
         message += 1

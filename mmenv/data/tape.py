@@ -327,8 +327,8 @@ def _build_replay(tape: Tape, feed_latency_ns: int, folder: Path) -> None:
     low, high = window(info.low_tick, info.high_tick, BOOK_WINDOW)
     book = Book(low, high)
     offset = info.clock_offset_ns + feed_latency_ns
-    carry = np.zeros(0, ROW)
-    sent = np.zeros(0, np.bool_)
+    carry: NDArray[np.void] = np.zeros(0, ROW)
+    sent: NDArray[np.bool_] = np.zeros(0, np.bool_)
     newest = 0
     written = 0
     boundary = 0

@@ -19,9 +19,8 @@ from typing import Any, Final, Self
 
 import numpy as np
 from llvmlite import binding as llvm
-from numba import carray, njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import njit, types
+from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 
 from mmenv.data.tape import BUY_FLAG, EVENT, Replay, Tape, TapeError
@@ -29,6 +28,7 @@ from mmenv.data.tape import BUY_FLAG, EVENT, Replay, Tape, TapeError
 try:
     import hftbacktest
     from hftbacktest import _hftbacktest
+    from hftbacktest.intrinsic import address_as_void_pointer
     from hftbacktest.types import order_dtype
 except ImportError as error:
     raise ImportError(
@@ -486,14 +486,6 @@ _ORDER = np.dtype(
 )
 
 
-@intrinsic
-def _pointer(_context: Any, address: Any) -> Any:
-    def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
-
-    return types.voidptr(address), build
-
-
 @njit(cache=True)
 def _close_backtest(pointer):  # type: ignore[no-untyped-def]
     return _close(pointer)
@@ -624,7 +616,7 @@ def _observe(lanes, orders, lane, events):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def _count_trades(pointer, row):  # type: ignore[no-untyped-def]
     length = np.zeros(1, np.int64)
-    trades = carray(_pointer(_last_trades(pointer, 0, length.ctypes.data)), length[0], EVENT)
+    trades = carray(address_as_void_pointer(_last_trades(pointer, 0, length.ctypes.data)), length[0], EVENT)
     for trade in trades:
         lots, tick = round(trade.qty), round(trade.px)
         if trade.ev & BUY_FLAG:
@@ -651,7 +643,7 @@ def _collect(state, orders, side, book, row):  # type: ignore[no-untyped-def]
         if address == 0:
             order.id = 0
             continue
-        seen = carray(_pointer(address), 1, order_dtype)[0]
+        seen = carray(address_as_void_pointer(address), 1, order_dtype)[0]
         filled = order.lots if seen.status == _FILLED else round(seen.qty - seen.leaves_qty)
         new = filled - order.filled
         order.filled = filled

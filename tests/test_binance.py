@@ -1,0 +1,329 @@
+"""Binance captures into the store: what was sent is what is stored, and every fault is named."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import os
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from captures import MIDNIGHT_NS, OFFSET_NS, Market, market, write
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmenv.data import binance, importer, tape
+from mmenv.data.capture import BBO, BUY, CLEAR, INVALID, TRADE, CaptureError, Report, parse_decimals
+from mmenv.data.importer import Import
+from mmenv.data.tape import Tape, TapeError, tapes
+
+VENUES = ("usdm", "coinm", "spot")
+
+
+def import_lines(folder: Path, lines: list[str], **options: object) -> tuple[list[Tape], Report]:
+    path = write(folder / "capture.gz", lines)
+    [(found, report)] = Import("binance", (path,), folder / "store", progress=False, **options).run()  # type: ignore[arg-type]
+    return found, report
+
+
+def all_rows(found: Tape) -> np.ndarray:
+    return np.concatenate(list(found.rows()))
+
+
+def books(rows: np.ndarray) -> list[tuple[int, dict[tuple[str, int], int]]]:
+    """Exchange time and book after each message, by a plain dictionary."""
+    book: dict[tuple[str, int], int] = {}
+    found = []
+    rows = rows[(rows["kind"] != TRADE) & (rows["kind"] != BBO)]
+    for key, group in itertools.groupby(rows.tolist(), key=lambda row: (row[6], row[0])):
+        for _, _, kind, side, price, size, _ in group:
+            if kind == CLEAR:
+                book = {}
+            elif size:
+                book["b" if side == BUY else "a", price] = size
+            else:
+                book.pop(("b" if side == BUY else "a", price), None)
+        found.append((key[1], dict(book)))
+    return found
+
+
+@pytest.mark.parametrize("venue", VENUES)
+def test_the_tape_holds_what_was_sent(tmp_path: Path, venue: str) -> None:
+    sent = market(venue=venue, seed=1)
+    [found], report = import_lines(tmp_path, sent.lines, strict=True)
+    info = found.info
+    assert (info.venue, info.symbol, info.day) == (f"binance-{venue}", sent.symbol, "2024-08-09")
+    assert (info.tick_size, info.lot_size) == ("0.1", "1" if venue == "coinm" else "0.001")
+    assert info.clock_offset_ns == OFFSET_NS
+    assert info.book_complete
+    assert not report.counts
+    rows = all_rows(found)
+    expected = [(exch, book) for exch, _, book in sent.books[sent.first_diff :]]
+    assert books(rows) == expected
+    trades = rows[rows["kind"] == TRADE]
+    stored = [(int(t["exch_ns"]), int(t["side"]), int(t["price"]), int(t["size"])) for t in trades]
+    assert stored == sent.trades[-len(stored) :]
+    assert len(stored) > 50
+    assert (np.diff(rows["local_ns"]) >= 0).all()
+
+
+def test_the_late_snapshot_would_be_wrong_where_it_arrives(tmp_path: Path) -> None:
+    """The placement matters in these captures: replacing the book on arrival gives another one."""
+    sent = market(seed=1)
+    payload = json.loads(sent.lines[sent.snapshot_line - 1].split(" ", 1)[1])
+    arrived = {("b", round(float(p) * 10)): round(float(q) * 1000) for p, q in payload["bids"]}
+    truth = {key: lots for key, lots in sent.books[sent.first_diff][2].items() if key[0] == "b"}
+    assert arrived != truth
+
+
+@pytest.mark.parametrize("venue", VENUES)
+def test_chunks_do_not_show(tmp_path: Path, venue: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = market(seconds=5, venue=venue, seed=2)
+    [whole], _ = import_lines(tmp_path, sent.lines)
+    whole_replay = whole.replay(0)
+    monkeypatch.setattr(binance, "CHUNK_ROWS", 3)
+    monkeypatch.setattr(importer, "SPOOL_ROWS", 5)
+    monkeypatch.setattr(tape, "BATCH_ROWS", 7)
+    (tmp_path / "again").mkdir()
+    [pieces], _ = import_lines(tmp_path / "again", sent.lines)
+    assert (all_rows(pieces) == all_rows(whole)).all()
+    replay = pieces.replay(0)
+    assert (replay.events == whole_replay.events).all()
+    assert (replay.levels == whole_replay.levels).all()
+    assert (replay.rows == whole_replay.rows).all()
+
+
+def test_two_files_of_one_recording_are_one_tape(tmp_path: Path) -> None:
+    sent = market(seed=3)
+    [whole], _ = import_lines(tmp_path, sent.lines)
+    half = len(sent.lines) // 2
+    parts = (
+        write(tmp_path / "b.gz", sent.lines[half:]),
+        write(tmp_path / "a", sent.lines[:half], compress=False),
+    )
+    [([joined], report)] = Import("binance", parts, tmp_path / "two", progress=False).run()
+    assert not report.counts
+    assert (all_rows(joined) == all_rows(whole)).all()
+
+
+def test_each_day_begins_with_the_book_of_midnight(tmp_path: Path) -> None:
+    sent = market(seed=4, start_ns=MIDNIGHT_NS + OFFSET_NS - 10_000_000_000)
+    found, _ = import_lines(tmp_path, sent.lines)
+    assert [one.info.day for one in found] == ["2024-08-08", "2024-08-09"]
+    evening, morning = (books(all_rows(one)) for one in found)
+    truth = [book for _, _, book in sent.books[sent.first_diff :]]
+    assert [book for _, book in evening] == truth[: len(evening)]
+    assert [book for _, book in morning] == truth[len(evening) - 1 :]
+
+
+def edit(
+    number: int, change: Callable[[dict], object], kind: str
+) -> Callable[[Market], tuple[list[str], int]]:
+    """Change the message of the `number`-th line of `kind` after the snapshot."""
+
+    def apply(sent: Market) -> tuple[list[str], int]:
+        lines = list(sent.lines)
+        at = [i for i in range(sent.snapshot_line, len(lines)) if f'"e":"{kind}"' in lines[i]][number]
+        stamp, payload = lines[at].split(" ", 1)
+        message = json.loads(payload)
+        change(message["data"])
+        lines[at] = f"{stamp} {json.dumps(message)}"
+        return lines, at + 1
+
+    return apply
+
+
+def drop(number: int, kind: str, again: bool = False) -> Callable[[Market], tuple[list[str], int]]:
+    """Leave out the `number`-th line of `kind`, or send it twice; found at the next one of the kind."""
+
+    def apply(sent: Market) -> tuple[list[str], int]:
+        lines = list(sent.lines)
+        found = [i for i in range(sent.snapshot_line, len(lines)) if f'"e":"{kind}"' in lines[i]]
+        if again:
+            return lines[: found[number] + 1] + lines[found[number] :], found[number] + 2
+        return lines[: found[number]] + lines[found[number] + 1 :], found[number + 1]
+
+    return apply
+
+
+def half_a_line(sent: Market) -> tuple[list[str], int]:
+    return [*sent.lines[:-1], sent.lines[-1][:60]], len(sent.lines)
+
+
+def local_clock_back(sent: Market) -> tuple[list[str], int]:
+    lines = list(sent.lines)
+    stamp, payload = lines[-1].split(" ", 1)
+    return [*lines[:-1], f"{int(stamp) - 10**9} {payload}"], len(lines)
+
+
+def no_snapshot(sent: Market) -> tuple[list[str], int]:
+    lines = [line for line in sent.lines if "lastUpdateId" not in line]
+    return lines, len(lines)
+
+
+def crossed(data: dict) -> None:
+    data["b"] = [["620.00", "0.001"]]
+
+
+def crossed_from_afar(data: dict) -> None:
+    data["b"] = [["9000.00", "0.001"]]
+
+
+FAULTS = {
+    "sequence-gap": drop(5, "depthUpdate"),
+    "duplicate-update": drop(5, "depthUpdate", again=True),
+    "trade-gap": drop(5, "trade"),
+    "duplicate-trade": drop(5, "trade", again=True),
+    "bad-value negative price": edit(5, lambda d: d.update(p="-600.00"), "trade"),
+    "bad-value negative size": edit(5, lambda d: d["b"].append(["600.00", "-1.000"]), "depthUpdate"),
+    "bad-value zero trade": edit(5, lambda d: d.update(q="0.000"), "trade"),
+    "bad-value text": edit(5, lambda d: d.update(p="6e2"), "trade"),
+    "off-grid": edit(5, lambda d: d.update(p="600.05"), "trade"),
+    "bad-message": edit(5, lambda d: d.pop("u"), "depthUpdate"),
+    "time-backwards exchange": edit(5, lambda d: d.update(T=d["T"] - 5000), "trade"),
+    "time-backwards local": local_clock_back,
+    "bad-line half": half_a_line,
+    "missing-snapshot": no_snapshot,
+    "crossed-book": edit(5, crossed, "depthUpdate"),
+    "crossed-book afar": edit(5, crossed_from_afar, "depthUpdate"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_fault_is_reported_where_it_is_and_refused_when_strict(tmp_path: Path, fault: str) -> None:
+    lines, number = FAULTS[fault](market(seed=5))
+    kind = fault.split()[0]
+    found, report = import_lines(tmp_path, lines, tick_size="0.1")
+    assert kind in report.counts, str(report)
+    assert any(problem.kind == kind and problem.line == number for problem in report.problems), str(report)
+    assert found[0].info.book_complete == (kind not in ("sequence-gap", "missing-snapshot", "bad-message"))
+    assert all(bid < ask for bid, ask in bests(all_rows(found[0])))
+    (tmp_path / "strict").mkdir()
+    with pytest.raises(CaptureError, match=rf"capture.gz:{number} .*{kind}.*--strict"):
+        import_lines(tmp_path / "strict", lines, tick_size="0.1", strict=True)
+    assert not list((tmp_path / "strict" / "store").rglob("*"))
+
+
+def bests(rows: np.ndarray) -> list[tuple[int, int]]:
+    found = []
+    for _, book in books(rows):
+        bids, asks = ([price for at, price in book if at == side] for side in "ba")
+        if bids and asks:
+            found.append((max(bids), min(asks)))
+    assert found
+    return found
+
+
+def test_a_snapshot_after_a_gap_repairs_the_book(tmp_path: Path) -> None:
+    sent = market(seed=6)
+    lines, _ = drop(5, "depthUpdate")(sent)
+    later = market(seed=6)
+    at = len(later.books) // 2
+    exch_ns, _, book = later.books[at]
+    update = 1000 + 5 * (at + 1)
+    levels = {
+        side: [
+            [later.text(price), later.size(lots)] for (found, price), lots in book.items() if found == side
+        ]
+        for side in "ba"
+    }
+    snapshot = json.dumps(
+        {"lastUpdateId": update, "T": exch_ns // 10**6, "bids": levels["b"], "asks": levels["a"]}
+    )
+    place = next(i for i, line in enumerate(lines) if f'"u":{update + 10},' in line and "depthUpdate" in line)
+    lines.insert(place + 1, f"{lines[place].split(' ', 1)[0]} {snapshot}")
+    [found], report = import_lines(tmp_path, lines)
+    assert report.counts == {"sequence-gap": 1}
+    assert books(all_rows(found))[-1][1] == sent.books[-1][2]
+
+
+def test_truncated_gzip_keeps_what_came_before(tmp_path: Path) -> None:
+    sent = market(seed=7)
+    path = write(tmp_path / "cut.gz", sent.lines)
+    path.write_bytes(path.read_bytes()[:-2000])
+    [([found], report)] = Import("binance", (path,), tmp_path / "store", progress=False).run()
+    assert report.counts == {"truncated": 1}
+    assert books(all_rows(found))[0][1] == sent.books[sent.first_diff][2]
+    with pytest.raises(CaptureError, match="truncated"):
+        Import("binance", (path,), tmp_path / "strict", strict=True, progress=False).run()
+    assert not list((tmp_path / "strict").rglob("*"))
+
+
+def refused(tmp_path: Path, files: list[Path], match: str, **options: object) -> None:
+    with pytest.raises((CaptureError, TapeError), match=match):
+        Import("binance", tuple(files), tmp_path / "store", progress=False, **options).run()  # type: ignore[arg-type]
+    assert not list((tmp_path / "store").rglob("*"))
+
+
+def test_what_cannot_be_imported_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    sent = market(seed=8)
+    good = write(tmp_path / "good.gz", sent.lines)
+    late = write(tmp_path / "late.gz", sent.lines[100:])
+    refused(tmp_path, [good, late], "overlap")
+    other = [line.replace('"s":"BTCUSDT"', '"s":"ETHUSDT"') for line in sent.lines[-50:]]
+    refused(tmp_path, [write(tmp_path / "mixed.gz", sent.lines + other)], "one symbol per file")
+    refused(tmp_path, [write(tmp_path / "empty.gz", [])], "no Binance depth diff")
+    refused(tmp_path, [tmp_path / "nowhere.gz"], "no such file")
+    refused(tmp_path, [write(tmp_path / "text.gz", ["hello"] * 9)], "no Binance depth diff")
+    refused(tmp_path, [], "no files")
+    refused(tmp_path, [good], "--tick-size is 'x'", tick_size="x")
+    refused(tmp_path, [good], "--lot-size is '-1'", lot_size="-1")
+    no_values = [re.sub(r'"[0-9]+\.[0-9]+"', '"x"', line) for line in sent.lines]
+    refused(tmp_path, [write(tmp_path / "values.gz", no_values)], "tick size")
+
+
+def test_a_tape_is_replaced_only_when_told(tmp_path: Path) -> None:
+    sent = market(seed=9)
+    [first], _ = import_lines(tmp_path, sent.lines)
+    before = first.path.read_bytes()
+    with pytest.raises(CaptureError, match="--overwrite"):
+        import_lines(tmp_path, sent.lines)
+    assert first.path.read_bytes() == before
+    import_lines(tmp_path, sent.lines, overwrite=True, maker_fee_bp=-0.5)
+    [again] = tapes(tmp_path / "store")
+    assert (again.info.maker_fee_bp, again.info.taker_fee_bp) == (-0.5, 5.0)
+    assert sorted(path.name for path in again.path.parent.iterdir()) == ["tape.parquet"]
+
+
+def test_a_foreign_or_missing_tape_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TapeError, match="neuralmm import"):
+        tapes(tmp_path)
+    (tmp_path / "x.parquet").write_bytes(b"not parquet")
+    with pytest.raises(TapeError, match="not a readable Parquet"):
+        Tape(tmp_path / "x.parquet")
+
+
+@given(
+    st.lists(st.from_regex(r"-?[0-9]{0,12}(\.[0-9]{0,10})?[a-z]?", fullmatch=True), min_size=1, max_size=20)
+)
+def test_decimals_are_exact_or_invalid(texts: list[str]) -> None:
+    data = np.frombuffer("".join(text + "\n" for text in texts).encode(), np.uint8)
+    for text, value in zip(texts, parse_decimals(data, len(texts)).tolist(), strict=True):
+        try:
+            units = Decimal(text).scaleb(8)
+            expected = int(units) if units == int(units) and abs(units) < 2**63 else INVALID
+        except ArithmeticError:
+            expected = INVALID
+        # Near the edge of int64 the parser may give up early; it never returns a wrong number.
+        assert value == expected or (value == INVALID and abs(expected) > 10**18)
+
+
+@pytest.mark.skipif("NEURALMM_DATA" not in os.environ, reason="NEURALMM_DATA names no folder of captures")
+@pytest.mark.parametrize(
+    "name", ["usdm/btcusdt_20240808.gz", "cm/btcusd_perp_20240808.gz", "spot/btcusdt_20240808.gz"]
+)
+def test_real_captures_are_clean(tmp_path: Path, name: str) -> None:
+    path = Path(os.environ["NEURALMM_DATA"]) / name
+    if not path.exists():
+        pytest.skip(f"no {name} in NEURALMM_DATA")
+    with gzip.open(path, "rt") as file:
+        lines = [line.rstrip("\n") for line in itertools.islice(file, 4000)]
+    [found], report = import_lines(tmp_path, lines, strict=True)
+    assert not report.counts
+    assert found.info.book_complete
+    assert {bid < ask for bid, ask in bests(all_rows(found))} == {True}
