@@ -1,191 +1,230 @@
-"""An LSTM over packed sequences, and a tanh, that are fast on a CPU.
+"""An LSTM over packed sequences and a tanh network, both compiled for the CPU, as differentiable torch functions.
 
 Packed means the layout of `torch.nn.utils.rnn.PackedSequence`: sequences sorted by falling length, all their first
 steps, then all their second steps, and so on. Step t works on the first `batch_sizes[t]` sequences, so sequences of
 any lengths run together and there is no padding anywhere.
 
-On CPU in float32 the recurrence is compiled by numba: one small matrix product a step and one fused pass over the
-gates, with the GIL released so that several threads can each run their own sequences. The big products (inputs, weight
-gradients) are torch's. Everything else (GPU, GRU, dropout, projections) goes to torch's own packed kernels.
+Only what is worth it is compiled: one-directional LSTMs and tanh layers, on CPU in float32. The rest (GPU, GRU, other
+activations) goes to torch's own kernels. The compiled loops release the GIL, so several threads can work at once.
 
-Equations: Hochreiter & Schmidhuber (1997) with the forget gate of Gers et al. (2000), in `torch.nn.LSTM`'s gate order
-i, f, g, o. tanh is the rational minimax approximation of the Eigen library (error below 3e-7).
+LSTM: Hochreiter & Schmidhuber (1997) with the forget gate of Gers et al. (2000), in `torch.nn.LSTM`'s gate order
+i, f, g, o.
 """
 
 from __future__ import annotations
 
-import numba
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-F = np.float32
-# error_model="numpy": Python's check for division by zero would keep LLVM from vectorising the loops.
-compiled = numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+from policies.compiled import F, compiled, matmul, pack, padded, sigmoid, tanh
+
+# LSTM -----------------------------------------------------------------------------------------------------------------
+
+
+class LSTMWork(NamedTuple):
+    """What a forward pass of one layer over N steps leaves behind. F inputs, H units."""
+
+    inputs: np.ndarray  # (N, F + H + 1): input, previous hidden state, 1, so that one product does weights and bias
+    gates: np.ndarray  # (N, padded 4H): activations of i, f, g, o
+    cell_before: np.ndarray  # (sequences, H)
+    hidden: np.ndarray  # (N, H)
+    cell: np.ndarray  # (N, H)
+    tanh_cell: np.ndarray  # (N, H)
 
 
 @compiled
-def _tanh(x):
-    x = min(max(x, F(-7.9053111)), F(7.9053111))
-    y = x * x
-    p = y * F(-2.76076848e-16) + F(2.00018790e-13)
-    p = y * p + F(-8.60467152e-11)
-    p = y * p + F(5.12229710e-08)
-    p = y * p + F(1.48572236e-05)
-    p = y * p + F(6.37261929e-04)
-    p = y * p + F(4.89352456e-03)
-    q = y * F(1.19825840e-06) + F(1.18534706e-04)
-    q = y * q + F(2.26843463e-03)
-    q = y * q + F(4.89352519e-03)
-    return x * p / q
-
-
-@compiled
-def _tanh_forward(x, y):
-    for k in range(x.size):
-        y[k] = _tanh(x[k])
-
-
-@compiled
-def _tanh_backward(y, dy, dx):
-    for k in range(y.size):
-        dx[k] = dy[k] * (F(1) - y[k] * y[k])
-
-
-@compiled
-def _lstm_forward(gates, w_hh_t, h0, c0, batch_sizes, h_prev, h, c, tanh_c):
-    """Fill h_prev, h, c, tanh_c (N, H); gates (N, 4H) enter as input projections and leave as activations."""
-    n = h.shape[1]
-    recurrent = np.empty((h0.shape[0], 4 * n), np.float32)
-    row, last_h, last_c = 0, h0, c0
+def _lstm_forward(inputs, panels, batch_sizes, hidden_before, gates, cell_before, hidden, cell, tanh_cell):
+    n = hidden.shape[1]
+    first = inputs.shape[1] - 1 - n
+    row, last_hidden, last_cell = 0, hidden_before, cell_before
     for b in batch_sizes:
-        h_prev[row : row + b] = last_h[:b]
-        np.dot(h_prev[row : row + b], w_hh_t, recurrent[:b])
+        rows = inputs[row : row + b]
+        rows[:, first : first + n] = last_hidden[:b]
+        matmul(rows, panels, gates[row : row + b])
         for k in range(b):
-            g, r, c_in, c_out = gates[row + k], recurrent[k], last_c[k], c[row + k]
-            tanh_out, h_out = tanh_c[row + k], h[row + k]
-            for j in range(2 * n):
-                g[j] = F(0.5) + F(0.5) * _tanh(F(0.5) * (g[j] + r[j]))
-            for j in range(2 * n, 3 * n):
-                g[j] = _tanh(g[j] + r[j])
-            for j in range(3 * n, 4 * n):
-                g[j] = F(0.5) + F(0.5) * _tanh(F(0.5) * (g[j] + r[j]))
+            g, c_in = gates[row + k], last_cell[k]
+            h_out, c_out, tanh_out = hidden[row + k], cell[row + k], tanh_cell[row + k]
             for j in range(n):
-                c_out[j] = g[n + j] * c_in[j] + g[j] * g[2 * n + j]
-            for j in range(n):
-                tanh_out[j] = _tanh(c_out[j])
-            for j in range(n):
-                h_out[j] = g[3 * n + j] * tanh_out[j]
-        last_h, last_c = h[row : row + b], c[row : row + b]
+                i, f, u, o = sigmoid(g[j]), sigmoid(g[n + j]), tanh(g[2 * n + j]), sigmoid(g[3 * n + j])
+                c = f * c_in[j] + i * u
+                tanh_c = tanh(c)
+                g[j], g[n + j], g[2 * n + j], g[3 * n + j] = i, f, u, o
+                c_out[j], tanh_out[j], h_out[j] = c, tanh_c, o * tanh_c
+        last_hidden, last_cell = hidden[row : row + b], cell[row : row + b]
         row += b
 
 
 @compiled
-def _lstm_backward(gates, w_hh, c0, batch_sizes, c, tanh_c, dh_out):
-    """Turn gates (N, 4H) from activations into the gradients of the pre-activations, in place."""
-    n = c.shape[1]
-    dh = np.zeros((batch_sizes[0], n), np.float32)
+def _lstm_backward(d_hidden, panels, batch_sizes, gates, cell_before, cell, tanh_cell):
+    """Turn gates from activations into gradients of the pre-activations, in place."""
+    n = cell.shape[1]
+    dh = np.zeros((batch_sizes[0], panels.shape[0] * panels.shape[2]), np.float32)
     dc = np.zeros((batch_sizes[0], n), np.float32)
     row = gates.shape[0]
     for t in range(batch_sizes.size - 1, -1, -1):
         b = batch_sizes[t]
         row -= b
-        last_c = c0[:b] if t == 0 else c[row - batch_sizes[t - 1] : row - batch_sizes[t - 1] + b]
+        last_cell = cell_before[:b] if t == 0 else cell[row - batch_sizes[t - 1] : row - batch_sizes[t - 1] + b]
         for k in range(b):
-            g, tc, dout, c_in, dhk, dck = gates[row + k], tanh_c[row + k], dh_out[row + k], last_c[k], dh[k], dc[k]
+            g, c_in, tanh_c, dh_out, dhk, dck = (
+                gates[row + k], last_cell[k], tanh_cell[row + k], d_hidden[row + k], dh[k], dc[k],
+            )  # fmt: skip
             for j in range(n):
                 i, f, u, o = g[j], g[n + j], g[2 * n + j], g[3 * n + j]
-                d = dout[j] + dhk[j]
-                e = dck[j] + d * o * (F(1) - tc[j] * tc[j])
+                d = dh_out[j] + dhk[j]
+                e = dck[j] + d * o * (F(1) - tanh_c[j] * tanh_c[j])
                 g[j] = e * u * i * (F(1) - i)
                 g[n + j] = e * c_in[j] * f * (F(1) - f)
                 g[2 * n + j] = e * i * (F(1) - u * u)
-                g[3 * n + j] = d * tc[j] * o * (F(1) - o)
+                g[3 * n + j] = d * tanh_c[j] * o * (F(1) - o)
                 dck[j] = e * f
-        np.dot(gates[row : row + b], w_hh, dh[:b])
+        if t > 0:
+            matmul(gates[row : row + b], panels, dh[:b])
+
+
+def pack_lstm(w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> np.ndarray:
+    """Weights of one layer as `lstm_forward` wants them."""
+    return pack(torch.cat([w_ih, w_hh, (b_ih + b_hh)[:, None]], dim=1).detach().t().numpy())
+
+
+def lstm_forward(
+    x: np.ndarray, hidden: np.ndarray, cell: np.ndarray, panels: np.ndarray, batch_sizes: np.ndarray
+) -> LSTMWork:
+    """One layer over packed steps.
+
+    :param x: (N, F) inputs; `hidden`, `cell`: (sequences, H) states before each sequence, contiguous.
+    :param panels: from `pack_lstm`.
+    :param batch_sizes: int64, falling: how many sequences have a t-th step; sums to N.
+    """
+    n, units = len(x), hidden.shape[1]
+    inputs = np.empty((n, x.shape[1] + units + 1), np.float32)
+    inputs[:, : x.shape[1]] = x
+    inputs[:, -1] = 1
+    work = LSTMWork(
+        inputs,
+        np.empty((n, padded(4 * units)), np.float32),
+        cell,
+        *(np.empty((n, units), np.float32) for _ in range(3)),
+    )
+    _lstm_forward(inputs, panels, batch_sizes, hidden, *work[1:])
+    return work
 
 
 class _PackedLSTM(torch.autograd.Function):
-    """One layer. The states at the start (h0, c0) are data: no gradient flows into them."""
+    """One layer. The states before the sequences are data: no gradient flows into them."""
 
     @staticmethod
-    def forward(ctx, x, w_ih, w_hh, b_ih, b_hh, h0, c0, batch_sizes):
-        n, hidden = x.shape[0], w_hh.shape[1]
-        gates = torch.addmm(b_ih + b_hh, x, w_ih.t())
-        h_prev, h, c, tanh_c = (torch.empty(n, hidden) for _ in range(4))
-        w_hh_t = w_hh.t().contiguous()
-        tensors = (gates, w_hh_t, h0.contiguous(), c0.contiguous())
-        _lstm_forward(*(v.numpy() for v in tensors), batch_sizes, *(v.numpy() for v in (h_prev, h, c, tanh_c)))
-        ctx.save_for_backward(x, w_ih, w_hh)
-        ctx.work = (gates, c0, batch_sizes, h_prev, c, tanh_c)
-        ctx.mark_non_differentiable(c)
-        return h, c
+    def forward(ctx, x, w_ih, w_hh, b_ih, b_hh, hidden, cell, batch_sizes):
+        states = hidden.contiguous().numpy(), cell.contiguous().numpy()
+        work = lstm_forward(x.detach().numpy(), *states, pack_lstm(w_ih, w_hh, b_ih, b_hh), batch_sizes)
+        ctx.save_for_backward(w_ih, w_hh)
+        ctx.work, ctx.batch_sizes = work, batch_sizes
+        return torch.from_numpy(work.hidden)
 
     @staticmethod
-    def backward(ctx, dh, _dc):
+    def backward(ctx, d_hidden):
         if ctx.work is None:
-            raise RuntimeError("PackedLSTM: backward ran twice on one graph; call the forward pass again.")
-        x, w_ih, w_hh = ctx.saved_tensors
-        gates, c0, batch_sizes, h_prev, c, tanh_c = ctx.work
-        ctx.work = None  # the gates are overwritten below
-        arrays = (v.contiguous().numpy() for v in (c, tanh_c, dh))
-        _lstm_backward(gates.numpy(), w_hh.detach().numpy(), c0.contiguous().numpy(), batch_sizes, *arrays)
-        db = gates.sum(0)
+            raise RuntimeError("PackedLSTM: backward ran twice on one graph; run the forward pass again.")
+        (w_ih, w_hh), work = ctx.saved_tensors, ctx.work
+        ctx.work = None  # the gates are overwritten
+        d_hidden, panels = d_hidden.contiguous().numpy(), pack(w_hh.detach().numpy())
+        _lstm_backward(d_hidden, panels, ctx.batch_sizes, work.gates, work.cell_before, work.cell, work.tanh_cell)
+        gates = torch.from_numpy(work.gates)[:, : len(w_hh)]
+        dw_ih, dw_hh, db = (gates.t() @ torch.from_numpy(work.inputs)).split([w_ih.shape[1], w_hh.shape[1], 1], dim=1)
         dx = gates @ w_ih if ctx.needs_input_grad[0] else None
-        return dx, gates.t() @ x, gates.t() @ h_prev, db, db, None, None, None
+        return dx, dw_ih, dw_hh, db[:, 0], db[:, 0], None, None, None
 
 
-def run_packed(rnn: nn.RNNBase, x: Tensor, state: tuple[Tensor, Tensor], batch_sizes: np.ndarray) -> tuple[Tensor, ...]:
-    """Run `rnn` over packed sequences.
-
-    :param rnn: LSTM, or a cell with the same call signature.
-    :param x: inputs, packed, shape (N, features).
-    :param state: hidden and cell state before each sequence, each (layers, batch_sizes[0], H). Treated as constants.
-    :param batch_sizes: int64, falling: how many sequences have a t-th step; its sum is N.
-    :return: output, packed, (N, H); then hidden and cell state (layers, batch_sizes[0], H) after the last step of each.
-        The states are exact only where all sequences have one step, as in a rollout; else they are None.
-    """
-    if not _supported(rnn, x):
-        output, last = rnn(PackedSequence(x, torch.from_numpy(batch_sizes)), state)
-        return output.data, *last
-    single_step = len(batch_sizes) == 1
-    last = []
-    for layer in range(rnn.num_layers):
-        weights = [getattr(rnn, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-        x, c = _PackedLSTM.apply(x, *weights, state[0][layer], state[1][layer], batch_sizes)
-        last.append((x, c))
-    if not single_step:
-        return x, None, None
-    return x, torch.stack([h for h, _ in last]), torch.stack([c for _, c in last])
+def lstm_weights(rnn: nn.RNNBase, layer: int) -> list[Tensor]:
+    return [getattr(rnn, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
 
 
-def _supported(rnn: nn.RNNBase, x: Tensor) -> bool:
+def is_plain_lstm(rnn: nn.RNNBase) -> bool:
+    """Whether the compiled kernel knows this layer."""
     plain = type(rnn) is nn.LSTM and rnn.bias and not (rnn.bidirectional or rnn.proj_size or rnn.dropout)
-    return plain and x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return plain and _on_cpu(rnn.weight_hh_l0)
 
 
-class _FastTanh(torch.autograd.Function):
+def run_packed(rnn: nn.RNNBase, x: Tensor, state: tuple[Tensor, Tensor], batch_sizes: np.ndarray) -> Tensor:
+    """Output (N, H) of `rnn` over packed sequences.
+
+    :param rnn: an LSTM, or a cell that is called like one.
+    :param x: inputs, packed, (N, F).
+    :param state: hidden and cell state before each sequence, each (layers, sequences, H); constants.
+    :param batch_sizes: int64, falling: how many sequences have a t-th step; sums to N.
+    """
+    if not is_plain_lstm(rnn):
+        return rnn(PackedSequence(x, torch.from_numpy(batch_sizes)), state)[0].data
+    for layer in range(rnn.num_layers):
+        x = _PackedLSTM.apply(x, *lstm_weights(rnn, layer), state[0][layer], state[1][layer], batch_sizes)
+    return x
+
+
+# Tanh network ---------------------------------------------------------------------------------------------------------
+
+
+@compiled
+def linear_tanh(x, panels, bias, y):
+    """y = tanh(x @ weights + bias); y is (N, padded M)."""
+    matmul(x, panels, y)
+    for row in y:
+        for j in range(bias.size):
+            row[j] = tanh(row[j] + bias[j])
+
+
+@compiled
+def _tanh_backward(y, dy, dx):
+    for k in range(y.shape[0]):
+        for j in range(dy.shape[1]):
+            dx[k, j] = dy[k, j] * (F(1) - y[k, j] * y[k, j])
+
+
+class _LinearTanh(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx, x, weight, bias):
         x = x.contiguous()
-        y = torch.empty_like(x)
-        _tanh_forward(x.view(-1).numpy(), y.view(-1).numpy())
-        ctx.save_for_backward(y)
-        return y
+        y = torch.empty(len(x), padded(len(weight)))
+        linear_tanh(x.detach().numpy(), pack(weight.detach().t().numpy()), bias.detach().numpy(), y.numpy())
+        ctx.save_for_backward(x, weight)
+        ctx.y = y
+        return y[:, : len(weight)]
 
     @staticmethod
     def backward(ctx, dy):
-        (y,) = ctx.saved_tensors
-        dx = torch.empty_like(y)
-        _tanh_backward(y.view(-1).numpy(), dy.contiguous().view(-1).numpy(), dx.view(-1).numpy())
-        return dx
+        x, weight = ctx.saved_tensors
+        dz = torch.empty(dy.shape)
+        _tanh_backward(ctx.y.numpy(), dy.contiguous().numpy(), dz.numpy())
+        dx = None
+        if ctx.needs_input_grad[0]:
+            dx = torch.empty(len(x), padded(x.shape[1]))
+            matmul(dz.numpy(), pack(weight.detach().numpy()), dx.numpy())
+            dx = dx[:, : x.shape[1]]
+        return dx, dz.t() @ x, dz.sum(0)
 
 
-class Tanh(nn.Tanh):
-    """`torch.nn.Tanh`, about ten times as fast on a CPU in float32 (where torch's is scalar code)."""
+def tanh_layers(network: nn.Sequential) -> list[nn.Linear] | None:
+    """The linear layers of a network that is linear, tanh, linear, tanh, ... on CPU; None if it is anything else."""
+    layers = list(network)
+    linear, rest = layers[::2], layers[1::2]
+    alternating = len(linear) == len(rest) and all(type(m) is nn.Tanh for m in rest)
+    if alternating and all(type(m) is nn.Linear and m.bias is not None and _on_cpu(m.weight) for m in linear):
+        return linear
+    return None
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" and x.dtype == torch.float32:
-            return _FastTanh.apply(x)
-        return super().forward(x)
+
+def run_network(network: nn.Sequential, x: Tensor) -> Tensor:
+    """`network(x)`, compiled if it is a tanh network."""
+    layers = tanh_layers(network)
+    if layers is None:
+        return network(x)
+    for layer in layers:
+        x = _LinearTanh.apply(x, layer.weight, layer.bias)
+    return x
+
+
+def _on_cpu(weight: Tensor) -> bool:
+    return weight.device.type == "cpu" and weight.dtype == torch.float32

@@ -6,6 +6,7 @@ It runs anywhere `RecurrentActorCriticPolicy` runs (Box observations), with the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from typing import Any
 
@@ -16,7 +17,17 @@ from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.torch_layers import NatureCNN
 from torch import Tensor, nn
 
-from policies.packed_lstm import Tanh, run_packed
+from policies.compiled import pack
+from policies.packed_lstm import (
+    is_plain_lstm,
+    linear_tanh,
+    lstm_forward,
+    lstm_weights,
+    pack_lstm,
+    run_network,
+    run_packed,
+    tanh_layers,
+)
 
 CELLS = ("lstm", "gru")
 
@@ -58,8 +69,6 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         optimizer_class = kwargs.get("optimizer_class", torch.optim.Adam)
         if optimizer_class is torch.optim.Adam:
             kwargs["optimizer_kwargs"] = {"eps": 1e-5, "fused": True} | (kwargs.get("optimizer_kwargs") or {})
-        if kwargs.get("activation_fn", nn.Tanh) is nn.Tanh:
-            kwargs["activation_fn"] = Tanh
         super().__init__(observation_space, action_space, lr_schedule, *args, **kwargs)
         self.critic_gradient = critic_gradient
         if cell == "gru":
@@ -70,17 +79,6 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         for rnn in (self.lstm_actor, self.lstm_critic):
             if rnn is not None and rnn.bias:
                 _bias_towards_memory(rnn, forget_bias)
-
-    @staticmethod
-    def _process_sequence(features, lstm_states, episode_starts, lstm):
-        """As sb3-contrib; one step (rollouts, predict) takes the packed kernel, reset states by multiplication."""
-        n = lstm_states[0].shape[1]
-        if len(features) != n:
-            return RecurrentActorCriticPolicy._process_sequence(features, lstm_states, episode_starts, lstm)
-        keep = (1.0 - episode_starts).view(1, n, 1)
-        state = (keep * lstm_states[0], keep * lstm_states[1])
-        output, hidden, cell = run_packed(lstm, features, state, np.array([n]))
-        return output, (hidden, cell)
 
     def evaluate_sequences(
         self, obs: Tensor, actions: Tensor, lstm_states: RNNStates, batch_sizes: np.ndarray
@@ -94,9 +92,9 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         """
         features = self.extract_features(obs)
         pi_features, vf_features = (features, features) if self.share_features_extractor else features
-        latent_pi = run_packed(self.lstm_actor, pi_features, lstm_states.pi, batch_sizes)[0]
+        latent_pi = run_packed(self.lstm_actor, pi_features, lstm_states.pi, batch_sizes)
         if self.lstm_critic is not None:
-            latent_vf = run_packed(self.lstm_critic, vf_features, lstm_states.vf, batch_sizes)[0]
+            latent_vf = run_packed(self.lstm_critic, vf_features, lstm_states.vf, batch_sizes)
         elif self.shared_lstm:
             latent_vf = latent_pi if self.critic_gradient else latent_pi.detach()
         else:
@@ -104,9 +102,84 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         # The distribution object is overwritten by every call, and several threads call: each has its own.
         own = copy(self)
         own.action_dist = copy(self.action_dist)
-        distribution = own._get_action_dist_from_latent(self.mlp_extractor.forward_actor(latent_pi))
-        values = self.value_net(self.mlp_extractor.forward_critic(latent_vf)).flatten()
+        distribution = own._get_action_dist_from_latent(run_network(self.mlp_extractor.policy_net, latent_pi))
+        values = self.value_net(run_network(self.mlp_extractor.value_net, latent_vf)).flatten()
         return values, distribution.log_prob(actions), distribution.entropy()
+
+
+    def for_rollout(self) -> Callable[[Tensor, RNNStates, Tensor], tuple[Tensor, Tensor, Tensor, RNNStates]]:
+        """`forward` for the weights as they are now: compiled where it can be, and only valid until they change."""
+        return CompiledForward(self) if CompiledForward.knows(self) else self
+
+
+class CompiledForward:
+    """`RecurrentActorCriticPolicy.forward` for an LSTM policy with tanh heads on CPU, weights packed once.
+
+    A step of 64 environments spends more time in torch's dispatch than in arithmetic; here it is a handful of calls.
+    """
+
+    def __init__(self, policy: RecurrentPolicy):
+        self.policy = policy
+        self.actor_lstm = _pack_layers(policy.lstm_actor)
+        self.critic_lstm = None if policy.lstm_critic is None else _pack_layers(policy.lstm_critic)
+        self.actor_head = _pack_head(policy.mlp_extractor.policy_net)
+        self.critic_head = _pack_head(policy.mlp_extractor.value_net)
+        self.value_weight = policy.value_net.weight.detach().numpy()[0]
+        self.value_bias = policy.value_net.bias.item()
+
+    @staticmethod
+    def knows(policy: RecurrentPolicy) -> bool:
+        heads = (policy.mlp_extractor.policy_net, policy.mlp_extractor.value_net)
+        return (
+            is_plain_lstm(policy.lstm_actor)
+            and all(tanh_layers(head) is not None for head in heads)
+            and policy.share_features_extractor
+            and policy.critic is None
+        )
+
+    def __call__(
+        self, obs: Tensor, lstm_states: RNNStates, episode_starts: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, RNNStates]:
+        features = self.policy.extract_features(obs).numpy()
+        keep = 1 - episode_starts.numpy()[:, None]
+        latent_pi, states_pi = _lstm_step(self.actor_lstm, features, lstm_states.pi, keep)
+        latent_vf, states_vf = latent_pi, states_pi
+        if self.critic_lstm is not None:
+            latent_vf, states_vf = _lstm_step(self.critic_lstm, features, lstm_states.vf, keep)
+        latent_pi, latent_vf = _head(self.actor_head, latent_pi), _head(self.critic_head, latent_vf)
+        values = torch.from_numpy(latent_vf @ self.value_weight + np.float32(self.value_bias))
+        distribution = self.policy._get_action_dist_from_latent(torch.from_numpy(latent_pi))
+        actions = distribution.get_actions()
+        log_prob = distribution.log_prob(actions)
+        return actions.reshape(-1, *self.policy.action_space.shape), values, log_prob, RNNStates(states_pi, states_vf)
+
+
+def _pack_layers(lstm: nn.LSTM) -> list[np.ndarray]:
+    return [pack_lstm(*lstm_weights(lstm, layer)) for layer in range(lstm.num_layers)]
+
+
+def _lstm_step(layers, x, states, keep):
+    one_step = np.array([len(x)])
+    hidden, cell = [], []
+    for layer, panels in enumerate(layers):
+        work = lstm_forward(x, states[0][layer].numpy() * keep, states[1][layer].numpy() * keep, panels, one_step)
+        x = work.hidden
+        hidden.append(x)
+        cell.append(work.cell)
+    return x, (torch.from_numpy(np.stack(hidden)), torch.from_numpy(np.stack(cell)))
+
+
+def _pack_head(network: nn.Sequential) -> list[tuple[np.ndarray, np.ndarray]]:
+    layers = tanh_layers(network) or []
+    return [(pack(layer.weight.detach().t().numpy()), layer.bias.detach().numpy()) for layer in layers]
+
+
+def _head(layers, x):
+    for panels, bias in layers:
+        y = np.empty((len(x), panels.shape[0] * panels.shape[2]), np.float32)
+        linear_tanh(x, panels, bias, y)
+        x = y[:, : len(bias)]
+    return x
 
 
 class CnnRecurrentPolicy(RecurrentPolicy):

@@ -33,7 +33,6 @@ from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from policies.recurrent import CnnRecurrentPolicy, RecurrentPolicy
@@ -219,6 +218,7 @@ class FastRecurrentPPO(RecurrentPPO):
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
 
+        forward = self.policy.for_rollout()
         truncated: list[tuple[int, np.ndarray, np.ndarray, tuple[Tensor, ...]]] = []
         for step in range(n_rollout_steps):
             if self.use_sde and self.sde_sample_freq > 0 and step % self.sde_sample_freq == 0:
@@ -231,7 +231,7 @@ class FastRecurrentPPO(RecurrentPPO):
                 buffer.episode_starts[step] = self._last_episode_starts
                 if step % buffer.chunk_length == 0:
                     buffer.store_states(step, self._last_lstm_states)
-                action_tensor, values, log_probs, lstm_states = self.policy(obs, self._last_lstm_states, episode_starts)
+                action_tensor, values, log_probs, lstm_states = forward(obs, self._last_lstm_states, episode_starts)
                 buffer.actions[step] = action_tensor
                 buffer.values[step] = values.flatten()
                 buffer.log_probs[step] = log_probs
@@ -391,9 +391,8 @@ class FastRecurrentPPO(RecurrentPPO):
         """As SB3, with denormals flushed and every library at one thread: the update brings its own."""
         threads = torch.get_num_threads()
         try:
-            with threadpool_limits(1, user_api="blas"):
-                _quiet_thread()
-                return super().learn(*args, tb_log_name=tb_log_name, **kwargs)
+            _quiet_thread()
+            return super().learn(*args, tb_log_name=tb_log_name, **kwargs)
         finally:
             torch.set_num_threads(threads)
             torch.set_flush_denormal(False)
