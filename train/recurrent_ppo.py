@@ -31,6 +31,7 @@ from gymnasium import spaces
 from sb3_contrib import RecurrentPPO
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
@@ -179,6 +180,8 @@ class FastRecurrentPPO(RecurrentPPO):
         self.chunk_length = chunk_length
         self.threads = threads
         self.active_threads: int | None = None if threads == "auto" else int(threads)
+        self._iteration = 0
+        self._resumed_log: dict[str, tuple[Any, Any]] = {}  # recorded before a checkpoint, still to be written
         super().__init__(policy, env, *args, **kwargs)
 
     def _setup_model(self) -> None:
@@ -387,15 +390,44 @@ class FastRecurrentPPO(RecurrentPPO):
 
     # Threads ----------------------------------------------------------------------------------------------------------
 
-    def learn(self, *args: Any, tb_log_name: str = "FastRecurrentPPO", **kwargs: Any) -> FastRecurrentPPO:
-        """As SB3, with denormals flushed and every library at one thread: the update brings its own."""
-        threads = torch.get_num_threads()
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "FastRecurrentPPO",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> FastRecurrentPPO:
+        """As SB3, with denormals flushed and torch at one thread: the update brings its own."""
+        torch_threads = torch.get_num_threads()
+        _quiet_thread()
         try:
-            _quiet_thread()
-            return super().learn(*args, tb_log_name=tb_log_name, **kwargs)
+            return self._learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
         finally:
-            torch.set_num_threads(threads)
+            torch.set_num_threads(torch_threads)
             torch.set_flush_denormal(False)
+
+    def _learn(self, total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar):
+        total_timesteps, callback = self._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+        )
+        if reset_num_timesteps:
+            self._iteration = 0
+        for name, (value, excluded) in self._resumed_log.items():
+            self.logger.record(name, value, excluded)
+        self._resumed_log = {}
+        callback.on_training_start(locals(), globals())
+        while self.num_timesteps < total_timesteps:
+            if not self.collect_rollouts(self.env, callback, self.rollout_buffer, self.n_steps):
+                break
+            self._iteration += 1
+            self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+            if log_interval is not None and self._iteration % log_interval == 0:
+                self.dump_logs(self._iteration)
+            self.train()
+        callback.on_training_end()
+        return self
 
     def _fastest_threads(self) -> int:
         """Time one minibatch's gradient (which changes nothing) on 1, 2, ... threads; the best of three each."""

@@ -1,0 +1,360 @@
+"""FastRecurrentPPO against sb3-contrib's RecurrentPPO, against arithmetic by hand, and against SIGKILL."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from sb3_contrib import RecurrentPPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import VecEnv
+
+from policies.packed_lstm import run_network, run_packed
+from train.checkpoint import Checkpoint, load_latest, remaining_timesteps, resume_logger
+from train.recurrent_ppo import FastRecurrentPPO
+
+STEPS, ENVS = 24, 6
+CRITICS = {
+    "separate": {"shared_lstm": False, "enable_critic_lstm": True},
+    "shared": {"shared_lstm": True, "enable_critic_lstm": False},
+    "no critic LSTM": {"shared_lstm": False, "enable_critic_lstm": False},
+}
+
+
+class RandomEpisodes(VecEnv):
+    """Noise to look at, episodes of 2 to 9 steps that end now terminated, now truncated, each env at its own time."""
+
+    def __init__(self, n_envs: int = ENVS, action_space: spaces.Space | None = None):
+        box = spaces.Box(-1, 1, (2,), np.float32)
+        super().__init__(n_envs, spaces.Box(-10, 10, (5,), np.float32), action_space or box)
+        self.rng = np.random.default_rng(5)
+        self.left = np.zeros(n_envs, int)
+
+    def _observe(self):
+        return self.rng.standard_normal((self.num_envs, 5), dtype=np.float32)
+
+    def reset(self):
+        self.left = self.rng.integers(2, 10, self.num_envs)
+        return self._observe()
+
+    def step_async(self, actions):
+        self.actions = actions
+
+    def step_wait(self):
+        self.left -= 1
+        dones = self.left == 0
+        obs, last_obs, truncated = self._observe(), self._observe(), self.rng.random(self.num_envs) < 0.5
+        infos = [
+            {"terminal_observation": last_obs[i], "TimeLimit.truncated": bool(truncated[i])} if dones[i] else {}
+            for i in range(self.num_envs)
+        ]
+        self.left[dones] = self.rng.integers(2, 10, dones.sum())
+        rewards = self.actions.reshape(self.num_envs, -1).sum(1).astype(np.float32) + obs[:, 0]
+        return obs, rewards, dones, infos
+
+    def get_state(self):
+        return {"rng": self.rng.bit_generator.state, "left": self.left.copy()}
+
+    def set_state(self, state):
+        self.rng.bit_generator.state, self.left = state["rng"], state["left"].copy()
+
+    def close(self):
+        pass
+
+    def get_attr(self, name, indices=None):
+        return [getattr(self, name, None)] * self.num_envs
+
+    def set_attr(self, name, value, indices=None):
+        raise NotImplementedError
+
+    def env_method(self, name, *args, indices=None, **kwargs):
+        raise NotImplementedError
+
+    def env_is_wrapped(self, wrapper, indices=None):
+        return [False] * self.num_envs
+
+
+class Recall(RandomEpisodes):
+    """A cue of +1 or -1 is shown once; `delay` steps later the action must name it. Reward 1 if it does."""
+
+    def __init__(self, n_envs: int = 32, delay: int = 10):
+        super().__init__(n_envs, spaces.Discrete(2))
+        self.delay = delay
+
+    def _observe(self):
+        obs = np.zeros((self.num_envs, 5), np.float32)
+        obs[:, 1] = self.rng.standard_normal(self.num_envs)
+        obs[:, 0] = np.where(self.age == 0, 2.0 * self.cue - 1, 0)
+        obs[:, 2] = self.age == self.delay
+        return obs
+
+    def reset(self):
+        self.age = np.zeros(self.num_envs, int)
+        self.cue = self.rng.integers(0, 2, self.num_envs)
+        return self._observe()
+
+    def step_wait(self):
+        dones = self.age == self.delay
+        rewards = np.where(dones, self.actions == self.cue, False).astype(np.float32)
+        self.age = np.where(dones, 0, self.age + 1)
+        self.cue[dones] = self.rng.integers(0, 2, dones.sum())
+        obs = self._observe()
+        infos = [{"terminal_observation": obs[i], "episode": {"r": rewards[i], "l": 1}} if dones[i] else {}
+                 for i in range(self.num_envs)]  # fmt: skip
+        return obs, rewards, dones, infos
+
+
+def build(algorithm, env=None, policy=None, **kwargs):
+    """A small model; ours with the forget bias and threads of stock unless told otherwise."""
+    settings = {"n_steps": STEPS, "n_epochs": 2, "batch_size": STEPS * 2, "seed": 3, "device": "cpu"} | kwargs
+    policy = {"lstm_hidden_size": 12, "net_arch": [9]} | (policy or {})
+    if algorithm is FastRecurrentPPO:
+        settings = {"threads": 1} | settings
+        policy = {"forget_bias": 0.0} | policy
+    return algorithm("MlpLstmPolicy", env or RandomEpisodes(), policy_kwargs=policy, **settings)
+
+
+class Idle(BaseCallback):
+    def _on_step(self):
+        return True
+
+
+def collect(model):
+    """One rollout, without the update."""
+    _, callback = model._setup_learn(10**6, Idle())
+    torch.manual_seed(11)
+    model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
+    return model.rollout_buffer
+
+
+# The same numbers as sb3-contrib --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("critic", CRITICS)
+def test_rollout_losses_and_gradients_equal_stock(critic, threads, monkeypatch):
+    """Same weights, same seed: the rollout, the GAE, two epochs of minibatches, every last gradient and weight."""
+    settings = {"clip_range_vf": 0.1, "ent_coef": 0.01, "learning_rate": 1e-2}
+    stock = build(RecurrentPPO, policy=CRITICS[critic], **settings)
+    ours = build(FastRecurrentPPO, policy=CRITICS[critic], threads=threads, **settings)
+    ours.policy.load_state_dict(stock.policy.state_dict())
+    expected, buffer = collect(stock), collect(ours)
+    assert 20 < buffer.episode_starts[1:].sum()  # resets in the middle
+    for name in ("observations", "actions", "rewards", "episode_starts", "values", "log_probs", "advantages", "returns"):
+        np.testing.assert_allclose(np.asarray(getattr(buffer, name)), getattr(expected, name), atol=2e-6, err_msg=name)
+
+    # The same minibatches: whole environments, in order.
+    monkeypatch.setattr(np.random, "randint", lambda *_: 0)
+    monkeypatch.setattr(np.random, "permutation", np.arange)
+    stock.train()
+    ours.train()
+    for name, value in stock.logger.name_to_value.items():
+        assert ours.logger.name_to_value[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+    for (name, a), b in zip(stock.policy.named_parameters(), ours.policy.parameters(), strict=True):
+        assert (a.grad is None) == (b.grad is None), name
+        if a.grad is not None:
+            torch.testing.assert_close(b.grad, a.grad, rtol=1e-3, atol=1e-5, msg=name)
+        torch.testing.assert_close(b, a, rtol=1e-3, atol=2e-4, msg=name)
+
+
+@pytest.mark.parametrize("chunk_length", [5, 8, STEPS])
+@pytest.mark.parametrize("policy", [{}, {"cell": "gru"}, {"n_lstm_layers": 2}, {"activation_fn": torch.nn.ReLU}], ids=str)
+def test_before_an_update_the_batch_repeats_the_rollout(policy, chunk_length):
+    """Whatever the cell and the chunks, re-evaluating a rollout under the same weights gives its values again."""
+    model = build(FastRecurrentPPO, policy=policy, chunk_length=chunk_length)
+    buffer = collect(model)
+    batches = buffer.batches(np.arange(buffer.n_chunks), shares=3)
+    assert sum(len(b.returns) for b in batches) == STEPS * ENVS
+    for batch in batches:
+        values, log_prob, _ = model.policy.evaluate_sequences(*batch[:2], batch.lstm_states, batch.batch_sizes)
+        torch.testing.assert_close(values, batch.old_values, atol=2e-6, rtol=1e-5)
+        torch.testing.assert_close(log_prob, batch.old_log_prob, atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("hidden", [16, 21])
+def test_compiled_networks_equal_torch(hidden):
+    """Outputs and all gradients of the packed LSTM and the tanh network, sizes on and off the vector width."""
+    torch.manual_seed(0)
+    batch_sizes = np.array([7, 7, 5, 4, 1])
+    lstm = torch.nn.LSTM(3, hidden, num_layers=2)
+    head = torch.nn.Sequential(torch.nn.Linear(hidden, 33), torch.nn.Tanh(), torch.nn.Linear(33, 5), torch.nn.Tanh())
+    states = (torch.randn(2, 7, hidden), torch.randn(2, 7, hidden))
+    x = torch.randn(batch_sizes.sum(), 3)
+
+    def gradients(run_lstm, run_head):
+        inputs = x.clone().requires_grad_()
+        output = run_head(run_lstm(inputs))
+        return output, *torch.autograd.grad(output.square().sum(), [inputs, *lstm.parameters(), *head.parameters()])
+
+    packed = gradients(lambda v: run_packed(lstm, v, states, batch_sizes), lambda v: run_network(head, v))
+    sizes = torch.from_numpy(batch_sizes)
+    plain = gradients(lambda v: lstm(torch.nn.utils.rnn.PackedSequence(v, sizes), states)[0].data, head)
+    for a, b in zip(packed, plain, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-6, rtol=2e-5)
+
+
+def test_truncated_reward_by_hand():
+    """r + gamma V(terminal observation), with the critic's memory of that episode; terminated rewards untouched."""
+    seen: list[tuple[int, int, np.ndarray, float, bool]] = []
+
+    class Watch(Idle):
+        def _on_step(self):
+            rewards, dones, infos, step = (self.locals[k] for k in ("rewards", "dones", "infos", "step"))
+            for i in np.flatnonzero(dones):
+                info = infos[i]
+                seen.append((step, i, info["terminal_observation"], rewards[i], info["TimeLimit.truncated"]))
+            return True
+
+    model = build(FastRecurrentPPO, gamma=0.9)
+    _, callback = model._setup_learn(1, Watch())
+    model.collect_rollouts(model.env, callback, model.rollout_buffer, STEPS)
+    buffer, policy = model.rollout_buffer, model.policy
+    assert {truncated for *_, truncated in seen} == {True, False}
+    for step, i, last_obs, reward, truncated in seen:
+        start = max(t for t in range(step + 1) if buffer.episode_starts[t, i])
+        episode = torch.cat([buffer.observations[start : step + 1, i], torch.as_tensor(last_obs)[None]])
+        latent = policy.lstm_critic(episode)[0][-1]
+        value = policy.value_net(policy.mlp_extractor.forward_critic(latent)).item()
+        assert buffer.rewards[step, i] == pytest.approx(reward + (0.9 * value if truncated else 0), abs=1e-5)
+
+
+# It learns, saves and predicts ----------------------------------------------------------------------------------------
+
+
+def test_recall_over_ten_steps():
+    """Solved only with memory across ten steps of noise; without it half of the answers are right."""
+    model = build(
+        FastRecurrentPPO, Recall(), {"forget_bias": 2.0, "lstm_hidden_size": 32, "net_arch": [32], **CRITICS["shared"]},
+        n_steps=64, batch_size=512, n_epochs=4, learning_rate=4e-3, gamma=0.95,
+    )  # fmt: skip
+    model.learn(64 * 32 * 40)
+    recent = [episode["r"] for episode in model.ep_info_buffer]
+    assert len(recent) == 100 and np.mean(recent) > 0.95
+
+
+def test_save_load_predict(tmp_path):
+    """A loaded model acts the same, step after step, with resets; and the rollout's compiled step is `forward`."""
+    model = build(FastRecurrentPPO, policy={"cell": "lstm", "forget_bias": 1.0}, chunk_length=8)
+    model.learn(STEPS * ENVS)
+    model.save(tmp_path / "model.zip")
+    loaded = FastRecurrentPPO.load(tmp_path / "model.zip", device="cpu")
+    assert loaded.chunk_length == 8
+    rng, states = np.random.default_rng(0), [None, None]
+    for step in range(5):
+        obs, starts = rng.standard_normal((ENVS, 5), dtype=np.float32), rng.random(ENVS) < (1 if step == 0 else 0.3)
+        both = [m.predict(obs, states[k], starts, deterministic=True) for k, m in enumerate((model, loaded))]
+        states = [state for _, state in both]
+        np.testing.assert_array_equal(both[0][0], both[1][0])
+
+    obs, starts = torch.from_numpy(obs), torch.from_numpy(starts.astype(np.float32))
+    with torch.inference_mode():
+        outcomes = []
+        for forward in (model.policy, model.policy.for_rollout()):
+            torch.manual_seed(0)
+            actions, values, log_prob, states = forward(obs, model._last_lstm_states, starts)
+            outcomes.append((actions, values.flatten(), log_prob, *states.pi, *states.vf))
+    assert model.policy.for_rollout() is not model.policy
+    for a, b in zip(*outcomes, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("space", [spaces.Discrete(3), spaces.MultiDiscrete([2, 3])], ids=str)
+def test_other_action_spaces_train(space):
+    model = build(FastRecurrentPPO, RandomEpisodes(action_space=space), policy={"cell": "gru", **CRITICS["shared"]})
+    before = [p.clone() for p in model.policy.parameters()]
+    model.learn(STEPS * ENVS)
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.policy.parameters(), strict=True))
+
+
+def test_clear_refusals():
+    with pytest.raises(ValueError, match="threads=0"):
+        build(FastRecurrentPPO, threads=0)
+    with pytest.raises(ValueError, match="chunk_length=25 is outside"):
+        build(FastRecurrentPPO, chunk_length=STEPS + 1)
+    with pytest.raises(ValueError, match="cell='rnn'"):
+        build(FastRecurrentPPO, policy={"cell": "rnn"})
+
+
+# Resume ---------------------------------------------------------------------------------------------------------------
+
+TOTAL = STEPS * ENVS * 8
+
+
+class KillAt(Idle):
+    def __init__(self, timesteps):
+        super().__init__()
+        self.at = timesteps
+
+    def _on_step(self):
+        if self.num_timesteps >= self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return True
+
+
+def run(folder: Path, kill_at: int = 10**9):
+    """Start or resume the run in `folder`, to the end or until killed."""
+    callbacks = [Checkpoint(folder), KillAt(kill_at)]
+    if any(folder.glob("*.ckpt")):
+        model = load_latest(folder, RandomEpisodes(), device="cpu")
+        model.set_logger(resume_logger(folder, ["csv", "tensorboard"], model))
+        return model.learn(remaining_timesteps(model), callbacks, log_interval=2, reset_num_timesteps=False)
+    model = build(FastRecurrentPPO, learning_rate=lambda left: 1e-2 * left)
+    model.set_logger(configure(str(folder), ["csv", "tensorboard"]))
+    return model.learn(TOTAL, callbacks, log_interval=2)
+
+
+def scalars(folder: Path):
+    with open(folder / "progress.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    clock = {"time/fps", "time/time_elapsed"}
+    return [{k: float(v) for k, v in row.items() if v and k not in clock} for row in rows]
+
+
+def assert_same_model(a, b):
+    for x, y in zip(a.policy.state_dict().values(), b.policy.state_dict().values(), strict=True):
+        assert torch.equal(x, y)
+    for x, y in zip(a.policy.optimizer.state.values(), b.policy.optimizer.state.values(), strict=True):
+        assert all(torch.equal(x[k], y[k]) for k in ("step", "exp_avg", "exp_avg_sq"))
+
+
+def test_killed_twice_ends_with_the_same_bytes(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    expected = run(whole)
+    for kill_at in (TOTAL // 3 + 7, TOTAL // 2 + 50):
+        result = subprocess.run([sys.executable, __file__, str(parts), str(kill_at)], check=False)
+        assert result.returncode == -signal.SIGKILL
+    resumed = run(parts)
+    assert resumed.num_timesteps == expected.num_timesteps == TOTAL
+    assert_same_model(resumed, expected)
+    assert scalars(parts) == scalars(whole)
+    assert len(scalars(whole)) == 4
+    assert len(list(parts.glob("*.ckpt"))) == 2
+    assert not list(parts.glob("*.tmp"))
+
+
+def test_damaged_checkpoint_falls_back(tmp_path):
+    expected = run(tmp_path)
+    newest = max(tmp_path.glob("*.ckpt"))
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    with pytest.warns(UserWarning, match="damaged"):
+        resumed = run(tmp_path)
+    assert_same_model(resumed, expected)
+    for path in tmp_path.glob("*.ckpt"):
+        path.write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match="no sound checkpoint"), pytest.warns(UserWarning):
+        run(tmp_path)
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), int(sys.argv[2]))
