@@ -115,8 +115,9 @@ def require_aversion(owner: str, gamma: float) -> None:
 class AvellanedaStoikov(QuotingPolicy):
     """A spread around a reservation price that leans against the inventory, more so the more time is left.
 
-    Source: Avellaneda and Stoikov (2008), "High-frequency trading in a limit order book", eqs. (29), (30):
-    reservation price S - q gamma sigma^2 (T - t), spread gamma sigma^2 (T - t) + 2/gamma log(1 + gamma/kappa).
+    Source: Avellaneda and Stoikov (2008), "High-frequency trading in a limit order book", eqs. (29) and (30).
+    With tau the time left: reservation price S - q gamma sigma^2 tau, spread gamma sigma^2 tau +
+    2/gamma log(1 + gamma/kappa).
     """
 
     name = "avellaneda-stoikov"

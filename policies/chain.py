@@ -23,6 +23,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import scipy.sparse as sparse
@@ -33,7 +34,7 @@ from mmenv.market.brownian import Brownian
 from mmenv.market.hidden_regime import HiddenRegime
 
 Array = np.ndarray
-Progress = Callable[[], None]
+Progress = Callable[[], object]
 """Called after every step of a backward pass."""
 
 CLASSES = 4
@@ -152,18 +153,19 @@ class Outcomes:
     transition: Array
     """Regime to next regime, float (3, 3)."""
     stationary: Array
+    """Distribution of the first regime, float (3,)."""
+    impact: float
+    """Move of the mid with a buy."""
 
     @property
     def order_class(self) -> Array:
         return (self.buy > 0) + 2 * (self.sell > 0)
 
-    def index(self, buy: Array, sell: Array, move: Array, impact: float) -> Array:
-        """Which outcome was seen, from lots bought and sold and the move of the mid (price units)."""
-        jump = np.rint(move - impact * (np.sign(buy) - np.sign(sell)))
-        near = [
-            np.clip(x, low, low + 2).astype(np.int64) - low for x, low in ((buy, 0), (sell, 0), (jump, -1))
-        ]
-        return np.asarray((near[0] * 3 + near[1]) * 3 + near[2])
+    def index(self, buy: Array, sell: Array, move: Array) -> Array:
+        """Which outcome was seen, int (n,), from lots bought and sold and the move of the mid."""
+        jump = np.rint(move - self.impact * (np.sign(buy) - np.sign(sell)))
+        buy, sell, jump = np.clip(buy, 0, 2), np.clip(sell, 0, 2), np.clip(jump, -1, 1)
+        return ((buy * 3 + sell) * 3 + jump + 1).astype(np.int64)
 
 
 def outcomes(market: HiddenRegime) -> Outcomes:
@@ -186,156 +188,166 @@ def outcomes(market: HiddenRegime) -> Outcomes:
         [[1 - leave, leave, 0.0], [leave / 2, 1 - leave, leave / 2], [0.0, leave, 1 - leave]]
     )
     move = jump + market.impact * (np.sign(buy) - np.sign(sell))
-    return Outcomes(buy, sell, jump, move, chance, transition, np.array([0.25, 0.5, 0.25]))
+    return Outcomes(buy, sell, jump, move, chance, transition, np.array([0.25, 0.5, 0.25]), market.impact)
 
 
-def feature_chain(
-    market: HiddenRegime, feature: Callable[[Outcomes, int], sparse.sparray], start: Array
-) -> Chain:
-    """The policy sees a feature of what has been seen so far, and the regime is hidden behind it.
+class View(Protocol):
+    """What a policy remembers of `hidden-regime`: a summary of all outcomes so far, and a grid of summaries."""
 
-    `feature(seen, k)`, (labels, labels), is the chance of the next label when outcome k is seen; `start`
-    (labels,) the distribution of the first.
+    start: Array
+    """The summary before the first step, (1, d)."""
+    nodes: Array
+    """The grid, (labels, d)."""
+
+    def follow(self, summary: Array, outcome: Array) -> Array:
+        """The summaries, (n, d), once the outcomes, int (n,), are seen too."""
+
+    def locate(self, summary: Array) -> tuple[Array, Array]:
+        """Nodes to interpolate from, int (n, k), and their weights, float (n, k)."""
+
+
+class Blind:
+    """Remembers nothing: quotes by time and position."""
+
+    start = nodes = np.zeros((1, 0))
+
+    def follow(self, summary: Array, outcome: Array) -> Array:
+        return summary
+
+    def locate(self, summary: Array) -> tuple[Array, Array]:
+        return np.zeros((len(summary), 1), np.int64), np.ones((len(summary), 1))
+
+
+class LastOutcome:
+    """Remembers the outcome of the last step; before the first, that of a step without events."""
+
+    nodes = np.arange(27.0)[:, None]
+
+    def __init__(self, market: HiddenRegime) -> None:
+        nothing = np.zeros(1)
+        self.start = outcomes(market).index(nothing, nothing, nothing)[:, None].astype(float)
+
+    def follow(self, summary: Array, outcome: Array) -> Array:
+        return outcome[:, None].astype(float)
+
+    def locate(self, summary: Array) -> tuple[Array, Array]:
+        return summary.astype(np.int64), np.ones((len(summary), 1))
+
+
+class FlowAverage:
+    """Remembers an exponential average of the signed flow, buy lots - sell lots.
+
+    Between two nodes the chain goes to either at random with the chances that keep the mean: its average is
+    slightly noisier than the real one, so that its value rises to the real one's as the grid gets finer.
     """
+
+    start = np.zeros((1, 1))
+
+    def __init__(self, market: HiddenRegime, count: int, time_constant: float) -> None:
+        """`count` nodes, five standard deviations wide; the average forgets 1/e in `time_constant` steps."""
+        seen = outcomes(market)
+        self._flow = (seen.buy - seen.sell).astype(float)
+        self._keep = math.exp(-1 / time_constant)
+        mean = seen.chance @ self._flow
+        variance = seen.chance @ self._flow**2 - mean**2
+        shrink = (1 - self._keep) / (1 + self._keep)
+        span = float(np.max(np.abs(mean) + 5 * np.sqrt(variance * shrink)))
+        self.nodes = np.linspace(-1, 1, count)[:, None] * max(span, 1e-3)
+
+    def follow(self, summary: Array, outcome: Array) -> Array:
+        return self._keep * summary + (1 - self._keep) * self._flow[outcome, None]
+
+    def locate(self, summary: Array) -> tuple[Array, Array]:
+        first, step = self.nodes[0, 0], self.nodes[1, 0] - self.nodes[0, 0]
+        at = np.clip((summary - first) / step, 0, len(self.nodes) - 1)
+        lower = np.minimum(at.astype(np.int64), len(self.nodes) - 2)
+        upper_share = at - lower
+        return np.hstack([lower, lower + 1]), np.hstack([1 - upper_share, upper_share])
+
+
+class Belief:
+    """Remembers the chances of the three regimes given all outcomes: nothing else of the past matters.
+
+    The grid is triangular with `resolution` (even) intervals along each edge. Interpolation is quadratic on
+    the triangles of even nodes; linear interpolation would bound the value from above, because it is convex
+    in the belief, but come down to it several times as slowly.
+    """
+
+    def __init__(self, market: HiddenRegime, resolution: int) -> None:
+        self._seen = outcomes(market)
+        self._half = resolution // 2
+        self.start = self._seen.stationary[None]
+        low, high = np.meshgrid(np.arange(resolution + 1), np.arange(resolution + 1), indexing="ij")
+        inside = low + high <= resolution
+        self.nodes = np.stack([low, resolution - low - high, high], axis=-1)[inside] / resolution
+        # Two rows and columns more: triangles beyond an edge get weight zero, but are looked up.
+        self._number = np.zeros((resolution + 3, resolution + 3), np.int64)
+        self._number[:-2, :-2][inside] = np.arange(len(self.nodes))
+
+    def follow(self, summary: Array, outcome: Array) -> Array:
+        """Bayes on the regime in which the outcome was seen, then one transition of the regime."""
+        joint = summary * self._seen.chance.T[outcome]
+        total = joint.sum(axis=1, keepdims=True)
+        # An outcome that no believed regime explains says nothing.
+        posterior = np.where(total > 0, joint / np.where(total > 0, total, 1.0), summary)
+        return posterior @ self._seen.transition
+
+    def locate(self, summary: Array) -> tuple[Array, Array]:
+        """Lagrange's basis: w (2w - 1) at the corners, 4 w w' in the middle of the edges; w barycentric."""
+        x, y = summary[:, 0] * self._half, summary[:, 2] * self._half
+        i, j = (np.clip(z, 0, self._half).astype(np.int64) for z in (x, y))
+        x, y = x - i, y - j
+        upper = x + y > 1
+        w = np.where(upper, [x + y - 1, 1 - y, 1 - x], [1 - x - y, x, y])
+        i, j = np.stack([i + upper, i + 1, i]), np.stack([j + upper, j, j + 1])
+        rolled_i, rolled_j, rolled_w = (np.roll(z, -1, axis=0) for z in (i, j, w))
+        nodes = self._number[np.concatenate([2 * i, i + rolled_i]), np.concatenate([2 * j, j + rolled_j])]
+        return nodes.T, np.concatenate([w * (2 * w - 1), 4 * w * rolled_w]).T
+
+
+def hidden_chain(market: HiddenRegime, view: View) -> Chain:
+    """The policy sees the view's summary; the regime is hidden behind it."""
     seen = outcomes(market)
-    size = 3 * len(start)
+    start = _spread(view, view.start).toarray()[0]
+    size = 3 * len(view.nodes)
     operators = [sparse.csr_array((size, size)) for _ in range(CLASSES)]
     drift = np.zeros((CLASSES, size))
     for k, order_class in enumerate(seen.order_class):
+        summary = _spread(view, view.follow(view.nodes, np.full(len(view.nodes), k)))
         regime = sparse.csr_array(seen.chance[:, k, None] * seen.transition)
-        operators[order_class] = operators[order_class] + sparse.csr_array(
-            sparse.kron(feature(seen, k), regime)
-        )
-        drift[order_class] += np.tile(seen.chance[:, k] * seen.move[k], len(start))
+        operators[order_class] = operators[order_class] + sparse.csr_array(sparse.kron(summary, regime))
+        drift[order_class] += np.tile(seen.chance[:, k] * seen.move[k], len(view.nodes))
     return Chain(tuple(operators), drift, np.kron(start, seen.stationary), hidden=3)
-
-
-def blind_chain(market: HiddenRegime) -> Chain:
-    """The policy sees nothing of the market: quotes by time and position."""
-    return feature_chain(market, lambda seen, k: sparse.csr_array([[1.0]]), np.ones(1))
 
 
 def oracle_chain(market: HiddenRegime) -> Chain:
     """The policy sees the regime: the blind chain with nothing hidden."""
-    return dataclasses.replace(blind_chain(market), hidden=1)
+    return dataclasses.replace(hidden_chain(market, Blind()), hidden=1)
 
 
-def memoryless_chain(market: HiddenRegime) -> Chain:
-    """The policy sees the outcome of the last step; before the first step, that of a step without events."""
-    nothing = int(outcomes(market).index(np.zeros(1), np.zeros(1), np.zeros(1), market.impact)[0])
+def belief_chain(market: HiddenRegime, view: Belief) -> Chain:
+    """The policy sees its belief, behind which nothing more is hidden: outcomes come by the believed chances.
 
-    def last(seen: Outcomes, k: int) -> sparse.sparray:
-        count = len(seen.buy)
-        return sparse.csr_array((np.ones(count), (np.arange(count), np.full(count, k))), shape=(count, count))
-
-    return feature_chain(market, last, np.eye(27)[nothing])
-
-
-def ema_chain(market: HiddenRegime, nodes: Array, keep: float) -> Chain:
-    """The policy sees m' = keep m + (1 - keep) (buy lots - sell lots), on the grid `nodes`.
-
-    Between two nodes m' goes to either at random with the chances that keep its mean: a slightly noisier
-    average than the real one, so that values converge from below as the grid gets finer.
-    """
-    count = len(nodes)
-
-    def average(seen: Outcomes, k: int) -> sparse.sparray:
-        following = keep * nodes + (1 - keep) * (seen.buy[k] - seen.sell[k])
-        lower, upper_share = interpolation(following, nodes)
-        rows = np.tile(np.arange(count), 2)
-        columns = np.concatenate([lower, lower + 1])
-        weights = np.concatenate([1 - upper_share, upper_share])
-        return sparse.csr_array((weights, (rows, columns)), shape=(count, count))
-
-    lower, upper_share = interpolation(np.zeros(1), nodes)
-    start = np.zeros(count)
-    start[lower], start[lower + 1] = 1 - upper_share, upper_share
-    return feature_chain(market, average, start)
-
-
-def interpolation(values: Array, nodes: Array) -> tuple[Array, Array]:
-    """For evenly spaced `nodes`: the node below each value, and the share in [0, 1] of the one above."""
-    at = np.clip((values - nodes[0]) / (nodes[1] - nodes[0]), 0, len(nodes) - 1)
-    lower = np.minimum(at.astype(np.int64), len(nodes) - 2)
-    return lower, at - lower
-
-
-def belief_chain(market: HiddenRegime, grid: BeliefGrid) -> Chain:
-    """The policy sees all of the past, summed up in its belief over the regimes, on a grid.
-
-    Beliefs between nodes are interpolated quadratically (a *signed* chance of the next node): linear
-    interpolation gives an upper bound, because the value is convex, but one that falls to the value four
-    times as slowly.
+    Interpolation weights stand for chances of the next node; a few of them are negative.
     """
     seen = outcomes(market)
-    count = len(grid.nodes)
+    count = len(view.nodes)
     operators = [sparse.csr_array((count, count)) for _ in range(CLASSES)]
     drift = np.zeros((CLASSES, count))
     for k, order_class in enumerate(seen.order_class):
-        chance = grid.nodes @ seen.chance[:, k]
-        around, weights = grid.locate_quadratic(update(grid.nodes, np.full(count, k), seen))
-        rows = np.repeat(np.arange(count), around.shape[1])
-        entries = ((chance[:, None] * weights).ravel(), (rows, around.ravel()))
-        operators[order_class] = operators[order_class] + sparse.csr_array(entries, shape=(count, count))
+        chance = view.nodes @ seen.chance[:, k]
+        following = _spread(view, view.follow(view.nodes, np.full(count, k)))
+        operators[order_class] = operators[order_class] + sparse.csr_array(following * chance[:, None])
         drift[order_class] += chance * seen.move[k]
-    around, weights = grid.locate_quadratic(seen.stationary[None])
-    start = np.zeros(count)
-    np.add.at(start, around, weights)
-    return Chain(tuple(operators), drift, start)
+    return Chain(tuple(operators), drift, _spread(view, view.start).toarray()[0])
 
 
-def update(belief: Array, outcome: Array, seen: Outcomes) -> Array:
-    """Bayes: the belief (n, 3) over the regime now, after `outcome` (n,), as one over the regime next."""
-    joint = belief * seen.chance.T[outcome]
-    total = joint.sum(axis=1, keepdims=True)
-    # A step that no believed regime explains (a rounding of the market's, or none of its) says nothing.
-    posterior = np.where(total > 0, joint / np.where(total > 0, total, 1.0), belief)
-    return np.asarray(posterior @ seen.transition)
-
-
-class BeliefGrid:
-    """A triangular grid on the beliefs (b-, b0, b+): b- and b+ multiples of 1/resolution, barycentric."""
-
-    def __init__(self, resolution: int) -> None:
-        """`resolution` intervals along each edge: (resolution + 1)(resolution + 2) / 2 nodes."""
-        self.resolution = resolution
-        low, high = np.meshgrid(np.arange(resolution + 1), np.arange(resolution + 1), indexing="ij")
-        inside = low + high <= resolution
-        self.nodes = np.stack([low, resolution - low - high, high], axis=-1)[inside] / resolution
-        self._at = np.stack([low, high], axis=-1)[inside]
-        # One row and column more, because a belief on an edge has corners beyond it, of weight zero.
-        self._number = np.zeros((resolution + 2, resolution + 2), np.int64)
-        self._number[:-1, :-1][inside] = np.arange(len(self.nodes))
-
-    def locate(self, belief: Array) -> tuple[Array, Array]:
-        """The nodes around each belief (n, 3), int (n, 3), and their barycentric weights, float (n, 3)."""
-        x, y = belief[:, 0] * self.resolution, belief[:, 2] * self.resolution
-        i, j = (np.clip(z, 0, self.resolution).astype(np.int64) for z in (x, y))
-        x, y = x - i, y - j
-        upper = x + y > 1
-        first = self._number[i + upper, j + upper]
-        corners = np.stack([first, self._number[i + 1, j], self._number[i, j + 1]], axis=1)
-        weights = np.where(
-            upper[:, None],
-            np.stack([x + y - 1, 1 - y, 1 - x], axis=1),
-            np.stack([1 - x - y, x, y], axis=1),
-        )
-        return corners, np.maximum(weights, 0.0)
-
-    def locate_quadratic(self, belief: Array) -> tuple[Array, Array]:
-        """Six nodes and their weights (n, 6), exact for functions quadratic on each triangle of even nodes.
-
-        Lagrange's basis: w (2w - 1) at the corners, 4 w w' in the middle of the edges; `resolution` is even.
-        """
-        coarse = BeliefGrid(self.resolution // 2)
-        corners, w = coarse.locate(belief)
-        at = coarse._at[corners]
-        at, following = (
-            np.concatenate([at, at], axis=1),
-            np.concatenate([at, np.roll(at, -1, axis=1)], axis=1),
-        )
-        x, y = np.moveaxis(at + following, -1, 0)
-        return self._number[x, y], np.concatenate([w * (2 * w - 1), 4 * w * np.roll(w, -1, axis=1)], axis=1)
+def _spread(view: View, summary: Array) -> sparse.csr_array:
+    """Interpolation of each summary from the nodes, (n, labels)."""
+    nodes, weights = view.locate(summary)
+    rows = np.repeat(np.arange(len(summary)), nodes.shape[1])
+    shape = (len(summary), len(view.nodes))
+    return sparse.csr_array((weights.ravel(), (rows, nodes.ravel())), shape=shape)
 
 
 # --- The best pair of distances -----------------------------------------------------------------------------
@@ -499,9 +511,9 @@ def _moved(now: Array, u: Array, v: Array) -> Array:
 def ascend(
     recursion: Recursion, tolerance: float = 1e-6, progress: Progress | None = None
 ) -> tuple[Array, Array, Array]:
-    """Best quotes of a policy that sees labels only, by ascent; quotes and value as `Recursion.optimise`.
+    """Best quotes of a policy that sees labels only; quotes and value as `Recursion.optimise`.
 
-    With hidden states the problem is not a dynamic programme: what a label says of the hidden state depends,
+    Without hidden states one backward pass is the optimum. With them the problem is not a dynamic programme: what a label says of the hidden state depends,
     through the position, on the quotes made before (a position that was sold into says that there were
     buyers). Each sweep takes the exact joint distribution of hidden state, label and position under the
     present quotes, then goes backward and gives each (step, label, position) the quotes that are best for
@@ -510,6 +522,8 @@ def ascend(
     can be improved by themselves. The first sweep takes the chain's long-run distribution.
     """
     chain, limit = recursion.chain, recursion.problem.limit
+    if chain.hidden == 1:
+        return recursion.optimise(progress=progress)
     long_run = _long_run(chain)[:, None]
     shape = (recursion.problem.horizon, chain.states, 2 * limit + 1)
     weights = np.broadcast_to(_shares(long_run, chain), shape)
@@ -556,7 +570,7 @@ def evaluate_tabular(config: EnvConfig, ask: Array, bid: Array) -> Array:
         chain = brownian_chain(market)
     else:
         assert isinstance(market, HiddenRegime)
-        chain = memoryless_chain(market) if np.ndim(ask) == 3 else blind_chain(market)
+        chain = hidden_chain(market, LastOutcome(market) if np.ndim(ask) == 3 else Blind())
     shape = (problem.horizon, chain.labels, 2 * problem.limit + 1)
     tables = []
     for name, table in (("ask", ask), ("bid", bid)):
