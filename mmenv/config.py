@@ -119,8 +119,6 @@ class Market:
     """
 
     name: ClassVar[str] = ""
-    lot_scale: ClassVar[float] = 1.0
-    """Typical lots traded in a step: the scale of the volume in observations."""
 
     step_seconds: float = 1.0
     """Time between two decisions, seconds."""
@@ -133,12 +131,17 @@ class Market:
         """Half-ticks in a price unit. Continuous prices sit on a grid of 2^-11, so all money is exact."""
         return 4096
 
+    @property
+    def lot_scale(self) -> float:
+        """Typical lots traded in a step: the scale of the volume in observations."""
+        return 1.0
+
     def defaults(self) -> dict[str, Any]:
         """Environment settings that go with this market, used where the user says nothing."""
         return {}
 
-    def attach(self, n: int) -> ExternalMarket | None:
-        """The venue outside the compiled step for n environments, or None for a simulated market."""
+    def attach(self, config: EnvConfig, n: int) -> ExternalMarket | None:
+        """The market outside the compiled step for n environments, or None for a simulated one."""
         return None
 
     def stages(self, blocks: int) -> MarketStages:

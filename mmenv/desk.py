@@ -67,7 +67,7 @@ class Desk:
         self.blocks = -(-n // LANES)
         self.width = len(observation_features(config))
         self.core = np.zeros(self.blocks, CORE)
-        self.external: ExternalMarket | None = config.market.attach(n)
+        self.external: ExternalMarket | None = config.market.attach(config, n)
         self._params = self._make_params()
         self._tile = np.zeros((self.width, LANES), np.float32)
         self._states: list[np.ndarray] = [self.core]

@@ -179,7 +179,9 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         if not self._running:
-            raise gymnasium.error.ResetNeeded("The episode is over, or never began: call reset() before step().")
+            raise gymnasium.error.ResetNeeded(
+                "The episode is over, or never began: call reset() before step()."
+            )
         desk = self._desk
         values = np.asarray(action, np.float32).tolist()
         if not (isinstance(values, list) and len(values) == 2 and all(isinstance(v, float) for v in values)):

@@ -42,7 +42,9 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         **settings: Any,
     ) -> None:
         if not isinstance(num_envs, int) or num_envs < 1:
-            raise ConfigError(f"num_envs = {num_envs!r} is not possible: it must be an integer of at least 1.")
+            raise ConfigError(
+                f"num_envs = {num_envs!r} is not possible: it must be an integer of at least 1."
+            )
         self.config = config or make_config(market, **settings)
         self.num_envs = num_envs
         self.render_mode = render_mode
@@ -80,7 +82,9 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             )
         if self.strict_actions and not np.isfinite(given).all():
             row = int(np.argmin(np.isfinite(given).all(axis=1)))
-            raise ActionError(f"actions[{row}] = {given[row]!r} is not possible: both entries must be finite.")
+            raise ActionError(
+                f"actions[{row}] = {given[row]!r} is not possible: both entries must be finite."
+            )
         out = self._desk.step(given)
         info: dict[str, Any] = {"ledger": dict(zip(LEDGER, out.ledger, strict=True))}
         done = out.terminated | out.truncated
@@ -91,6 +95,11 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             info |= {"final_obs": final, "_final_obs": done}
             info |= {"final_info": {"ledger": info["ledger"], "_ledger": done}, "_final_info": done}
         return out.observations, out.rewards, out.terminated, out.truncated, info
+
+    @property
+    def ledger(self) -> np.ndarray:
+        """The ledger of the step just made, float64 (len(LEDGER), n): what `info["ledger"]` names by row."""
+        return self._desk.out.ledger
 
     def close_extras(self, **kwargs: Any) -> None:
         self._desk.close()
@@ -109,7 +118,9 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             return [seed + i for i in range(self.num_envs)]
         if seed is not None:
             if len(seed) != self.num_envs:
-                raise ConfigError(f"seed has {len(seed)} entries: give one for each of {self.num_envs} environments.")
+                raise ConfigError(
+                    f"seed has {len(seed)} entries: give one for each of {self.num_envs} environments."
+                )
             return [None if s is None else int(s) for s in seed]
         if self._seeded:
             return []

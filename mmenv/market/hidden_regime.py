@@ -134,7 +134,11 @@ class HiddenRegime(Market):
         require_number(self, "arrival", 0.0, 1.0)
         spare = min(self.arrival, 1.0 - self.arrival)
         require(
-            0 <= self.tilt <= spare, "HiddenRegime", "tilt", self.tilt, f"from 0 to {spare:g} (arrival +- tilt is a chance)"
+            0 <= self.tilt <= spare,
+            "HiddenRegime",
+            "tilt",
+            self.tilt,
+            f"from 0 to {spare:g} (arrival +- tilt is a chance)",
         )
         require_number(self, "jump", 0.0, 0.5)
         require_number(self, "drift", -1.0, 1.0)

@@ -1,0 +1,257 @@
+"""`replay`: recorded tapes with queue position, latency and fees, behind the same environment.
+
+Every episode is a random stretch of the chosen split of a store (see `mmenv.data`), replayed by
+`mmenv.venue.replay`. The price unit is one standard deviation of the mid's move between two decisions, and
+the volume unit the mean volume between two, both measured on the training split alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numba import njit
+
+from mmenv.config import ConfigError, EnvConfig, Market, require, require_number
+from mmenv.kernel import LANES
+from mmenv.market import register
+
+if TYPE_CHECKING:
+    from mmenv.desk import Desk, ExternalMarket
+    from mmenv.venue.replay import ReplayConfig, ReplayVenue
+
+MEASURED_DECISIONS = 36_000
+"""At most this many decisions of the training split are used to measure the units: an hour at 100 ms."""
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Replay(Market):
+    """Recorded tapes of a store. Times in milliseconds."""
+
+    name = "replay"
+
+    step_seconds: float = 0.1
+    store: str = ""
+    """Folder that `neuralmm import` wrote."""
+    venue: str = "*"
+    symbol: str = "*"
+    day: str = "*"
+    """Which tapes: names or glob patterns. Each episode draws one, weighted by recorded time."""
+    split: str = "train"
+    """Part of each symbol's recorded time: "train", "validation", "test" or "all"."""
+    order_latency_ms: float = 10.0
+    """From us to the exchange, and as long again for its answer."""
+    feed_latency_ms: float = 2.0
+    """Delay of the fastest market data message."""
+    queue_model: str = "risk-adverse"
+    """How cancels ahead of us move us up the queue; see `mmenv.venue.replay.QUEUE_MODELS`."""
+    queue_exponent: float = 3.0
+    """Exponent of the "power-prob" queue models."""
+    partial_fills: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(bool(self.store), "Replay", "store", self.store, "the folder that `neuralmm import` wrote")
+        require_number(self, "order_latency_ms", 0.0, 3.6e6)
+        require_number(self, "feed_latency_ms", 0.0, 3.6e6)
+        try:
+            self.venue_config(self.split, 1, 1)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+    def venue_config(self, split: str, horizon: int, position_limit: int) -> ReplayConfig:
+        """The settings of the replay venue for episodes of `horizon` decisions."""
+        from mmenv.venue.replay import ReplayConfig
+
+        interval = round(self.step_seconds * 1e9)
+        return ReplayConfig(
+            decision_interval_ns=interval,
+            order_latency_ns=round(self.order_latency_ms * 1e6),
+            feed_latency_ns=round(self.feed_latency_ms * 1e6),
+            queue_model=self.queue_model,
+            queue_exponent=self.queue_exponent,
+            partial_fills=self.partial_fills,
+            split=split,
+            episode_ns=horizon * interval,
+            position_limit_lots=position_limit,
+        )
+
+    @property
+    def price_scale(self) -> int:
+        return measure(self).price_scale
+
+    @property
+    def lot_scale(self) -> float:
+        return measure(self).lot_scale
+
+    def defaults(self) -> dict[str, Any]:
+        return {
+            "maker_fee_bp": measure(self).maker_fee_bp,
+            "reward": {"inventory_penalty": 0.001, "terminal_penalty": 0.01},
+        }
+
+    def attach(self, config: EnvConfig, n: int) -> ExternalMarket:
+        return ReplayFeed(self, config, n)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the training split of a tape says."""
+
+    price_scale: int
+    """Half-ticks in a standard deviation of the mid's move between two decisions."""
+    lot_scale: float
+    """Mean lots traded between two decisions."""
+    maker_fee_bp: float
+    arrival_rate: float
+    """A of the fill rate A exp(-k d) of one lot resting at distance d, per second and side."""
+    fill_decay: float
+    """k, per price unit."""
+
+
+def measure(market: Replay) -> Measured:
+    """Units and fill rate from the training split (cached in this process)."""
+    return _measure(dataclasses.replace(market, split="train"))
+
+
+PROBES = (0.25, 0.5, 1.0, 1.5, 2.0, 2.5)
+"""Distances, price units, at which the fill rate is measured."""
+
+
+@functools.cache
+def _measure(market: Replay) -> Measured:
+    venue = _open(market, "train", 1, 1_000_000, n=1)
+    with venue:
+        events = _watch(venue, np.zeros(1, np.int64), quoting=False)
+        maker_fee_bp = venue.fees_bp(0)[0]
+    mids = events["best_bid_ticks"][:, 0] + events["best_ask_ticks"][:, 0]
+    scale = max(round(float(np.std(np.diff(mids)))), 1)
+    volume = float((events["buy_lots"] + events["sell_lots"]).mean())
+    # One lot rests at each of these distances; the rate at which it fills, by distance, is A exp(-k d).
+    distances = np.array(PROBES)
+    venue = _open(market, "train", 1, 1_000_000, n=len(distances))
+    with venue:
+        events = _watch(venue, np.round(distances * scale).astype(np.int64), quoting=True)
+    fills = (events["ask_fill_lots"] + events["bid_fill_lots"]).sum(axis=0)
+    seconds = 2 * len(events["time_ns"]) * market.step_seconds
+    rates = (fills + 0.5) / seconds
+    slope, intercept = np.polyfit(distances, np.log(rates), 1, w=np.sqrt(fills + 0.5))
+    return Measured(
+        price_scale=scale,
+        lot_scale=max(volume, 1.0),
+        maker_fee_bp=maker_fee_bp,
+        arrival_rate=float(np.exp(intercept)),
+        fill_decay=max(float(-slope), 1e-2),
+    )
+
+
+def _open(market: Replay, split: str, horizon: int, position_limit: int, n: int) -> ReplayVenue:
+    from mmenv.data.tape import tapes
+    from mmenv.venue.replay import ReplayVenue
+
+    found = tapes(Path(market.store), market.venue, market.symbol, market.day)
+    return ReplayVenue(found, n, market.venue_config(split, horizon, position_limit))
+
+
+def _watch(venue: ReplayVenue, distances: np.ndarray, *, quoting: bool) -> dict[str, np.ndarray]:
+    """Events (decisions, lanes) of the first span, one lot quoted `distances` (half-ticks) from the mid."""
+    from mmenv.venue.replay import EVENT_FIELDS
+
+    span = venue.spans[0]
+    events = np.stack([venue.start(lane, span, span.first_ns) for lane in range(venue.n)])
+    rows = []
+    quotes = np.zeros((venue.n, 4), np.int64)
+    windows = [venue.window(lane) for lane in range(venue.n)]
+    low, high = np.array(windows, np.int64).T
+    while len(rows) < MEASURED_DECISIONS and not events[:, -1].any():
+        mid = events[:, 1] + events[:, 2]
+        quotes[:, 0] = np.clip((mid + distances + 1) // 2, low + 1, high)
+        quotes[:, 2] = np.clip((mid - distances) // 2, low, quotes[:, 0] - 1)
+        quotes[:, 1] = quotes[:, 3] = int(quoting)
+        events = venue.advance(quotes).copy()
+        rows.append(events)
+    table = np.stack(rows)
+    return {name: table[:, :, column] for column, name in enumerate(EVENT_FIELDS)}
+
+
+class ReplayFeed:
+    """Connects a `ReplayVenue` to a desk: quotes out of its core, events and fills into it."""
+
+    def __init__(self, market: Replay, config: EnvConfig, n: int) -> None:
+        self.venue = _open(market, market.split, config.horizon, config.risk.position_limit, n)
+        self._quotes = np.zeros((n, 4), np.int64)
+        self._windows = np.zeros((n, 2), np.int64)
+
+    def reset(self, desk: Desk, lanes: np.ndarray) -> None:
+        """Draw each lane's stretch from its key and episode alone, so that n does not matter."""
+        episodes = desk.get("episode") + np.uint32(1)
+        keys = np.stack([desk.get("key0"), desk.get("key1"), episodes], axis=1)
+        for lane in np.flatnonzero(lanes):
+            generator = np.random.default_rng([int(word) for word in keys[lane]])
+            event = self.venue.reset(int(lane), generator)
+            self._windows[lane] = self.venue.window(int(lane))
+            _begin(desk.core, int(lane), event)
+
+    def advance(self, desk: Desk) -> None:
+        _take_quotes(desk.core, self._windows, self._quotes)
+        _give_events(desk.core, self.venue.advance(self._quotes))
+
+    def get_state(self) -> Any:
+        raise NotImplementedError(
+            "A replayed market cannot be saved inside an episode: the replay engine keeps its own memory. "
+            "Reset the environment instead."
+        )
+
+    def set_state(self, state: Any) -> None:
+        raise NotImplementedError("A replayed market cannot be restored inside an episode; reset it instead.")
+
+    def close(self) -> None:
+        self.venue.close()
+
+
+@njit(cache=True)
+def _begin(core, lane, event):  # type: ignore[no-untyped-def]
+    """The book at the start of a lane's episode."""
+    s, i = core[lane // LANES], lane % LANES
+    s.mid[i] = event[1] + event[2]
+    s.spread[i] = 2 * (event[2] - event[1])
+    s.best_bid_lots[i] = event[3]
+    s.best_ask_lots[i] = event[4]
+
+
+@njit(cache=True)
+def _take_quotes(core, windows, quotes):  # type: ignore[no-untyped-def]
+    """Quotes (ask tick, lots, bid tick, lots) within what the lane's tape can take."""
+    for lane in range(len(quotes)):
+        s, i = core[lane // LANES], lane % LANES
+        mid = np.int64(s.mid[i])
+        ask = min(max((mid + s.ask_distance[i]) // 2, windows[lane, 0] + 1), windows[lane, 1])
+        bid = min(max((mid - s.bid_distance[i]) // 2, windows[lane, 0]), ask - 1)
+        quotes[lane, 0], quotes[lane, 1] = ask, s.ask_lots[i]
+        quotes[lane, 2], quotes[lane, 3] = bid, s.bid_lots[i]
+
+
+@njit(cache=True)
+def _give_events(core, events):  # type: ignore[no-untyped-def]
+    """The market's answer, in half-ticks; columns as `mmenv.venue.replay.EVENT_FIELDS`."""
+    for lane in range(len(events)):
+        s, i = core[lane // LANES], lane % LANES
+        e = events[lane]
+        old = np.int64(s.mid[i])
+        mid = e[1] + e[2]
+        s.mid[i] = mid
+        s.move[i] = mid - old
+        s.spread[i] = 2 * (e[2] - e[1])
+        s.best_bid_lots[i], s.best_ask_lots[i] = e[3], e[4]
+        s.buy_lots[i], s.sell_lots[i] = e[5], e[6]
+        s.trades[i] = e[9]
+        s.trade_value[i] = 2 * (e[7] + e[8]) - (e[5] + e[6]) * old
+        s.ask_fill[i], s.bid_fill[i] = e[12], e[14]
+        s.ask_edge[i] = 2 * e[13] - e[12] * old
+        s.bid_edge[i] = e[14] * old - 2 * e[15]
+        s.truncated[i] = e[19]

@@ -1,0 +1,30 @@
+"""The `neuralmm` command: each subcommand is a script that also runs as `python -m`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+COMMANDS = {
+    "train": ("train.ppo", "train the recurrent policy, then evaluate it"),
+    "evaluate": ("train.evaluate", "print the table of a trained model and the baselines"),
+    "solve": ("policies.optimal", "print the exact optima of the solvable markets"),
+    "import": ("mmenv.data.importer", "read recorded market data into a store"),
+}
+
+
+def main() -> None:
+    """Run the subcommand that the command line names."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help"):
+        lines = "\n".join(f"  {command:<10} {what}" for command, (_, what) in COMMANDS.items())
+        print(f"usage: neuralmm COMMAND [OPTIONS]\n\n{lines}\n\n`neuralmm COMMAND --help` shows its options.")
+        return
+    if name not in COMMANDS:
+        sys.exit(f"neuralmm has no command {name!r}. Allowed: {', '.join(COMMANDS)}.")
+    sys.argv = [f"neuralmm {name}", *sys.argv[2:]]
+    try:
+        importlib.import_module(COMMANDS[name][0]).main()
+    except (ValueError, FileNotFoundError) as error:
+        # Bad input is a sentence; anything else keeps its traceback.
+        sys.exit(f"neuralmm {name}: {error}")

@@ -1,0 +1,133 @@
+"""Policies through the market: the same paths for each, episode by episode, with intervals.
+
+Every policy faces the same exogenous draws (they are a function of seed and step, whatever is quoted), so
+policies are compared by paired differences. In simulated markets the zero-mean part of the reward (`noise`,
+see `mmenv.ledger`) is taken off: the mean stays, the interval shrinks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from mmenv.config import EnvConfig
+from mmenv.kernel import LEDGER
+from mmenv.vector import NeuralMMVectorEnv
+from policies.base import Policy
+
+TERMS = ("spread_capture", "adverse_selection", "carry", "fees", "inventory_penalty", "fills")
+EVALUATION_SEED = 1_000_000_000
+"""Far from the seeds that training uses."""
+
+BATCH = 1024
+
+
+class Interval(NamedTuple):
+    """A mean with its 95% bootstrap interval over episodes."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a policy did in each of E episodes."""
+
+    name: str
+    returns: np.ndarray
+    """Sum of rewards, float64 (E,), price units x lots."""
+    controlled: np.ndarray
+    """The same less its zero-mean noise."""
+    terms: dict[str, np.ndarray]
+    """Sum of each of `TERMS`, (E,)."""
+    inventory: np.ndarray
+    """Mean absolute inventory, (E,), lots."""
+    steps: np.ndarray
+    """Decisions, (E,)."""
+
+    def value(self) -> Interval:
+        return interval(self.controlled)
+
+    def minus(self, other: Outcome) -> Interval:
+        """Paired difference in value."""
+        return interval(self.controlled - other.controlled)
+
+
+def interval(samples: np.ndarray) -> Interval:
+    """Mean of `samples`, (E,), with its 95% percentile-bootstrap interval."""
+    mean = float(np.mean(samples))
+    if len(samples) < 2 or np.ptp(samples) == 0:
+        return Interval(mean, mean, mean)
+    result = stats.bootstrap((samples,), np.mean, n_resamples=2000, method="percentile", batch=100, rng=0)
+    return Interval(mean, float(result.confidence_interval.low), float(result.confidence_interval.high))
+
+
+Watch = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
+
+
+def simulate(
+    policy: Policy,
+    config: EnvConfig,
+    episodes: int,
+    *,
+    seed: int = EVALUATION_SEED,
+    batch: int = BATCH,
+    watch: Watch | None = None,
+    progress: Callable[[int], Any] | None = None,
+) -> Outcome:
+    """Run `policy` for episodes seeded seed, seed + 1, ... of `config`.
+
+    `watch(observations, actions, position)` sees each decision; `progress(n)` is told of n finished episodes.
+    """
+    parts = []
+    for first in range(0, episodes, batch):
+        n = min(batch, episodes - first)
+        parts.append(_simulate_batch(policy, config, n, seed + first, watch))
+        if progress:
+            progress(n)
+    joined = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
+    returns, noise, inventory, steps, *terms = joined
+    return Outcome(
+        name=policy.name,
+        returns=returns,
+        controlled=returns - noise,
+        terms=dict(zip(TERMS, terms, strict=True)),
+        inventory=inventory,
+        steps=steps,
+    )
+
+
+def _simulate_batch(
+    policy: Policy, config: EnvConfig, n: int, seed: int, watch: Watch | None
+) -> list[np.ndarray]:
+    rows = [LEDGER.index(term) for term in TERMS]
+    noise, position = LEDGER.index("noise"), LEDGER.index("position")
+    envs = NeuralMMVectorEnv(n, config=config, strict_actions=False)
+    try:
+        observations, _ = envs.reset(seed=seed)
+        state = policy.reset(n)
+        running = np.ones(n, bool)
+        sums = np.zeros((4 + len(TERMS), n))
+        held = np.zeros(n)
+        while running.any():
+            actions, state = policy.act(observations, state)
+            if watch:
+                watch(observations, actions, held)
+            observations, rewards, terminated, truncated, _ = envs.step(actions)
+            ledger = envs.ledger
+            held = ledger[position]
+            step = np.stack([rewards, ledger[noise], np.abs(held), np.ones(n), *ledger[rows]])
+            sums += np.where(running, step, 0.0)
+            running &= ~(terminated | truncated)
+    finally:
+        envs.close()
+    sums[2] /= sums[3]
+    return list(sums)
