@@ -31,6 +31,7 @@ from mmenv.data.capture import BBO, BUY, CLEAR, SELL, SNAPSHOT, TRADE
 
 SCHEMA_VERSION: Final = 1
 CACHE_VERSION: Final = 1
+TEMPORARY: Final = ".replay-tmp-"
 METADATA_KEY: Final = b"neuralmm"
 BATCH_ROWS: Final = 1 << 19
 SNAPSHOT_NS: Final = 10_000_000_000
@@ -259,14 +260,18 @@ class Tape:
         if feed_latency_ns < 0:
             raise TapeError(f"feed latency is {feed_latency_ns} ns; it must not be negative")
         status = self.path.stat()
-        key = f"{status.st_mtime_ns} {status.st_size} {SCHEMA_VERSION} {CACHE_VERSION} {feed_latency_ns}"
-        folder = self.path.parent / f".replay-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+        key = f"{status.st_mtime_ns} {status.st_size} {SCHEMA_VERSION} {CACHE_VERSION}"
+        current = f".replay-{hashlib.sha256(key.encode()).hexdigest()[:16]}-"
+        folder = self.path.with_name(f"{current}{feed_latency_ns}")
         if not (folder / "index.npz").exists():
             self._build(folder, feed_latency_ns)
+            for other in self.path.parent.glob(".replay-*"):
+                if not other.name.startswith((current, TEMPORARY)):
+                    shutil.rmtree(other, ignore_errors=True)
         return _open_replay(folder)
 
     def _build(self, folder: Path, feed_latency_ns: int) -> None:
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".replay-tmp-"))
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=TEMPORARY))
         try:
             _build_replay(self, feed_latency_ns, temporary)
             try:

@@ -13,6 +13,7 @@ an order filled in parts.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -178,9 +179,6 @@ class ReplayVenue:
 
     def __init__(self, tapes: Sequence[Tape], n: int, config: ReplayConfig | None = None) -> None:
         self.config = config or ReplayConfig()
-        self._lanes = np.zeros(n, _LANE)
-        self._lock = threading.Lock()
-        self._closed = False
         if n < 1:
             raise ValueError(f"n is {n}; a venue has at least one lane")
         if not tapes:
@@ -192,8 +190,11 @@ class ReplayVenue:
         """Index into `tapes` of each lane's episode, -1 before its first."""
         round_trip = 2 * self.config.order_latency_ns
         slots = 3 + 2 * -(-round_trip // self.config.decision_interval_ns)
+        self._lanes = np.zeros(n, _LANE)
         self._orders = np.zeros((n, 2, slots), _ORDER)
         self._held: list[Any] = [None] * n
+        self._lock = threading.Lock()
+        self._finalizer = weakref.finalize(self, _free_all, self._lanes, self._held)
         self._events = np.zeros((n, len(EVENT_FIELDS)), np.int64)
 
     @property
@@ -247,8 +248,7 @@ class ReplayVenue:
             state["limit"] = self.config.position_limit_lots or 0
             self.lane_tape[lane] = span.tape
             self._events[lane] = 0
-            code = _begin(self._lanes, self._orders, lane, local_ns, self._events)
-            self._check(code, lane)
+            self._check(_begin(self._lanes, self._orders, lane, local_ns, self._events), lane)
             return self._events[lane].copy()
 
     def advance(self, quotes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -274,32 +274,24 @@ class ReplayVenue:
             raise ValueError(f"quotes are {found}; give an int64 array of shape ({self.n}, 4)")
         with self._in_use():
             quotes = np.ascontiguousarray(quotes)
-            lane = _first_bad_quote(self._lanes, quotes)
-            if lane >= 0:
+            lane, code = _advance(
+                self._lanes, self._orders, quotes, self.config.decision_interval_ns, self._events
+            )
+            if code == _BAD_QUOTE:
                 self._refuse(lane, quotes[lane])
-            bad = _advance(self._lanes, self._orders, quotes, self.config.decision_interval_ns, self._events)
-            if bad >= 0:
-                self._check(int(self._lanes["error"][bad]), bad)
+            self._check(code, lane)
         return self._events
 
     def close(self) -> None:
         """Free the engine's memory. Harmless when repeated."""
         with self._lock:
-            if not self._closed:
-                self._closed = True
-                for lane in range(self.n):
-                    self._free(lane)
+            self._finalizer()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        # Half-built objects come here too.
-        if hasattr(self, "_held"):
-            self.close()
 
     def __reduce__(self) -> Any:
         raise TypeError(
@@ -310,12 +302,8 @@ class ReplayVenue:
         return _Use(self)
 
     def _free(self, lane: int) -> None:
-        pointer, self._lanes["pointer"][lane] = int(self._lanes["pointer"][lane]), 0
-        if pointer:
-            _close_backtest(pointer)
-        self._lanes[lane] = 0
+        _free_lane(self._lanes, self._held, lane)
         self._orders[lane] = 0
-        self._held[lane] = None
 
     def _refuse(self, lane: int, row: NDArray[np.int64]) -> None:
         if not self._lanes["pointer"][lane]:
@@ -341,12 +329,25 @@ class _Use:
     def __enter__(self) -> None:
         if not self.venue._lock.acquire(blocking=False):
             raise RuntimeError("the venue is in use by another thread; give each thread its own")
-        if self.venue._closed:
+        if not self.venue._finalizer.alive:
             self.venue._lock.release()
             raise RuntimeError("the venue is closed; build another")
 
     def __exit__(self, *_: object) -> None:
         self.venue._lock.release()
+
+
+def _free_lane(lanes: NDArray[np.void], held: list[Any], lane: int) -> None:
+    pointer = int(lanes["pointer"][lane])
+    lanes[lane] = 0
+    if pointer:
+        _close_backtest(pointer)
+    held[lane] = None
+
+
+def _free_all(lanes: NDArray[np.void], held: list[Any]) -> None:
+    for lane in range(len(lanes)):
+        _free_lane(lanes, held, lane)
 
 
 def _spans(tapes: Sequence[Tape], replays: Sequence[Replay], config: ReplayConfig) -> list[Span]:
@@ -443,6 +444,7 @@ _ask_qty = _external("roivecdepth_ask_qty_at_tick", _F8, _I8, _I8)
 _NONE, _NEW, _FILLED, _PARTIAL = 0, 1, 3, 5
 _POST_ONLY, _LIMIT = 1, 0
 _END_OF_DATA = 1
+_BAD_QUOTE = -1
 _ASK, _BID = 0, 1
 
 (
@@ -478,7 +480,6 @@ _LANE = np.dtype(
         ("position", "i8"),
         ("next_id", "i8"),
         ("ended", "i8"),
-        ("error", "i8"),
     ]
 )
 _ORDER = np.dtype(
@@ -529,8 +530,14 @@ def _begin(lanes, orders, lane, local_ns, events):  # type: ignore[no-untyped-de
 
 @njit(cache=True, nogil=True)
 def _advance(lanes, orders, quotes, interval_ns, events):  # type: ignore[no-untyped-def]
-    """Quote, elapse and observe in each lane; the first lane with an engine error, or -1."""
-    bad = -1
+    """Quote, elapse and observe in each lane, unless a quote is bad.
+
+    Returns the first lane with a bad quote and _BAD_QUOTE, or with an engine error and that, or 0 and 0.
+    """
+    lane = _first_bad_quote(lanes, quotes)
+    if lane >= 0:
+        return lane, _BAD_QUOTE
+    bad, error = 0, 0
     for lane in range(len(lanes)):
         row = events[lane]
         row[_BUY_LOTS:_ASK_OPEN] = 0
@@ -546,11 +553,11 @@ def _advance(lanes, orders, quotes, interval_ns, events):  # type: ignore[no-unt
         if code == _END_OF_DATA or _now(pointer) >= lanes[lane].end_ns:
             lanes[lane].ended = 1
         elif code != 0:
-            lanes[lane].error = code
             lanes[lane].ended = 1
-            bad = lane if bad < 0 else bad
+            if error == 0:
+                bad, error = lane, code
         _observe(lanes, orders, lane, events)
-    return bad
+    return bad, error
 
 
 @njit(cache=True, nogil=True)
@@ -579,15 +586,21 @@ def _quote(state, orders, side, tick, lots, row):  # type: ignore[no-untyped-def
     held = state.position if side == _BID else -state.position
     if state.limit > 0 and held + open_lots + lots > state.limit:
         return
-    if side == _ASK:
-        code = _submit_sell(state.pointer, 0, state.next_id, float(tick), lots - SHAVE, _POST_ONLY, _LIMIT, 0)
-    else:
-        code = _submit_buy(state.pointer, 0, state.next_id, float(tick), lots - SHAVE, _POST_ONLY, _LIMIT, 0)
+    code = _submit(state.pointer, state.next_id, side, tick, lots)
     if code == 0:
         orders[free].id = state.next_id
         orders[free].price, orders[free].lots = tick, lots
         orders[free].filled = orders[free].unwanted = orders[free].cancelled = 0
     state.next_id += 1
+
+
+@njit(cache=True, nogil=True)
+def _submit(pointer, number, side, tick, lots):  # type: ignore[no-untyped-def]
+    """Send a post-only order; 0 or the engine's error."""
+    price, size = float(tick), lots - SHAVE
+    if side == _ASK:
+        return _submit_sell(pointer, 0, number, price, size, _POST_ONLY, _LIMIT, 0)
+    return _submit_buy(pointer, 0, number, price, size, _POST_ONLY, _LIMIT, 0)
 
 
 @njit(cache=True, nogil=True)
