@@ -1,7 +1,8 @@
-"""The two inner loops of the networks, compiled for the CPU: a small matrix product and tanh.
+"""The inner loops of the networks, compiled for the CPU: small matrix products and tanh.
 
-The libraries' matrix products are made for large matrices: at 8 to 64 rows, where a recurrent network lives, they spend
-most of their time rearranging the weights. Here the weights are rearranged once (`pack`) and serve every time step.
+The libraries' matrix products are made for large matrices: at 8 to 64 rows, where a recurrent network lives,
+they spend most of their time rearranging the weights. Here the weights are rearranged once (`pack`) and serve
+every time step.
 """
 
 from __future__ import annotations
@@ -55,58 +56,70 @@ def pack(weights: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(panels.reshape(k, -1, PANEL).swapaxes(0, 1))
 
 
-def _tile(rows: int):
-    """Code for out[:rows, :PANEL] = a[:rows] @ panel with all sums in registers; arguments are addresses and bytes."""
+def _tile(rows: int, accumulate: bool):
+    """Code for out[:rows, :PANEL] (+)= a[:rows, :k] @ b[:k, :PANEL] with all sums in registers.
+
+    Arguments are the addresses of a, b and out, the number k, and strides in bytes: of a along rows and along k, of b
+    along k, of out along rows.
+    """
 
     @intrinsic
-    def tile(_typing, a, row_bytes, panel, k, out, out_row_bytes):
+    def tile(_typing, a, a_row, a_k, b, b_k, out, out_row, k):
         def generate(context, builder, _signature, arguments):
-            a, row_bytes, panel, k, out, out_row_bytes = arguments
+            a, a_row, a_k, b, b_k, out, out_row, k = arguments
             scalar, vector = ir.FloatType(), ir.VectorType(ir.FloatType(), LANES)
-            lane = ir.IntType(32)
+            lane, fast = ir.IntType(32), ("fast",)
             first_lane = ir.Constant(ir.VectorType(lane, LANES), [0] * LANES)
             unset = ir.Constant(vector, ir.Undefined)
-            fast = ("fast",)
 
-            def at(base, index, size, kind):
-                size = ir.Constant(ir.IntType(64), size) if isinstance(size, int) else size
-                index = ir.Constant(ir.IntType(64), index) if isinstance(index, int) else index
-                return builder.inttoptr(builder.add(base, builder.mul(index, size)), kind.as_pointer())
+            def number(value):
+                return ir.Constant(ir.IntType(64), value) if isinstance(value, int) else value
 
-            def address(base, index, size):
-                return builder.add(base, builder.mul(ir.Constant(ir.IntType(64), index), size))
+            def pointer(kind, base, *steps):
+                for index, stride in steps:
+                    base = builder.add(base, builder.mul(number(index), number(stride)))
+                return builder.inttoptr(base, kind.as_pointer())
 
+            targets = [
+                [pointer(vector, out, (r, out_row), (v, 4 * LANES)) for v in range(2)] for r in range(rows)
+            ]
             zero = ir.Constant(vector, [0.0] * LANES)
-            sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(2)] for _ in range(rows)]
+            sums = [
+                [
+                    cgutils.alloca_once_value(builder, builder.load(t, align=4) if accumulate else zero)
+                    for t in row
+                ]
+                for row in targets
+            ]
             with cgutils.for_range(builder, k) as loop:
-                weights = []
-                for half in range(2):
-                    base = builder.add(panel, ir.Constant(ir.IntType(64), 4 * LANES * half))
-                    weights.append(builder.load(at(base, loop.index, 4 * PANEL, vector), align=4))
-                for row in range(rows):
-                    x = builder.load(at(address(a, row, row_bytes), loop.index, 4, scalar), align=4)
+                vectors = [
+                    builder.load(pointer(vector, b, (loop.index, b_k), (v, 4 * LANES)), align=4)
+                    for v in range(2)
+                ]
+                for r in range(rows):
+                    x = builder.load(pointer(scalar, a, (r, a_row), (loop.index, a_k)), align=4)
                     x = builder.insert_element(unset, x, ir.Constant(lane, 0))
                     x = builder.shuffle_vector(x, unset, first_lane)
-                    for half in range(2):
-                        product = builder.fmul(x, weights[half], flags=fast)
-                        builder.store(builder.fadd(builder.load(sums[row][half]), product, flags=fast), sums[row][half])
-            for row in range(rows):
-                for half in range(2):
-                    target = at(address(out, row, out_row_bytes), half, 4 * LANES, vector)
-                    builder.store(builder.load(sums[row][half]), target, align=4)
+                    for v, total in zip(vectors, sums[r], strict=True):
+                        product = builder.fmul(x, v, flags=fast)
+                        builder.store(builder.fadd(builder.load(total), product, flags=fast), total)
+            for row, totals in zip(targets, sums, strict=True):
+                for target, total in zip(row, totals, strict=True):
+                    builder.store(builder.load(total), target, align=4)
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 6), generate
+        return types.void(*[types.intp] * 8), generate
 
     return tile
 
 
-_four_rows, _one_row = _tile(4), _tile(1)
+_four_rows, _one_row = _tile(4, False), _tile(1, False)
+_add_four_rows = _tile(4, True)
 
 
 @compiled
 def matmul(a, panels, out):
-    """out[:, :padded(M)] = a[:, :K] @ weights for `panels = pack(weights)`; a and out are float32 with unit stride."""
+    """out[:, :padded(M)] = a[:, :K] @ weights, with panels = pack(weights); float32, rows contiguous."""
     rows, k = a.shape[0], panels.shape[1]
     a_row, out_row = a.strides[0], out.strides[0]
     whole = rows - rows % 4
@@ -114,6 +127,26 @@ def matmul(a, panels, out):
         panel = panels.ctypes.data + p * panels.strides[0]
         target = out.ctypes.data + p * PANEL * 4
         for i in range(0, whole, 4):
-            _four_rows(a.ctypes.data + i * a_row, a_row, panel, k, target + i * out_row, out_row)
+            _four_rows(
+                a.ctypes.data + i * a_row, a_row, 4, panel, 4 * PANEL, target + i * out_row, out_row, k
+            )
         for i in range(whole, rows):
-            _one_row(a.ctypes.data + i * a_row, a_row, panel, k, target + i * out_row, out_row)
+            _one_row(a.ctypes.data + i * a_row, a_row, 4, panel, 4 * PANEL, target + i * out_row, out_row, k)
+
+
+@compiled
+def transposed_matmul(a, b, m):
+    """a[:, :m].T @ b, the weight gradient: a (N, at least m), b (N, n) float32; m divides by 4, n by PANEL."""
+    n = b.shape[1]
+    out = np.zeros((m, n), np.float32)
+    a_row, b_row = a.strides[0], b.strides[0]
+    for first in range(
+        0, a.shape[0], 64
+    ):  # a block of rows stays in the cache while all of `out` takes its share
+        k = min(64, a.shape[0] - first)
+        a_block, b_block = a.ctypes.data + first * a_row, b.ctypes.data + first * b_row
+        for j in range(0, n, PANEL):
+            for i in range(0, m, 4):
+                target = out.ctypes.data + i * 4 * n + j * 4
+                _add_four_rows(a_block + i * 4, 4, a_row, b_block + j * 4, b_row, target, 4 * n, k)
+    return out

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from policies.compiled import F, compiled, matmul, pack, padded, sigmoid, tanh
+from policies.compiled import PANEL, F, compiled, matmul, pack, padded, sigmoid, tanh, transposed_matmul
 
 # LSTM -----------------------------------------------------------------------------------------------------------------
 
@@ -28,7 +28,8 @@ from policies.compiled import F, compiled, matmul, pack, padded, sigmoid, tanh
 class LSTMWork(NamedTuple):
     """What a forward pass of one layer over N steps leaves behind. F inputs, H units."""
 
-    inputs: np.ndarray  # (N, F + H + 1): input, previous hidden state, 1, so that one product does weights and bias
+    # Input, 1, previous hidden state, zeros to a whole panel: one product does both weights and the bias.
+    inputs: np.ndarray  # (N, padded F + 1 + H)
     gates: np.ndarray  # (N, padded 4H): activations of i, f, g, o
     cell_before: np.ndarray  # (sequences, H)
     hidden: np.ndarray  # (N, H)
@@ -39,7 +40,7 @@ class LSTMWork(NamedTuple):
 @compiled
 def _lstm_forward(inputs, panels, batch_sizes, hidden_before, gates, cell_before, hidden, cell, tanh_cell):
     n = hidden.shape[1]
-    first = inputs.shape[1] - 1 - n
+    first = panels.shape[1] - n
     row, last_hidden, last_cell = 0, hidden_before, cell_before
     for b in batch_sizes:
         rows = inputs[row : row + b]
@@ -68,7 +69,9 @@ def _lstm_backward(d_hidden, panels, batch_sizes, gates, cell_before, cell, tanh
     for t in range(batch_sizes.size - 1, -1, -1):
         b = batch_sizes[t]
         row -= b
-        last_cell = cell_before[:b] if t == 0 else cell[row - batch_sizes[t - 1] : row - batch_sizes[t - 1] + b]
+        last_cell = (
+            cell_before[:b] if t == 0 else cell[row - batch_sizes[t - 1] : row - batch_sizes[t - 1] + b]
+        )
         for k in range(b):
             g, c_in, tanh_c, dh_out, dhk, dck = (
                 gates[row + k], last_cell[k], tanh_cell[row + k], d_hidden[row + k], dh[k], dc[k],
@@ -88,7 +91,7 @@ def _lstm_backward(d_hidden, panels, batch_sizes, gates, cell_before, cell, tanh
 
 def pack_lstm(w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> np.ndarray:
     """Weights of one layer as `lstm_forward` wants them."""
-    return pack(torch.cat([w_ih, w_hh, (b_ih + b_hh)[:, None]], dim=1).detach().t().numpy())
+    return pack(torch.cat([w_ih, (b_ih + b_hh)[:, None], w_hh], dim=1).detach().t().numpy())
 
 
 def lstm_forward(
@@ -100,10 +103,10 @@ def lstm_forward(
     :param panels: from `pack_lstm`.
     :param batch_sizes: int64, falling: how many sequences have a t-th step; sums to N.
     """
-    n, units = len(x), hidden.shape[1]
-    inputs = np.empty((n, x.shape[1] + units + 1), np.float32)
-    inputs[:, : x.shape[1]] = x
-    inputs[:, -1] = 1
+    (n, features), units = x.shape, hidden.shape[1]
+    inputs = np.zeros((n, padded(features + 1 + units)), np.float32)
+    inputs[:, :features] = x
+    inputs[:, features] = 1
     work = LSTMWork(
         inputs,
         np.empty((n, padded(4 * units)), np.float32),
@@ -132,10 +135,13 @@ class _PackedLSTM(torch.autograd.Function):
         (w_ih, w_hh), work = ctx.saved_tensors, ctx.work
         ctx.work = None  # the gates are overwritten
         d_hidden, panels = d_hidden.contiguous().numpy(), pack(w_hh.detach().numpy())
-        _lstm_backward(d_hidden, panels, ctx.batch_sizes, work.gates, work.cell_before, work.cell, work.tanh_cell)
-        gates = torch.from_numpy(work.gates)[:, : len(w_hh)]
-        dw_ih, dw_hh, db = (gates.t() @ torch.from_numpy(work.inputs)).split([w_ih.shape[1], w_hh.shape[1], 1], dim=1)
-        dx = gates @ w_ih if ctx.needs_input_grad[0] else None
+        _lstm_backward(
+            d_hidden, panels, ctx.batch_sizes, work.gates, work.cell_before, work.cell, work.tanh_cell
+        )
+        weights = torch.from_numpy(transposed_matmul(work.gates, work.inputs, len(w_hh)))
+        features, units = w_ih.shape[1], w_hh.shape[1]
+        dw_ih, db, dw_hh = weights[:, : features + 1 + units].split([features, 1, units], dim=1)
+        dx = torch.from_numpy(work.gates)[:, : len(w_hh)] @ w_ih if ctx.needs_input_grad[0] else None
         return dx, dw_ih, dw_hh, db[:, 0], db[:, 0], None, None, None
 
 
@@ -203,7 +209,14 @@ class _LinearTanh(torch.autograd.Function):
             dx = torch.empty(len(x), padded(x.shape[1]))
             matmul(dz.numpy(), pack(weight.detach().numpy()), dx.numpy())
             dx = dx[:, : x.shape[1]]
-        return dx, dz.t() @ x, dz.sum(0)
+        return dx, _weight_gradient(dz, x), dz.sum(0)
+
+
+def _weight_gradient(dz: Tensor, x: Tensor) -> Tensor:
+    m, n = dz.shape[1], x.shape[1]
+    if m % 4 or n % PANEL:
+        return dz.t() @ x
+    return torch.from_numpy(transposed_matmul(dz.numpy(), x.detach().numpy(), m))
 
 
 def tanh_layers(network: nn.Sequential) -> list[nn.Linear] | None:

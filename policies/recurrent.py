@@ -6,6 +6,7 @@ It runs anywhere `RecurrentActorCriticPolicy` runs (Box observations), with the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from copy import copy
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
+from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.torch_layers import NatureCNN
 from torch import Tensor, nn
 
@@ -75,7 +77,9 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
             self.lstm_actor = _as_gru(self.lstm_actor, self.lstm_kwargs)
             if self.lstm_critic is not None:
                 self.lstm_critic = _as_gru(self.lstm_critic, self.lstm_kwargs)
-            self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+            self.optimizer = self.optimizer_class(
+                self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs
+            )
         for rnn in (self.lstm_actor, self.lstm_critic):
             if rnn is not None and rnn.bias:
                 _bias_towards_memory(rnn, forget_bias)
@@ -105,7 +109,6 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         distribution = own._get_action_dist_from_latent(run_network(self.mlp_extractor.policy_net, latent_pi))
         values = self.value_net(run_network(self.mlp_extractor.value_net, latent_vf)).flatten()
         return values, distribution.log_prob(actions), distribution.entropy()
-
 
     def for_rollout(self) -> Callable[[Tensor, RNNStates, Tensor], tuple[Tensor, Tensor, Tensor, RNNStates]]:
         """`forward` for the weights as they are now: compiled where it can be, and only valid until they change."""
@@ -148,10 +151,24 @@ class CompiledForward:
             latent_vf, states_vf = _lstm_step(self.critic_lstm, features, lstm_states.vf, keep)
         latent_pi, latent_vf = _head(self.actor_head, latent_pi), _head(self.critic_head, latent_vf)
         values = torch.from_numpy(latent_vf @ self.value_weight + np.float32(self.value_bias))
-        distribution = self.policy._get_action_dist_from_latent(torch.from_numpy(latent_pi))
-        actions = distribution.get_actions()
-        log_prob = distribution.log_prob(actions)
-        return actions.reshape(-1, *self.policy.action_space.shape), values, log_prob, RNNStates(states_pi, states_vf)
+        actions, log_prob = self._sample(torch.from_numpy(latent_pi))
+        return (
+            actions.reshape(-1, *self.policy.action_space.shape),
+            values,
+            log_prob,
+            RNNStates(states_pi, states_vf),
+        )
+
+    def _sample(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+        if not isinstance(self.policy.action_dist, DiagGaussianDistribution):
+            distribution = self.policy._get_action_dist_from_latent(latent)
+            actions = distribution.get_actions()
+            return actions, distribution.log_prob(actions)
+        # The same draw as SB3's, without five objects for each.
+        mean, log_std = self.policy.action_net(latent), self.policy.log_std
+        noise = torch.normal(torch.zeros_like(mean), 1.0)
+        log_prob = -0.5 * noise.square().sum(1) - log_std.sum() - 0.5 * math.log(2 * math.pi) * mean.shape[1]
+        return mean + log_std.exp() * noise, log_prob
 
 
 def _pack_layers(lstm: nn.LSTM) -> list[np.ndarray]:
@@ -162,7 +179,9 @@ def _lstm_step(layers, x, states, keep):
     one_step = np.array([len(x)])
     hidden, cell = [], []
     for layer, panels in enumerate(layers):
-        work = lstm_forward(x, states[0][layer].numpy() * keep, states[1][layer].numpy() * keep, panels, one_step)
+        work = lstm_forward(
+            x, states[0][layer].numpy() * keep, states[1][layer].numpy() * keep, panels, one_step
+        )
         x = work.hidden
         hidden.append(x)
         cell.append(work.cell)

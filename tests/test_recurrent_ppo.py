@@ -54,7 +54,9 @@ class RandomEpisodes(VecEnv):
         dones = self.left == 0
         obs, last_obs, truncated = self._observe(), self._observe(), self.rng.random(self.num_envs) < 0.5
         infos = [
-            {"terminal_observation": last_obs[i], "TimeLimit.truncated": bool(truncated[i])} if dones[i] else {}
+            {"terminal_observation": last_obs[i], "TimeLimit.truncated": bool(truncated[i])}
+            if dones[i]
+            else {}
             for i in range(self.num_envs)
         ]
         self.left[dones] = self.rng.integers(2, 10, dones.sum())
@@ -149,8 +151,19 @@ def test_rollout_losses_and_gradients_equal_stock(critic, threads, monkeypatch):
     ours.policy.load_state_dict(stock.policy.state_dict())
     expected, buffer = collect(stock), collect(ours)
     assert 20 < buffer.episode_starts[1:].sum()  # resets in the middle
-    for name in ("observations", "actions", "rewards", "episode_starts", "values", "log_probs", "advantages", "returns"):
-        np.testing.assert_allclose(np.asarray(getattr(buffer, name)), getattr(expected, name), atol=2e-6, err_msg=name)
+    for name in (
+        "observations",
+        "actions",
+        "rewards",
+        "episode_starts",
+        "values",
+        "log_probs",
+        "advantages",
+        "returns",
+    ):
+        np.testing.assert_allclose(
+            np.asarray(getattr(buffer, name)), getattr(expected, name), atol=2e-6, err_msg=name
+        )
 
     # The same minibatches: whole environments, in order.
     monkeypatch.setattr(np.random, "randint", lambda *_: 0)
@@ -167,7 +180,9 @@ def test_rollout_losses_and_gradients_equal_stock(critic, threads, monkeypatch):
 
 
 @pytest.mark.parametrize("chunk_length", [5, 8, STEPS])
-@pytest.mark.parametrize("policy", [{}, {"cell": "gru"}, {"n_lstm_layers": 2}, {"activation_fn": torch.nn.ReLU}], ids=str)
+@pytest.mark.parametrize(
+    "policy", [{}, {"cell": "gru"}, {"n_lstm_layers": 2}, {"activation_fn": torch.nn.ReLU}], ids=str
+)
 def test_before_an_update_the_batch_repeats_the_rollout(policy, chunk_length):
     """Whatever the cell and the chunks, re-evaluating a rollout under the same weights gives its values again."""
     model = build(FastRecurrentPPO, policy=policy, chunk_length=chunk_length)
@@ -175,7 +190,9 @@ def test_before_an_update_the_batch_repeats_the_rollout(policy, chunk_length):
     batches = buffer.batches(np.arange(buffer.n_chunks), shares=3)
     assert sum(len(b.returns) for b in batches) == STEPS * ENVS
     for batch in batches:
-        values, log_prob, _ = model.policy.evaluate_sequences(*batch[:2], batch.lstm_states, batch.batch_sizes)
+        values, log_prob, _ = model.policy.evaluate_sequences(
+            *batch[:2], batch.lstm_states, batch.batch_sizes
+        )
         torch.testing.assert_close(values, batch.old_values, atol=2e-6, rtol=1e-5)
         torch.testing.assert_close(log_prob, batch.old_log_prob, atol=2e-6, rtol=1e-5)
 
@@ -186,14 +203,18 @@ def test_compiled_networks_equal_torch(hidden):
     torch.manual_seed(0)
     batch_sizes = np.array([7, 7, 5, 4, 1])
     lstm = torch.nn.LSTM(3, hidden, num_layers=2)
-    head = torch.nn.Sequential(torch.nn.Linear(hidden, 33), torch.nn.Tanh(), torch.nn.Linear(33, 5), torch.nn.Tanh())
+    head = torch.nn.Sequential(
+        torch.nn.Linear(hidden, 33), torch.nn.Tanh(), torch.nn.Linear(33, 5), torch.nn.Tanh()
+    )
     states = (torch.randn(2, 7, hidden), torch.randn(2, 7, hidden))
     x = torch.randn(batch_sizes.sum(), 3)
 
     def gradients(run_lstm, run_head):
         inputs = x.clone().requires_grad_()
         output = run_head(run_lstm(inputs))
-        return output, *torch.autograd.grad(output.square().sum(), [inputs, *lstm.parameters(), *head.parameters()])
+        return output, *torch.autograd.grad(
+            output.square().sum(), [inputs, *lstm.parameters(), *head.parameters()]
+        )
 
     packed = gradients(lambda v: run_packed(lstm, v, states, batch_sizes), lambda v: run_network(head, v))
     sizes = torch.from_numpy(batch_sizes)
@@ -250,7 +271,10 @@ def test_save_load_predict(tmp_path):
     assert loaded.chunk_length == 8
     rng, states = np.random.default_rng(0), [None, None]
     for step in range(5):
-        obs, starts = rng.standard_normal((ENVS, 5), dtype=np.float32), rng.random(ENVS) < (1 if step == 0 else 0.3)
+        obs, starts = (
+            rng.standard_normal((ENVS, 5), dtype=np.float32),
+            rng.random(ENVS) < (1 if step == 0 else 0.3),
+        )
         both = [m.predict(obs, states[k], starts, deterministic=True) for k, m in enumerate((model, loaded))]
         states = [state for _, state in both]
         np.testing.assert_array_equal(both[0][0], both[1][0])
@@ -269,7 +293,9 @@ def test_save_load_predict(tmp_path):
 
 @pytest.mark.parametrize("space", [spaces.Discrete(3), spaces.MultiDiscrete([2, 3])], ids=str)
 def test_other_action_spaces_train(space):
-    model = build(FastRecurrentPPO, RandomEpisodes(action_space=space), policy={"cell": "gru", **CRITICS["shared"]})
+    model = build(
+        FastRecurrentPPO, RandomEpisodes(action_space=space), policy={"cell": "gru", **CRITICS["shared"]}
+    )
     before = [p.clone() for p in model.policy.parameters()]
     model.learn(STEPS * ENVS)
     assert any(not torch.equal(a, b) for a, b in zip(before, model.policy.parameters(), strict=True))

@@ -93,7 +93,9 @@ def save_checkpoint(model: FastRecurrentPPO, path: str | Path) -> None:
     try:
         payload = pickle.dumps(state, protocol=pickle.HIGHEST_PROTOCOL)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
-        raise ValueError(f"get_state of {type(env).__name__} returned what cannot be pickled: {error}.") from error
+        raise ValueError(
+            f"get_state of {type(env).__name__} returned what cannot be pickled: {error}."
+        ) from error
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +107,9 @@ def save_checkpoint(model: FastRecurrentPPO, path: str | Path) -> None:
     os.replace(temporary, path)
 
 
-def load_latest(folder: str | Path, env: VecEnv, algorithm: type[FastRecurrentPPO] = FastRecurrentPPO, **kwargs: Any):
+def load_latest(
+    folder: str | Path, env: VecEnv, algorithm: type[FastRecurrentPPO] = FastRecurrentPPO, **kwargs: Any
+):
     """The model of the newest sound checkpoint in `folder`, with `env` and all generators put back to that moment.
 
     :param kwargs: passed on to `algorithm.load` (device, custom_objects, ...).

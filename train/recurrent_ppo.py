@@ -39,6 +39,10 @@ from torch import Tensor
 from policies.recurrent import CnnRecurrentPolicy, RecurrentPolicy
 
 
+for kind in (np.float32, np.float64):
+    str(np.finfo(kind))  # NumPy caches the limits, and would warn if it first asked with denormals flushed
+
+
 class Batch(NamedTuple):
     """Steps of whole sequences, packed (see `policies.packed_lstm`): N steps, S sequences."""
 
@@ -114,7 +118,9 @@ class TimeMajorBuffer:
         """Cut the chunks at episode starts; call once the rollout is complete."""
         starts = self.episode_starts.copy()
         starts[:: self.chunk_length] = True
-        env, step = np.nonzero(starts.T)  # environment-major, so that a sequence ends where the next one starts
+        env, step = np.nonzero(
+            starts.T
+        )  # environment-major, so that a sequence ends where the next one starts
         after = np.append(step[1:], 0)
         self.sequence_length = np.where(after > step, after, self.n_steps) - step
         self.sequence_start = step * self.n_envs + env  # flat index (t, e) of its first step
@@ -174,25 +180,33 @@ class FastRecurrentPPO(RecurrentPPO):
     policy: RecurrentPolicy
     rollout_buffer: TimeMajorBuffer
 
-    def __init__(self, policy, env, *args, chunk_length: int | None = None, threads: int | str = "auto", **kwargs):
+    def __init__(
+        self, policy, env, *args, chunk_length: int | None = None, threads: int | str = "auto", **kwargs
+    ):
         if threads != "auto" and not (isinstance(threads, int) and threads >= 1):
             raise ValueError(f'threads={threads!r} is not valid; give a whole number from 1 or "auto".')
         self.chunk_length = chunk_length
         self.threads = threads
         self.active_threads: int | None = None if threads == "auto" else int(threads)
         self._iteration = 0
-        self._resumed_log: dict[str, tuple[Any, Any]] = {}  # recorded before a checkpoint, still to be written
+        self._resumed_log: dict[
+            str, tuple[Any, Any]
+        ] = {}  # recorded before a checkpoint, still to be written
         super().__init__(policy, env, *args, **kwargs)
 
     def _setup_model(self) -> None:
         if not isinstance(self.observation_space, spaces.Box):
-            raise ValueError(f"observation_space={self.observation_space} is not a Box; flatten it with a wrapper.")
+            raise ValueError(
+                f"observation_space={self.observation_space} is not a Box; flatten it with a wrapper."
+            )
         chunk_length = self.n_steps if self.chunk_length is None else self.chunk_length
         if not 1 <= chunk_length <= self.n_steps:
             raise ValueError(f"chunk_length={chunk_length} is outside 1..n_steps={self.n_steps}.")
         super()._setup_model()
         if not isinstance(self.policy, RecurrentPolicy):
-            raise ValueError(f"policy {type(self.policy).__name__} must subclass policies.recurrent.RecurrentPolicy.")
+            raise ValueError(
+                f"policy {type(self.policy).__name__} must subclass policies.recurrent.RecurrentPolicy."
+            )
         if self.device.type != "cpu":
             self.active_threads = 1
         rnn = self.policy.lstm_actor
@@ -229,12 +243,16 @@ class FastRecurrentPPO(RecurrentPPO):
 
             with torch.inference_mode():
                 obs = torch.as_tensor(self._last_obs, device=self.device)
-                episode_starts = torch.as_tensor(self._last_episode_starts, dtype=torch.float32, device=self.device)
+                episode_starts = torch.as_tensor(
+                    self._last_episode_starts, dtype=torch.float32, device=self.device
+                )
                 buffer.observations[step] = obs
                 buffer.episode_starts[step] = self._last_episode_starts
                 if step % buffer.chunk_length == 0:
                     buffer.store_states(step, self._last_lstm_states)
-                action_tensor, values, log_probs, lstm_states = forward(obs, self._last_lstm_states, episode_starts)
+                action_tensor, values, log_probs, lstm_states = forward(
+                    obs, self._last_lstm_states, episode_starts
+                )
                 buffer.actions[step] = action_tensor
                 buffer.values[step] = values.flatten()
                 buffer.log_probs[step] = log_probs
@@ -253,10 +271,14 @@ class FastRecurrentPPO(RecurrentPPO):
 
             ended = np.flatnonzero(dones)
             self._update_info_buffer([infos[i] for i in ended], dones[ended])
-            cut = [i for i in ended if infos[i].get("TimeLimit.truncated") and "terminal_observation" in infos[i]]
+            cut = [
+                i for i in ended if infos[i].get("TimeLimit.truncated") and "terminal_observation" in infos[i]
+            ]
             if cut:
                 observations = np.stack([infos[i]["terminal_observation"] for i in cut])
-                truncated.append((step, np.array(cut), observations, tuple(s[:, cut] for s in lstm_states.vf)))
+                truncated.append(
+                    (step, np.array(cut), observations, tuple(s[:, cut] for s in lstm_states.vf))
+                )
 
             self._last_obs = new_obs
             self._last_episode_starts = dones
@@ -298,7 +320,9 @@ class FastRecurrentPPO(RecurrentPPO):
         policy.set_training_mode(True)
         self._update_learning_rate(policy.optimizer)
         self._clip = self.clip_range(self._current_progress_remaining)
-        self._clip_vf = None if self.clip_range_vf is None else self.clip_range_vf(self._current_progress_remaining)
+        self._clip_vf = (
+            None if self.clip_range_vf is None else self.clip_range_vf(self._current_progress_remaining)
+        )
         if self.active_threads is None:
             self.active_threads = self._fastest_threads()
 
@@ -347,7 +371,9 @@ class FastRecurrentPPO(RecurrentPPO):
     def _chunks_per_minibatch(self) -> int:
         if self.batch_size is None:
             return self.rollout_buffer.n_chunks
-        return min(max(1, round(self.batch_size / self.rollout_buffer.chunk_length)), self.rollout_buffer.n_chunks)
+        return min(
+            max(1, round(self.batch_size / self.rollout_buffer.chunk_length)), self.rollout_buffer.n_chunks
+        )
 
     def _gradients(self, chunks: np.ndarray, pool: ThreadPoolExecutor) -> tuple[list[Tensor | None], Tensor]:
         """Gradients of the loss on these chunks (in the order of `policy.parameters()`), and its statistics."""
@@ -358,7 +384,9 @@ class FastRecurrentPPO(RecurrentPPO):
             mean, std = advantages.mean(), advantages.std() + 1e-8
             batches = [batch._replace(advantages=(batch.advantages - mean) / std) for batch in batches]
         results = list(pool.map(lambda batch: self._share_gradients(batch, n), batches))
-        gradients = [None if parts[0] is None else sum(parts) for parts in zip(*(g for g, _ in results), strict=True)]
+        gradients = [
+            None if parts[0] is None else sum(parts) for parts in zip(*(g for g, _ in results), strict=True)
+        ]
         return gradients, sum(stats for _, stats in results)
 
     def _share_gradients(self, batch: Batch, n: int) -> tuple[tuple[Tensor | None, ...], Tensor]:
@@ -403,7 +431,9 @@ class FastRecurrentPPO(RecurrentPPO):
         torch_threads = torch.get_num_threads()
         _quiet_thread()
         try:
-            return self._learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+            return self._learn(
+                total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
+            )
         finally:
             torch.set_num_threads(torch_threads)
             torch.set_flush_denormal(False)
