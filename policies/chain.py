@@ -20,6 +20,7 @@ the *label* of a state, and the quotes of a label are those of all its states.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ import numpy as np
 import scipy.sparse as sparse
 from numba import njit
 
-from mmenv.config import ConfigError, EnvConfig, require
+from mmenv.config import ConfigError, EnvConfig, Market, require
 from mmenv.market.brownian import Brownian
 from mmenv.market.hidden_regime import HiddenRegime
 
@@ -192,7 +193,7 @@ def outcomes(market: HiddenRegime) -> Outcomes:
 
 
 class View(Protocol):
-    """What a policy remembers of `hidden-regime`: a summary of all outcomes so far, and a grid of summaries."""
+    """What a policy remembers of `hidden-regime`: a summary of all outcomes, and a grid of summaries."""
 
     start: Array
     """The summary before the first step, (1, d)."""
@@ -418,6 +419,13 @@ class Recursion:
     """
 
     def __init__(self, chain: Chain, problem: Problem) -> None:
+        """Raises `ConfigError` where the tables would not fit in memory."""
+        gigabytes = 8e-9 * problem.horizon * chain.states * (2 * problem.limit + 1)
+        require(
+            gigabytes < 1, "EnvConfig", "horizon", problem.horizon,
+            f"less for an exact solution, whose tables would take {gigabytes:.1f} GB each; or use a smaller "
+            "position limit or grid"
+        )  # fmt: skip
         self.chain, self.problem = chain, problem
         self._forward = sparse.vstack(chain.operators, format="csr")
         self._backward = sparse.csr_array(self._forward.T)
@@ -513,13 +521,14 @@ def ascend(
 ) -> tuple[Array, Array, Array]:
     """Best quotes of a policy that sees labels only; quotes and value as `Recursion.optimise`.
 
-    Without hidden states one backward pass is the optimum. With them the problem is not a dynamic programme: what a label says of the hidden state depends,
-    through the position, on the quotes made before (a position that was sold into says that there were
-    buyers). Each sweep takes the exact joint distribution of hidden state, label and position under the
-    present quotes, then goes backward and gives each (step, label, position) the quotes that are best for
-    that distribution and the quotes already chosen for later. The distribution at a step depends on earlier
-    quotes only, so no change of a sweep lowers the value from position 0: it rises until no step's quotes
-    can be improved by themselves. The first sweep takes the chain's long-run distribution.
+    Without hidden states one backward pass is the optimum. With them the problem is not a dynamic programme:
+    what a label says of the hidden state depends, through the position, on the quotes made before (a short
+    position says that there were buyers). Each sweep takes the exact joint distribution of hidden state,
+    label and position under the present quotes, then goes backward and gives each (step, label, position) the
+    quotes that are best for that distribution and for the quotes already chosen for later. The distribution
+    at a step depends on earlier quotes only, so no change of a sweep lowers the value from position 0: it
+    rises until no step's quotes can be improved by themselves. The first sweep takes the chain's long-run
+    distribution.
     """
     chain, limit = recursion.chain, recursion.problem.limit
     if chain.hidden == 1:
@@ -557,6 +566,14 @@ def _long_run(chain: Chain) -> Array:
     return now
 
 
+@functools.lru_cache(maxsize=8)
+def _tabular_chain(market: Market, sees_last: bool) -> Chain:
+    if isinstance(market, HiddenRegime):
+        return hidden_chain(market, LastOutcome(market) if sees_last else Blind())
+    assert isinstance(market, Brownian)
+    return brownian_chain(market)
+
+
 def evaluate_tabular(config: EnvConfig, ask: Array, bid: Array) -> Array:
     """Exact value of a policy without memory, from each starting position, float (2 limit + 1,).
 
@@ -565,12 +582,8 @@ def evaluate_tabular(config: EnvConfig, ask: Array, bid: Array) -> Array:
     the last step (`Outcomes.index`). They are clipped to [0, max_distance], as the desk does; an entry of a
     side that the position limit forbids is not read.
     """
-    problem, market = make_problem(config), config.market
-    if isinstance(market, Brownian):
-        chain = brownian_chain(market)
-    else:
-        assert isinstance(market, HiddenRegime)
-        chain = hidden_chain(market, LastOutcome(market) if np.ndim(ask) == 3 else Blind())
+    problem = make_problem(config)
+    chain = _tabular_chain(config.market, np.ndim(ask) == 3)
     shape = (problem.horizon, chain.labels, 2 * problem.limit + 1)
     tables = []
     for name, table in (("ask", ask), ("bid", bid)):

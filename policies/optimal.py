@@ -65,7 +65,7 @@ KINDS = {
     "oracle": Kind(HiddenRegime, lambda market, _: Blind(), lambda market, _: chain.oracle_chain(market)),
     "belief-optimal": Kind(HiddenRegime, Belief, chain.belief_chain, 40),
     "exponential-average": Kind(
-        HiddenRegime, lambda market, count: FlowAverage(market, count, TIME_CONSTANT), chain.hidden_chain, 161
+        HiddenRegime, lambda market, count: FlowAverage(market, count, TIME_CONSTANT), chain.hidden_chain, 160
     ),
     "memoryless": Kind(HiddenRegime, lambda market, _: LastOutcome(market), chain.hidden_chain),
     "blind": Kind(HiddenRegime, lambda market, _: Blind(), chain.hidden_chain),
@@ -104,26 +104,23 @@ def solve(
 ) -> Solution:
     """The best policy of `kind` (see the module) for `config`, read from folder `cache` if it is there.
 
-    `resolution` of the grid: intervals per edge (even) for belief-optimal, nodes for exponential-average.
+    `resolution` of the grid: intervals per edge for belief-optimal, nodes for
+    exponential-average; even.
     `progress` shows a bar. Raises `ConfigError` for what has no exact solution. The optima assume that the
     daily loss limit is never reached.
     """
     require(kind in KINDS, "solve", "kind", kind, f"one of {', '.join(KINDS)}")
     how = KINDS[kind]
-    resolution = how.resolution if resolution is None else resolution
-    problem = chain.make_problem(config)
     if not isinstance(config.market, how.market):
         raise ConfigError(f"{kind!r} is solved on market {how.market.name!r}, not on {config.market.name!r}.")
-    if how.resolution:
-        require(resolution >= 2 and resolution % 2 == how.resolution % 2, "solve", "resolution", resolution,
-                f"{'an odd' if how.resolution % 2 else 'an even'} number from 2")  # fmt: skip
-    else:
-        require(resolution == 0, "solve", "resolution", resolution, f"left out: {kind!r} needs no grid")
-
-    key = {"solver": SOLVER, "kind": kind, "resolution": resolution, **dataclasses.asdict(problem)}
-    key["market"] = config.to_dict()["market"]
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    path = Path(cache) / f"{config.market.name}-{kind}-{name}.npz" if cache is not None else None
+    if how.resolution == 0:
+        require(resolution is None, "solve", "resolution", resolution, f"left out: {kind!r} needs no grid")
+    resolution = how.resolution if resolution is None else resolution
+    require(
+        resolution >= 0 and resolution % 2 == 0, "solve", "resolution", resolution, "an even number from 2"
+    )
+    problem = chain.make_problem(config)
+    path = Path(cache) / _file_name(config, kind, resolution) if cache is not None else None
     found = _read(path, kind, resolution) if path and path.exists() else None
     if found:
         return found
@@ -137,6 +134,18 @@ def solve(
     if path:
         _write(path, solution)
     return solution
+
+
+def _file_name(config: EnvConfig, kind: str, resolution: int) -> str:
+    """Names what the solution depends on, in a hash, and nothing else."""
+    key = {
+        "solver": SOLVER,
+        "resolution": resolution,
+        "problem": dataclasses.asdict(chain.make_problem(config)),
+        "market": config.to_dict()["market"],
+    }
+    code = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    return f"{config.market.name}-{kind}-{code}.npz"
 
 
 def _read(path: Path, kind: str, resolution: int) -> Solution | None:
@@ -214,9 +223,9 @@ class Options:
     """Print the exact values of the solvable markets, at their defaults."""
 
     belief_resolution: int = KINDS["belief-optimal"].resolution
-    """Intervals along each edge of the belief grid, a multiple of 4; half as many are shown too."""
+    """Intervals along each edge of the belief grid, a multiple of 4. Half as many are shown too."""
     average_nodes: int = KINDS["exponential-average"].resolution
-    """Nodes of the grid of the exponential average, one more than a multiple of 4; half are shown too."""
+    """Nodes of the grid of the exponential average, a multiple of 4. Half as many are shown too."""
     cache: Path | None = None
     """Folder in which solutions are kept."""
 
@@ -278,7 +287,7 @@ def _hidden_jobs(options: Options) -> list[Job]:
         _solved(config, "belief-optimal", options, belief),
         _solved(config, "belief-optimal", options, belief // 2),
         _solved(config, "exponential-average", options, average),
-        _solved(config, "exponential-average", options, (average + 1) // 2),
+        _solved(config, "exponential-average", options, average // 2),
         _solved(config, "memoryless", options),
         _solved(config, "blind", options),
         *_tuned(config),
