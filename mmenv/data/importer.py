@@ -383,9 +383,10 @@ def _whole_messages(chunks: Iterator[NDArray[np.void]]) -> Iterator[NDArray[np.v
     held: NDArray[np.void] = np.zeros(0, RAW)
     for chunk in chunks:
         rows = np.concatenate([held, chunk])
-        last = rows[-1]
-        same = (rows["line"] == last["line"]) & (rows["file"] == last["file"])
-        cut = len(rows) - int(np.argmin(same[::-1])) if not same.all() else 0
+        line, file = rows["line"][-1], rows["file"][-1]
+        cut = len(rows)
+        while cut and rows["line"][cut - 1] == line and rows["file"][cut - 1] == file:
+            cut -= 1
         yield rows[:cut]
         held = rows[cut:]
     yield held
