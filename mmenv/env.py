@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -147,7 +147,7 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     * v0: initial version
     """
 
-    metadata: dict[str, Any] = {"render_modes": [], "render_fps": 10}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": [], "render_fps": 10}
 
     def __init__(
         self,

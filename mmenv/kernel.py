@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, cfunc, from_dtype, njit, types
+from numba import cfunc, from_dtype, njit, types
 from numba.extending import intrinsic
+from numba.np.numpy_support import carray
 
 LANES = 16
 
@@ -192,8 +193,7 @@ class Call:
 CALL = 5
 
 
-@intrinsic
-def call_stage(typing: Any, function: Any, core: Any, own: Any, params: Any, out: Any) -> Any:
+def _call_stage(typing: Any, function: Any, core: Any, own: Any, params: Any, out: Any) -> Any:
     """Call a compiled stage at an address. Numba has no such call for addresses known at run time."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -206,8 +206,7 @@ def call_stage(typing: Any, function: Any, core: Any, own: Any, params: Any, out
     return types.void(*[types.int64] * 5), generate
 
 
-@intrinsic
-def array_at(typing: Any, address: Any, kind: Any) -> Any:
+def _array_at(typing: Any, address: Any, kind: Any) -> Any:
     """The address as a pointer to `kind`, for `carray`."""
     pointer = types.CPointer(kind.instance_type)
 
@@ -216,6 +215,9 @@ def array_at(typing: Any, address: Any, kind: Any) -> Any:
 
     return pointer(types.int64, kind), generate
 
+
+call_stage: Any = intrinsic(_call_stage)
+array_at: Any = intrinsic(_array_at)
 
 CORE_TYPE = from_dtype(CORE)
 PARAMS_TYPE = from_dtype(PARAMS)

@@ -15,7 +15,7 @@ a control variate, with which training and evaluation may shrink their variance 
 from __future__ import annotations
 
 import numpy as np
-from numba import carray
+from numba.np.numpy_support import carray
 
 from mmenv.kernel import FEE_DIGITS, LANES, stage
 
@@ -28,7 +28,7 @@ def settle(core, own, params, out):  # type: ignore[no-untyped-def]
     """Book the fills and the move of this step; the reward; whether the episode is over."""
     s = carray(core, 1)[0]
     p = carray(params, 1)[0]
-    any_done = 0
+    any_done = I(0)
     for i in range(LANES):
         bought, sold, move = s.bid_fill[i], s.ask_fill[i], s.move[i]
         before = s.position[i]
@@ -57,7 +57,9 @@ def settle(core, own, params, out):  # type: ignore[no-untyped-def]
             + p.weight_adverse * np.float64(adverse)
             + p.weight_carry * np.float64(carry)
         )
-        s.reward[i] = gain * p.per_unit - p.weight_fees * (np.float64(fee) * (p.per_unit / FEE_DIGITS)) - penalty
+        s.reward[i] = (
+            gain * p.per_unit - p.weight_fees * (np.float64(fee) * (p.per_unit / FEE_DIGITS)) - penalty
+        )
         free = np.float64(s.free_move[i])
         s.noise[i] = p.per_unit * (
             p.weight_carry * np.float64(before) * (free + np.float64(s.flow_move[i]))

@@ -9,7 +9,8 @@ always below the ask. An action that is not finite quotes nothing.
 from __future__ import annotations
 
 import numpy as np
-from numba import carray, njit
+from numba import njit
+from numba.np.numpy_support import carray
 
 from mmenv.config import QuoteConfig
 from mmenv.kernel import LANES, stage

@@ -7,7 +7,7 @@ quotes only the side that shrinks the position. HALTED, from the loss limit unti
 from __future__ import annotations
 
 import numpy as np
-from numba import carray
+from numba.np.numpy_support import carray
 
 from mmenv.kernel import ACTIVE, FEE_DIGITS, HALTED, LANES, REDUCING, stage
 

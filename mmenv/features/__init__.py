@@ -62,9 +62,13 @@ def check_groups(names: Iterable[str]) -> tuple[str, ...]:
         if name not in GROUPS:
             near = difflib.get_close_matches(str(name), GROUPS, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"features names {name!r}, which is no group.{hint} Allowed: {', '.join(GROUPS)}.")
+            raise ConfigError(
+                f"features names {name!r}, which is no group.{hint} Allowed: {', '.join(GROUPS)}."
+            )
     if not chosen or len(set(chosen)) != len(chosen):
-        raise ConfigError(f"features = {chosen!r} is not possible: name at least one group, and each only once.")
+        raise ConfigError(
+            f"features = {chosen!r} is not possible: name at least one group, and each only once."
+        )
     return chosen
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import carray
+from numba.np.numpy_support import carray
 
 from mmenv.features import Feature, Group, register
 from mmenv.kernel import EMPTY, LANES, MOVE_WINDOW, stage

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import carray
+from numba.np.numpy_support import carray
 
 from mmenv.features import Feature, Group, register
 from mmenv.kernel import LANES, MOVE_WINDOW, lanes, stage
@@ -89,11 +89,15 @@ register(
     Group(
         name="order_flow",
         features=(
-            Feature("flow_imbalance", -1, 1, "(buy - sell) / (buy + sell) market volume since the last decision"),
+            Feature(
+                "flow_imbalance", -1, 1, "(buy - sell) / (buy + sell) market volume since the last decision"
+            ),
             Feature("return", -10, 10, "move of the mid since the last decision, price units"),
             Feature("return_mean", -10, 10, "mean of the last 20 moves x sqrt(20), price units"),
             Feature("return_std", 0, 10, "standard deviation of the last 20 moves, price units"),
-            Feature("vwap_deviation", -10, 10, "mid minus VWAP of the last 20 steps, over sqrt(20), price units"),
+            Feature(
+                "vwap_deviation", -10, 10, "mid minus VWAP of the last 20 steps, over sqrt(20), price units"
+            ),
             Feature("spread", 0, 10, "best ask minus best bid, price units (0: no book)"),
             Feature("spread_mean", 0, 10, "mean spread of the last 10 steps, price units"),
             Feature("volume", 0, 10, "market volume since the last decision, typical lots of a step"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import carray
+from numba.np.numpy_support import carray
 
 from mmenv.features import Feature, Group, register
 from mmenv.kernel import LANES, MOVE_WINDOW, lanes, stage
@@ -74,7 +74,12 @@ register(
     Group(
         name="trade_book",
         features=(
-            Feature("trade_size", 0, 10, "mean size of the trades of this step over that of the last 100 (0: none)"),
+            Feature(
+                "trade_size",
+                0,
+                10,
+                "mean size of the trades of this step over that of the last 100 (0: none)",
+            ),
             Feature("trade_gap", 0, 10, "decisions since the last trade, tens"),
             Feature("book_imbalance", -1, 1, "(bid - ask) / (bid + ask) size at the touch (0: no book)"),
             Feature("volatility", 0, 10, "root mean square of the last 20 moves, price units per step"),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import carray
+from numba.np.numpy_support import carray
 
 from mmenv.config import Market, MarketStages, require_number
 from mmenv.kernel import EMPTY, LANES, Call, stage

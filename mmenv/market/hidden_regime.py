@@ -1,4 +1,4 @@
-"""`hidden-regime`: informed flow behind a hidden state. Solvable up to a belief: the proof that memory pays."""
+"""`hidden-regime`: informed flow behind a hidden state. Solvable up to a belief: proof that memory pays."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import carray
+from numba.np.numpy_support import carray
 
 from mmenv.config import Market, MarketStages, require, require_number
 from mmenv.kernel import EMPTY, LANES, Call, lanes, stage

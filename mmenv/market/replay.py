@@ -164,7 +164,7 @@ def _watch(venue: ReplayVenue, distances: np.ndarray, *, quoting: bool) -> dict[
 
     span = venue.spans[0]
     events = np.stack([venue.start(lane, span, span.first_ns) for lane in range(venue.n)])
-    rows = []
+    rows: list[np.ndarray] = []
     quotes = np.zeros((venue.n, 4), np.int64)
     windows = [venue.window(lane) for lane in range(venue.n)]
     low, high = np.array(windows, np.int64).T

@@ -1,0 +1,153 @@
+"""What a training run shows: terms of the reward, paired evaluation against the optimum, learned quotes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Figure as LoggedFigure
+
+from mmenv.config import EnvConfig
+from policies.base import make_policy
+from policies.trained import TrainedPolicy
+from train.baselines import CACHE, Scale, bound, scale
+from train.simulate import TERMS, Outcome, simulate
+
+matplotlib.use("Agg")
+
+
+class Terms(BaseCallback):
+    """Log the mean terms of the reward over the last episodes, after each rollout."""
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        episodes = self.model.ep_info_buffer or ()
+        for name in (*TERMS, "inventory") if episodes else ():
+            self.logger.record(f"episode/{name}", float(np.mean([e[name] for e in episodes])))
+
+
+class Quotes:
+    """Mean distance of ask and bid from the mid at each inventory, gathered while a policy is simulated."""
+
+    def __init__(self, config: EnvConfig) -> None:
+        self.config = config
+        self.limit = config.risk.position_limit
+        self.count = np.zeros(2 * self.limit + 1)
+        self.sums = np.zeros((2, 2 * self.limit + 1))
+
+    def __call__(self, observations: np.ndarray, actions: np.ndarray, position: np.ndarray) -> None:
+        q = self.config.quote
+        half = q.min_half_spread + (actions[:, 0] + 1) / 2 * (q.max_half_spread - q.min_half_spread)
+        skew = actions[:, 1] * q.max_skew
+        at = position.astype(int) + self.limit
+        np.add.at(self.count, at, 1)
+        for row, distance in enumerate((half + skew, half - skew)):
+            np.add.at(self.sums[row], at, np.clip(distance, 0, q.max_distance))
+
+    def curves(self) -> tuple[np.ndarray, np.ndarray]:
+        """Inventories that were visited, (k,), and mean distances of ask and bid there, (2, k)."""
+        seen = self.count > 0
+        return np.arange(-self.limit, self.limit + 1)[seen], self.sums[:, seen] / self.count[seen]
+
+
+class Judge(BaseCallback):
+    """Every `every` steps, evaluate on fixed seeds; keep the best model; show the learned quotes.
+
+    The evaluation draws nothing from the generators of the training and leaves it as it was. `folder` gets
+    `best_model.zip` and `evaluations.npz` (steps, values (k, episodes)).
+    """
+
+    def __init__(self, config: EnvConfig, folder: Path, *, every: int, episodes: int) -> None:
+        super().__init__()
+        self.config, self.folder, self.every, self.episodes = config, folder, every, episodes
+        self.scale: Scale | None = None
+
+    def _on_training_start(self) -> None:
+        self._prepare()
+        self._history = self._read_history(self.model.num_timesteps)
+
+    def _prepare(self) -> None:
+        name = bound(self.config.market)
+        self.scale = scale(self.config)
+        self._optimal = Quotes(self.config)
+        self._optimal_outcome: Outcome | None = None
+        if name is not None:
+            policy = make_policy(name, self.config, cache=CACHE)
+            self._optimal_outcome = simulate(policy, self.config, self.episodes, watch=self._optimal)
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        judged = self._history[-1][0] if self._history else 0
+        if self.model.num_timesteps // self.every > judged // self.every:
+            self.judge(self.model)
+
+    def judge(self, model: Any) -> None:
+        """Evaluate now."""
+        if self._history and self._history[-1][0] == model.num_timesteps:
+            return
+        quotes = Quotes(self.config)
+        outcome = simulate(TrainedPolicy(model.policy), self.config, self.episodes, watch=quotes)
+        value = outcome.value()
+        record = model.logger.record
+        record("eval/value", value.mean)
+        record("eval/value_error", float(outcome.controlled.std() / np.sqrt(len(outcome.controlled))))
+        if self.scale is not None:
+            record(f"eval/{self.scale.label.replace('% of ', 'percent of ')}", self.scale.percent(value.mean))
+        if self._optimal_outcome is not None:
+            record("eval/paired difference to the bound", outcome.minus(self._optimal_outcome).mean)
+        for term in TERMS:
+            record(f"eval/{term}", float(outcome.terms[term].mean()))
+        record("eval/inventory", float(outcome.inventory.mean()))
+        inventories, distances = quotes.curves()
+        record("eval/half_spread", float((quotes.sums.sum() / quotes.count.sum()) / 2))
+        figure = self._figure(inventories, distances)
+        record("eval/quotes", LoggedFigure(figure, close=True), exclude=("stdout", "log", "json", "csv"))
+        if value.mean > max((values.mean() for _, values in self._history), default=-np.inf):
+            save_atomically(model, self.folder / "best_model.zip")
+        self._history.append((model.num_timesteps, outcome.controlled))
+        self._write_history()
+
+    def _figure(self, inventories: np.ndarray, distances: np.ndarray) -> Figure:
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        axes = figure.subplots()
+        for row, (side, colour) in enumerate((("ask", "tab:red"), ("bid", "tab:blue"))):
+            axes.plot(inventories, distances[row], "o-", color=colour, label=f"{side}, learned")
+            if self._optimal_outcome is not None:
+                known, best = self._optimal.curves()
+                axes.plot(known, best[row], "--", color=colour, label=f"{side}, {self._optimal_outcome.name}")
+        axes.set(xlabel="inventory, lots", ylabel="mean distance from the mid, price units", title="Quotes")
+        axes.legend()
+        return figure
+
+    def _read_history(self, steps: int) -> list[tuple[int, np.ndarray]]:
+        path = self.folder / "evaluations.npz"
+        if not path.exists():
+            return []
+        with np.load(path) as file:
+            pairs = zip(file["timesteps"].tolist(), file["results"], strict=True)
+            return [(at, values) for at, values in pairs if at <= steps]
+
+    def _write_history(self) -> None:
+        temporary = self.folder / ".evaluations.npz"
+        timesteps = np.array([at for at, _ in self._history])
+        results = np.stack([values for _, values in self._history])
+        with temporary.open("wb") as file:
+            np.savez(file, timesteps=timesteps, results=results)
+        os.replace(temporary, self.folder / "evaluations.npz")
+
+
+def save_atomically(model: Any, path: Path) -> None:
+    """Save an SB3 model so that `path` is never half-written."""
+    temporary = path.with_name(f".{path.name}")
+    with temporary.open("wb") as file:
+        model.save(file)
+    os.replace(temporary, path)

@@ -1,0 +1,164 @@
+"""`python -m train.evaluate MODEL`: a model against the optimum and the baselines, on the same paths."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from mmenv.config import ConfigError, EnvConfig, differences, make_config
+from mmenv.market.replay import Replay
+from policies.base import Policy
+from policies.trained import TrainedPolicy
+from train.baselines import Scale, make_baselines, scale
+from train.recurrent_ppo import FastRecurrentPPO
+from train.simulate import TERMS, Outcome, simulate
+
+ENV_CONFIG = "env_config"
+"""Attribute of a saved model: the configuration of its environment, as `EnvConfig.to_dict` gives it."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Print the table of a saved model, the optimum and the baselines, all on the same market paths."""
+
+    model: tyro.conf.Positional[Path]
+    """A saved model (.zip), or the folder of a run (its best model)."""
+    episodes: int = 4096
+    """Simulated episodes."""
+    store: Path | None = None
+    """Store of recorded tapes (`neuralmm import`): the same policies on its test split."""
+    symbol: str = "*"
+    """Which symbols of the store."""
+    tape_episodes: int = 64
+    """Recorded episodes."""
+    baselines: bool = True
+    """Compare with optimum and baselines."""
+
+
+def wide_console() -> Console:
+    """A console that does not fold the table where its output is a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=180)
+
+
+def load(path: Path, config: EnvConfig | None = None) -> tuple[FastRecurrentPPO, EnvConfig]:
+    """A saved model and the configuration it was made under.
+
+    Raises `ConfigError` where `config` is given and differs, naming the fields; `FileNotFoundError` where
+    there is no model.
+    """
+    file = path / "best_model.zip" if path.is_dir() else path
+    if not file.exists():
+        raise FileNotFoundError(f"{file}: there is no model; `neuralmm train` makes one.")
+    try:
+        model = FastRecurrentPPO.load(file, device="cpu")
+    except Exception as error:
+        raise ConfigError(f"{file} is not a readable model ({error}); train it again.") from error
+    stored = getattr(model, ENV_CONFIG, None)
+    if not isinstance(stored, dict):
+        raise ConfigError(
+            f"{file} does not say under which environment it was trained; train it with `neuralmm train`."
+        )
+    made = make_config(**stored)
+    if config is not None and config.schema_id != made.schema_id:
+        differ = "; ".join(differences(made.to_dict(), config.to_dict()))
+        raise ConfigError(
+            f"{file} was trained under another configuration ({differ}). Use the one it was trained under."
+        )
+    return model, made
+
+
+def on_tape(config: EnvConfig, store: Path, symbol: str) -> EnvConfig:
+    """A model's configuration, its actions and observations kept, over the test split of recorded tapes."""
+    tape = make_config(Replay(store=str(store), symbol=symbol, split="test"), features=config.features)
+    return dataclasses.replace(tape, quote=config.quote, risk=config.risk, horizon=config.horizon)
+
+
+def compare(policies: list[Policy], config: EnvConfig, episodes: int) -> list[Outcome]:
+    """Each policy over the same episodes, with a progress bar."""
+    with tqdm(total=episodes * len(policies), unit=" episodes", leave=False) as bar:
+        outcomes = []
+        for policy in policies:
+            bar.set_description(f"evaluating {policy.name}")
+            outcomes.append(simulate(policy, config, episodes, progress=bar.update))
+    return outcomes
+
+
+def table(title: str, outcomes: list[Outcome], measure: Scale | None) -> Table:
+    """A row for each policy; the last column is the paired difference to the first row."""
+    result = Table(
+        title=title, caption="price units x lots per episode; intervals 95%, bootstrap over episodes"
+    )
+    columns = [
+        "policy",
+        "value",
+        *([measure.label] if measure else []),
+        "spread capture",
+        "adverse selection",
+    ]
+    columns += [
+        "carry",
+        "fees",
+        "inventory penalty",
+        "fills",
+        "mean |inventory|",
+        f"minus {outcomes[0].name}",
+    ]
+    for name in columns:
+        result.add_column(name, justify="left" if name == "policy" else "right")
+    for outcome in outcomes:
+        value = outcome.value()
+        cells = [outcome.name, f"{value.mean:.2f} [{value.low:.2f}, {value.high:.2f}]"]
+        if measure:
+            cells.append(f"{measure.percent(value.mean):.1f}")
+        means = {term: float(outcome.terms[term].mean()) for term in TERMS}
+        cells += [f"{means[term]:.2f}" for term in TERMS[:-1]] + [f"{means['fills']:.1f}"]
+        cells.append(f"{outcome.inventory.mean():.2f}")
+        against = outcome.minus(outcomes[0])
+        cells.append(
+            "" if outcome is outcomes[0] else f"{against.mean:.2f} [{against.low:.2f}, {against.high:.2f}]"
+        )
+        result.add_row(*cells)
+    return result
+
+
+def report(options: Evaluate, console: Console) -> None:
+    """Print the tables that `options` asks for."""
+    model, config = load(options.model)
+    trained = TrainedPolicy(model.policy)
+    console.print(
+        table(*_rows(options, config, trained, options.episodes, f"{config.market.name}, simulated"))
+    )
+    if options.store is not None:
+        tape = on_tape(config, options.store, options.symbol)
+        title = (
+            f"recorded tapes {options.store} {options.symbol}, test split (minutes of data prove no profit)"
+        )
+        console.print(table(*_rows(options, tape, trained, options.tape_episodes, title)))
+
+
+def _rows(
+    options: Evaluate, config: EnvConfig, trained: Policy, episodes: int, title: str
+) -> tuple[str, list[Outcome], Scale | None]:
+    policies = [trained]
+    if options.baselines:
+        with tqdm(desc="preparing baselines", bar_format="{desc}", leave=False) as bar:
+            policies += make_baselines(config, lambda name: bar.set_description_str(f"preparing {name}"))
+    return f"{title}: {episodes} episodes", compare(policies, config, episodes), scale(config)
+
+
+def main() -> None:
+    # One thread: at this size a second one costs more than it brings.
+    torch.set_num_threads(1)
+    report(tyro.cli(Evaluate), wide_console())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,255 @@
+"""Train the recurrent policy on NeuralMM-v0, then judge it: `python -m train.ppo`, or `neuralmm train`.
+
+The learner is `train.recurrent_ppo.FastRecurrentPPO`. A run lives in its own folder under `logs/`:
+configuration, TensorBoard events, checkpoints from which `--resume` continues to the same bytes,
+`best_model.zip` by paired evaluation, `evaluations.npz`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import configure
+
+from mmenv.config import ConfigError, EnvConfig, check_keys, make_config
+from mmenv.market import MARKETS
+from train.callbacks import Judge, Terms
+from train.checkpoint import Checkpoint, load_latest, remaining_timesteps, resume_logger
+from train.evaluate import ENV_CONFIG, Evaluate, report, wide_console
+from train.recurrent_ppo import FastRecurrentPPO
+from train.vec_env import NeuralMMVecEnv
+
+DEFAULTS = Path(__file__).with_name("defaults.toml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Train the recurrent policy, then evaluate it against the optimum and the baselines."""
+
+    market: str = "hidden-regime"
+    """A registered market; its defaults for everything below are in train/defaults.toml."""
+    set: tuple[str, ...] = ()
+    """Environment settings as name=value, such as horizon=100, market.tilt=0.2, quote.max_half_spread=4 or
+    features=[\\"tape\\",\\"inventory\\",\\"clock\\"]."""
+    seed: int = 0
+    steps: int = 5_000_000
+    """Decisions to train for, over all environments."""
+    num_envs: int = 32
+    n_steps: int = 300
+    """Decisions of each environment between two updates."""
+    batch_size: int = 2400
+    n_epochs: int = 4
+    learning_rate: float = 2e-3
+    """At the start; it falls linearly to 0."""
+    gamma: float = 0.98
+    gae_lambda: float = 0.9
+    clip_range: float = 0.2
+    ent_coef: float = 0.0
+    vf_coef: float = 0.5
+    lstm_size: int = 64
+    shared_lstm: bool = False
+    """One LSTM for actor and critic."""
+    net_arch: tuple[int, ...] = (64, 64)
+    log_std_init: float = -1.0
+    reward_scale: float = 0.1
+    start_inventory: int = 5
+    """Training episodes start with up to this position, so that all of them are seen from the first day."""
+    control_variate: bool = True
+    """Take the zero-mean noise off the rewards (see mmenv.ledger)."""
+    device: str = "auto"
+    threads: int | None = None
+    """CPU threads of the update; by default the fastest, measured at the start."""
+    eval_every: int = 250_000
+    """Decisions between two evaluations."""
+    eval_episodes: int = 512
+    checkpoint_every: int = 10
+    """Updates between two checkpoints."""
+    final_episodes: int = 4096
+    """Episodes of the table at the end; 0 prints none."""
+    store: Path | None = None
+    """Store of recorded tapes: the same policies on its test split, and the tapes of market replay."""
+    logs: Path = Path("logs")
+    name: str | None = None
+    """Folder of the run under `logs`; by default market and number."""
+    resume: Path | None = None
+    """Folder of an interrupted run to continue; all other settings then come from there."""
+
+
+def env_config(settings: Settings) -> EnvConfig:
+    """The configuration that `--market`, `--store` and `--set` ask for."""
+    overrides: dict[str, Any] = {}
+    for item in settings.set:
+        path, _, text = item.partition("=")
+        if not text:
+            raise ConfigError(f"--set {item!r} is not possible: write name=value, such as horizon=100.")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        *groups, name = path.split(".")
+        at = overrides
+        for group in groups:
+            at = at.setdefault(group, {})
+        at[name] = value
+    market = {"name": settings.market, **overrides.pop("market", {})}
+    if settings.market == "replay" and settings.store is not None:
+        market.setdefault("store", str(settings.store))
+    return make_config(market, **overrides)
+
+
+def train(settings: Settings, config: EnvConfig, folder: Path) -> None:
+    """One run, from its beginning or from its last checkpoint."""
+    training = dataclasses.replace(
+        config, start_inventory=min(settings.start_inventory, config.risk.position_limit)
+    )
+    env = NeuralMMVecEnv(
+        training,
+        settings.num_envs,
+        seed=settings.seed,
+        control_variate=settings.control_variate,
+        reward_scale=settings.reward_scale,
+    )
+    formats = ["tensorboard", "csv"]
+    checkpoints = folder / "checkpoints"
+    if any(checkpoints.glob("*.ckpt")):
+        model = load_latest(checkpoints, env, device=settings.device)
+        model.set_logger(resume_logger(folder, formats, model))
+        steps = remaining_timesteps(model)
+    else:
+        model = FastRecurrentPPO(
+            "MlpLstmPolicy",
+            env,
+            n_steps=settings.n_steps,
+            batch_size=settings.batch_size,
+            n_epochs=settings.n_epochs,
+            learning_rate=Falling(settings.learning_rate),
+            gamma=settings.gamma,
+            gae_lambda=settings.gae_lambda,
+            clip_range=settings.clip_range,
+            ent_coef=settings.ent_coef,
+            vf_coef=settings.vf_coef,
+            seed=settings.seed,
+            device=settings.device,
+            threads=settings.threads or "auto",
+            policy_kwargs={
+                "lstm_hidden_size": settings.lstm_size,
+                "shared_lstm": settings.shared_lstm,
+                "enable_critic_lstm": not settings.shared_lstm,
+                "net_arch": list(settings.net_arch),
+                "log_std_init": settings.log_std_init,
+            },
+        )
+        # Saved with the model, so that it says what it was made for.
+        setattr(model, ENV_CONFIG, config.to_dict())
+        model.set_logger(configure(str(folder), formats))
+        steps = settings.steps
+    callbacks = [
+        Terms(),
+        Judge(config, folder, every=settings.eval_every, episodes=settings.eval_episodes),
+        Checkpoint(checkpoints, every=settings.checkpoint_every),
+    ]
+    if steps > 0:
+        model.learn(
+            steps, callback=callbacks, reset_num_timesteps=model.num_timesteps == 0, progress_bar=True
+        )
+    callbacks[1].judge(model)  # the last policy may be the best
+    env.close()
+
+
+@dataclass(frozen=True)
+class Falling:
+    """A learning rate that falls linearly to zero. (A class, so that checkpoints can hold it.)"""
+
+    start: float
+
+    def __call__(self, remaining: float) -> float:
+        return self.start * remaining
+
+
+def new_folder(settings: Settings) -> Path:
+    """The folder of a new run; it must not exist yet."""
+    if settings.name is not None:
+        folder = settings.logs / settings.name
+        if folder.exists():
+            raise ConfigError(f"--name {settings.name!r}: {folder} exists; choose another, or --resume it.")
+        return folder
+    number = 1
+    while (folder := settings.logs / f"{settings.market}_{number}").exists():
+        number += 1
+    return folder
+
+
+def write_settings(folder: Path, settings: Settings, config: EnvConfig) -> None:
+    """`config.json` of the run: everything needed to continue it or do it again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = dataclasses.asdict(settings) | {"logs": str(settings.logs), "name": folder.name, "resume": None}
+    plain["store"] = None if settings.store is None else str(settings.store)
+    text = json.dumps({"settings": plain, "env": config.to_dict(), "schema_id": config.schema_id}, indent=2)
+    temporary = folder / ".config.json.tmp"
+    temporary.write_text(text)
+    os.replace(temporary, folder / "config.json")
+
+
+def read_settings(folder: Path) -> tuple[Settings, EnvConfig]:
+    """The settings of an interrupted run."""
+    path = folder / "config.json"
+    if not path.exists():
+        raise FileNotFoundError(f"--resume {folder}: there is no {path.name}; name the folder of a run.")
+    stored = json.loads(path.read_text())
+    plain = stored["settings"]
+    for name in ("set", "net_arch"):
+        plain[name] = tuple(plain[name])
+    for name in ("logs", "store"):
+        plain[name] = None if plain[name] is None else Path(plain[name])
+    return Settings(**plain), make_config(**stored["env"])
+
+
+def market_defaults(arguments: list[str]) -> Settings:
+    """The defaults of the market that the command line names."""
+    market = Settings.market
+    for i, argument in enumerate(arguments):
+        if argument.startswith("--market="):
+            market = argument.partition("=")[2]
+        elif argument == "--market" and i + 1 < len(arguments):
+            market = arguments[i + 1]
+    stored = tomllib.loads(DEFAULTS.read_text()).get(market, {}) if market in MARKETS else {}
+    check_keys(f"{DEFAULTS.name} [{market}]", stored, [f.name for f in dataclasses.fields(Settings)])
+    return Settings(market=market, **stored)
+
+
+def main() -> None:
+    settings = tyro.cli(Settings, default=market_defaults(sys.argv[1:]))
+    console = wide_console()
+    torch.set_num_threads(1)  # the update brings its own
+    if settings.resume is not None:
+        folder = settings.resume
+        settings, config = read_settings(folder)
+    else:
+        config = env_config(settings)
+        folder = new_folder(settings)
+        write_settings(folder, settings, config)
+    console.print(
+        f"Training on {settings.market} for {settings.steps:,} steps. Watch: tensorboard --logdir {folder}"
+    )
+    start = time.monotonic()
+    train(settings, config, folder)
+    console.print(f"Trained in {time.monotonic() - start:.0f} s.")
+    if settings.final_episodes > 0:
+        report(Evaluate(model=folder, episodes=settings.final_episodes, store=settings.store), console)
+    console.print(f"Model: {folder / 'best_model.zip'}\nPlots: tensorboard --logdir {folder}")
+    console.print(f"Again: neuralmm evaluate {folder}")
+
+
+if __name__ == "__main__":
+    main()
