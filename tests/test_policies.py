@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from mmenv.config import ConfigError, make_config
 from mmenv.features import observation_names
+from mmenv.kernel import LEDGER
+from mmenv.vector import NeuralMMVectorEnv
 from policies import chain
 from policies.analytic import TUNABLE, tune
 from policies.base import Reading, make_policy
@@ -279,10 +281,21 @@ def test_interpolation_is_exact_for_what_it_should_be():
     at_nodes, weights = view.locate(view.nodes)
     square = np.sum((view.nodes**2)[at_nodes] * weights[..., None], axis=1)
     assert square == pytest.approx(view.nodes**2, abs=1e-12)
-    average = chain.FlowAverage(market, 21, 18.0)
+    average = chain.FlowAverage(market, 20, 18.0)
     inside = rng.uniform(average.nodes[0, 0], average.nodes[-1, 0], (200, 1))
     nodes, weights = average.locate(inside)
     assert np.sum(average.nodes[nodes, 0] * weights, axis=1) == pytest.approx(inside[:, 0], abs=1e-12)
+
+
+def test_the_view_of_the_average_forgets_in_its_time_constant():
+    market = make_config("hidden-regime").market
+    average, seen = chain.FlowAverage(market, 20, 18.0), chain.outcomes(market)
+    quiet, large_buy = (seen.index(*np.array([[lots], [0.0], [0.0]])) for lots in (0.0, 2.0))
+    summary = average.follow(average.start, large_buy)
+    assert summary[0, 0] == pytest.approx(2 * (1 - np.exp(-1 / 18)))
+    for _ in range(18):
+        summary = average.follow(summary, quiet)
+    assert summary[0, 0] == pytest.approx(2 * (1 - np.exp(-1 / 18)) / np.e)
 
 
 # --- Policies -----------------------------------------------------------------------------------------------
@@ -353,6 +366,30 @@ def test_reading_gives_back_the_events():
     observation = observe(config, *cases)
     read = [reading.step(observation), reading.position(observation), *reading.orders(observation)]
     assert np.array_equal([*read, reading.move(observation)], cases)
+
+
+def test_reading_and_policy_in_the_real_environment(cache):
+    config = make_config("hidden-regime", **SMALL)
+    policy, reading = OptimalPolicy(config, solve(config, "belief-optimal", cache=cache)), Reading(config)
+    seen = chain.outcomes(config.market)
+    envs = NeuralMMVectorEnv(32, config=config)
+    observation, _ = envs.reset(seed=1)
+    state = policy.reset(32)
+    outcomes = []
+    for step in range(30):
+        assert np.all(reading.step(observation) == step)
+        if step:
+            assert np.array_equal(reading.position(observation), envs.ledger[LEDGER.index("position")])
+            buy, sell = reading.orders(observation)
+            move = reading.move(observation)
+            outcomes.append(seen.index(buy, sell, move))
+            assert np.array_equal(seen.buy[outcomes[-1]], buy)
+            assert np.array_equal(seen.move[outcomes[-1]], move)
+        action, state = policy.act(observation, state)
+        observation, *_ = envs.step(action)
+    envs.close()
+    assert len(np.unique(outcomes)) > 20
+    assert reading.position(observation).std() > 0
 
 
 def test_no_trade_never_quotes():
