@@ -7,6 +7,8 @@ every time step.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 from llvmlite import ir
@@ -22,7 +24,7 @@ compiled = numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy"
 
 
 @compiled
-def tanh(x):
+def tanh(x: Any) -> Any:
     """Rational minimax approximation (from the Eigen library), error below 3e-7."""
     x = min(max(x, F(-7.9053111)), F(7.9053111))
     y = x * x
@@ -39,7 +41,7 @@ def tanh(x):
 
 
 @compiled
-def sigmoid(x):
+def sigmoid(x: Any) -> Any:
     return F(0.5) + F(0.5) * tanh(F(0.5) * x)
 
 
@@ -56,26 +58,28 @@ def pack(weights: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(panels.reshape(k, -1, PANEL).swapaxes(0, 1))
 
 
-def _tile(rows: int, accumulate: bool):
+def _tile(rows: int, accumulate: bool) -> Any:
     """Code for out[:rows, :PANEL] (+)= a[:rows, :k] @ b[:k, :PANEL] with all sums in registers.
 
-    Arguments are the addresses of a, b and out, the number k, and strides in bytes: of a along rows and along k, of b
-    along k, of out along rows.
+    Arguments are the addresses of a, b and out, the number k, and strides in bytes: of a along rows and
+    along k, of b along k, of out along rows.
     """
 
     @intrinsic
-    def tile(_typing, a, a_row, a_k, b, b_k, out, out_row, k):
-        def generate(context, builder, _signature, arguments):
+    def tile(
+        _typing: Any, a: int, a_row: int, a_k: int, b: int, b_k: int, out: int, out_row: int, k: int
+    ) -> Any:
+        def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
             a, a_row, a_k, b, b_k, out, out_row, k = arguments
             scalar, vector = ir.FloatType(), ir.VectorType(ir.FloatType(), LANES)
             lane, fast = ir.IntType(32), ("fast",)
             first_lane = ir.Constant(ir.VectorType(lane, LANES), [0] * LANES)
             unset = ir.Constant(vector, ir.Undefined)
 
-            def number(value):
+            def number(value: Any) -> Any:
                 return ir.Constant(ir.IntType(64), value) if isinstance(value, int) else value
 
-            def pointer(kind, base, *steps):
+            def pointer(kind: Any, base: Any, *steps: tuple[Any, Any]) -> Any:
                 for index, stride in steps:
                     base = builder.add(base, builder.mul(number(index), number(stride)))
                 return builder.inttoptr(base, kind.as_pointer())
@@ -118,7 +122,7 @@ _add_four_rows = _tile(4, True)
 
 
 @compiled
-def matmul(a, panels, out):
+def matmul(a: np.ndarray, panels: np.ndarray, out: np.ndarray) -> None:
     """out[:, :padded(M)] = a[:, :K] @ weights, with panels = pack(weights); float32, rows contiguous."""
     rows, k = a.shape[0], panels.shape[1]
     a_row, out_row = a.strides[0], out.strides[0]
@@ -135,8 +139,8 @@ def matmul(a, panels, out):
 
 
 @compiled
-def transposed_matmul(a, b, m):
-    """a[:, :m].T @ b, the weight gradient: a (N, at least m), b (N, n) float32; m divides by 4, n by PANEL."""
+def transposed_matmul(a: np.ndarray, b: np.ndarray, m: int) -> np.ndarray:
+    """a[:, :m].T @ b, the weight gradient; a (N, at least m), b (N, n); 4 divides m and PANEL divides n."""
     n = b.shape[1]
     out = np.zeros((m, n), np.float32)
     a_row, b_row = a.strides[0], b.strides[0]

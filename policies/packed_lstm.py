@@ -1,19 +1,21 @@
-"""An LSTM over packed sequences and a tanh network, both compiled for the CPU, as differentiable torch functions.
+"""An LSTM over packed sequences and a tanh network, both compiled for the CPU, as differentiable torch
+functions.
 
-Packed means the layout of `torch.nn.utils.rnn.PackedSequence`: sequences sorted by falling length, all their first
-steps, then all their second steps, and so on. Step t works on the first `batch_sizes[t]` sequences, so sequences of
-any lengths run together and there is no padding anywhere.
+Packed means the layout of `torch.nn.utils.rnn.PackedSequence`: sequences sorted by falling length, all their
+first steps, then all their second steps, and so on. Step t works on the first `batch_sizes[t]` sequences, so
+sequences of any lengths run together and there is no padding anywhere.
 
-Only what is worth it is compiled: one-directional LSTMs and tanh layers, on CPU in float32. The rest (GPU, GRU, other
-activations) goes to torch's own kernels. The compiled loops release the GIL, so several threads can work at once.
+Only what is worth it is compiled: one-directional LSTMs and tanh layers, on CPU in float32. The rest (GPU,
+GRU, other activations) goes to torch's own kernels. The compiled loops release the GIL, so several threads
+can work at once.
 
-LSTM: Hochreiter & Schmidhuber (1997) with the forget gate of Gers et al. (2000), in `torch.nn.LSTM`'s gate order
-i, f, g, o.
+LSTM: Hochreiter & Schmidhuber (1997) with the forget gate of Gers et al. (2000), in `torch.nn.LSTM`'s gate
+order i, f, g, o.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from policies.compiled import PANEL, F, compiled, matmul, pack, padded, sigmoid, tanh, transposed_matmul
 
-# LSTM -----------------------------------------------------------------------------------------------------------------
+# LSTM -------------------------------------------------------------------------------------------------------
 
 
 class LSTMWork(NamedTuple):
@@ -38,7 +40,17 @@ class LSTMWork(NamedTuple):
 
 
 @compiled
-def _lstm_forward(inputs, panels, batch_sizes, hidden_before, gates, cell_before, hidden, cell, tanh_cell):
+def _lstm_forward(
+    inputs: np.ndarray,
+    panels: np.ndarray,
+    batch_sizes: np.ndarray,
+    hidden_before: np.ndarray,
+    gates: np.ndarray,
+    cell_before: np.ndarray,
+    hidden: np.ndarray,
+    cell: np.ndarray,
+    tanh_cell: np.ndarray,
+) -> None:
     n = hidden.shape[1]
     first = panels.shape[1] - n
     row, last_hidden, last_cell = 0, hidden_before, cell_before
@@ -60,7 +72,15 @@ def _lstm_forward(inputs, panels, batch_sizes, hidden_before, gates, cell_before
 
 
 @compiled
-def _lstm_backward(d_hidden, panels, batch_sizes, gates, cell_before, cell, tanh_cell):
+def _lstm_backward(
+    d_hidden: np.ndarray,
+    panels: np.ndarray,
+    batch_sizes: np.ndarray,
+    gates: np.ndarray,
+    cell_before: np.ndarray,
+    cell: np.ndarray,
+    tanh_cell: np.ndarray,
+) -> None:
     """Turn gates from activations into gradients of the pre-activations, in place."""
     n = cell.shape[1]
     dh = np.zeros((batch_sizes[0], panels.shape[0] * panels.shape[2]), np.float32)
@@ -121,7 +141,17 @@ class _PackedLSTM(torch.autograd.Function):
     """One layer. The states before the sequences are data: no gradient flows into them."""
 
     @staticmethod
-    def forward(ctx, x, w_ih, w_hh, b_ih, b_hh, hidden, cell, batch_sizes):
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        w_ih: Tensor,
+        w_hh: Tensor,
+        b_ih: Tensor,
+        b_hh: Tensor,
+        hidden: Tensor,
+        cell: Tensor,
+        batch_sizes: np.ndarray,
+    ) -> Tensor:
         states = hidden.contiguous().numpy(), cell.contiguous().numpy()
         work = lstm_forward(x.detach().numpy(), *states, pack_lstm(w_ih, w_hh, b_ih, b_hh), batch_sizes)
         ctx.save_for_backward(w_ih, w_hh)
@@ -129,14 +159,19 @@ class _PackedLSTM(torch.autograd.Function):
         return torch.from_numpy(work.hidden)
 
     @staticmethod
-    def backward(ctx, d_hidden):
+    def backward(ctx: Any, d_hidden: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.work is None:
             raise RuntimeError("PackedLSTM: backward ran twice on one graph; run the forward pass again.")
         (w_ih, w_hh), work = ctx.saved_tensors, ctx.work
         ctx.work = None  # the gates are overwritten
-        d_hidden, panels = d_hidden.contiguous().numpy(), pack(w_hh.detach().numpy())
         _lstm_backward(
-            d_hidden, panels, ctx.batch_sizes, work.gates, work.cell_before, work.cell, work.tanh_cell
+            d_hidden.contiguous().numpy(),
+            pack(w_hh.detach().numpy()),
+            ctx.batch_sizes,
+            work.gates,
+            work.cell_before,
+            work.cell,
+            work.tanh_cell,
         )
         weights = torch.from_numpy(transposed_matmul(work.gates, work.inputs, len(w_hh)))
         features, units = w_ih.shape[1], w_hh.shape[1]
@@ -155,7 +190,7 @@ def is_plain_lstm(rnn: nn.RNNBase) -> bool:
     return plain and _on_cpu(rnn.weight_hh_l0)
 
 
-def run_packed(rnn: nn.RNNBase, x: Tensor, state: tuple[Tensor, Tensor], batch_sizes: np.ndarray) -> Tensor:
+def run_packed(rnn: nn.RNNBase, x: Tensor, state: tuple[Tensor, ...], batch_sizes: np.ndarray) -> Tensor:
     """Output (N, H) of `rnn` over packed sequences.
 
     :param rnn: an LSTM, or a cell that is called like one.
@@ -170,11 +205,11 @@ def run_packed(rnn: nn.RNNBase, x: Tensor, state: tuple[Tensor, Tensor], batch_s
     return x
 
 
-# Tanh network ---------------------------------------------------------------------------------------------------------
+# Tanh network -----------------------------------------------------------------------------------------------
 
 
 @compiled
-def linear_tanh(x, panels, bias, y):
+def linear_tanh(x: np.ndarray, panels: np.ndarray, bias: np.ndarray, y: np.ndarray) -> None:
     """y = tanh(x @ weights + bias); y is (N, padded M)."""
     matmul(x, panels, y)
     for row in y:
@@ -183,7 +218,7 @@ def linear_tanh(x, panels, bias, y):
 
 
 @compiled
-def _tanh_backward(y, dy, dx):
+def _tanh_backward(y: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> None:
     for k in range(y.shape[0]):
         for j in range(dy.shape[1]):
             dx[k, j] = dy[k, j] * (F(1) - y[k, j] * y[k, j])
@@ -191,7 +226,7 @@ def _tanh_backward(y, dy, dx):
 
 class _LinearTanh(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias):
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         x = x.contiguous()
         y = torch.empty(len(x), padded(len(weight)))
         linear_tanh(x.detach().numpy(), pack(weight.detach().t().numpy()), bias.detach().numpy(), y.numpy())
@@ -200,7 +235,7 @@ class _LinearTanh(torch.autograd.Function):
         return y[:, : len(weight)]
 
     @staticmethod
-    def backward(ctx, dy):
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         dz = torch.empty(dy.shape)
         _tanh_backward(ctx.y.numpy(), dy.contiguous().numpy(), dz.numpy())
@@ -220,8 +255,8 @@ def _weight_gradient(dz: Tensor, x: Tensor) -> Tensor:
 
 
 def tanh_layers(network: nn.Sequential) -> list[nn.Linear] | None:
-    """The linear layers of a network that is linear, tanh, linear, tanh, ... on CPU; None if it is anything else."""
-    layers = list(network)
+    """The linear layers of a network that is linear, tanh, linear, tanh, ... on CPU; None for any other."""
+    layers: list[Any] = list(network)
     linear, rest = layers[::2], layers[1::2]
     alternating = len(linear) == len(rest) and all(type(m) is nn.Tanh for m in rest)
     if alternating and all(type(m) is nn.Linear and m.bias is not None and _on_cpu(m.weight) for m in linear):
@@ -239,5 +274,5 @@ def run_network(network: nn.Sequential, x: Tensor) -> Tensor:
     return x
 
 
-def _on_cpu(weight: Tensor) -> bool:
+def _on_cpu(weight: Any) -> bool:
     return weight.device.type == "cpu" and weight.dtype == torch.float32

@@ -1,7 +1,7 @@
 """The recurrent actor-critic policy: sb3-contrib's, with a GRU, a forget-gate bias and packed sequences.
 
-It runs anywhere `RecurrentActorCriticPolicy` runs (Box observations), with the same constructor arguments and the same
-`predict(observation, state, episode_start, deterministic)`.
+It runs anywhere `RecurrentActorCriticPolicy` runs (Box observations), with the same constructor arguments
+and the same `predict(observation, state, episode_start, deterministic)`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.torch_layers import NatureCNN
+from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from policies.compiled import pack
@@ -35,9 +37,9 @@ CELLS = ("lstm", "gru")
 
 
 class GRU(nn.GRU):
-    """`torch.nn.GRU` called like an LSTM: its state is (hidden, cell) and the cell is passed through untouched."""
+    """`torch.nn.GRU` called like an LSTM: its state is (hidden, cell), and the cell passes through."""
 
-    def forward(self, x, state):
+    def forward(self, x: Any, state: Any) -> Any:  # type: ignore[override]
         output, hidden = super().forward(x, state[0])
         return output, (hidden, state[1])
 
@@ -46,18 +48,19 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
     """Actor and critic over an LSTM or a GRU. Arguments as `RecurrentActorCriticPolicy`, and:
 
     :param cell: "lstm" or "gru".
-    :param forget_bias: added at initialisation to the bias of the gate that keeps the memory (LSTM: forget; GRU:
-        update), after Jozefowicz et al. (2015). With 0, as in sb3-contrib, the memory halves every step at first and
-        tasks with delays of tens of steps are not learned.
-    :param critic_gradient: with `shared_lstm=True`, let the value loss train the shared LSTM too. sb3-contrib stops it
-        there (the critic reads the actor's memory but does not shape it); so do we by default.
+    :param forget_bias: added at initialisation to the bias of the gate that keeps the memory (LSTM: forget;
+        GRU: update), after Jozefowicz et al. (2015). With 0, as in sb3-contrib, the memory halves every step
+        at first and tasks with delays of tens of steps are not learned.
+    :param critic_gradient: with `shared_lstm=True`, let the value loss train the shared LSTM too.
+        sb3-contrib stops it there (the critic reads the actor's memory but does not shape it); so do we by
+        default.
     """
 
     def __init__(
         self,
-        observation_space,
-        action_space,
-        lr_schedule,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
         *args: Any,
         cell: str = "lstm",
         forget_bias: float = 2.0,
@@ -74,12 +77,11 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         super().__init__(observation_space, action_space, lr_schedule, *args, **kwargs)
         self.critic_gradient = critic_gradient
         if cell == "gru":
-            self.lstm_actor = _as_gru(self.lstm_actor, self.lstm_kwargs)
+            self.lstm_actor = _as_gru(self.lstm_actor, self.lstm_kwargs)  # type: ignore[assignment]
             if self.lstm_critic is not None:
-                self.lstm_critic = _as_gru(self.lstm_critic, self.lstm_kwargs)
-            self.optimizer = self.optimizer_class(
-                self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs
-            )
+                self.lstm_critic = _as_gru(self.lstm_critic, self.lstm_kwargs)  # type: ignore[assignment]
+            optimizer: Any = self.optimizer_class
+            self.optimizer = optimizer(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
         for rnn in (self.lstm_actor, self.lstm_critic):
             if rnn is not None and rnn.bias:
                 _bias_towards_memory(rnn, forget_bias)
@@ -92,9 +94,10 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         :param obs: (N, *observation shape), packed; `actions` likewise.
         :param lstm_states: states before each sequence, each tensor (layers, sequences, H).
         :param batch_sizes: int64, falling, summing to N.
-        :return: values (N,), log-probabilities (N,), entropies (N,) or None where the distribution has no formula.
+        :return: values (N,), log-probabilities (N,), entropies (N,) or None where the distribution has no
+            formula.
         """
-        features = self.extract_features(obs)
+        features: Any = self.extract_features(obs)
         pi_features, vf_features = (features, features) if self.share_features_extractor else features
         latent_pi = run_packed(self.lstm_actor, pi_features, lstm_states.pi, batch_sizes)
         if self.lstm_critic is not None:
@@ -102,7 +105,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         elif self.shared_lstm:
             latent_vf = latent_pi if self.critic_gradient else latent_pi.detach()
         else:
-            latent_vf = self.critic(vf_features)
+            latent_vf = self.critic(vf_features)  # type: ignore[misc]
         # The distribution object is overwritten by every call, and several threads call: each has its own.
         own = copy(self)
         own.action_dist = copy(self.action_dist)
@@ -111,14 +114,15 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         return values, distribution.log_prob(actions), distribution.entropy()
 
     def for_rollout(self) -> Callable[[Tensor, RNNStates, Tensor], tuple[Tensor, Tensor, Tensor, RNNStates]]:
-        """`forward` for the weights as they are now: compiled where it can be, and only valid until they change."""
+        """`forward` for the weights as they are now: compiled where it can be, valid until they change."""
         return CompiledForward(self) if CompiledForward.knows(self) else self
 
 
 class CompiledForward:
     """`RecurrentActorCriticPolicy.forward` for an LSTM policy with tanh heads on CPU, weights packed once.
 
-    A step of 64 environments spends more time in torch's dispatch than in arithmetic; here it is a handful of calls.
+    A step of 64 environments spends more time in torch's dispatch than in arithmetic; here it is a handful
+    of calls.
     """
 
     def __init__(self, policy: RecurrentPolicy):
@@ -143,7 +147,7 @@ class CompiledForward:
     def __call__(
         self, obs: Tensor, lstm_states: RNNStates, episode_starts: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, RNNStates]:
-        features = self.policy.extract_features(obs).numpy()
+        features = self.policy.extract_features(obs).numpy()  # type: ignore[union-attr]
         keep = 1 - episode_starts.numpy()[:, None]
         latent_pi, states_pi = _lstm_step(self.actor_lstm, features, lstm_states.pi, keep)
         latent_vf, states_vf = latent_pi, states_pi
@@ -175,7 +179,9 @@ def _pack_layers(lstm: nn.LSTM) -> list[np.ndarray]:
     return [pack_lstm(*lstm_weights(lstm, layer)) for layer in range(lstm.num_layers)]
 
 
-def _lstm_step(layers, x, states, keep):
+def _lstm_step(
+    layers: list[np.ndarray], x: np.ndarray, states: tuple[Tensor, ...], keep: np.ndarray
+) -> tuple[np.ndarray, tuple[Tensor, Tensor]]:
     one_step = np.array([len(x)])
     hidden, cell = [], []
     for layer, panels in enumerate(layers):
@@ -193,7 +199,7 @@ def _pack_head(network: nn.Sequential) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(pack(layer.weight.detach().t().numpy()), layer.bias.detach().numpy()) for layer in layers]
 
 
-def _head(layers, x):
+def _head(layers: list[tuple[np.ndarray, np.ndarray]], x: np.ndarray) -> np.ndarray:
     for panels, bias in layers:
         y = np.empty((len(x), panels.shape[0] * panels.shape[2]), np.float32)
         linear_tanh(x, panels, bias, y)
@@ -202,7 +208,7 @@ def _head(layers, x):
 
 
 class CnnRecurrentPolicy(RecurrentPolicy):
-    """`RecurrentPolicy` on images: the features come from SB3's NatureCNN unless another extractor is named."""
+    """`RecurrentPolicy` on images: the features come from SB3's NatureCNN unless told otherwise."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **{"features_extractor_class": NatureCNN} | kwargs)

@@ -31,7 +31,7 @@ CRITICS = {
 
 
 class RandomEpisodes(VecEnv):
-    """Noise to look at, episodes of 2 to 9 steps that end now terminated, now truncated, each env at its own time."""
+    """Noise to look at, episodes of 2 to 9 steps that end in termination or truncation, out of step."""
 
     def __init__(self, n_envs: int = ENVS, action_space: spaces.Space | None = None):
         box = spaces.Box(-1, 1, (2,), np.float32)
@@ -138,19 +138,19 @@ def collect(model):
     return model.rollout_buffer
 
 
-# The same numbers as sb3-contrib --------------------------------------------------------------------------------------
+# The same numbers as sb3-contrib ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("critic", CRITICS)
 def test_rollout_losses_and_gradients_equal_stock(critic, threads, monkeypatch):
-    """Same weights, same seed: the rollout, the GAE, two epochs of minibatches, every last gradient and weight."""
+    """Same weights, same seed: the rollout, the GAE, two epochs of minibatches, every gradient and weight."""
     settings = {"clip_range_vf": 0.1, "ent_coef": 0.01, "learning_rate": 1e-2}
     stock = build(RecurrentPPO, policy=CRITICS[critic], **settings)
     ours = build(FastRecurrentPPO, policy=CRITICS[critic], threads=threads, **settings)
     ours.policy.load_state_dict(stock.policy.state_dict())
     expected, buffer = collect(stock), collect(ours)
-    assert 20 < buffer.episode_starts[1:].sum()  # resets in the middle
+    assert buffer.episode_starts[1:].sum() > 20  # resets in the middle
     for name in (
         "observations",
         "actions",
@@ -184,7 +184,7 @@ def test_rollout_losses_and_gradients_equal_stock(critic, threads, monkeypatch):
     "policy", [{}, {"cell": "gru"}, {"n_lstm_layers": 2}, {"activation_fn": torch.nn.ReLU}], ids=str
 )
 def test_before_an_update_the_batch_repeats_the_rollout(policy, chunk_length):
-    """Whatever the cell and the chunks, re-evaluating a rollout under the same weights gives its values again."""
+    """Whatever the cell and the chunks, a rollout evaluated again under the same weights gives its values."""
     model = build(FastRecurrentPPO, policy=policy, chunk_length=chunk_length)
     buffer = collect(model)
     batches = buffer.batches(np.arange(buffer.n_chunks), shares=3)
@@ -199,7 +199,7 @@ def test_before_an_update_the_batch_repeats_the_rollout(policy, chunk_length):
 
 @pytest.mark.parametrize("hidden", [16, 21])
 def test_compiled_networks_equal_torch(hidden):
-    """Outputs and all gradients of the packed LSTM and the tanh network, sizes on and off the vector width."""
+    """Outputs and all gradients of the packed LSTM and the tanh network, on and off the vector width."""
     torch.manual_seed(0)
     batch_sizes = np.array([7, 7, 5, 4, 1])
     lstm = torch.nn.LSTM(3, hidden, num_layers=2)
@@ -224,7 +224,7 @@ def test_compiled_networks_equal_torch(hidden):
 
 
 def test_truncated_reward_by_hand():
-    """r + gamma V(terminal observation), with the critic's memory of that episode; terminated rewards untouched."""
+    """r + gamma V(terminal observation), with the critic's memory of that episode; terminations untouched."""
     seen: list[tuple[int, int, np.ndarray, float, bool]] = []
 
     class Watch(Idle):
@@ -248,22 +248,22 @@ def test_truncated_reward_by_hand():
         assert buffer.rewards[step, i] == pytest.approx(reward + (0.9 * value if truncated else 0), abs=1e-5)
 
 
-# It learns, saves and predicts ----------------------------------------------------------------------------------------
+# It learns, saves and predicts ------------------------------------------------------------------------------
 
 
 def test_recall_over_ten_steps():
     """Solved only with memory across ten steps of noise; without it half of the answers are right."""
-    model = build(
-        FastRecurrentPPO, Recall(), {"forget_bias": 2.0, "lstm_hidden_size": 32, "net_arch": [32], **CRITICS["shared"]},
-        n_steps=64, batch_size=512, n_epochs=4, learning_rate=4e-3, gamma=0.95,
-    )  # fmt: skip
+    policy = {"forget_bias": 2.0, "lstm_hidden_size": 32, "net_arch": [32], **CRITICS["shared"]}
+    settings = {"n_steps": 64, "batch_size": 512, "n_epochs": 4, "learning_rate": 4e-3, "gamma": 0.95}
+    model = build(FastRecurrentPPO, Recall(), policy, **settings)
     model.learn(64 * 32 * 40)
     recent = [episode["r"] for episode in model.ep_info_buffer]
-    assert len(recent) == 100 and np.mean(recent) > 0.95
+    assert len(recent) == 100
+    assert np.mean(recent) > 0.95
 
 
 def test_save_load_predict(tmp_path):
-    """A loaded model acts the same, step after step, with resets; and the rollout's compiled step is `forward`."""
+    """A loaded model acts the same, step after step, with resets; the rollout's step is `forward`."""
     model = build(FastRecurrentPPO, policy={"cell": "lstm", "forget_bias": 1.0}, chunk_length=8)
     model.learn(STEPS * ENVS)
     model.save(tmp_path / "model.zip")
@@ -310,7 +310,7 @@ def test_clear_refusals():
         build(FastRecurrentPPO, policy={"cell": "rnn"})
 
 
-# Resume ---------------------------------------------------------------------------------------------------------------
+# Resume -----------------------------------------------------------------------------------------------------
 
 TOTAL = STEPS * ENVS * 8
 
@@ -376,9 +376,11 @@ def test_damaged_checkpoint_falls_back(tmp_path):
     with pytest.warns(UserWarning, match="damaged"):
         resumed = run(tmp_path)
     assert_same_model(resumed, expected)
+    with pytest.raises(ValueError, match="run that got further"):
+        build(FastRecurrentPPO).learn(TOTAL, Checkpoint(tmp_path))
     for path in tmp_path.glob("*.ckpt"):
         path.write_bytes(b"")
-    with pytest.raises(FileNotFoundError, match="no sound checkpoint"), pytest.warns(UserWarning):
+    with pytest.raises(FileNotFoundError, match="no sound"), pytest.warns(UserWarning, match="checkpoint"):
         run(tmp_path)
 
 

@@ -3,9 +3,10 @@
     python -m train.bench            # medians of five updates each
     python -m train.bench --quick    # one update each
 
-Everything runs in one process, taking turns update by update, so that a busy machine slows all alike; read the ratios.
-All learners have the same network (LSTM-64, 64-64 heads; the MLP: 64-64), the same 64 environments x 512 steps, 4
-epochs and the same minibatches of 4096 steps. "default minibatch" is sb3-contrib with its own default of 128 steps.
+Everything runs in one process, taking turns update by update, so that a busy machine slows all alike; read
+the ratios. All learners have the same network (LSTM-64, 64-64 heads; the MLP: 64-64), the same 64
+environments x 512 steps, 4 epochs and the same minibatches of 4096 steps. "default minibatch" is sb3-contrib
+with its own default of 128 steps.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ SHARED = {"lstm_hidden_size": 64, "shared_lstm": True, "enable_critic_lstm": Fal
 
 
 class Noise(VecEnv):
-    """27 observations of noise, 2 actions, episodes of `episode` steps, all starting at once or spread out."""
+    """27 observations of noise, 2 actions, episodes of `episode` steps, in step or spread out."""
 
     def __init__(self, n_envs: int = N_ENVS, episode: int = 256, spread: bool = False):
         action_space = spaces.Box(-1, 1, (2,), np.float32)
@@ -51,13 +52,13 @@ class Noise(VecEnv):
         self.clock += 1
         return self.noise[self.clock % len(self.noise)].copy()
 
-    def reset(self):
+    def reset(self) -> np.ndarray:
         return self._observe()
 
     def step_async(self, actions: np.ndarray) -> None:
         self.actions = actions
 
-    def step_wait(self):
+    def step_wait(self) -> Any:
         self.age += 1
         dones = self.age == self.episode
         self.age[dones] = 0
@@ -70,16 +71,18 @@ class Noise(VecEnv):
     def close(self) -> None:
         pass
 
-    def get_attr(self, attr_name, indices=None):
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         return [getattr(self, attr_name, None)] * self.num_envs
 
-    def set_attr(self, attr_name, value, indices=None):
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
         raise NotImplementedError
 
-    def env_method(self, method_name, *method_args, indices=None, **method_kwargs):
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any
+    ) -> list[Any]:
         raise NotImplementedError
 
-    def env_is_wrapped(self, wrapper_class, indices=None):
+    def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
         return [False] * self.num_envs
 
 
@@ -151,7 +154,7 @@ def main(quick: bool = False) -> None:
 
     :param quick: one update of each learner instead of five, without the slowest.
     """
-    runs = [(case, case.build(), []) for case in cases(quick)]
+    runs: list[tuple[Case, BaseAlgorithm, list[float]]] = [(case, case.build(), []) for case in cases(quick)]
     for _, model, _ in track(runs, "warming up (compiling)"):
         if isinstance(model, FastRecurrentPPO):
             model.learn(N_ENVS * N_STEPS)

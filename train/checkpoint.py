@@ -6,16 +6,17 @@
     model = load_latest("logs/run/checkpoints", env)             # after a crash
     model.learn(remaining_timesteps(model), callback=callback, reset_num_timesteps=False)
 
-A checkpoint is taken at the start of a rollout, just after an update: then there is no half-filled buffer to keep. It
-holds weights, optimiser, schedules and counters (SB3's own zip), recurrent states, last observation, episode
-statistics, scalars recorded but not yet written, all generators (Python, NumPy, torch, action space) and the state of
-the environment. Not restored, because SB3 gives callbacks no state to save: callbacks' own counters.
+A checkpoint is taken at the start of a rollout, just after an update: then there is no half-filled buffer to
+keep. It holds weights, optimiser, schedules and counters (SB3's own zip), recurrent states, last
+observation, episode statistics, scalars recorded but not yet written, all generators (Python, NumPy, torch,
+action space) and the state of the environment. Not restored, because SB3 gives callbacks no state to save:
+callbacks' own counters.
 
-An environment takes part by two methods on its VecEnv (see `RestorableVecEnv`). Without them the run continues from
-fresh episodes, and says so.
+An environment takes part by two methods on its VecEnv (see `RestorableVecEnv`). Without them the run
+continues from fresh episodes, and says so.
 
-A file is a magic number, the SHA-256 of what follows, and a pickle; it is written to a temporary name and renamed. Like
-every pickle, load it only if you trust its origin.
+A file is a magic number, the SHA-256 of what follows, and a pickle; it is written to a temporary name and
+renamed. Like every pickle, load it only if you trust its origin.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class RestorableVecEnv(Protocol):
     """A VecEnv (or wrapper) whose future is a function of what `get_state` returns."""
 
     def get_state(self) -> Any:
-        """Everything the next steps depend on, generators included: bytes, numbers, arrays, or containers of them."""
+        """All that the next steps depend on, generators included: bytes, numbers, arrays, or containers."""
 
     def set_state(self, state: Any) -> None:
         """Continue as the environment that `get_state` was called on, without a reset."""
@@ -65,10 +66,18 @@ class Checkpoint(BaseCallback):
             raise ValueError(f"every={every} and keep={keep} must both be at least 1.")
         self.folder, self.every, self.keep = Path(folder), every, keep
 
+    def _on_training_start(self) -> None:
+        for path in _newest_first(self.folder):
+            if path.name > _name(self.num_timesteps) and _is_sound(path):
+                raise ValueError(
+                    f"{path} is from a run that got further than this one; resume it with load_latest, "
+                    "or give this run another folder."
+                )
+
     def _on_rollout_start(self) -> None:
         model: Any = self.model
         if model._iteration % self.every == 0:
-            save_checkpoint(model, self.folder / f"checkpoint_{model.num_timesteps:012d}.ckpt")
+            save_checkpoint(model, self.folder / _name(model.num_timesteps))
             for old in _newest_first(self.folder)[self.keep :]:
                 old.unlink()
 
@@ -109,15 +118,15 @@ def save_checkpoint(model: FastRecurrentPPO, path: str | Path) -> None:
 
 def load_latest(
     folder: str | Path, env: VecEnv, algorithm: type[FastRecurrentPPO] = FastRecurrentPPO, **kwargs: Any
-):
-    """The model of the newest sound checkpoint in `folder`, with `env` and all generators put back to that moment.
+) -> FastRecurrentPPO:
+    """The model of the newest sound checkpoint in `folder`; `env` and all generators are put back too.
 
     :param kwargs: passed on to `algorithm.load` (device, custom_objects, ...).
     :raises FileNotFoundError: if the folder holds no sound checkpoint.
     """
     for path in _newest_first(Path(folder)):
         try:
-            state = _read(path)
+            state = pickle.loads(_payload(path))
         except ValueError as error:
             warnings.warn(f"{error} The checkpoint before it is used.", stacklevel=2)
             continue
@@ -131,7 +140,8 @@ def remaining_timesteps(model: FastRecurrentPPO) -> int:
 
 
 def resume_logger(folder: str | Path, formats: list[str], model: FastRecurrentPPO) -> Logger:
-    """SB3's `configure` for a resumed run: go on in the same files, without what was logged after the checkpoint.
+    """SB3's `configure` for a resumed run: go on in the same files, without what was logged after the
+    checkpoint.
 
     (SB3 itself empties progress.csv, and a TensorBoard series would show the repeated steps twice.)
     """
@@ -159,24 +169,37 @@ def _step(row: dict[str, str]) -> float:
     return float(row.get("time/total_timesteps") or "inf")
 
 
-# Reading and restoring ------------------------------------------------------------------------------------------------
+# Reading and restoring --------------------------------------------------------------------------------------
+
+
+def _name(timesteps: int) -> str:
+    return f"checkpoint_{timesteps:012d}.ckpt"
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        return bool(_payload(path))
+    except ValueError:
+        return False
 
 
 def _newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint_*.ckpt"), reverse=True)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _payload(path: Path) -> bytes:
     data = path.read_bytes()
     digest, payload = data[len(MAGIC) : len(MAGIC) + DIGEST_BYTES], data[len(MAGIC) + DIGEST_BYTES :]
     if not data.startswith(MAGIC):
         raise ValueError(f"{path} does not start like a checkpoint.")
     if hashlib.sha256(payload).digest() != digest:
         raise ValueError(f"{path} is damaged (its checksum does not fit).")
-    return pickle.loads(payload)
+    return payload
 
 
-def _restore(state: dict[str, Any], env: VecEnv, algorithm: type[FastRecurrentPPO], kwargs: dict[str, Any]):
+def _restore(
+    state: dict[str, Any], env: VecEnv, algorithm: type[FastRecurrentPPO], kwargs: dict[str, Any]
+) -> FastRecurrentPPO:
     layers = _layers(env)
     if len(layers) != len(state["env"]):
         raise ValueError(
@@ -200,7 +223,7 @@ def _restore(state: dict[str, Any], env: VecEnv, algorithm: type[FastRecurrentPP
     return model
 
 
-# Environment: from the outermost wrapper to the VecEnv that steps -----------------------------------------------------
+# Environment: from the outermost wrapper to the VecEnv that steps -------------------------------------------
 
 WRAPPER_FIELDS: dict[type, tuple[str, ...]] = {
     VecNormalize: ("obs_rms", "ret_rms", "returns", "old_reward", "old_obs"),
@@ -235,13 +258,13 @@ def _set_layer_state(layer: VecEnv, state: Any) -> None:
             setattr(layer, name, value)
 
 
-# Generators -----------------------------------------------------------------------------------------------------------
+# Generators -------------------------------------------------------------------------------------------------
 
 
 def _generator_states(env: VecEnv) -> dict[str, Any]:
     return {
         "python": random.getstate(),
-        "numpy": np.random.get_state(),
+        "numpy": np.random.get_state(),  # noqa: NPY002 (the one SB3 seeds)
         "torch": torch.get_rng_state().numpy(),
         "cuda": [s.numpy() for s in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else [],
         "action_space": env.action_space.np_random.bit_generator.state,
@@ -250,7 +273,7 @@ def _generator_states(env: VecEnv) -> dict[str, Any]:
 
 def _set_generator_states(env: VecEnv, states: dict[str, Any]) -> None:
     random.setstate(states["python"])
-    np.random.set_state(states["numpy"])
+    np.random.set_state(states["numpy"])  # noqa: NPY002
     torch.set_rng_state(torch.from_numpy(states["torch"]))
     if states["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all([torch.from_numpy(s) for s in states["cuda"]])

@@ -3,15 +3,16 @@
     model = FastRecurrentPPO("MlpLstmPolicy", env, n_steps=512, batch_size=4096)
     model.learn(1_000_000)
 
-`FastRecurrentPPO` is a `RecurrentPPO`: same constructor, policy interface, callbacks, logger, `save`/`load` and
-`predict`. It works on any Stable-Baselines3 VecEnv with Box observations, not only on ours; actions may be anything
-RecurrentPPO takes. The losses and gradients are those of sb3-contrib (a test holds them equal); only the road differs:
+`FastRecurrentPPO` is a `RecurrentPPO`: same constructor, policy interface, callbacks, logger, `save`/`load`
+and `predict`. It works on any Stable-Baselines3 VecEnv with Box observations, not only on ours; actions may
+be anything RecurrentPPO takes. The losses and gradients are those of sb3-contrib (a test holds them equal);
+only the road differs:
 
 1. The rollout is kept time-major, on the policy's device; of the recurrent states only those at chunk starts.
-2. Chunks are cut into sequences at episode starts, and a minibatch's sequences run packed, in one call per LSTM,
-   without a reset or a padded step anywhere (`policies.packed_lstm`).
-3. Several threads each take a share of the sequences and differentiate it alone, instead of splitting every small
-   matrix product; how many is measured at the start.
+2. Chunks are cut into sequences at episode starts, and a minibatch's sequences run packed, in one call per
+   LSTM, without a reset or a padded step anywhere (`policies.packed_lstm`).
+3. Several threads each take a share of the sequences and differentiate it alone, instead of splitting every
+   small matrix product; how many is measured at the start.
 
 PPO: Schulman et al. (2017). GAE: Schulman et al. (2016).
 """
@@ -31,13 +32,12 @@ from gymnasium import spaces
 from sb3_contrib import RecurrentPPO
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from policies.recurrent import CnnRecurrentPolicy, RecurrentPolicy
-
 
 for kind in (np.float32, np.float64):
     str(np.finfo(kind))  # NumPy caches the limits, and would warn if it first asked with denormals flushed
@@ -59,8 +59,8 @@ class Batch(NamedTuple):
 class TimeMajorBuffer:
     """A rollout of T = `n_steps` steps of E environments, every array (T, E, ...), cut into chunks of time.
 
-    A *chunk* is `chunk_length` steps of one environment, the unit that is shuffled into minibatches; the recurrent
-    state at its start is stored. Numbered `k * E + e` for the k-th chunk of environment e.
+    A *chunk* is `chunk_length` steps of one environment, the unit that is shuffled into minibatches; the
+    recurrent state at its start is stored. Numbered `k * E + e` for the k-th chunk of environment e.
     """
 
     def __init__(
@@ -68,8 +68,8 @@ class TimeMajorBuffer:
         n_steps: int,
         n_envs: int,
         chunk_length: int,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
+        observation_space: spaces.Box,
+        action_space: Any,
         state_shape: tuple[int, int],
         device: torch.device,
         gamma: float,
@@ -79,7 +79,7 @@ class TimeMajorBuffer:
         self.gamma, self.gae_lambda, self.device = gamma, gae_lambda, device
         self.n_chunks = -(-n_steps // chunk_length) * n_envs
 
-        def tensor(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        def tensor(*shape: Any, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
 
         obs_dtype = torch.from_numpy(np.zeros(1, observation_space.dtype)).dtype
@@ -165,12 +165,14 @@ class TimeMajorBuffer:
 class FastRecurrentPPO(RecurrentPPO):
     """Recurrent PPO, fast (module docstring). Arguments as sb3-contrib's `RecurrentPPO`, and:
 
-    :param chunk_length: steps after which backpropagation through time is cut; None: the whole rollout (`n_steps`).
-        Make it longer than the memory that the task needs.
-    :param threads: CPU threads of the update; "auto" times 1, 2, ... on the first rollout and keeps the fastest
-        (logged as `time/threads`). Another number of threads sums gradients in another order: other last bits.
-    :param batch_size: steps per minibatch, rounded to whole chunks: `max(1, round(batch_size / chunk_length))` chunks,
-        drawn without replacement from all environments. None: everything in one minibatch.
+    :param chunk_length: steps after which backpropagation through time is cut; None: the whole rollout
+        (`n_steps`). Make it longer than the memory that the task needs.
+    :param threads: CPU threads of the update; "auto" times 1, 2, ... on the first rollout and keeps the
+        fastest (logged as `time/threads`). Another number of threads sums gradients in another order: other
+        last bits.
+    :param batch_size: steps per minibatch, rounded to whole chunks: `max(1, round(batch_size /
+        chunk_length))` chunks, drawn without replacement from all environments. None: everything in one
+        minibatch.
     """
 
     policy_aliases: ClassVar[dict[str, type]] = {
@@ -178,10 +180,21 @@ class FastRecurrentPPO(RecurrentPPO):
         "CnnLstmPolicy": CnnRecurrentPolicy,
     }
     policy: RecurrentPolicy
-    rollout_buffer: TimeMajorBuffer
+    rollout_buffer: TimeMajorBuffer  # type: ignore[assignment]
+    clip_range: Schedule
+    clip_range_vf: Schedule | None
+    _last_lstm_states: RNNStates  # type: ignore[assignment]
+    _last_obs: np.ndarray  # type: ignore[assignment]
+    _last_episode_starts: np.ndarray
 
     def __init__(
-        self, policy, env, *args, chunk_length: int | None = None, threads: int | str = "auto", **kwargs
+        self,
+        policy: str | type[RecurrentPolicy],
+        env: Any,
+        *args: Any,
+        chunk_length: int | None = None,
+        threads: int | str = "auto",
+        **kwargs: Any,
     ):
         if threads != "auto" and not (isinstance(threads, int) and threads >= 1):
             raise ValueError(f'threads={threads!r} is not valid; give a whole number from 1 or "auto".')
@@ -189,9 +202,8 @@ class FastRecurrentPPO(RecurrentPPO):
         self.threads = threads
         self.active_threads: int | None = None if threads == "auto" else int(threads)
         self._iteration = 0
-        self._resumed_log: dict[
-            str, tuple[Any, Any]
-        ] = {}  # recorded before a checkpoint, still to be written
+        # Scalars recorded before a checkpoint that are still to be written.
+        self._resumed_log: dict[str, tuple[Any, Any]] = {}
         super().__init__(policy, env, *args, **kwargs)
 
     def _setup_model(self) -> None:
@@ -222,9 +234,9 @@ class FastRecurrentPPO(RecurrentPPO):
             self.gae_lambda,
         )
 
-    # Rollout ----------------------------------------------------------------------------------------------------------
+    # Rollout ------------------------------------------------------------------------------------------------
 
-    def collect_rollouts(
+    def collect_rollouts(  # type: ignore[override]
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: TimeMajorBuffer, n_rollout_steps: int
     ) -> bool:
         """Fill the buffer with `n_rollout_steps` of every environment; False if a callback stopped it."""
@@ -292,7 +304,9 @@ class FastRecurrentPPO(RecurrentPPO):
         callback.on_rollout_end()
         return True
 
-    def _bootstrap_truncated(self, truncated: list[tuple]) -> None:
+    def _bootstrap_truncated(
+        self, truncated: list[tuple[int, np.ndarray, np.ndarray, tuple[Tensor, ...]]]
+    ) -> None:
         """Truncation is not termination: add to the last reward what the critic expects after it.
 
         All in one forward pass: the weights do not change during a rollout.
@@ -302,17 +316,17 @@ class FastRecurrentPPO(RecurrentPPO):
         steps = np.concatenate([np.full(len(envs), step) for step, envs, _, _ in truncated])
         envs = np.concatenate([envs for _, envs, _, _ in truncated])
         observations = np.concatenate([observations for _, _, observations, _ in truncated])
-        states = tuple(torch.cat([state[i] for *_, state in truncated], dim=1) for i in range(2))
+        states = tuple(torch.cat([state[i] for _, _, _, state in truncated], dim=1) for i in range(2))
         values = self._values(observations, states, np.zeros(len(envs)))
         self.rollout_buffer.rewards[steps, envs] += self.gamma * values
 
-    def _values(self, obs: np.ndarray, states: tuple[Tensor, ...], episode_starts: np.ndarray) -> np.ndarray:
+    def _values(self, obs: np.ndarray, states: Any, episode_starts: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             starts = torch.as_tensor(episode_starts, dtype=torch.float32, device=self.device)
             values = self.policy.predict_values(torch.as_tensor(obs, device=self.device), states, starts)
             return values.flatten().cpu().numpy()
 
-    # Update -----------------------------------------------------------------------------------------------------------
+    # Update -------------------------------------------------------------------------------------------------
 
     def train(self) -> None:
         """Update the policy on the rollout in the buffer: `n_epochs` passes over it in minibatches."""
@@ -364,7 +378,7 @@ class FastRecurrentPPO(RecurrentPPO):
 
     def _minibatches(self) -> Iterator[np.ndarray]:
         """One epoch: all chunks, shuffled, in groups of about `batch_size` steps."""
-        order = np.random.permutation(self.rollout_buffer.n_chunks)
+        order = np.random.permutation(self.rollout_buffer.n_chunks)  # noqa: NPY002 (SB3 seeds this one)
         for first in range(0, len(order), self._chunks_per_minibatch()):
             yield order[first : first + self._chunks_per_minibatch()]
 
@@ -376,7 +390,7 @@ class FastRecurrentPPO(RecurrentPPO):
         )
 
     def _gradients(self, chunks: np.ndarray, pool: ThreadPoolExecutor) -> tuple[list[Tensor | None], Tensor]:
-        """Gradients of the loss on these chunks (in the order of `policy.parameters()`), and its statistics."""
+        """Gradients of the loss on these chunks, ordered as `policy.parameters()`, and its statistics."""
         batches = self.rollout_buffer.batches(chunks, shares=pool._max_workers)
         n = sum(len(batch.returns) for batch in batches)
         if self.normalize_advantage and n > 1:
@@ -387,7 +401,7 @@ class FastRecurrentPPO(RecurrentPPO):
         gradients = [
             None if parts[0] is None else sum(parts) for parts in zip(*(g for g, _ in results), strict=True)
         ]
-        return gradients, sum(stats for _, stats in results)
+        return gradients, torch.stack([stats for _, stats in results]).sum(0)
 
     def _share_gradients(self, batch: Batch, n: int) -> tuple[tuple[Tensor | None, ...], Tensor]:
         """One share's contribution to the mean over the `n` steps of the minibatch."""
@@ -416,7 +430,7 @@ class FastRecurrentPPO(RecurrentPPO):
             approx_kl = (ratio - 1 - log_ratio).sum()
         return torch.stack([policy_loss, value_loss, entropy_loss, clip_fraction, approx_kl])
 
-    # Threads ----------------------------------------------------------------------------------------------------------
+    # Threads ------------------------------------------------------------------------------------------------
 
     def learn(
         self,
@@ -428,39 +442,30 @@ class FastRecurrentPPO(RecurrentPPO):
         progress_bar: bool = False,
     ) -> FastRecurrentPPO:
         """As SB3, with denormals flushed and torch at one thread: the update brings its own."""
-        torch_threads = torch.get_num_threads()
-        _quiet_thread()
-        try:
-            return self._learn(
-                total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
+        with _quiet():
+            total_timesteps, callback = self._setup_learn(
+                total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
             )
-        finally:
-            torch.set_num_threads(torch_threads)
-            torch.set_flush_denormal(False)
-
-    def _learn(self, total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar):
-        total_timesteps, callback = self._setup_learn(
-            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
-        )
-        if reset_num_timesteps:
-            self._iteration = 0
-        for name, (value, excluded) in self._resumed_log.items():
-            self.logger.record(name, value, excluded)
-        self._resumed_log = {}
-        callback.on_training_start(locals(), globals())
-        while self.num_timesteps < total_timesteps:
-            if not self.collect_rollouts(self.env, callback, self.rollout_buffer, self.n_steps):
-                break
-            self._iteration += 1
-            self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
-            if log_interval is not None and self._iteration % log_interval == 0:
-                self.dump_logs(self._iteration)
-            self.train()
-        callback.on_training_end()
+            if reset_num_timesteps:
+                self._iteration = 0
+            for name, (value, excluded) in self._resumed_log.items():
+                self.logger.record(name, value, excluded)
+            self._resumed_log = {}
+            callback.on_training_start(locals(), globals())
+            assert self.env is not None
+            while self.num_timesteps < total_timesteps:
+                if not self.collect_rollouts(self.env, callback, self.rollout_buffer, self.n_steps):
+                    break
+                self._iteration += 1
+                self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+                if log_interval is not None and self._iteration % log_interval == 0:
+                    self.dump_logs(self._iteration)
+                self.train()
+            callback.on_training_end()
         return self
 
     def _fastest_threads(self) -> int:
-        """Time one minibatch's gradient (which changes nothing) on 1, 2, ... threads; the best of three each."""
+        """Time one minibatch's gradient (it changes nothing) on 1, 2, ... threads, the best of three each."""
         chunks = np.arange(self._chunks_per_minibatch())
         seconds = {}
         for threads in range(1, len(os.sched_getaffinity(0)) + 1):
@@ -479,6 +484,17 @@ def _quiet_thread() -> None:
     """One thread a library call, tiny numbers to zero (both are settings of the calling thread)."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    _quiet_thread()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)
 
 
 @contextmanager
