@@ -66,6 +66,7 @@ def market(
     ms, local_ns = 0, 0
     diffs = 0
     late: list[tuple[int, str]] = []
+    held: list[tuple[int, bool, int, int, int]] = []
     while ms < seconds * 1000:
         ms += int(rng.integers(5, 60))
         exch_ns = start_ns + ms * MS
@@ -76,12 +77,19 @@ def market(
         delay = 0 if diffs == 20 else int(rng.exponential(3_000_000))
         local_ns = max(local_ns + 1, exch_ns - OFFSET_NS + delay)
         before = dict(book)
+        for arguments in held:
+            _add_trade(found, *arguments, local_ns)
+        held.clear()
         for _ in range(rng.poisson(0.7)):
             buy = bool(rng.random() < 0.5)
             price = _best(book, "a" if buy else "b")
             trade += 1
             lots = int(rng.integers(1, 12))
-            _add_trade(found, trade, buy, price, lots, exch_ns, local_ns)
+            # Some trades arrive after a later diff, as they do.
+            if held or rng.random() < 0.2:
+                held.append((trade, buy, price, lots, exch_ns))
+            else:
+                _add_trade(found, trade, buy, price, lots, exch_ns, local_ns)
             key = ("a" if buy else "b", price)
             book[key] = max(book[key] - lots, 1)
         if rng.random() < volatile:

@@ -219,26 +219,29 @@ def bests(rows: np.ndarray) -> list[tuple[int, int]]:
     return found
 
 
-def test_a_snapshot_after_a_gap_repairs_the_book(tmp_path: Path) -> None:
+def snapshot_after(sent: Market, lines: list[str], diff: int, late: int = 2) -> None:
+    """Insert the REST snapshot of the book after diff number `diff`, arriving `late` diffs later."""
+    exch_ns, _, book = sent.books[diff]
+    update = 1000 + 5 * (diff + 1)
+    data: dict = {"lastUpdateId": update, "T": exch_ns // 10**6}
+    for name, side in (("bids", "b"), ("asks", "a")):
+        data[name] = [[sent.text(price), sent.size(lots)] for (at, price), lots in book.items() if at == side]
+    place = next(i for i, line in enumerate(lines) if f'"u":{update + 5 * late},' in line and '"U"' in line)
+    lines.insert(place + 1, f"{lines[place].split(' ', 1)[0]} {json.dumps(data)}")
+
+
+def test_a_snapshot_after_a_gap_repairs_the_book_unless_it_is_older(tmp_path: Path) -> None:
     sent = market(seed=6)
-    lines, _ = drop(5, "depthUpdate")(sent)
-    later = market(seed=6)
-    at = len(later.books) // 2
-    exch_ns, _, book = later.books[at]
-    update = 1000 + 5 * (at + 1)
-    levels = {
-        side: [
-            [later.text(price), later.size(lots)] for (found, price), lots in book.items() if found == side
-        ]
-        for side in "ba"
-    }
-    snapshot = json.dumps(
-        {"lastUpdateId": update, "T": exch_ns // 10**6, "bids": levels["b"], "asks": levels["a"]}
-    )
-    place = next(i for i, line in enumerate(lines) if f'"u":{update + 10},' in line and "depthUpdate" in line)
-    lines.insert(place + 1, f"{lines[place].split(' ', 1)[0]} {snapshot}")
+    lines, number = drop(50, "depthUpdate")(sent)
+    gap = json.loads(lines[number - 1].split(" ", 1)[1])["data"]["pu"] // 5 - 201
+    snapshot_after(sent, lines, gap - 3, late=6)
+    snapshot_after(sent, lines, gap + 20)
     [found], report = import_lines(tmp_path, lines)
-    assert report.counts == {"sequence-gap": 1}
+    assert report.counts == {"sequence-gap": 1, "stale-snapshot": 1}
+    stored = dict(books(all_rows(found)))
+    wrong = [exch for exch, _, book in sent.books[sent.first_diff :] if stored.get(exch) != book]
+    assert wrong[0] == sent.books[gap][0]
+    assert len(wrong) <= 25
     assert books(all_rows(found))[-1][1] == sent.books[-1][2]
 
 

@@ -369,9 +369,10 @@ class _Reader:
         newer = [diff for diff in self.recent if diff.last_id > update]
         if newer and newer[0].previous_id > update:
             self.problem(
-                "sequence-gap",
-                f"the snapshot at update {update} is older than the diffs kept, from {newer[0].last_id}",
+                "stale-snapshot",
+                f"it is of update {update}, but the diffs kept begin at {newer[0].first_id}; ignored",
             )
+            return
         book: list[dict[str, str]] = []
         for side, levels in (("bids", data["bids"]), ("asks", data["asks"])):
             merged: dict[str, str] = dict(levels)
