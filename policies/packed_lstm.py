@@ -212,7 +212,8 @@ def run_packed(rnn: nn.RNNBase, x: Tensor, state: tuple[Tensor, ...], batch_size
 def linear_tanh(x: np.ndarray, panels: np.ndarray, bias: np.ndarray, y: np.ndarray) -> None:
     """y = tanh(x @ weights + bias); y is (N, padded M)."""
     matmul(x, panels, y)
-    for row in y:
+    for k in range(y.shape[0]):
+        row = y[k]
         for j in range(bias.size):
             row[j] = tanh(row[j] + bias[j])
 
@@ -220,8 +221,9 @@ def linear_tanh(x: np.ndarray, panels: np.ndarray, bias: np.ndarray, y: np.ndarr
 @compiled
 def _tanh_backward(y: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> None:
     for k in range(y.shape[0]):
-        for j in range(dy.shape[1]):
-            dx[k, j] = dy[k, j] * (F(1) - y[k, j] * y[k, j])
+        row, d_row, out = y[k], dy[k], dx[k]
+        for j in range(out.size):
+            out[j] = d_row[j] * (F(1) - row[j] * row[j])
 
 
 class _LinearTanh(torch.autograd.Function):

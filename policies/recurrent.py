@@ -157,7 +157,7 @@ class CompiledForward:
         values = torch.from_numpy(latent_vf @ self.value_weight + np.float32(self.value_bias))
         actions, log_prob = self._sample(torch.from_numpy(latent_pi))
         return (
-            actions.reshape(-1, *self.policy.action_space.shape),
+            actions.reshape(-1, *(self.policy.action_space.shape or ())),
             values,
             log_prob,
             RNNStates(states_pi, states_vf),

@@ -184,7 +184,7 @@ class FastRecurrentPPO(RecurrentPPO):
     clip_range: Schedule
     clip_range_vf: Schedule | None
     _last_lstm_states: RNNStates  # type: ignore[assignment]
-    _last_obs: np.ndarray  # type: ignore[assignment]
+    _last_obs: Any
     _last_episode_starts: np.ndarray
 
     def __init__(
