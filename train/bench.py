@@ -3,8 +3,8 @@
     python -m train.bench            # medians of five updates each
     python -m train.bench --quick    # one update each
 
-Everything runs in one process, taking turns update by update, so that a busy machine slows all alike; read the
-ratios. All learners have the same network (LSTM-64, 64-64 heads; the MLP: 64-64), the same 64 environments x
+Everything runs in one process, taking turns update by update, so that a busy machine slows all alike; read
+the ratios. All learners have the same network (LSTM-64, 64-64 heads; the MLP: 64-64), the same 64 environments x
 512 steps, 4 epochs and minibatches of 4096 steps (with sb3-contrib's default of 128 steps it is several times
 slower still).
 """
@@ -105,12 +105,7 @@ def case(
 def cases(quick: bool) -> list[Case]:
     recurrent = "MlpLstmPolicy"
     stock = case("sb3-contrib RecurrentPPO", RecurrentPPO, recurrent, policy_kwargs=SEPARATE)
-    slow = [
-        case("sb3-contrib, shared", RecurrentPPO, recurrent, policy_kwargs=SHARED),
-        case(
-            "sb3-contrib, default minibatch", RecurrentPPO, recurrent, policy_kwargs=SEPARATE, batch_size=128
-        ),
-    ]
+    stock_shared = case("sb3-contrib RecurrentPPO, shared", RecurrentPPO, recurrent, policy_kwargs=SHARED)
     fast = [
         case(
             f"ours, {kind}, {threads} thread{'s' * (threads > 1)}",
