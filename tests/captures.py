@@ -77,16 +77,14 @@ def market(
         delay = 0 if diffs == 20 else int(rng.exponential(3_000_000))
         local_ns = max(local_ns + 1, exch_ns - OFFSET_NS + delay)
         before = dict(book)
-        for arguments in held:
-            _add_trade(found, *arguments, local_ns)
-        held.clear()
+        due, held = held, []
         for _ in range(rng.poisson(0.7)):
             buy = bool(rng.random() < 0.5)
             price = _best(book, "a" if buy else "b")
             trade += 1
             lots = int(rng.integers(1, 12))
             # Some trades arrive after a later diff, as they do.
-            if held or rng.random() < 0.2:
+            if due or held or rng.random() < 0.2:
                 held.append((trade, buy, price, lots, exch_ns))
             else:
                 _add_trade(found, trade, buy, price, lots, exch_ns, local_ns)
@@ -109,6 +107,8 @@ def market(
         diffs += 1
         found.books.append((exch_ns, local_ns, dict(book)))
         _add_ticker(found, book, update, exch_ns, local_ns)
+        for arguments in due:
+            _add_trade(found, *arguments, local_ns)
         if diffs == 5:
             late.append((diffs + 2, _snapshot(found, book, update, exch_ns)))
         if late and diffs == late[0][0]:
