@@ -159,7 +159,7 @@ class EnvConfig:
     start_inventory: int = 0
     """Each episode starts with a position drawn uniformly from [-start_inventory, start_inventory], lots."""
     maker_fee_bp: float = 0.0
-    """Fee on our fills, basis points of notional; negative is a rebate."""
+    """Fee on our fills, basis points of notional in hundredths; negative is a rebate."""
     quote: QuoteConfig = field(default_factory=QuoteConfig)
     risk: RiskConfig = field(default_factory=RiskConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)

@@ -67,6 +67,7 @@ class Desk:
         self.blocks = -(-n // LANES)
         self.width = len(observation_features(config))
         self.core = np.zeros(self.blocks, CORE)
+        self.core["count"] = np.minimum(LANES, n - LANES * np.arange(self.blocks))
         self.external: ExternalMarket | None = config.market.attach(config, n)
         self._params = self._make_params()
         self._tile = np.zeros((self.width, LANES), np.float32)
@@ -117,7 +118,7 @@ class Desk:
         return out
 
     def step_in_place(self) -> None:
-        """One decision from `self.actions` into the arrays of `self.out`: no allocation, for one environment."""
+        """One decision from `self.actions` into the arrays of `self.out`, without allocation."""
         if self.external is None:
             kernel.step_blocks(self._plan)
         else:

@@ -18,7 +18,7 @@ def begin(core, own, params, out):  # type: ignore[no-untyped-def]
     """Clear the lanes whose `done` is set and draw their starting position. Markets reset after this."""
     s = carray(core, 1)[0]
     p = carray(params, 1)[0]
-    for i in range(LANES):
+    for i in range(s.count):
         if s.done[i] == 0:
             continue
         s.episode[i] += U(1)
@@ -49,7 +49,7 @@ def began(core, own, params, out):  # type: ignore[no-untyped-def]
     """After the market's own reset: no lane is done any more."""
     s = carray(core, 1)[0]
     s.any_done = 0
-    for i in range(LANES):
+    for i in range(s.count):
         s.done[i] = 0
 
 
@@ -63,7 +63,7 @@ def moves(core, own, params, out):  # type: ignore[no-untyped-def]
     head = s.clock % MOVE_WINDOW
     if head < 0:
         return
-    for i in range(LANES):
+    for i in range(s.count):
         new = s.move[i]
         old = s.moves[head, i] if s.age[i] > MOVE_WINDOW else I(0)
         s.moves[head, i] = new

@@ -17,9 +17,10 @@ from __future__ import annotations
 import numpy as np
 from numba.np.numpy_support import carray
 
-from mmenv.kernel import FEE_DIGITS, LANES, stage
+from mmenv.kernel import FEE_DIGITS, stage
 
 F = np.float32
+D = np.float64
 I = np.int32  # noqa: E741
 
 
@@ -28,49 +29,49 @@ def settle(core, own, params, out):  # type: ignore[no-untyped-def]
     """Book the fills and the move of this step; the reward; whether the episode is over."""
     s = carray(core, 1)[0]
     p = carray(params, 1)[0]
-    any_done = I(0)
-    for i in range(LANES):
+    fee_rate, horizon, phi, alpha = p.fee_rate, p.horizon, p.phi, p.alpha
+    weight_spread, weight_adverse, weight_carry = p.weight_spread, p.weight_adverse, p.weight_carry
+    per_unit, weight_fees = p.per_unit, p.weight_fees
+    fee_unit = per_unit / FEE_DIGITS
+    for i in range(s.count):
         bought, sold, move = s.bid_fill[i], s.ask_fill[i], s.move[i]
         before = s.position[i]
         net = I(bought - sold)
-        after = I(before + net)
         capture = s.ask_edge[i] + s.bid_edge[i]
-        adverse = np.int64(net) * np.int64(move)
-        carry = np.int64(before) * np.int64(move)
-        old_mid = np.int64(s.mid[i]) - np.int64(move)
-        notional = np.int64(I(bought + sold)) * old_mid + s.ask_edge[i] - s.bid_edge[i]
-        fee = notional * p.fee_rate
+        adverse = D(net) * D(move)
+        carry = D(before) * D(move)
+        notional = D(I(bought + sold)) * D(I(s.mid[i] - move)) + s.ask_edge[i] - s.bid_edge[i]
+        fee = notional * fee_rate
         s.spread_capture[i] = capture
         s.adverse_selection[i] = adverse
         s.carry[i] = carry
         s.fee[i] = fee
         s.pnl[i] += capture + adverse + carry
         s.fees[i] += fee
-        s.position[i] = after
+        gain = weight_spread * capture + weight_adverse * adverse + weight_carry * carry
+        s.reward[i] = gain * per_unit - weight_fees * fee * fee_unit
+    # Short loops: the compiler gives up on vector instructions in one long one.
+    for i in range(s.count):
+        before = D(s.position[i])
+        net = D(I(s.bid_fill[i] - s.ask_fill[i]))
+        free, flow = D(s.free_move[i]), D(s.flow_move[i])
+        s.noise[i] = per_unit * (weight_carry * before * (free + flow) + weight_adverse * net * free)
+    any_done = I(0)
+    for i in range(s.count):
+        after = I(s.position[i] + s.bid_fill[i] - s.ask_fill[i])
         age = I(s.age[i] + I(1))
-        over = age >= p.horizon
-        square = np.float64(after) * np.float64(after)
-        penalty = p.phi * square + (p.alpha * square if over else 0.0)
+        over = I(1) if age >= horizon else I(0)
+        truncated = s.truncated[i]
+        square = D(after) * D(after)
+        penalty = phi * square + alpha * square * D(over)
         s.penalty[i] = penalty
-        gain = (
-            p.weight_spread * np.float64(capture)
-            + p.weight_adverse * np.float64(adverse)
-            + p.weight_carry * np.float64(carry)
-        )
-        s.reward[i] = (
-            gain * p.per_unit - p.weight_fees * (np.float64(fee) * (p.per_unit / FEE_DIGITS)) - penalty
-        )
-        free = np.float64(s.free_move[i])
-        s.noise[i] = p.per_unit * (
-            p.weight_carry * np.float64(before) * (free + np.float64(s.flow_move[i]))
-            + p.weight_adverse * np.float64(net) * free
-        )
+        s.reward[i] -= penalty
+        s.position[i] = after
         s.age[i] = age
-        s.terminated[i] = I(1) if over else I(0)
-        s.truncated[i] = s.truncated[i] if not over else I(0)
-        done = I(1) if over else s.truncated[i]
-        s.done[i] = done
-        any_done |= done
+        s.terminated[i] = over
+        s.truncated[i] = truncated & ~over
+        s.done[i] = truncated | over
+        any_done |= truncated | over
     s.any_done = any_done
 
 
@@ -78,7 +79,7 @@ def settle(core, own, params, out):  # type: ignore[no-untyped-def]
 def track(core, own, params, out):  # type: ignore[no-untyped-def]
     """Average entry price and holding time of the position, for the observation."""
     s = carray(core, 1)[0]
-    for i in range(LANES):
+    for i in range(s.count):
         bought, sold = s.bid_fill[i], s.ask_fill[i]
         net = I(bought - sold)
         after = s.position[i]
@@ -87,9 +88,9 @@ def track(core, own, params, out):  # type: ignore[no-untyped-def]
         bought_gap = F(s.bid_edge[i]) / F(max(bought, I(1)))
         sold_gap = F(s.ask_edge[i]) / F(max(sold, I(1)))
         new_gap = bought_gap if net > 0 else -sold_gap
-        adds = np.int64(before) * np.int64(net) > 0
+        adds = D(before) * D(net) > 0
         mixed = (F(abs(before)) * s.entry[i] + F(abs(net)) * new_gap) / F(max(abs(after), I(1)))
-        flipped = np.int64(before) * np.int64(after) <= 0
+        flipped = D(before) * D(after) <= 0
         gap = mixed if adds else s.entry[i]
         gap = new_gap if flipped else gap
         s.entry[i] = gap + F(s.move[i]) if after != 0 else F(0)

@@ -34,15 +34,17 @@ def quote(core, own, params, out):  # type: ignore[no-untyped-def]
     p = carray(params, 1)[0]
     s.clock += 1
     s.any_done = 0
-    for i in range(LANES):
+    half_low, half_range, max_skew = p.half_low, p.half_range, p.max_skew
+    max_distance, order_lots = p.max_distance, p.order_lots
+    for i in range(s.count):
         a0, a1 = s.action[0, i], s.action[1, i]
         finite = (abs(a0) < F(np.inf)) & (abs(a1) < F(np.inf))
         a0 = min(max(a0, F(-1)), F(1)) if finite else F(1)
         a1 = min(max(a1, F(-1)), F(1)) if finite else F(0)
-        half = p.half_low + (a0 + F(1)) * F(0.5) * p.half_range
-        skew = a1 * p.max_skew
-        ask = min(max(half + skew, F(0)), p.max_distance)
-        bid = min(max(half - skew, F(0)), p.max_distance)
+        half = half_low + (a0 + F(1)) * F(0.5) * half_range
+        skew = a1 * max_skew
+        ask = min(max(half + skew, F(0)), max_distance)
+        bid = min(max(half - skew, F(0)), max_distance)
         mid = s.mid[i]
         # Post-only: not closer than one tick from the other side's touch. No book, no touch.
         nearest = max(I(2) - (s.spread[i] >> 1), I(0)) if s.spread[i] > 0 else I(0)
@@ -50,8 +52,8 @@ def quote(core, own, params, out):  # type: ignore[no-untyped-def]
         bid_distance = max(outward(bid, mid, I(-1)), nearest)
         s.ask_distance[i] = ask_distance + (I(2) if ask_distance + bid_distance == 0 else I(0))
         s.bid_distance[i] = bid_distance
-        s.ask_lots[i] = p.order_lots if finite else I(0)
-        s.bid_lots[i] = p.order_lots if finite else I(0)
+        s.ask_lots[i] = order_lots if finite else I(0)
+        s.bid_lots[i] = order_lots if finite else I(0)
         s.truncated[i] = 0
 
 

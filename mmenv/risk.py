@@ -19,14 +19,15 @@ def risk(core, own, params, out):  # type: ignore[no-untyped-def]
     """Cut order sizes to what the limits allow."""
     s = carray(core, 1)[0]
     p = carray(params, 1)[0]
-    for i in range(LANES):
+    reducing_loss, loss_limit, position_limit = p.reducing_loss, p.loss_limit, p.position_limit
+    for i in range(s.count):
         loss = s.fees[i] * (1.0 / FEE_DIGITS) - s.pnl[i]
-        state = I(REDUCING) if loss >= p.reducing_loss else I(ACTIVE)
-        state = I(HALTED) if (loss >= p.loss_limit) | (s.risk_state[i] == HALTED) else state
+        state = I(REDUCING) if loss >= reducing_loss else I(ACTIVE)
+        state = I(HALTED) if (loss >= loss_limit) | (s.risk_state[i] == HALTED) else state
         s.risk_state[i] = state
         q = s.position[i]
-        ask_room = max(I(p.position_limit + q), I(0))
-        bid_room = max(I(p.position_limit - q), I(0))
+        ask_room = max(I(position_limit + q), I(0))
+        bid_room = max(I(position_limit - q), I(0))
         ask_room = ask_room if state == ACTIVE else max(q, I(0))
         bid_room = bid_room if state == ACTIVE else max(I(-q), I(0))
         s.ask_lots[i] = min(s.ask_lots[i], ask_room) if state != HALTED else I(0)

@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 import tyro
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 
 from mmenv.config import ConfigError, EnvConfig, check_keys, make_config

@@ -17,8 +17,9 @@ def observe(core, own, params, out):  # type: ignore[no-untyped-def]
     s = carray(core, 1)[0]
     p = carray(params, 1)[0]
     x = carray(out, (1, LANES))
-    for i in range(LANES):
-        x[0, i] = F(I(p.horizon - s.age[i])) / F(p.horizon)
+    horizon = p.horizon
+    for i in range(s.count):
+        x[0, i] = F(I(horizon - s.age[i])) / F(horizon)
 
 
 register(

@@ -22,7 +22,7 @@ def observe(core, own, params, out):  # type: ignore[no-untyped-def]
     per_horizon = F(1) / F(p.horizon)
     loss_limit = F(p.loss_limit) * unit
     root = np.sqrt(F(p.horizon))
-    for i in range(LANES):
+    for i in range(s.count):
         held = F(s.position[i]) * per_limit
         gap = s.entry[i] * unit
         x[0, i] = held

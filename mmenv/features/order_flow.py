@@ -37,7 +37,7 @@ def update(core, own, params, out):  # type: ignore[no-untyped-def]
     spread_head = s.clock % SPREAD_WINDOW
     if head < 0 or spread_head < 0:
         return
-    for i in range(LANES):
+    for i in range(s.count):
         first = s.age[i] <= 1
         full = s.age[i] > VWAP_WINDOW
         lots = I(s.buy_lots[i] + s.sell_lots[i])
@@ -64,7 +64,7 @@ def observe(core, own, params, out):  # type: ignore[no-untyped-def]
     x = carray(out, (8, LANES))
     unit = F(p.per_unit)
     per_lot = F(p.per_lot)
-    for i in range(LANES):
+    for i in range(s.count):
         age = s.age[i]
         lots = I(s.buy_lots[i] + s.sell_lots[i])
         x[0, i] = F(I(s.buy_lots[i] - s.sell_lots[i])) / F(max(lots, I(1)))

@@ -1,4 +1,4 @@
-"""Tape: the last step's prints and nothing that remembers. For studies of memory, in place of `order_flow`."""
+"""Tape: the last step's prints, and nothing that remembers: for studies of memory, without `order_flow`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def observe(core, own, params, out):  # type: ignore[no-untyped-def]
     x = carray(out, (3, LANES))
     unit = F(p.per_unit)
     per_lot = F(p.per_lot)
-    for i in range(LANES):
+    for i in range(s.count):
         x[0, i] = min(F(s.buy_lots[i]) * per_lot, F(10))
         x[1, i] = min(F(s.sell_lots[i]) * per_lot, F(10))
         x[2, i] = min(max(F(s.move[i]) * unit, F(-10)), F(10))

@@ -16,10 +16,9 @@ GAP_SCALE = F(0.1)
 
 STATE = np.dtype(
     [
-        ("lots", "i4", (SIZE_WINDOW, LANES)),
-        ("trades", "i4", (SIZE_WINDOW, LANES)),
-        lanes("lot_sum", "i8"),
-        lanes("trade_sum", "i4"),
+        # Lots above bit 32, number of trades below: one ring and one sum in place of two.
+        ("flow", "i8", (SIZE_WINDOW, LANES)),
+        lanes("flow_sum", "i8"),
         lanes("gap", "i4"),
     ],
     align=True,
@@ -28,25 +27,21 @@ STATE = np.dtype(
 
 @stage(STATE)
 def update(core, own, params, out):  # type: ignore[no-untyped-def]
-    """Roll the windows of traded lots and number of trades; steps since the last trade."""
+    """Roll the window of traded lots and number of trades; steps since the last trade."""
     s = carray(core, 1)[0]
     w = carray(own, 1)[0]
     head = s.clock % SIZE_WINDOW
     if head < 0:
         return
-    for i in range(LANES):
+    for i in range(s.count):
         first = s.age[i] <= 1
-        full = s.age[i] > SIZE_WINDOW
         lots = I(s.buy_lots[i] + s.sell_lots[i])
-        trades = s.trades[i]
-        old_lots = w.lots[head, i] if full else I(0)
-        old_trades = w.trades[head, i] if full else I(0)
-        w.lots[head, i] = lots
-        w.trades[head, i] = trades
-        w.lot_sum[i] = (np.int64(0) if first else w.lot_sum[i]) + np.int64(lots) - np.int64(old_lots)
-        w.trade_sum[i] = (I(0) if first else w.trade_sum[i]) + trades - old_trades
+        flow = (np.int64(lots) << 32) + np.int64(s.trades[i])
+        old = w.flow[head, i] if s.age[i] > SIZE_WINDOW else np.int64(0)
+        w.flow[head, i] = flow
+        w.flow_sum[i] = (np.int64(0) if first else w.flow_sum[i]) + flow - old
         gap = I(0) if first else w.gap[i]
-        w.gap[i] = I(0) if trades > 0 else I(gap + I(1))
+        w.gap[i] = I(0) if s.trades[i] > 0 else I(gap + I(1))
 
 
 @stage(STATE)
@@ -56,11 +51,11 @@ def observe(core, own, params, out):  # type: ignore[no-untyped-def]
     p = carray(params, 1)[0]
     x = carray(out, (4, LANES))
     unit = F(p.per_unit)
-    for i in range(LANES):
+    for i in range(s.count):
         started = s.age[i] > 0
         lots = F(I(s.buy_lots[i] + s.sell_lots[i]))
         size = lots / F(max(s.trades[i], I(1)))
-        average = F(w.lot_sum[i]) / F(max(w.trade_sum[i], I(1)))
+        average = F(I(w.flow_sum[i] >> 32)) / F(max(I(w.flow_sum[i] & 0xFFFFFFFF), I(1)))
         traded = started & (s.trades[i] > 0)
         x[0, i] = min(size / max(average, F(1e-6)), F(10)) if traded else F(0)
         x[1, i] = min(F(w.gap[i]) * GAP_SCALE, F(10)) if started else F(0)

@@ -13,7 +13,7 @@ import numpy as np
 from numba.np.numpy_support import carray
 
 from mmenv.config import Market, MarketStages, require_number
-from mmenv.kernel import EMPTY, LANES, Call, stage
+from mmenv.kernel import EMPTY, Call, stage
 from mmenv.market import START_PRICE, register
 from mmenv.rng import philox
 from mmenv.venue.simulated import match
@@ -43,15 +43,16 @@ def step(core, own, params, out):  # type: ignore[no-untyped-def]
     """
     s = carray(core, 1)[0]
     p = carray(params, 1)[0]
-    for i in range(LANES):
+    arrival, reach, deviation = p.arrival, p.reach, p.deviation
+    for i in range(s.count):
         buy, sell, word0, word1 = philox(U(s.age[i]), s.episode[i], U(0), U(0), s.key0[i], s.key1[i])
         bought, sold = unit(buy), unit(sell)
-        s.buy_lots[i] = I(1) if bought < p.arrival else I(0)
-        s.sell_lots[i] = I(1) if sold < p.arrival else I(0)
-        s.ask_reach[i] = I(-log(bought / p.arrival) * p.reach) if bought < p.arrival else I(-1)
-        s.bid_reach[i] = I(-log(sold / p.arrival) * p.reach) if sold < p.arrival else I(-1)
+        s.buy_lots[i] = I(1) if bought < arrival else I(0)
+        s.sell_lots[i] = I(1) if sold < arrival else I(0)
+        s.ask_reach[i] = I(-log(bought / arrival) * reach) if bought < arrival else I(-1)
+        s.bid_reach[i] = I(-log(sold / arrival) * reach) if sold < arrival else I(-1)
         s.trades[i] = s.buy_lots[i] + s.sell_lots[i]
-        change = normal(word0, word1) * p.deviation
+        change = normal(word0, word1) * deviation
         move = I(np.floor(change + F(0.5)))
         s.move[i] = move
         s.mid[i] += move
@@ -63,8 +64,9 @@ def reset(core, own, params, out):  # type: ignore[no-untyped-def]
     """Start at the same price; there is no book."""
     s = carray(core, 1)[0]
     p = carray(params, 1)[0]
-    for i in range(LANES):
-        s.mid[i] = p.start if s.done[i] != 0 else s.mid[i]
+    start = p.start
+    for i in range(s.count):
+        s.mid[i] = start if s.done[i] != 0 else s.mid[i]
 
 
 @register

@@ -9,7 +9,7 @@ import numpy as np
 from numba.np.numpy_support import carray
 
 from mmenv.config import Market, MarketStages, require, require_number
-from mmenv.kernel import EMPTY, LANES, Call, lanes, stage
+from mmenv.kernel import EMPTY, Call, lanes, stage
 from mmenv.market import START_PRICE, register
 from mmenv.rng import RESET_STEP, philox
 from mmenv.venue.simulated import match
@@ -31,7 +31,7 @@ PARAMS = np.dtype(
         ("large", "f4"),
         ("large_informed", "f4"),
         ("reach", "f4"),  # mean reach of a market order beyond the mid, half-ticks
-        ("unit", "i4"),  # half-ticks in a price unit
+        ("scale", "i4"),  # half-ticks in a price unit
         ("impact", "i4"),  # half-ticks
         ("start", "i4"),
     ],
@@ -45,41 +45,43 @@ def step(core, own, params, out):  # type: ignore[no-untyped-def]
     s = carray(core, 1)[0]
     hidden = carray(own, 1)[0]
     p = carray(params, 1)[0]
-    for i in range(LANES):
+    arrival, tilt, large_informed, large = p.arrival, p.tilt, p.large_informed, p.large
+    reach, jump, drift, scale, impact, leave = p.reach, p.jump, p.drift, p.scale, p.impact, p.leave
+    for i in range(s.count):
         key0, key1 = s.key0[i], s.key1[i]
         age = U(s.age[i])
-        buy, sell, jump, change = philox(age, s.episode[i], U(0), U(0), key0, key1)
+        buy, sell, jump_word, stay_word = philox(age, s.episode[i], U(0), U(0), key0, key1)
         buy_size, sell_size, _, _ = philox(age, s.episode[i], U(1), U(0), key0, key1)
         z = hidden.regime[i]
         informed = F(z)
-        buy_chance = p.arrival + informed * p.tilt
-        sell_chance = p.arrival - informed * p.tilt
+        buy_chance = arrival + informed * tilt
+        sell_chance = arrival - informed * tilt
         bought, sold = unit(buy), unit(sell)
         buys = I(1) if bought < buy_chance else I(0)
         sells = I(1) if sold < sell_chance else I(0)
-        large_buy = I(1) if unit(buy_size) < (p.large_informed if z > 0 else p.large) else I(0)
-        large_sell = I(1) if unit(sell_size) < (p.large_informed if z < 0 else p.large) else I(0)
+        large_buy = I(1) if unit(buy_size) < (large_informed if z > 0 else large) else I(0)
+        large_sell = I(1) if unit(sell_size) < (large_informed if z < 0 else large) else I(0)
         s.buy_lots[i] = buys + (buys & large_buy)
         s.sell_lots[i] = sells + (sells & large_sell)
-        s.ask_reach[i] = I(-log(bought / buy_chance) * p.reach) if buys != 0 else I(-1)
-        s.bid_reach[i] = I(-log(sold / sell_chance) * p.reach) if sells != 0 else I(-1)
+        s.ask_reach[i] = I(-log(bought / buy_chance) * reach) if buys != 0 else I(-1)
+        s.bid_reach[i] = I(-log(sold / sell_chance) * reach) if sells != 0 else I(-1)
         s.trades[i] = buys + sells
 
-        up = p.jump * (F(1) + p.drift * informed)
-        down = p.jump * (F(1) - p.drift * informed)
-        draw = unit(jump)
+        up = jump * (F(1) + drift * informed)
+        down = jump * (F(1) - drift * informed)
+        draw = unit(jump_word)
         w = (I(1) if draw < up else I(0)) - (I(1) if draw > F(1) - down else I(0))
-        move = w * p.unit + (buys - sells) * p.impact
+        move = w * scale + (buys - sells) * impact
         s.move[i] = move
         s.mid[i] += move
-        s.free_move[i] = (F(w) - (up - down)) * F(p.unit)
-        s.flow_move[i] = (F(buys - sells) - (buy_chance - sell_chance)) * F(p.impact)
+        s.free_move[i] = (F(w) - (up - down)) * F(scale)
+        s.flow_move[i] = (F(buys - sells) - (buy_chance - sell_chance)) * F(impact)
 
         # From an informed state to balanced; from balanced to either with equal chance.
-        draw = unit(change)
-        side = I(1) if draw < F(0.5) * p.leave else I(-1)
+        draw = unit(stay_word)
+        side = I(1) if draw < F(0.5) * leave else I(-1)
         moved = side if z == 0 else I(0)
-        hidden.regime[i] = moved if draw < p.leave else z
+        hidden.regime[i] = moved if draw < leave else z
 
 
 @stage(STATE, PARAMS)
@@ -88,12 +90,13 @@ def reset(core, own, params, out):  # type: ignore[no-untyped-def]
     s = carray(core, 1)[0]
     hidden = carray(own, 1)[0]
     p = carray(params, 1)[0]
-    for i in range(LANES):
+    start = p.start
+    for i in range(s.count):
         _, word, _, _ = philox(RESET_STEP, s.episode[i], U(0), U(0), s.key0[i], s.key1[i])
         draw = unit(word)
         z = (I(1) if draw < F(0.25) else I(0)) - (I(1) if draw > F(0.75) else I(0))
         hidden.regime[i] = z if s.done[i] != 0 else hidden.regime[i]
-        s.mid[i] = p.start if s.done[i] != 0 else s.mid[i]
+        s.mid[i] = start if s.done[i] != 0 else s.mid[i]
 
 
 @register
@@ -155,15 +158,15 @@ class HiddenRegime(Market):
         }
 
     def stages(self, blocks: int) -> MarketStages:
-        unit = self.price_scale
+        scale = self.price_scale
         params = np.zeros(1, PARAMS)
         params["leave"] = 1.0 / self.mean_stay
         for name in ("arrival", "tilt", "jump", "drift", "large", "large_informed"):
             params[name] = getattr(self, name)
-        params["reach"] = unit / self.fill_decay
-        params["unit"] = unit
-        params["impact"] = round(unit * self.impact)
-        params["start"] = START_PRICE * unit
+        params["reach"] = scale / self.fill_decay
+        params["scale"] = scale
+        params["impact"] = round(scale * self.impact)
+        params["start"] = START_PRICE * scale
         own = np.zeros(blocks, STATE)
         return MarketStages(
             step=(Call(step, own, params), Call(match, np.zeros(1, EMPTY), params)),

@@ -14,10 +14,10 @@ I = np.int32  # noqa: E741
 def match(core, own, params, out):  # type: ignore[no-untyped-def]
     """Fill our quotes from `ask_reach` and `bid_reach`."""
     s = carray(core, 1)[0]
-    for i in range(LANES):
+    for i in range(s.count):
         ask = s.ask_lots[i] if s.ask_reach[i] >= s.ask_distance[i] else I(0)
         bid = s.bid_lots[i] if s.bid_reach[i] >= s.bid_distance[i] else I(0)
         s.ask_fill[i] = ask
         s.bid_fill[i] = bid
-        s.ask_edge[i] = np.int64(ask) * np.int64(s.ask_distance[i])
-        s.bid_edge[i] = np.int64(bid) * np.int64(s.bid_distance[i])
+        s.ask_edge[i] = np.float64(ask) * np.float64(s.ask_distance[i])
+        s.bid_edge[i] = np.float64(bid) * np.float64(s.bid_distance[i])
