@@ -4,9 +4,9 @@
     python -m train.bench --quick    # one update each
 
 Everything runs in one process, taking turns update by update, so that a busy machine slows all alike; read
-the ratios. All learners have the same network (LSTM-64, 64-64 heads; the MLP: 64-64), the same 64 environments x
-512 steps, 4 epochs and minibatches of 4096 steps (with sb3-contrib's default of 128 steps it is several times
-slower still).
+the ratios. All learners have the same network (LSTM-64, 64-64 heads; the MLP: 64-64), the same 64
+environments x 512 steps, 4 epochs and minibatches of 4096 steps (with sb3-contrib's default of 128 steps it
+is several times slower still).
 """
 
 from __future__ import annotations
