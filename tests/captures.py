@@ -32,6 +32,8 @@ class Market:
     """After each diff: exchange ns, local ns (recorder's clock), the whole book by (side, tick)."""
     trades: list[tuple[int, int, int, int]] = field(default_factory=list)
     """Exchange ns, +1 for a buying aggressor, tick, lots; of every trade."""
+    touches: list[tuple[int, tuple[int, int], tuple[int, int]]] = field(default_factory=list)
+    """Local ns (recorder's clock), and tick and lots of bid and ask, by the newest of diff and ticker."""
     snapshot_line: int = 0
     first_diff: int = 0
     """The first of `books` that the reader can know."""
@@ -62,6 +64,7 @@ def market(
     for step in range(1, 40):
         book["b", mid - step] = int(rng.integers(1, 40))
         book["a", mid + step] = int(rng.integers(1, 40))
+    told: dict[Key, int] = {}
     update, trade = 1000, 500
     ms, local_ns = 0, 0
     diffs = 0
@@ -76,7 +79,6 @@ def market(
             exch_ns = start_ns + ms * MS
         delay = 0 if diffs == 20 else int(rng.exponential(3_000_000))
         local_ns = max(local_ns + 1, exch_ns - OFFSET_NS + delay)
-        before = dict(book)
         due, held = held, []
         for _ in range(rng.poisson(0.7)):
             buy = bool(rng.random() < 0.5)
@@ -100,17 +102,26 @@ def market(
             if (side == "b" and price >= mid) or (side == "a" and price <= mid) or not book[side, price]:
                 book.pop((side, price))
         changed = {
-            key: book.get(key, 0) for key in before.keys() | book.keys() if book.get(key) != before.get(key)
+            key: book.get(key, 0) for key in told.keys() | book.keys() if book.get(key) != told.get(key)
         }
+        told = dict(book)
+        # Sometimes the ticker of the next change overtakes the diff.
+        early = rng.random() < 0.2
+        if early:
+            book["b", _best(book, "b")] = int(rng.integers(1, 40))
+            _add_ticker(found, book, update + 7, exch_ns, local_ns)
         _add_diff(found, changed, update + 1, update + 5, update, exch_ns, local_ns)
         update += 5
         diffs += 1
-        found.books.append((exch_ns, local_ns, dict(book)))
-        _add_ticker(found, book, update, exch_ns, local_ns)
+        found.books.append((exch_ns, local_ns, told))
+        if not early:
+            _add_ticker(found, book, update, exch_ns, local_ns)
+        bid, ask = _best(book, "b"), _best(book, "a")
+        found.touches.append((local_ns, (bid, book["b", bid]), (ask, book["a", ask])))
         for arguments in due:
             _add_trade(found, *arguments, local_ns)
         if diffs == 5:
-            late.append((diffs + 2, _snapshot(found, book, update, exch_ns)))
+            late.append((diffs + 2, _snapshot(found, told, update, exch_ns)))
         if late and diffs == late[0][0]:
             found.lines.append(f"{local_ns} {late.pop()[1]}")
             found.snapshot_line = len(found.lines)

@@ -15,9 +15,21 @@ import numpy as np
 import pytest
 from captures import Market, market, write
 
-from mmenv.data.capture import BBO, BUY, TRADE
+from mmenv.data.capture import BBO, BUY, CLEAR, TRADE
 from mmenv.data.importer import Import
-from mmenv.data.tape import EVENT, ROW, Tape, TapeError, TapeInfo, TapeWriter, tapes
+from mmenv.data.tape import (
+    EVENT,
+    FUSE_START,
+    ROW,
+    Book,
+    Tape,
+    TapeError,
+    TapeInfo,
+    TapeWriter,
+    fused,
+    tapes,
+    window,
+)
 
 hftbacktest = pytest.importorskip("hftbacktest", reason="the extra `replay` is not installed")
 
@@ -117,22 +129,24 @@ def steps(venue: ReplayVenue, quotes: tuple[int, int, int, int], count: int) -> 
 # The market.
 
 
-def test_the_book_and_the_trades_are_those_of_the_tape(sent: Market, recorded: Tape) -> None:
-    config = replace(SHORT, decision_interval_ns=37 * MILLISECOND)
+@pytest.mark.parametrize("book_ticker", [True, False])
+def test_the_touch_and_the_trades_are_those_of_the_tape(
+    sent: Market, recorded: Tape, book_ticker: bool
+) -> None:
+    config = replace(SHORT, decision_interval_ns=37 * MILLISECOND, book_ticker=book_ticker)
     offset = recorded.info.clock_offset_ns + config.feed_latency_ns
-    locals_ns = np.array([local + offset for _, local, _ in sent.books])
+    truth = sent.touches if book_ticker else [touch(local, book) for _, local, book in sent.books]
+    assert truth != [touch(local, book) for _, local, book in sent.books] or not book_ticker
+    locals_ns = np.array([local + offset for local, *_ in truth])
     rows = np.concatenate(list(recorded.rows()))
     trades = rows[rows["kind"] == TRADE]
     for seed in range(8):
         venue = opened(recorded, 1, config, seed)
         event = venue._events[0].copy()
         for step in range(60):
-            book = sent.books[int(np.searchsorted(locals_ns, event[AT["time_ns"]], side="right")) - 1][2]
-            for side, best in (("b", max), ("a", min)):
-                tick = best(price for at, price in book if at == side)
-                name = "bid" if side == "b" else "ask"
-                assert event[AT[f"best_{name}_ticks"]] == tick
-                assert event[AT[f"best_{name}_lots"]] == book[side, tick]
+            place = int(np.searchsorted(locals_ns, event[AT["time_ns"]], side="right")) - 1
+            for name, expected in zip(("bid", "ask"), truth[place][1:], strict=True):
+                assert (event[AT[f"best_{name}_ticks"]], event[AT[f"best_{name}_lots"]]) == expected
             before = event[AT["time_ns"]]
             event = venue.advance(NO_QUOTES)[0].copy()
             arrived = trades["local_ns"] + offset
@@ -144,6 +158,12 @@ def test_the_book_and_the_trades_are_those_of_the_tape(sent: Market, recorded: T
             assert event[AT["max_trade_lots"]] == (seen["size"].max() if len(seen) else 0)
             assert event[AT["last_trade_lots"]] == (seen["size"][-1] if len(seen) else 0), step
         venue.close()
+
+
+def touch(local_ns: int, book: dict[tuple[str, int], int]) -> tuple[int, tuple[int, int], tuple[int, int]]:
+    bid = max(price for at, price in book if at == "b")
+    ask = min(price for at, price in book if at == "a")
+    return local_ns, (bid, book["b", bid]), (ask, book["a", ask])
 
 
 def test_the_same_seed_gives_the_same_bytes_in_any_company(recorded: Tape) -> None:
@@ -284,24 +304,17 @@ def test_a_fill_of_exactly_the_remaining_size_does_not_stop_the_engine(tmp_path:
     assert found[-1, AT["time_ns"]] == 2900 * MILLISECOND
 
 
-def test_that_trap_is_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without what guards it, hftbacktest reports an error; when it no longer does, drop the guard."""
-    code = (
-        "from mmenv.venue import replay; replay.SHAVE = 0.0\n"
-        "import test_replay, pathlib, tempfile, numba\n"
-        "buys = [(2500, 2500, 2, 1, 110, 8), (3000, 3000, 2, 1, 110, 3)]\n"
-        "venue = test_replay.by_hand(pathlib.Path(tempfile.mkdtemp()), buys)\n"
-        "test_replay.steps(venue, (110, 3, 0, 0), 20)\n"
-    )
-    environment = os.environ | {"NUMBA_DISABLE_JIT": "0", "NUMBA_CACHE_DIR": str(tmp_path)}
-    found = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-        env=environment,
-    )
-    assert "hftbacktest reported error 14" in found.stderr
+def test_that_trap_is_real(tmp_path: Path) -> None:
+    """An unguarded order of 3 whole lots stops hftbacktest; when it no longer does, drop the guard."""
+    from hftbacktest import GTX, LIMIT
+    from hftbacktest.binding import roivecbt_elapse, roivecbt_submit_sell_order
+
+    buys = [(2500, 2500, TRADE, 1, 110, 8), (3000, 3000, TRADE, 1, 110, 3)]
+    with by_hand(tmp_path, buys) as venue:
+        pointer = int(venue._lanes["pointer"][0])
+        assert roivecbt_submit_sell_order(pointer, 0, 1, 110.0, 3.0, GTX, LIMIT, False) == 0
+        assert roivecbt_elapse(pointer, 800 * MILLISECOND) == 0
+        assert roivecbt_elapse(pointer, 800 * MILLISECOND) > 1
 
 
 def test_every_slice_of_an_order_filled_in_parts_counts(tmp_path: Path) -> None:
@@ -562,20 +575,46 @@ def test_real_tapes_replay(real_tapes: list[Tape]) -> None:
     assert (np.cumsum(fills, 0) == events[..., AT["position_lots"]]).all()
 
 
-def test_the_book_of_a_random_start_is_that_of_the_whole_tape(real_tapes: list[Tape]) -> None:
-    """Replaying the whole tape in a dictionary gives the same best prices and sizes as starting midway."""
+def test_a_random_start_sees_what_a_replay_from_the_beginning_sees(real_tapes: list[Tape]) -> None:
+    """The depth messages of the whole tape in a dictionary give the same touch as starting midway."""
     for tape in real_tapes:
-        with ReplayVenue([tape], 1, replace(SHORT, episode_ns=SECOND)) as venue:
+        with ReplayVenue([tape], 1, replace(SHORT, episode_ns=SECOND, book_ticker=False)) as venue:
             offset = tape.info.clock_offset_ns + venue.config.feed_latency_ns
             rows = np.concatenate(list(tape.rows()))
             rows = rows[(rows["kind"] != BBO) & (rows["kind"] != TRADE)]
             for seed in range(3):
                 event = venue.reset(0, np.random.default_rng(seed))
                 known = rows[rows["local_ns"] + offset <= event[AT["time_ns"]]]
-                levels = {(int(r["side"]), int(r["price"])): int(r["size"]) for r in known}
-                bid = max(price for (side, price), lots in levels.items() if side == BUY and lots)
-                ask = min(price for (side, price), lots in levels.items() if side != BUY and lots)
-                found = [event[AT[name]] for name in ("best_bid_ticks", "best_ask_ticks")]
-                assert found == [bid, ask]
-                assert event[AT["best_bid_lots"]] == levels[BUY, bid]
-                assert event[AT["best_ask_lots"]] == levels[-BUY, ask]
+                levels = {("b" if r["side"] == BUY else "a", int(r["price"])): int(r["size"]) for r in known}
+                _, *expected = touch(0, {key: lots for key, lots in levels.items() if lots})
+                found = [
+                    (event[AT[f"best_{at}_ticks"]], event[AT[f"best_{at}_lots"]]) for at in ("bid", "ask")
+                ]
+                assert found == expected
+
+
+def test_book_tickers_agree_with_the_diffs_around_them(real_tapes: list[Tape]) -> None:
+    """After each ticker the touch is its; after each diff numbered later the book is that of the diffs."""
+    for tape in real_tapes:
+        low, high = window(tape.info.low_tick, tape.info.high_tick, 0.01)
+        rows = np.concatenate(list(tape.rows()))
+        starts = np.flatnonzero(np.diff(rows["id"] * 8 + rows["kind"])) + 1
+        ours, plain, state = Book(low, high).sizes, Book(low, high).sizes, FUSE_START.copy()
+        equal = touched = 0
+        for message in np.split(rows, starts)[:4000]:
+            fused(message, low, ours, state)
+            for row in message:
+                if row["kind"] == CLEAR:
+                    plain[:] = 0
+                elif row["kind"] not in (TRADE, BBO) and low <= row["price"] <= high:
+                    plain[0 if row["side"] == BUY else 1, row["price"] - low] = row["size"]
+            kind, number = message["kind"][0], message["id"][0]
+            if kind == BBO and number == state[0]:
+                bid, ask = np.flatnonzero(ours[0])[-1], np.flatnonzero(ours[1])[0]
+                assert [bid + low, ask + low] == message["price"].tolist()
+                assert [ours[0, bid], ours[1, ask]] == message["size"].tolist()
+                touched += 1
+            elif kind not in (TRADE, BBO) and number > state[0]:
+                assert (ours == plain).all()
+                equal += 1
+        assert min(equal, touched) > 100

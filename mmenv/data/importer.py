@@ -308,17 +308,14 @@ class _SecondPass:
 
     def _append(self, writer: TapeWriter, rows: NDArray[np.void]) -> None:
         stats = self.stats
-        market = rows[rows["kind"] != BBO]
-        if len(market):
-            newest = np.maximum.accumulate(np.maximum(market["exch_ns"], self.newest_exch_ns))
+        if len(rows):
+            newest = np.maximum.accumulate(np.maximum(rows["exch_ns"], self.newest_exch_ns))
+            delay = rows["local_ns"] + self.offset - rows["exch_ns"]
             self.newest_exch_ns = int(newest[-1])
-            stats.disorder_ns = max(stats.disorder_ns, int((newest - market["exch_ns"]).max()))
-            stats.latency_ns = max(
-                stats.latency_ns,
-                int((market["local_ns"] + self.offset - market["exch_ns"]).max()),
-            )
-            stats.first_ns = int(market["local_ns"][0]) if stats.first_ns < 0 else stats.first_ns
-            stats.last_ns = int(market["local_ns"][-1])
+            stats.disorder_ns = max(stats.disorder_ns, int((newest - rows["exch_ns"]).max()))
+            stats.latency_ns = max(stats.latency_ns, int(delay.max()))
+            stats.first_ns = int(rows["local_ns"][0]) if stats.first_ns < 0 else stats.first_ns
+            stats.last_ns = int(rows["local_ns"][-1])
         writer.write(rows)
 
     def _uncrossed(self, rows: NDArray[np.void], raw: NDArray[np.void]) -> NDArray[np.void]:

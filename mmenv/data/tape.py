@@ -27,10 +27,10 @@ import pyarrow.parquet as pq
 from numba import njit
 from numpy.typing import NDArray
 
-from mmenv.data.capture import BBO, BUY, CLEAR, SELL, SNAPSHOT, TRADE
+from mmenv.data.capture import BBO, BUY, CLEAR, DEPTH, SELL, SNAPSHOT, TRADE
 
 SCHEMA_VERSION: Final = 1
-CACHE_VERSION: Final = 1
+CACHE_VERSION: Final = 2
 TEMPORARY: Final = ".replay-tmp-"
 METADATA_KEY: Final = b"neuralmm"
 BATCH_ROWS: Final = 1 << 19
@@ -250,30 +250,39 @@ class Tape:
                     rows[name] = batch.column(name).to_numpy()
                 yield rows
 
-    def replay(self, feed_latency_ns: int) -> Replay:
+    def replay(self, feed_latency_ns: int, book_ticker: bool = True) -> Replay:
         """The replay cache, built on first use.
 
         Args:
             feed_latency_ns: smallest feed delay. Each event keeps its recorded delay above the tape's
                 fastest one (clocks cannot tell more) and this is added.
+            book_ticker: bring the touch up to date with each recorded book ticker, between the conflated
+                depth messages; see `fused`.
+
+        Raises TapeError if the folder cannot be written to.
         """
         if feed_latency_ns < 0:
             raise TapeError(f"feed latency is {feed_latency_ns} ns; it must not be negative")
         status = self.path.stat()
         key = f"{status.st_mtime_ns} {status.st_size} {SCHEMA_VERSION} {CACHE_VERSION}"
         current = f".replay-{hashlib.sha256(key.encode()).hexdigest()[:16]}-"
-        folder = self.path.with_name(f"{current}{feed_latency_ns}")
+        folder = self.path.with_name(f"{current}{feed_latency_ns}{'-ticker' if book_ticker else ''}")
         if not (folder / "index.npz").exists():
-            self._build(folder, feed_latency_ns)
+            self._build(folder, feed_latency_ns, book_ticker)
             for other in self.path.parent.glob(".replay-*"):
                 if not other.name.startswith((current, TEMPORARY)):
                     shutil.rmtree(other, ignore_errors=True)
         return _open_replay(folder)
 
-    def _build(self, folder: Path, feed_latency_ns: int) -> None:
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=TEMPORARY))
+    def _build(self, folder: Path, feed_latency_ns: int, book_ticker: bool) -> None:
         try:
-            _build_replay(self, feed_latency_ns, temporary)
+            temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=TEMPORARY))
+        except OSError as error:
+            raise TapeError(
+                f"{folder.parent}: cannot write the replay cache ({error}); make the folder writable"
+            ) from None
+        try:
+            _build_replay(self, feed_latency_ns, book_ticker, temporary)
             try:
                 os.rename(temporary, folder)
             except OSError:
@@ -327,10 +336,11 @@ def window(low_tick: int, high_tick: int, fraction: float) -> tuple[int, int]:
     return max(low, 1), high
 
 
-def _build_replay(tape: Tape, feed_latency_ns: int, folder: Path) -> None:
+def _build_replay(tape: Tape, feed_latency_ns: int, book_ticker: bool, folder: Path) -> None:
     info = tape.info
     low, high = window(info.low_tick, info.high_tick, BOOK_WINDOW)
-    book = Book(low, high)
+    book, arrived = Book(low, high), Book(low, high)
+    fuse_state = FUSE_START.copy()
     offset = info.clock_offset_ns + feed_latency_ns
     carry: NDArray[np.void] = np.zeros(0, ROW)
     sent: NDArray[np.bool_] = np.zeros(0, np.bool_)
@@ -344,7 +354,10 @@ def _build_replay(tape: Tape, feed_latency_ns: int, folder: Path) -> None:
         (folder / "levels.bin").open("wb") as levels_file,
     ):
         for batch, final in _with_last(tape.rows()):
-            batch = batch[batch["kind"] != BBO]
+            if book_ticker:
+                batch = fused(batch, low, arrived.sizes, fuse_state)
+            else:
+                batch = batch[batch["kind"] != BBO]
             pending = np.concatenate([carry, batch])
             sent = np.concatenate([sent, np.zeros(len(batch), np.bool_)])
             if len(batch):
@@ -433,6 +446,113 @@ def _events(rows: NDArray[np.void], flags: NDArray[np.int64], offset_ns: int) ->
     events["local_ts"] = rows["local_ns"] + offset_ns
     events["px"], events["qty"] = rows["price"], rows["size"]
     return events
+
+
+FUSE_START: Final = np.array([-1, -1, -1, -1, -1, -1, np.iinfo(np.int64).max, 0, 0], np.int64)
+"""State of `fused` before the first row: number, bid and ask tick of the last ticker; number and exchange
+time of the newest book row; levels above which there is no bid and below which no ask; price and size of the
+bid of the ticker being read."""
+
+
+@njit(cache=True, nogil=True)
+def fused(
+    rows: NDArray[np.void], low_tick: int, sizes: NDArray[np.int64], state: NDArray[np.int64]
+) -> NDArray[np.void]:
+    """Book tickers turned into depth rows, so that the touch is as recent as anything received.
+
+    A ticker numbered after the last diff sets the best levels and removes what is better than them. A diff
+    numbered before the last ticker says nothing new from the touch on; those rows are dropped. Numbers are
+    the exchange's, shared by both streams; exchange times are kept in their order.
+
+    Args:
+        rows: ROW [n] in arrival order, tickers as pairs of bid and ask.
+        low_tick: tick of the first level of `sizes`.
+        sizes: [2, width], the book so far; updated.
+        state: begins as FUSE_START; updated.
+
+    Returns:
+        ROW [m] without tickers.
+    """
+    out = np.empty(2 * len(rows) + 16, ROW)
+    count = 0
+    for place in range(len(rows)):
+        row = rows[place]
+        room = 1
+        if row.kind == BBO and row.side == SELL:
+            # One for each level that may be better than it, and one for itself, on each side.
+            room = max(state[5] + low_tick - state[7], 0) + max(row.price - low_tick - state[6], 0) + 2
+        if count + room > len(out):
+            bigger = np.empty(2 * len(out) + room, ROW)
+            bigger[:count] = out[:count]
+            out = bigger
+        if row.kind == BBO:
+            if row.side == BUY:
+                state[7], state[8] = row.price, row.size
+            elif row.id > state[3]:
+                count = _emit_ticker(row, low_tick, sizes, state, out, count)
+            continue
+        if row.kind == TRADE:
+            out[count] = row
+            count += 1
+            continue
+        if row.kind == CLEAR:
+            sizes[:] = 0
+            state[0], state[5], state[6] = -1, -1, FUSE_START[6]
+        elif row.id < state[0] and (row.price >= state[1] if row.side == BUY else row.price <= state[2]):
+            continue
+        out[count] = row
+        _stamp(out, count, state)
+        count += 1
+        at = row.price - low_tick
+        if row.kind != CLEAR and 0 <= at < sizes.shape[1]:
+            _set_level(sizes, 0 if row.side == BUY else 1, at, row.size, state)
+    return out[:count].copy()
+
+
+@njit(cache=True, nogil=True)
+def _set_level(sizes, side, at, size, state):  # type: ignore[no-untyped-def]
+    sizes[side, at] = size
+    if side == 0:
+        state[5] = max(state[5], at)
+    else:
+        state[6] = min(state[6], at)
+
+
+@njit(cache=True, nogil=True)
+def _stamp(out, place, state):  # type: ignore[no-untyped-def]
+    """Keep the exchange times of book rows in the order of their numbers."""
+    if out[place].id >= state[3]:
+        state[3] = out[place].id
+        state[4] = max(state[4], out[place].exch_ns)
+        out[place].exch_ns = state[4]
+
+
+@njit(cache=True, nogil=True)
+def _emit_ticker(ask, low_tick, sizes, state, out, count):  # type: ignore[no-untyped-def]
+    bid_at, ask_at = state[7] - low_tick, ask.price - low_tick
+    state[0], state[1], state[2] = ask.id, state[7], ask.price
+    # Removals first: in between, the book is never crossed.
+    for at in range(max(bid_at + 1, 0), state[5] + 1):
+        if sizes[0, at] > 0:
+            count = _emit_level(ask, 0, at, 0, low_tick, sizes, state, out, count)
+    for at in range(state[6], min(ask_at, sizes.shape[1])):
+        if sizes[1, at] > 0:
+            count = _emit_level(ask, 1, at, 0, low_tick, sizes, state, out, count)
+    state[5], state[6] = min(state[5], bid_at), max(state[6], ask_at)
+    for side, at, size in ((0, bid_at, state[8]), (1, ask_at, ask.size)):
+        if 0 <= at < sizes.shape[1] and sizes[side, at] != size:
+            count = _emit_level(ask, side, at, size, low_tick, sizes, state, out, count)
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _emit_level(row, side, at, size, low_tick, sizes, state, out, count):  # type: ignore[no-untyped-def]
+    _set_level(sizes, side, at, size, state)
+    out[count] = row
+    out[count].kind, out[count].side = DEPTH, BUY if side == 0 else SELL
+    out[count].price, out[count].size = at + low_tick, size
+    _stamp(out, count, state)
+    return count + 1
 
 
 @njit(cache=True, nogil=True)

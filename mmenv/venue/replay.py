@@ -101,6 +101,8 @@ class ReplayConfig:
     """From us to the exchange, and as long again for its answer."""
     feed_latency_ns: int = 2 * MILLISECOND
     """Delay of the fastest market data message; the others keep their recorded delay on top of it."""
+    book_ticker: bool = True
+    """Keep the touch as recent as the recorded book tickers; otherwise as the conflated depth messages."""
     queue_model: str = "risk-adverse"
     """One of `QUEUE_MODELS`. "risk-adverse": only trades move us up the queue. The others let cancels
     ahead of us do so too, by a probability; "log-prob" ones depend on the unit of size, here lots."""
@@ -184,7 +186,9 @@ class ReplayVenue:
         if not tapes:
             raise TapeError("no tapes given; open some with mmenv.data.tape.tapes(store)")
         self.tapes = tuple(tapes)
-        self._replays = [tape.replay(self.config.feed_latency_ns) for tape in self.tapes]
+        self._replays = [
+            tape.replay(self.config.feed_latency_ns, self.config.book_ticker) for tape in self.tapes
+        ]
         self.spans = _spans(self.tapes, self._replays, self.config)
         self.lane_tape = np.full(n, -1, np.int64)
         """Index into `tapes` of each lane's episode, -1 before its first."""
