@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
@@ -15,9 +14,34 @@ from mmenv.desk import Desk
 from mmenv.features import observation_features, observation_names
 from mmenv.kernel import LEDGER
 
+if TYPE_CHECKING:
+    from mmenv.render import Screen
+
+DEFAULT_MARKET = "hidden-regime"
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
 
 class ActionError(ValueError):
     """An action the environment cannot take: the message names what is wrong and what is expected."""
+
+
+def choose_config(
+    market: str | Mapping[str, Any] | Market, config: EnvConfig | None, settings: Mapping[str, Any]
+) -> EnvConfig:
+    """`config`, or the configuration of `market` and `settings`; both at once is an error."""
+    if "max_episode_steps" in settings:
+        raise ConfigError("NeuralMM-v0 has no setting 'max_episode_steps': set `horizon`, which it observes.")
+    if config is None:
+        return make_config(market, **settings)
+    if not isinstance(config, EnvConfig):
+        raise ConfigError(f"config = {config!r} is not possible: give what make_config builds.")
+    if settings or market != DEFAULT_MARKET:
+        given = ", ".join(settings) or f"market = {market!r}"
+        raise ConfigError(f"config is given, and so is {given}: put all of it into config, or leave it out.")
+    return config
+
+
+DEFAULT_MARKET = "hidden-regime"
 
 
 def observation_space(config: EnvConfig) -> spaces.Box:
@@ -38,14 +62,61 @@ def start_positions(config: EnvConfig, options: Mapping[str, Any] | None, n: int
     check_keys("reset options", options or {}, ["position"])
     if not options:
         return None
-    positions = np.broadcast_to(np.asarray(options["position"]), (n,))
     limit = config.risk.position_limit
-    if not np.issubdtype(positions.dtype, np.integer) or (np.abs(positions) > limit).any():
+    positions = np.asarray(options["position"])
+    whole = np.issubdtype(positions.dtype, np.integer) and positions.shape in ((), (n,))
+    if not whole or (np.abs(positions) > limit).any():
+        each = f", one or one for each of {n} environments" if n > 1 else ""
         raise ConfigError(
             f"reset options: position = {options['position']!r} is not possible: "
-            f"give whole lots from {-limit} to {limit}."
+            f"give whole lots from {-limit} to {limit}{each}."
         )
-    return positions.astype(np.int32)
+    return np.broadcast_to(positions, (n,)).astype(np.int32)
+
+
+def open_screen(render_mode: str | None, modes: list[str], config: EnvConfig, n: int) -> Screen | None:
+    """What draws n environments in this mode; nothing is kept, or imported, for None."""
+    if render_mode is None:
+        return None
+    if render_mode not in modes:
+        raise ConfigError(
+            f"render_mode = {render_mode!r} is not possible: it must be None or one of {', '.join(modes)}."
+        )
+    from mmenv.render import Screen
+
+    return Screen(render_mode, config, n)
+
+
+def as_action(action: Any) -> np.ndarray:
+    """An action that is not a plain array as float32 (2,); raises `ActionError` where it is none."""
+    try:
+        given = np.asarray(action)
+    except (TypeError, ValueError):  # such as lists of different lengths
+        given = np.asarray(None)
+    if given.shape != (2,) or given.dtype.kind not in "fiu":
+        raise ActionError(f"action = {action!r} is not possible: give two numbers, (half-spread, skew).")
+    if not (np.abs(given) <= FLOAT32_MAX).all():
+        raise ActionError(f"action = {action!r} is not possible: both entries must be finite numbers.")
+    return given
+
+
+def as_ledger(values: Iterable[float]) -> dict[str, float]:
+    """`dict(zip(LEDGER, values))`, written out: that is a third of its time, which counts in every step."""
+    spread_capture, adverse_selection, carry, fees, inventory_penalty, wealth, noise, fills, position = values
+    return {
+        "spread_capture": spread_capture,
+        "adverse_selection": adverse_selection,
+        "carry": carry,
+        "fees": fees,
+        "inventory_penalty": inventory_penalty,
+        "wealth": wealth,
+        "noise": noise,
+        "fills": fills,
+        "position": position,
+    }
+
+
+assert as_ledger(range(len(LEDGER))) == dict(zip(LEDGER, range(len(LEDGER)), strict=True))
 
 
 class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
@@ -57,16 +128,18 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     goes, and carry the risk of what you hold. The same environment runs over simulated markets, two of them
     with a known optimum, and over recorded ones with queue position, latency and fees.
 
-    All money is in *price units* of the market (`config.market.price_scale` half-ticks), sizes are in lots.
+    Prices and distances are in *price units* of the market, "pu": 1.0 in simulated markets, one standard
+    deviation of the mid's move between two decisions on recorded ones. Sizes are in lots, money in pu x lots.
 
     ## Action Space
 
-    `Box(-1, 1, (2,), float32)`; not-finite or wrongly shaped actions raise `ActionError`.
+    `Box(-1, 1, (2,), float32)`. What lies outside is clipped; an action that is not finite or not of shape
+    (2,) raises `ActionError`.
 
     | Num | Action | -1 | +1 |
     |-----|--------|----|----|
-    | 0 | half-spread `h` | `quote.min_half_spread` | `quote.max_half_spread` |
-    | 1 | skew `s` | `-quote.max_skew` | `quote.max_skew` |
+    | 0 | half-spread `h`, pu | `quote.min_half_spread` | `quote.max_half_spread` |
+    | 1 | skew `s`, pu | `-quote.max_skew` | `quote.max_skew` |
 
     ask = mid + h + s, bid = mid - h + s, each clipped to `[0, quote.max_distance]` from the mid and rounded
     outward to the tick; post-only, bid < ask. Above 0, the skew moves both quotes up (to buy).
@@ -74,7 +147,7 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     ## Observation Space
 
     `Box(low, high, (18,), float32)` with the default feature groups; `observation_names` names the entries.
-    A window that is not yet full counts what it has. Price units "pu".
+    A window that is not yet full counts what it has.
 
     | Num | Observation | Min | Max | Meaning |
     |-----|-------------|-----|-----|---------|
@@ -114,9 +187,10 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     ## Starting State
 
-    Flat, or with a position drawn from `[-start_inventory, start_inventory]`; `reset(options={"position": 3})`
-    sets it. Windows are empty. `reset(seed=s)` starts path 0 of seed s, each further `reset()` the next one;
-    paths do not depend on what is quoted.
+    Flat, or with a position drawn from `[-start_inventory, start_inventory]`, lots. Windows are empty.
+    `reset(seed=s)` starts path 0 of seed s, each further `reset()` the next one; what the others do on a path
+    does not depend on what is quoted. `reset(options={"position": 3})` sets the position, in whole lots up to
+    the position limit.
 
     ## Episode End
 
@@ -126,75 +200,138 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     ## Arguments
 
     ```python
-    gym.make("NeuralMM-v0", market="brownian", horizon=100, quote={"max_half_spread": 4.0})
-    gym.make("NeuralMM-v0", market={"name": "hidden-regime", "tilt": 0.2}, risk={"position_limit": 5})
+    >>> import gymnasium as gym
+    >>> env = gym.make("mmenv:NeuralMM-v0", market="brownian", horizon=100, quote={"max_half_spread": 4.0})
+    >>> env
+    <OrderEnforcing<PassiveEnvChecker<NeuralMMEnv<NeuralMM-v0>>>>
+    >>> market = {"name": "hidden-regime", "tilt": 0.2}
+    >>> env = gym.make("mmenv:NeuralMM-v0", market=market, risk={"position_limit": 5}, render_mode="ansi")
+    >>> observation, info = env.reset(seed=1, options={"position": 3})
+    >>> observation.shape, env.unwrapped.observation_names[12], observation[12].item()
+    ((18,), 'inventory', 0.6000000238418579)
+    >>> print(env.render())
+    0/300 ACTIVE  mid 10000.00  bid none  ask none  position +3 of 5
+    wealth +0.00 = spread capture +0.00, adverse selection +0.00, carry +0.00, fees +0.00
+    >>> observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
+    >>> sorted(info["ledger"])[:3]
+    ['adverse_selection', 'carry', 'fees']
+
     ```
 
-    * `market`: name, dict with `name` and parameters, or a `Market`. Default `"hidden-regime"`.
-    * `horizon`, `start_inventory`, `maker_fee_bp`, `features`: see `mmenv.config.EnvConfig`.
-    * `quote`, `risk`, `reward`: dicts or `QuoteConfig`, `RiskConfig`, `RewardConfig`.
-    * `config`: a whole `EnvConfig` in place of all the above.
+    | Argument | Default | Meaning |
+    |----------|---------|---------|
+    | `market` | `"hidden-regime"` | its name, a dict with `name` and parameters, or a `Market` |
+    | `horizon` | 300 | decisions in an episode |
+    | `start_inventory` | 0 | largest position, long or short, that an episode starts with, lots |
+    | `maker_fee_bp` | 0 | fee on our fills, basis points of notional; negative is a rebate |
+    | `features` | all simulated groups | names of feature groups, in the order of their entries |
+    | `quote`, `risk`, `reward` | the market's | dict, or `QuoteConfig`, `RiskConfig`, `RewardConfig` |
+    | `config` | None | a whole `EnvConfig` (see `make_config`) in place of all the above |
+    | `render_mode` | None | "rgb_array": a picture; "ansi": two lines of text; "human": a window |
 
-    An unknown or impossible setting raises `ConfigError` saying what is allowed.
+    A market may bring other defaults (`Market.defaults`). An unknown or impossible setting raises
+    `ConfigError` saying what is allowed. Without a display, "human" prints the text.
 
     ## Vectorized environment
 
-    `gym.make_vec("NeuralMM-v0", num_envs=1024)` is native: one compiled call per step, SAME_STEP autoreset.
-    With the same seed its environment i gives the same bytes as a single one seeded with `seed + i`.
+    ```python
+    >>> envs = gym.make_vec("mmenv:NeuralMM-v0", num_envs=1024, market="brownian")
+    >>> observations, info = envs.reset(seed=1)
+    >>> observations, rewards, terminated, truncated, info = envs.step(envs.action_space.sample())
+    >>> observations.shape, rewards.shape, info["ledger"]["wealth"].shape
+    ((1024, 18), (1024,), (1024,))
+
+    ```
+
+    It is native: one compiled call per step. With the same seed its environment i gives the same bytes as a
+    single one seeded with `seed + i`. `autoreset_mode` is "SameStep" (default), "NextStep" or "Disabled"; see
+    `mmenv.vector.NeuralMMVectorEnv`.
 
     ## Version History
 
     * v0: initial version
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": [], "render_fps": 10}
+    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array", "ansi"], "render_fps": 30}  # noqa: RUF012
 
     def __init__(
         self,
-        market: str | Mapping[str, Any] | Market = "hidden-regime",
+        market: str | Mapping[str, Any] | Market = DEFAULT_MARKET,
         *,
         config: EnvConfig | None = None,
         render_mode: str | None = None,
         **settings: Any,
     ) -> None:
-        self.config = config or make_config(market, **settings)
+        self.config = choose_config(market, config, settings)
         self.observation_names = observation_names(self.config)
         self.observation_space = observation_space(self.config)
         self.action_space = action_space()
         self.render_mode = render_mode
-        self._desk = Desk(self.config, 1, autoreset=False)
+        self._screen = open_screen(render_mode, self.metadata["render_modes"], self.config, 1)
         self._running = False
         self._seeded = False
+        self._take(Desk(self.config, 1, autoreset=False))
+
+    def _take(self, desk: Desk) -> None:
+        """Keep the desk, with the views of its arrays that every step reads."""
+        self._desk = desk
+        self._action = desk.actions[0]
+        self._observation = desk.out.observations[0]
+        self._reward, self._ledger = desk.out.rewards, desk.out.ledger[:, 0]
+        self._terminated, self._truncated = desk.out.terminated, desk.out.truncated
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        super().reset(seed=seed)
         positions = start_positions(self.config, options, 1)
+        super().reset(seed=seed)
         if seed is not None or not self._seeded:
             self._desk.seed([int(self.np_random.integers(2**63)) if seed is None else seed])
             self._seeded = True
         self._running = True
-        return self._desk.reset(positions=positions)[0], {}
+        observation = self._desk.reset(positions=positions)[0]
+        if self._screen is not None:
+            self._screen.record(self._desk)
+        return observation, {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         if not self._running:
             raise gymnasium.error.ResetNeeded(
                 "The episode is over, or never began: call reset() before step()."
             )
-        desk = self._desk
-        values = np.asarray(action, np.float32).tolist()
-        if not (isinstance(values, list) and len(values) == 2 and all(isinstance(v, float) for v in values)):
-            raise ActionError(f"action = {action!r} is not possible: give two numbers, (half-spread, skew).")
-        if not (math.isfinite(values[0]) and math.isfinite(values[1])):
-            raise ActionError(f"action = {action!r} is not possible: both entries must be finite numbers.")
-        desk.actions[0] = values
-        desk.step_in_place()
-        out = desk.out
-        terminated, truncated = bool(out.terminated[0]), bool(out.truncated[0])
+        try:
+            half, skew = action.tolist()
+            plain = -FLOAT32_MAX <= half <= FLOAT32_MAX and -FLOAT32_MAX <= skew <= FLOAT32_MAX
+        except (AttributeError, TypeError, ValueError):
+            plain = False
+        self._action[...] = action if plain else as_action(action)
+        self._desk.step_in_place()
+        terminated, truncated = self._terminated.item(), self._truncated.item()
         self._running = not (terminated or truncated)
-        ledger = dict(zip(LEDGER, out.ledger.ravel().tolist(), strict=True))
-        return out.observations[0].copy(), float(out.rewards[0]), terminated, truncated, {"ledger": ledger}
+        if self._screen is not None:
+            self._screen.record(self._desk)
+        info = {"ledger": as_ledger(self._ledger.tolist())}
+        return self._observation.copy(), self._reward.item(), terminated, truncated, info
+
+    def render(self) -> Any:
+        """A uint8 (height, width, 3) picture, a text, or None where the mode is "human" (a window)."""
+        if self._screen is not None:
+            return self._screen.render()
+        gymnasium.logger.warn(
+            "You are calling render method without specifying any render mode. You can specify the "
+            'render_mode at initialization, e.g. gym.make("NeuralMM-v0", render_mode="rgb_array")'
+        )
+        return None
 
     def close(self) -> None:
         self._desk.close()
+        if self._screen is not None:
+            self._screen.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        views = ("_action", "_observation", "_reward", "_terminated", "_truncated", "_ledger")
+        return {name: value for name, value in self.__dict__.items() if name not in views}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._take(self._desk)

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
+import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from mmenv.config import ConfigError, EnvConfig, Market, make_config
-from mmenv.desk import Desk
-from mmenv.env import ActionError, action_space, observation_space, start_positions
+from mmenv.config import ConfigError, EnvConfig, Market
+from mmenv.desk import Desk, Step
+from mmenv.env import (
+    DEFAULT_MARKET,
+    ActionError,
+    action_space,
+    choose_config,
+    observation_space,
+    open_screen,
+    start_positions,
+)
 from mmenv.features import observation_names
 from mmenv.kernel import LEDGER
 
@@ -19,24 +28,35 @@ from mmenv.kernel import LEDGER
 class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """n environments of `NeuralMMEnv`, which documents actions, observations, rewards and arguments.
 
-    SAME_STEP autoreset: where an episode ends, `info["final_obs"]` holds its last observation and
-    `info["final_info"]` its last ledger, and the observation returned starts the next episode.
-    `info["ledger"]` holds float64 (n,) arrays of the step just made, for all environments.
+    `info["ledger"]` holds float64 (n,) arrays of the step just made. What happens where an episode ends is
+    `autoreset_mode`, an `AutoresetMode` of gymnasium or its value:
+
+    * `"SameStep"` (default): `info["final_obs"]` holds its last observation and `info["final_info"]` its last
+      ledger, and the observation returned starts the next episode.
+    * `"NextStep"`: the next step ignores the action and resets it, with a reward of 0.
+    * `"Disabled"`: it waits for `reset(options={"reset_mask": mask})`; a step before raises `ResetNeeded`.
 
     `reset(seed=s)` seeds environment i with s + i. `reset(options={"reset_mask": mask})` resets some of them,
     `options={"position": q}` sets starting positions (one, or one for each environment).
 
     With `strict_actions=False` an action that is not finite quotes nothing instead of raising `ActionError`.
+
+    `render()` with `render_mode="rgb_array"` returns a tuple of pictures, one for each environment.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}
+    metadata: dict[str, Any] = {  # noqa: RUF012
+        "render_modes": ["rgb_array"],
+        "render_fps": 30,
+        "autoreset_mode": AutoresetMode.SAME_STEP,
+    }
 
     def __init__(
         self,
         num_envs: int = 1,
-        market: str | Mapping[str, Any] | Market = "hidden-regime",
+        market: str | Mapping[str, Any] | Market = DEFAULT_MARKET,
         *,
         config: EnvConfig | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         strict_actions: bool = True,
         render_mode: str | None = None,
         **settings: Any,
@@ -45,56 +65,72 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             raise ConfigError(
                 f"num_envs = {num_envs!r} is not possible: it must be an integer of at least 1."
             )
-        self.config = config or make_config(market, **settings)
+        self.config = choose_config(market, config, settings)
         self.num_envs = num_envs
         self.render_mode = render_mode
+        self.autoreset_mode = as_mode(autoreset_mode)
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.strict_actions = strict_actions
         self.observation_names = observation_names(self.config)
         self.single_observation_space = observation_space(self.config)
         self.single_action_space = action_space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._desk = Desk(self.config, num_envs, autoreset=True)
+        self._desk = Desk(self.config, num_envs, autoreset=self.autoreset_mode == AutoresetMode.SAME_STEP)
+        self._screen = open_screen(render_mode, self.metadata["render_modes"], self.config, num_envs)
+        self._ended = np.zeros(num_envs, bool)  # and not yet reset
         self._seeded = False
         self._started = False
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        super().reset(seed=seed if isinstance(seed, int) else None)
         options = dict(options or {})
         mask = self._check_mask(options.pop("reset_mask", None))
         positions = start_positions(self.config, options, self.num_envs)
-        self._desk.seed(self._seeds(seed))
+        first = int(seed) if isinstance(seed, (int, np.integer)) else None
+        super().reset(seed=first)
+        seeds = self._seeds(first if first is not None else seed)
+        if mask is not None:
+            seeds = [seed if chosen else None for seed, chosen in zip(seeds, mask, strict=True)]
+        self._desk.seed(seeds)
         self._seeded = self._started = True
-        return self._desk.reset(mask, positions), {}
+        self._ended &= False if mask is None else ~mask
+        observations = self._desk.reset(mask, positions)
+        if self._screen is not None:
+            self._screen.record(self._desk)
+        return observations, {}
 
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        if not self._started:
-            raise RuntimeError("The environments were never reset: call reset() before step().")
-        given = np.ascontiguousarray(actions, np.float32)
-        if given.shape != (self.num_envs, 2):
-            raise ActionError(
-                f"actions of shape {given.shape} are not possible: expected ({self.num_envs}, 2), "
-                "a half-spread and a skew for each environment."
-            )
-        if self.strict_actions and not np.isfinite(given).all():
-            row = int(np.argmin(np.isfinite(given).all(axis=1)))
-            raise ActionError(
-                f"actions[{row}] = {given[row]!r} is not possible: both entries must be finite."
-            )
-        out = self._desk.step(given)
-        info: dict[str, Any] = {"ledger": dict(zip(LEDGER, out.ledger, strict=True))}
+        ended = self._ended
+        if not self._started or (self.autoreset_mode == AutoresetMode.DISABLED and ended.any()):
+            raise gymnasium.error.ResetNeeded(self._what_to_reset())
+        out = self._desk.step(self._check_actions(actions))
+        stepped = ~ended
+        if ended.any():  # next-step autoreset: what these made of the action does not count
+            out = self._reset_ended(out, ended)
         done = out.terminated | out.truncated
-        if done.any():
-            final = np.full(self.num_envs, None, object)
-            for i in np.flatnonzero(done):
-                final[i] = out.final_observations[i]
-            info |= {"final_obs": final, "_final_obs": done}
-            info |= {"final_info": {"ledger": info["ledger"], "_ledger": done}, "_final_info": done}
+        info: dict[str, Any] = {"ledger": dict(zip(LEDGER, out.ledger, strict=True)), "_ledger": stepped}
+        if self.autoreset_mode != AutoresetMode.SAME_STEP:
+            self._ended = done
+        elif done.any():
+            info |= self._final(out, done, info["ledger"])
+        if self._screen is not None:
+            self._screen.record(self._desk)
         return out.observations, out.rewards, out.terminated, out.truncated, info
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """A picture of every environment, uint8 (height, width, 3) each."""
+        if self._screen is not None:
+            self._screen.check()
+            return tuple(self._screen.frame(lane) for lane in range(self.num_envs))
+        gymnasium.logger.warn(
+            "You are calling render method without specifying any render mode. You can specify the "
+            'render_mode at initialization, e.g. gym.make_vec("NeuralMM-v0", render_mode="rgb_array")'
+        )
+        return None
 
     @property
     def ledger(self) -> np.ndarray:
@@ -103,33 +139,90 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def close_extras(self, **kwargs: Any) -> None:
         self._desk.close()
+        if self._screen is not None:
+            self._screen.close()
 
     def get_state(self) -> dict[str, Any]:
         """Everything the next step depends on; `set_state` continues from it to the same bytes."""
-        return {"desk": self._desk.get_state(), "np_random": self.np_random.bit_generator.state}
+        return {
+            "desk": self._desk.get_state(),
+            "np_random": self.np_random.bit_generator.state,
+            "ended": self._ended.copy(),
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
         self._desk.set_state(state["desk"])
         self.np_random.bit_generator.state = state["np_random"]
+        self._ended = state["ended"].copy()
         self._seeded = self._started = True
 
-    def _seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
+    def _check_actions(self, actions: Any) -> np.ndarray:
+        """The actions as C-contiguous float32 (n, 2)."""
+        try:
+            given = np.asarray(actions)
+        except (TypeError, ValueError):  # such as lists of different lengths
+            given = np.asarray(None)
+        if given.shape != (self.num_envs, 2) or given.dtype.kind not in "fiu":
+            raise ActionError(
+                f"actions of shape {given.shape} and type {given.dtype} are not possible: expected numbers "
+                f"of shape ({self.num_envs}, 2), a half-spread and a skew for each environment."
+            )
+        given = np.ascontiguousarray(given, np.float32)
+        if self.strict_actions and not np.isfinite(given).all():
+            row = int(np.argmin(np.isfinite(given).all(axis=1)))
+            raise ActionError(
+                f"actions[{row}] = {given[row].tolist()} is not possible: both entries must be finite."
+            )
+        return given
+
+    def _what_to_reset(self) -> str:
+        if not self._started:
+            return "The environments were never reset: call reset() before step()."
+        return (
+            f"Environments {np.flatnonzero(self._ended).tolist()} are at their end: call "
+            'reset(options={"reset_mask": terminated | truncated}) before step().'
+        )
+
+    def _reset_ended(self, out: Step, ended: np.ndarray) -> Step:
+        out.observations[:] = self._desk.reset(ended)
+        out.rewards[ended] = 0.0
+        out.terminated[ended] = out.truncated[ended] = False
+        out.ledger[:, ended] = 0.0
+        return out
+
+    def _final(self, out: Step, done: np.ndarray, ledger: dict[str, np.ndarray]) -> dict[str, Any]:
+        """The entries of `info` on episodes that ended and were reset in the same step."""
+        last = np.full(self.num_envs, None, object)
+        for i in np.flatnonzero(done):
+            last[i] = out.final_observations[i]
+        return {
+            "final_obs": last,
+            "_final_obs": done,
+            "final_info": {"ledger": ledger, "_ledger": done},
+            "_final_info": done,
+        }
+
+    def _seeds(self, seed: int | Sequence[int | None] | None) -> Sequence[int | None]:
+        """One seed for each environment, None where it keeps its own."""
+        n = self.num_envs
+        if seed is None:
+            if self._seeded:
+                return [None] * n
+            seed = int(self.np_random.integers(2**62))
         if isinstance(seed, int):
-            return [seed + i for i in range(self.num_envs)]
-        if seed is not None:
-            if len(seed) != self.num_envs:
-                raise ConfigError(
-                    f"seed has {len(seed)} entries: give one for each of {self.num_envs} environments."
-                )
-            return [None if s is None else int(s) for s in seed]
-        if self._seeded:
-            return []
-        first = int(self.np_random.integers(2**62))
-        return [first + i for i in range(self.num_envs)]
+            return range(seed, seed + n)
+        seeds = [None if s is None else int(s) for s in seed]
+        if len(seeds) != n or any(s is not None and s < 0 for s in seeds):
+            raise ConfigError(f"seed = {seed!r} is not possible: give one of at least 0, or a list of {n}.")
+        return seeds
 
     def _check_mask(self, mask: Any) -> np.ndarray | None:
         if mask is None:
             return None
+        if not self._started:
+            raise gymnasium.error.ResetNeeded(
+                "reset_mask resets some environments, but none was ever reset: call reset() without it first."
+            )
         mask = np.asarray(mask)
         if mask.dtype != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
             raise ConfigError(
@@ -137,3 +230,14 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 "with at least one True."
             )
         return mask
+
+
+def as_mode(mode: Any) -> AutoresetMode:
+    """An autoreset mode from itself or its value."""
+    try:
+        return AutoresetMode(mode)
+    except ValueError:
+        allowed = ", ".join(repr(m.value) for m in AutoresetMode)
+        raise ConfigError(
+            f"autoreset_mode = {mode!r} is not possible: it must be one of {allowed}."
+        ) from None

@@ -1,0 +1,359 @@
+"""What a person sees of an environment: a picture, a window or a line of text.
+
+The picture shows the mid with our quotes and fills, the inventory, and the profit with its attribution since
+reset. It is drawn by matplotlib's Agg canvas. Axes and labels are drawn once and kept as a background; only
+the lines are drawn anew, until they leave the axes.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import gymnasium
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from mmenv.config import EnvConfig
+from mmenv.desk import Desk
+from mmenv.kernel import ACTIVE, HALTED, LEDGER, REDUCING
+
+FPS = 30
+WINDOW = 300
+"""Decisions shown of price and inventory; the profit is shown since reset."""
+
+SCROLL = 75
+MOST_PICTURES = 16
+"""Environments of a vector environment that keep a picture of their own; more share, and draw more slowly."""
+
+STATES = {ACTIVE: "ACTIVE", REDUCING: "REDUCING", HALTED: "HALTED"}
+
+PRICES = ("mid", "ask", "bid", "best_ask", "best_bid", "sold", "bought")
+PROFITS = ("spread_capture", "adverse_selection", "carry", "fees", "wealth")
+FIELDS = (*PRICES, *PROFITS, "position", "ask_lots", "bid_lots", "ask_fill", "bid_fill", "state")
+COLUMN = {name: column for column, name in enumerate(FIELDS)}
+
+
+class History:
+    """Every decision of n environments since their last reset: float64 (decisions + 1, FIELDS, n).
+
+    Row t is what decision t led to, row 0 the state after reset. Prices and profits in price units; `ask` and
+    `bid` are the quotes of that decision, `sold` and `bought` the average prices of our fills (NaN: none).
+    """
+
+    def __init__(self, config: EnvConfig, n: int) -> None:
+        self.unit = config.market.price_scale
+        self.age = np.zeros(n, np.int64)
+        self._rows = np.full((min(config.horizon, WINDOW) + 1, len(FIELDS), n), np.nan)
+
+    def record(self, desk: Desk) -> None:
+        """Append the step, or the reset, that `desk` has just made."""
+        self.age = age = desk.get("age").astype(np.int64)
+        if age.max() >= len(self._rows):
+            self._rows = np.concatenate([self._rows, np.full_like(self._rows, np.nan)])
+        lanes = np.arange(desk.n)
+        self._rows[age, :, lanes] = self._row(desk, self._rows[age - 1, :, lanes]).T
+
+    def _row(self, desk: Desk, last: np.ndarray) -> np.ndarray:
+        """FIELDS of every environment now, (FIELDS, n), given those of its last decision, (n, FIELDS)."""
+        mid, half_spread = desk.get("mid"), desk.get("spread") / 2
+        decided = mid - desk.get("move")
+        ask_lots, bid_lots = desk.get("ask_lots"), desk.get("bid_lots")
+        ask_fill, bid_fill = desk.get("ask_fill"), desk.get("bid_fill")
+        row = np.full((len(FIELDS), desk.n), np.nan)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            prices = (
+                mid,
+                np.where(ask_lots > 0, decided + desk.get("ask_distance"), np.nan),
+                np.where(bid_lots > 0, decided - desk.get("bid_distance"), np.nan),
+                np.where(half_spread > 0, mid + half_spread, np.nan),
+                np.where(half_spread > 0, mid - half_spread, np.nan),
+                np.where(ask_fill > 0, decided + desk.get("ask_edge") / ask_fill, np.nan),
+                np.where(bid_fill > 0, decided - desk.get("bid_edge") / bid_fill, np.nan),
+            )
+        row[: len(PRICES)] = np.stack(prices) / self.unit
+        for name in PROFITS[:-1]:
+            row[COLUMN[name]] = last[:, COLUMN[name]] + desk.out.ledger[LEDGER.index(name)]
+        row[COLUMN["wealth"]] = desk.out.ledger[LEDGER.index("wealth")]
+        row[COLUMN["position"]] = desk.get("position")
+        row[COLUMN["ask_lots"] :] = ask_lots, bid_lots, ask_fill, bid_fill, desk.get("risk_state")
+
+        started = desk.get("age") == 0
+        decision = [COLUMN[name] for name in ("ask", "bid", "sold", "bought")]
+        row[np.ix_(decision, started)] = np.nan
+        nothing = [COLUMN[name] for name in (*PROFITS, "ask_lots", "bid_lots", "ask_fill", "bid_fill")]
+        row[np.ix_(nothing, started)] = 0
+        return row
+
+    def of(self, lane: int) -> dict[str, np.ndarray]:
+        """FIELDS of one environment since its reset, each (age + 1,)."""
+        rows = self._rows[: self.age[lane] + 1, :, lane]
+        return {name: rows[:, column] for name, column in COLUMN.items()}
+
+
+def panel(config: EnvConfig, decisions: dict[str, np.ndarray]) -> str:
+    """The last decision in two lines of text."""
+    now = {name: float(values[-1]) for name, values in decisions.items()}
+
+    def side(name: str, verb: str) -> str:
+        price, lots, fill = now[name], now[f"{name}_lots"], now[f"{name}_fill"]
+        quoted = f"{name} {price:.2f} x {lots:.0f}" if lots else f"{name} none"
+        return quoted + (f" ({verb} {fill:.0f})" if fill else "")
+
+    return (
+        f"{len(decisions['mid']) - 1}/{config.horizon} {STATES[int(now['state'])]}  mid {now['mid']:.2f}  "
+        f"{side('bid', 'bought')}  {side('ask', 'sold')}  "
+        f"position {now['position']:+.0f} of {config.risk.position_limit}\n"
+        f"wealth {now['wealth']:+.2f} = spread capture {now['spread_capture']:+.2f}, adverse selection "
+        f"{now['adverse_selection']:+.2f}, carry {now['carry']:+.2f}, fees {0.0 - now['fees']:+.2f}"
+    )
+
+
+class Picture:
+    """The picture of one environment: 800 x 600 pixels."""
+
+    def __init__(self, config: EnvConfig) -> None:
+        self.config = config
+        self.figure = Figure(figsize=(8, 6), dpi=100)
+        self.canvas = FigureCanvasAgg(self.figure)
+        self.price, self.inventory, self.profit = self.figure.subplots(
+            3, height_ratios=[4, 1.4, 2.6], gridspec_kw={"hspace": 0.22}
+        )
+        self.figure.subplots_adjust(left=0.1, right=0.98, top=0.93, bottom=0.08)
+        self._background: Any = None
+        self._make_artists()
+
+    def draw(self, decisions: dict[str, np.ndarray]) -> np.ndarray:
+        """The decisions since reset (see `History.of`) as a picture, uint8 (600, 800, 3)."""
+        steps = np.arange(len(decisions["mid"]))
+        end = len(steps) - 1
+        first = max(0, -(-(end - WINDOW) // SCROLL) * SCROLL)
+        base = decisions["mid"][0]
+        for name, line in self._prices.items():
+            line.set_data(steps[first:], decisions[name][first:] - base)
+        self._inventory.set_data(decisions["position"][first:], np.arange(first, end + 2) - 0.5)
+        for name, line in self._profits.items():
+            line.set_data(steps, -decisions[name] if name == "fees" else decisions[name])
+        self._figures["decision"].set_text(f"{end} / {self.config.horizon}")
+        self._figures["position"].set_text(f"{decisions['position'][-1]:+.0f}")
+        self._figures["wealth"].set_text(f"{decisions['wealth'][-1]:+.2f}")
+        self._figures["state"].set_text(STATES[int(decisions["state"][-1])])
+        self._fit(first, end, [decisions[name][first:] - base for name in PRICES[:3]])
+        if self._background is None:
+            self.canvas.draw()
+            self._background = self.canvas.copy_from_bbox(self.figure.bbox)
+        self.canvas.restore_region(self._background)
+        for artist in self._moving:
+            self.figure.draw_artist(artist)
+        drawn = np.asarray(self.canvas.buffer_rgba())
+        frame = np.empty((*drawn.shape[:2], 3), np.uint8)
+        for channel in range(3):  # five times faster than a copy of drawn[..., :3]
+            frame[..., channel] = drawn[..., channel]
+        return frame
+
+    def _make_artists(self) -> None:
+        dark, red, blue, grey = "#1b1b1b", "#c0392b", "#2471a3", "#9a9a9a"
+        held = {"drawstyle": "steps-post"}  # from this decision to the next
+        made = {"drawstyle": "steps-pre"}  # from the decision before to this one
+        fill = {"ls": "", "ms": 6, "mec": dark, "mew": 0.5}
+        prices: dict[str, dict[str, Any]] = {
+            "best_ask": {"color": grey, "lw": 0.7, **held},
+            "best_bid": {"color": grey, "lw": 0.7, **held},
+            "mid": {"color": dark, "lw": 1.3, "label": "mid", **held},
+            "ask": {"color": red, "lw": 1.0, "label": "our ask", **made},
+            "bid": {"color": blue, "lw": 1.0, "label": "our bid", **made},
+            "sold": {"color": red, "marker": "v", "label": "sold", **fill},
+            "bought": {"color": blue, "marker": "^", "label": "bought", **fill},
+        }
+        profits: dict[str, dict[str, Any]] = {
+            "spread_capture": {"color": "#27853c", "label": "spread capture"},
+            "adverse_selection": {"color": "#d35400", "label": "adverse selection"},
+            "carry": {"color": "#7d3c98", "label": "carry"},
+            "fees": {"color": grey, "label": "fees"},
+            "wealth": {"color": dark, "label": "wealth", "lw": 2},
+        }
+        self._prices = {name: self.price.plot([], [], **style)[0] for name, style in prices.items()}
+        self._profits = {
+            name: self.profit.plot([], [], **{"lw": 1.1, **style})[0] for name, style in profits.items()
+        }
+        self._inventory = self.inventory.stairs([0], [0, 1], fill=True, color="#7f8fa6")
+        # Text is what costs most: words go to the background, and only the figures after them are redrawn.
+        self._figures = {}
+        for x, word in ((0.1, "decision"), (0.4, "position"), (0.58, "wealth"), (0.78, "state")):
+            self.figure.text(x, 0.955, word, size=11)
+            self._figures[word] = self.figure.text(x + 0.09, 0.955, "", size=11, weight="bold")
+
+        self.price.set_ylabel("price from start")
+        self.inventory.set_ylabel("lots")
+        self.profit.set_ylabel("profit")
+        self.profit.set_xlabel("decision (prices in price units, profit in price units x lots)")
+        limit = self.config.risk.position_limit
+        self.inventory.set_ylim(-1.1 * limit, 1.1 * limit)
+        for level in (-limit, 0, limit):
+            self.inventory.axhline(level, color=grey, lw=0.7, ls=":" if level else "-")
+        self.profit.axhline(0, color=grey, lw=0.7)
+        for axes in (self.price, self.profit):
+            axes.legend(loc="upper left", ncols=5, fontsize=8, frameon=False)
+        lines = [*self._prices.values(), *self._profits.values()]
+        self._moving = [*lines, self._inventory, *self._figures.values()]
+        for artist in self._moving:
+            artist.set_animated(True)
+
+    def _fit(self, first: int, end: int, prices: list[np.ndarray]) -> None:
+        """Axes wide enough for the data; a change costs a new background, so they grow in large steps."""
+        span = min(self.config.horizon, WINDOW)
+        shown = (first - 0.5, first + max(span, end - first) + 0.5)
+        since = span
+        while since < end:
+            since *= 2
+        self._set(self.price, "x", shown)
+        self._set(self.inventory, "x", shown)
+        self._set(self.profit, "x", (-0.5, min(since, self.config.horizon) + 0.5))
+        self._grow(self.price, prices, 10.0)
+        self._grow(self.profit, [line.get_ydata() for line in self._profits.values()], 20.0)
+
+    def _set(self, axes: Axes, which: str, limits: tuple[float, float]) -> None:
+        if getattr(axes, f"get_{which}lim")() != limits:
+            getattr(axes, f"set_{which}lim")(limits)
+            self._background = None
+
+    def _grow(self, axes: Axes, data: list[Any], least: float) -> None:
+        values = np.concatenate(data)
+        low, high = float(np.nanmin(values)), float(np.nanmax(values))
+        span = max(high - low, least)
+        bottom, top = axes.get_ylim()
+        under_legend = top - 0.15 * (top - bottom)
+        if low < bottom or high > under_legend or top - bottom > 4 * span:
+            self._set(axes, "y", (low - 0.4 * span, high + 0.6 * span))
+
+
+class Window:
+    """A window of matplotlib's interactive backend that shows pictures."""
+
+    def __init__(self) -> None:
+        from matplotlib import pyplot
+
+        self.figure = pyplot.figure("NeuralMM", figsize=(8, 6), dpi=100)
+        axes = self.figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        self._image = axes.imshow(np.full((600, 800, 3), 255, np.uint8))
+        pyplot.show(block=False)
+
+    def show(self, frame: np.ndarray) -> None:
+        """Show the frame; nothing once the user has closed the window."""
+        from matplotlib import pyplot
+
+        if pyplot.fignum_exists(self.figure.number):
+            self._image.set_data(frame)
+            self.figure.canvas.draw()
+            self.figure.canvas.flush_events()
+
+    def close(self) -> None:
+        from matplotlib import pyplot
+
+        pyplot.close(self.figure)
+
+
+class Terminal:
+    """The text panel on standard output, in place where that is a terminal."""
+
+    def __init__(self) -> None:
+        print(
+            "NeuralMM: no display for a window, so render_mode='human' prints text; "
+            "use render_mode='rgb_array' for pictures.",
+            file=sys.stderr,
+        )
+        self._drawn = False
+
+    def show(self, text: str) -> None:
+        up = "\x1b[2A\x1b[J" if self._drawn and sys.stdout.isatty() else ""
+        print(up + text, flush=True)
+        self._drawn = True
+
+    def close(self) -> None:
+        self._drawn = False
+
+
+def has_display() -> bool:
+    """Whether matplotlib finds a backend that opens windows here."""
+    import matplotlib
+    from matplotlib.backends.registry import BackendFilter, backend_registry
+
+    interactive = backend_registry.list_builtin(BackendFilter.INTERACTIVE)
+    return matplotlib.get_backend().lower() in interactive
+
+
+class Screen:
+    """Keeps the history of n environments and draws it in one render mode.
+
+    "human" draws at every step, `FPS` a second; the others when `render` is called. It can be pickled:
+    figures and windows are made anew.
+    """
+
+    def __init__(self, mode: str, config: EnvConfig, n: int) -> None:
+        self.mode, self.config = mode, config
+        self.history = History(config, n)
+        self._recorded = False
+        self._open()
+
+    def _open(self) -> None:
+        self._pictures: dict[int, Picture] = {}
+        self._viewer: Window | Terminal | None = None
+        self._shown = 0.0
+
+    def record(self, desk: Desk) -> None:
+        """Take up the step, or the reset, that `desk` has just made."""
+        self.history.record(desk)
+        self._recorded = True
+        if self.mode == "human":
+            self._show()
+
+    def render(self) -> Any:
+        """What `render` of one environment returns: a frame, a text, or None."""
+        self.check()
+        if self.mode == "rgb_array":
+            return self.frame(0)
+        return self.text(0) if self.mode == "ansi" else None
+
+    def check(self) -> None:
+        """Raise `ResetNeeded` where there is nothing to draw yet."""
+        if not self._recorded:
+            raise gymnasium.error.ResetNeeded("There is nothing to draw yet: call reset() before render().")
+
+    def frame(self, lane: int) -> np.ndarray:
+        """The picture of one environment, uint8 (600, 800, 3)."""
+        own = lane % MOST_PICTURES
+        if own not in self._pictures:
+            self._pictures[own] = Picture(self.config)
+        return self._pictures[own].draw(self.history.of(lane))
+
+    def text(self, lane: int) -> str:
+        """The panel of one environment."""
+        return panel(self.config, self.history.of(lane))
+
+    def close(self) -> None:
+        """Close the window, if there is one."""
+        if self._viewer is not None:
+            self._viewer.close()
+        self._open()
+
+    def _show(self) -> None:
+        if self._viewer is None:
+            self._viewer = Window() if has_display() else Terminal()
+        time.sleep(max(0.0, self._shown + 1 / FPS - time.monotonic()))
+        self._shown = time.monotonic()
+        if isinstance(self._viewer, Window):
+            self._viewer.show(self.frame(0))
+        else:
+            self._viewer.show(self.text(0))
+
+    def __getstate__(self) -> dict[str, Any]:
+        made_anew = ("_pictures", "_viewer", "_shown")
+        return {name: value for name, value in self.__dict__.items() if name not in made_anew}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
