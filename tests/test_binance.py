@@ -276,6 +276,7 @@ def test_what_cannot_be_imported_is_refused_with_a_sentence(tmp_path: Path) -> N
     refused(tmp_path, [], "no files")
     refused(tmp_path, [good], "--tick-size is 'x'", tick_size="x")
     refused(tmp_path, [good], "--lot-size is '-1'", lot_size="-1")
+    refused(tmp_path, [good], "fit less than half", tick_size="0.3")
     no_values = [re.sub(r'"[0-9]+\.[0-9]+"', '"x"', line) for line in sent.lines]
     refused(tmp_path, [write(tmp_path / "values.gz", no_values)], "tick size")
 
@@ -291,6 +292,17 @@ def test_a_tape_is_replaced_only_when_told(tmp_path: Path) -> None:
     [again] = tapes(tmp_path / "store")
     assert (again.info.maker_fee_bp, again.info.taker_fee_bp) == (-0.5, 5.0)
     assert sorted(path.name for path in again.path.parent.iterdir()) == ["tape.parquet"]
+
+
+def test_the_command_line_imports_and_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "capture.gz", market(seconds=5, seed=10).lines)
+    command = ["binance", str(path), "-o", str(tmp_path / "store"), "--no-progress"]
+    importer.main(command)
+    assert "no problems found" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="add --overwrite to replace"):
+        importer.main(command)
+    with pytest.raises(SystemExit, match="format is 'kraken'; known formats: binance"):
+        importer.main(["kraken", *command[1:]])
 
 
 def test_a_foreign_or_missing_tape_is_refused(tmp_path: Path) -> None:

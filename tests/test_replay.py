@@ -166,6 +166,32 @@ def touch(local_ns: int, book: dict[tuple[str, int], int]) -> tuple[int, tuple[i
     return local_ns, (bid, book["b", bid]), (ask, book["a", ask])
 
 
+def test_a_ticker_counts_from_its_number_to_the_next_diff() -> None:
+    """Rows are exchange time, kind, side, tick, lots, number; arrival in this order."""
+    rows = np.zeros(12, ROW)
+    for place, (exch, kind, side, tick, lots, number) in enumerate(
+        [
+            (10, 4, 1, 109, 5, 10),
+            (10, 4, 1, 108, 4, 10),
+            (10, 4, -1, 110, 5, 10),
+            (20, 1, 1, 109, 7, 20),
+            (15, BBO, 1, 109, 3, 15),  # older than the diff: nothing
+            (15, BBO, -1, 110, 5, 15),
+            (50, BBO, 1, 108, 4, 30),  # 109 is gone
+            (50, BBO, -1, 110, 6, 30),
+            (40, 1, 1, 109, 2, 25),  # older than the ticker: nothing from the touch on
+            (40, 1, 1, 107, 8, 25),
+            (45, 1, 1, 109, 1, 40),  # newer in number, so not earlier in time
+            (45, TRADE, 1, 110, 1, 1),
+        ]
+    ):
+        rows[place] = (exch, place, kind, side, tick, lots, number)
+    found = fused(rows, 100, np.zeros((2, 30), np.int64), FUSE_START.copy())
+    told = [tuple(int(row[name]) for name in ("exch_ns", "side", "price", "size")) for row in found]
+    assert told[4:] == [(50, 1, 109, 0), (50, -1, 110, 6), (40, 1, 107, 8), (50, 1, 109, 1), (45, 1, 110, 1)]
+    assert told[:4] == [(10, 1, 109, 5), (10, 1, 108, 4), (10, -1, 110, 5), (20, 1, 109, 7)]
+
+
 def test_the_same_seed_gives_the_same_bytes_in_any_company(recorded: Tape) -> None:
     with opened(recorded, 3, seed=5) as together:
         quotes, events = run(together, 0, 40)

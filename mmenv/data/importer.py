@@ -38,20 +38,12 @@ from mmenv.data.capture import (
     decimal_text,
     decimal_units,
 )
-from mmenv.data.tape import (
-    ROW,
-    Book,
-    Tape,
-    TapeError,
-    TapeInfo,
-    TapeWriter,
-    window,
-)
+from mmenv.data.tape import ROW, Book, Tape, TapeError, TapeInfo, TapeWriter, window
 
 SPOOL_ROWS: Final = 1 << 19
 IMPORT_WINDOW: Final = 0.05
 """The importer follows the book within this fraction of the range of traded prices."""
-MAX_WINDOW_TICKS: Final = 1 << 26
+MAX_WINDOW_TICKS: Final = 1 << 24
 NO_TICK: Final = np.iinfo(np.int64).max
 DAY_NS: Final = 86_400_000_000_000
 
@@ -71,11 +63,7 @@ FORMATS: Final[dict[str, Format]] = {"binance": binance}
 
 @dataclass(frozen=True)
 class Import:
-    """Import recorded captures into a store.
-
-    Raises:
-        CaptureError: something in the files or options that cannot be used; nothing is written then.
-    """
+    """Import recorded captures into a store."""
 
     format: tyro.conf.Positional[str]
     """Format of the files: binance (raw captures of USD-M, COIN-M or spot, told apart by their content)."""
@@ -101,7 +89,11 @@ class Import:
     """Show progress bars."""
 
     def run(self) -> list[tuple[list[Tape], Report]]:
-        """Import; the tapes and the report of each venue and symbol."""
+        """Import; the tapes and the report of each venue and symbol.
+
+        Raises:
+            CaptureError: something in the files or options that cannot be used; nothing is written then.
+        """
         if self.format not in FORMATS:
             raise CaptureError(f"format is {self.format!r}; known formats: {', '.join(sorted(FORMATS))}")
         if not self.files:
@@ -150,10 +142,7 @@ class _Spool:
             prices = rows["price"][rows["kind"] == kind]
             if len(prices):
                 low, high = self.price_range.get(kind, (int(prices[0]), int(prices[0])))
-                self.price_range[kind] = (
-                    min(low, int(prices.min())),
-                    max(high, int(prices.max())),
-                )
+                self.price_range[kind] = min(low, int(prices.min())), max(high, int(prices.max()))
         with self.path.open("ab") as file:
             rows.tofile(file)
 
@@ -175,19 +164,9 @@ class _SecondPass:
     """Spool to tapes: grid, clock, book checks, days."""
 
     def __init__(
-        self,
-        options: Import,
-        source: Source,
-        names: list[str],
-        spool: _Spool,
-        report: Report,
+        self, options: Import, source: Source, names: list[str], spool: _Spool, report: Report
     ) -> None:
-        self.options, self.names, self.spool, self.report = (
-            options,
-            names,
-            spool,
-            report,
-        )
+        self.options, self.names, self.spool, self.report = options, names, spool, report
         self.source = replace(
             source,
             maker_fee_bp=source.maker_fee_bp if options.maker_fee_bp is None else options.maker_fee_bp,
@@ -231,14 +210,8 @@ class _SecondPass:
         """Closed, uncommitted writers, one per day."""
         writers: list[TapeWriter] = []
         try:
-            with tqdm(
-                total=self.spool.rows,
-                unit="row",
-                unit_scale=True,
-                disable=not self.options.progress,
-                leave=False,
-            ) as bar:
-                bar.set_description(f"{self.source.venue} {self.source.symbol}")
+            name, quiet = f"{self.source.venue} {self.source.symbol}", not self.options.progress
+            with tqdm(total=self.spool.rows, desc=name, unit="row", unit_scale=True, disable=quiet) as bar:
                 for raw in _whole_messages(self.spool.chunks()):
                     for part in self._days(self._gridded(raw)):
                         self._write(part, writers)
@@ -254,6 +227,11 @@ class _SecondPass:
     def _gridded(self, raw: NDArray[np.void]) -> NDArray[np.void]:
         """Without the rows that lie on no tick or lot, which are reported."""
         off = (raw["price"] % self.tick != 0) | (raw["size"] % self.lot != 0)
+        if 2 * off.sum() > len(raw):
+            grid = f"tick size {decimal_text(self.tick)} and lot size {decimal_text(self.lot)}"
+            raise CaptureError(
+                f"{grid} fit less than half of {self.names[0]}; check --tick-size and --lot-size"
+            )
         for row in raw[off]:
             values = f"price {decimal_text(int(row['price']))}, size {decimal_text(int(row['size']))}"
             grid = f"tick {decimal_text(self.tick)} and lot {decimal_text(self.lot)}"
