@@ -180,14 +180,7 @@ def _source(diff: dict[str, Any]) -> Source:
     if venue != "binance-coinm":
         return Source(venue, symbol, maker_fee_bp=maker, taker_fee_bp=taker)
     # COIN-M contracts are worth 100 USD on BTC and 10 USD on everything else.
-    return Source(
-        venue,
-        symbol,
-        "inverse",
-        "100" if symbol.startswith("BTC") else "10",
-        maker,
-        taker,
-    )
+    return Source(venue, symbol, "inverse", "100" if symbol.startswith("BTC") else "10", maker, taker)
 
 
 @dataclass(frozen=True)
@@ -244,10 +237,7 @@ class _Reader:
                     bar.update(raw.tell() - done)
                     done = raw.tell()
         except (EOFError, zlib.error) as error:
-            self.problem(
-                "truncated",
-                f"the compressed file ends early ({error}); what came before is kept",
-            )
+            self.problem("truncated", f"the file ends early ({error}); what came before is kept")
         if not self.started:
             self._start_without_snapshot()
         bar.update(capture.path.stat().st_size - done)

@@ -337,71 +337,58 @@ def window(low_tick: int, high_tick: int, fraction: float) -> tuple[int, int]:
 
 
 def _build_replay(tape: Tape, feed_latency_ns: int, book_ticker: bool, folder: Path) -> None:
+    """Write events, the levels of the book snapshots and the index of both into `folder`."""
     info = tape.info
     low, high = window(info.low_tick, info.high_tick, BOOK_WINDOW)
-    book, arrived = Book(low, high), Book(low, high)
-    fuse_state = FUSE_START.copy()
+    book = Book(low, high)
     offset = info.clock_offset_ns + feed_latency_ns
-    carry: NDArray[np.void] = np.zeros(0, ROW)
-    sent: NDArray[np.bool_] = np.zeros(0, np.bool_)
-    newest = 0
-    written = 0
-    boundary = 0
+    # The first start has no snapshot: the tape begins with its own.
     starts, firsts, bounds = [info.first_ns + info.clock_offset_ns], [0], [0, 0]
-    last_ns = 0
-    with (
-        (folder / "events.bin").open("wb") as events_file,
-        (folder / "levels.bin").open("wb") as levels_file,
-    ):
-        for batch, final in _with_last(tape.rows()):
-            if book_ticker:
-                batch = fused(batch, low, arrived.sizes, fuse_state)
-            else:
-                batch = batch[batch["kind"] != BBO]
-            pending = np.concatenate([carry, batch])
-            sent = np.concatenate([sent, np.zeros(len(batch), np.bool_)])
-            if len(batch):
-                newest = max(newest, int(batch["exch_ns"].max()))
-            settled = np.iinfo(np.int64).max if final else newest - info.disorder_ns
-            order = np.argsort(pending["exch_ns"], kind="stable")
-            take, flags, done = _merge(pending["exch_ns"], order, sent, settled)
-            events = _events(pending[take], flags, offset)
-            carry, sent = pending[done:], sent[done:]
-            at = 0
+    written, boundary, last_ns = 0, 0, 0
+    with (folder / "events.bin").open("wb") as events_file, (folder / "levels.bin").open("wb") as levels_file:
+        for events in _ordered_events(tape, offset, book_ticker, low, high):
+            events.tofile(events_file)
+            last_ns = max(last_ns, int(events["local_ts"].max()))
+            boundary = boundary or _next_boundary(events[0])
+            at = _apply_until(events, 0, boundary, low, book.sizes)
             while at < len(events):
-                if boundary == 0:
-                    boundary = int(events["exch_ts"][0]) // SNAPSHOT_NS * SNAPSHOT_NS + SNAPSHOT_NS
-                at = _apply_until(events, at, boundary, low, book.sizes)
-                if at == len(events):
-                    break
                 levels = book.levels()
+                _events(levels, np.full(len(levels), EXCH_FLAG | LOCAL_FLAG), 0).tofile(levels_file)
                 starts.append(boundary)
                 firsts.append(written + at)
                 bounds.append(bounds[-1] + len(levels))
-                _events(levels, np.full(len(levels), EXCH_FLAG | LOCAL_FLAG), 0).tofile(levels_file)
-                boundary = int(events["exch_ts"][at]) // SNAPSHOT_NS * SNAPSHOT_NS + SNAPSHOT_NS
-            events.tofile(events_file)
+                boundary = _next_boundary(events[at])
+                at = _apply_until(events, at, boundary, low, book.sizes)
             written += len(events)
-            if len(events):
-                last_ns = int(events["local_ts"].max())
     if not written:
         raise TapeError(f"{tape.path}: no book or trade rows; import the capture again")
-    np.savez(
-        folder / "index.npz",
-        starts=np.array(starts, np.int64),
-        rows=np.array(firsts, np.int64),
-        bounds=np.array(bounds, np.int64),
-        scalars=np.array(
-            [
-                low,
-                high,
-                info.first_ns + offset,
-                last_ns,
-                info.latency_ns + feed_latency_ns,
-            ],
-            np.int64,
-        ),
-    )
+    scalars = low, high, info.first_ns + offset, last_ns, info.latency_ns + feed_latency_ns
+    np.savez(folder / "index.npz", starts=starts, rows=firsts, bounds=bounds, scalars=scalars)
+
+
+def _next_boundary(event: np.void) -> int:
+    return (int(event["exch_ts"]) // SNAPSHOT_NS + 1) * SNAPSHOT_NS
+
+
+def _ordered_events(
+    tape: Tape, offset_ns: int, book_ticker: bool, low_tick: int, high_tick: int
+) -> Iterator[NDArray[np.void]]:
+    """EVENT chunks, none empty, in exchange order for the exchange and in arrival order for us."""
+    arrived, state = Book(low_tick, high_tick), FUSE_START.copy()
+    held: NDArray[np.void] = np.zeros(0, ROW)
+    sent: NDArray[np.bool_] = np.zeros(0, np.bool_)
+    newest = 0
+    for batch, final in _with_last(tape.rows()):
+        rows = fused(batch, low_tick, arrived.sizes, state) if book_ticker else batch[batch["kind"] != BBO]
+        newest = max(newest, int(rows["exch_ns"].max(initial=0)))
+        held = np.concatenate([held, rows])
+        sent = np.concatenate([sent, np.zeros(len(rows), np.bool_)])
+        settled = np.iinfo(np.int64).max if final else newest - tape.info.disorder_ns
+        order = np.argsort(held["exch_ns"], kind="stable")
+        take, flags, done = _merge(held["exch_ns"], order, sent, settled)
+        if len(take):
+            yield _events(held[take], flags, offset_ns)
+        held, sent = held[done:], sent[done:]
 
 
 def _with_last(
