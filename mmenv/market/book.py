@@ -41,7 +41,7 @@ from mmenv.config import Market, MarketStages
 from mmenv.kernel import LANES, Call, lanes, stage
 from mmenv.market import register
 from mmenv.rng import RESET_STEP, philox
-from mmenv.vmath import fitted, log, unit
+from mmenv.vmath import fitted, log, normal, unit
 
 F = np.float32
 I = np.int32  # noqa: E741
@@ -50,9 +50,20 @@ U = np.uint32
 SCALES = 3
 DECISION_SLOT = 0
 FLOW_SLOT = 2  # two slots for each micro-step follow
+FAR = I(100_000)  # ticks
 
 STATE = np.dtype(
     [
+        # The decision, copied here so that the micro-steps touch no other record: the compiler would have to
+        # check whether they overlap, and then does not use vector instructions.
+        lanes("age", "u4"),
+        lanes("episode", "u4"),
+        lanes("key0", "u4"),
+        lanes("key1", "u4"),
+        lanes("ask_wanted", "i4"),  # ticks
+        lanes("bid_wanted", "i4"),
+        lanes("ask_lots", "i4"),
+        lanes("bid_lots", "i4"),
         # The book of the others.
         lanes("ask", "i4"),  # ticks
         lanes("bid", "i4"),
@@ -67,14 +78,14 @@ STATE = np.dtype(
         ("pressure", "f4", (2, LANES)),  # averages of signed market orders, fast and slow
         lanes("meta_sign", "f4"),
         lanes("meta_left", "f4"),  # orders
-        # The last micro-step, for our orders: the book before it, and what happened to it.
+        # The last micro-step: the book before it, and what happened to it.
         lanes("old_ask", "i4"),
         lanes("old_bid", "i4"),
         lanes("old_ask_queue", "i4"),
         lanes("old_bid_queue", "i4"),
-        lanes("buy", "i4"),  # lots demanded by a market order
+        lanes("buy", "i4"),  # lots of the market order
         lanes("sell", "i4"),
-        lanes("ask_cancel", "f4"),  # part of the queue left by the trade
+        lanes("ask_cancel", "f4"),  # part of what the market order left
         lanes("bid_cancel", "f4"),
         lanes("rounding", "f4"),
         # Our orders.
@@ -86,6 +97,17 @@ STATE = np.dtype(
         lanes("bid_left", "i4"),
         lanes("ask_ahead", "i4"),  # lots ahead of us at our price
         lanes("bid_ahead", "i4"),
+        # Sums since the decision.
+        lanes("buy_lots", "i4"),
+        lanes("sell_lots", "i4"),
+        lanes("trades", "i4"),
+        lanes("value", "f8"),
+        lanes("ask_fill", "i4"),
+        lanes("bid_fill", "i4"),
+        lanes("ask_late", "i4"),  # fills of the order of the last decision, before the new one took effect
+        lanes("bid_late", "i4"),
+        lanes("ask_late_price", "i4"),
+        lanes("bid_late_price", "i4"),
     ],
     align=True,
 )
@@ -97,19 +119,20 @@ PARAMS = np.dtype(
         ("start", "i4"),  # ticks
         ("decay", "f4", (SCALES,)),  # of the logarithm of activity, per decision
         ("shock", "f4", (SCALES,)),
-        ("spread_of_activity", "f4", (SCALES,)),  # standard deviations
-        ("activity_variance", "f4"),
-        ("deviation", "f4"),
+        ("spread", "f4", (SCALES,)),  # its standard deviations
+        ("variance", "f4"),  # the sum of their squares
+        ("deviation", "f4"),  # of the efficient price in a micro-step, half-ticks
         ("jump", "f4"),  # chance per decision
         ("jump_size", "f4"),  # mean, half-ticks
-        ("width", "f4"),  # half-ticks
+        ("per_width", "f4"),  # 1 / half-ticks
         ("order", "f4"),  # chance of an uninformed market order per micro-step
         ("size", "f4"),
         ("size_power", "f4"),
         ("max_size", "f4"),
-        ("informed", "f4"),
+        ("informed", "f4"),  # chances per micro-step, per width outside the spread
         ("pull", "f4"),
-        ("depth", "f4"),
+        ("race", "f4"),  # lots
+        ("depth", "f4"),  # lots a half-tick
         ("meta_share", "f4"),
         ("meta_length", "f4"),
         ("meta_power", "f4"),
@@ -117,13 +140,12 @@ PARAMS = np.dtype(
         ("excite_decay", "f4", (2,)),
         ("pressure_decay", "f4", (2,)),
         ("expected", "f4", (2,)),
-        ("impact", "f4"),
-        ("limit", "f4"),
-        ("limit_size", "f4"),
-        ("cancel", "f4"),
-        ("cancel_part", "f4"),
+        ("impact", "f4"),  # half-ticks
+        ("event", "f4"),  # chance of a limit order, or a cancel, per micro-step
+        ("limit", "f4"),  # mean lots
+        ("cancel", "f4"),  # mean part of the queue
         ("response", "f4"),
-        ("refill", "f4"),
+        ("refill", "f4"),  # mean lots
         ("follow", "f4"),
         ("close", "f4"),
         ("per_print", "f4"),
@@ -134,89 +156,105 @@ PARAMS = np.dtype(
 # 2^x on [-1/2, 1/2].
 E0, E1, E2, E3, E4, E5 = fitted(lambda x: 2.0**x, -0.5, 0.5, 5)
 PER_LN2 = F(1 / np.log(2.0))
-LOG_LIMIT = F(40.0)
 
 
 @njit(inline="always")
 def exp(x):  # type: ignore[no-untyped-def]
     """e^x for float32 x, which is clipped to +-40."""
-    y = min(max(x, -LOG_LIMIT), LOG_LIMIT) * PER_LN2
+    y = min(max(x, F(-40)), F(40)) * PER_LN2
     whole = np.floor(y + F(0.5))
     z = y - whole
-    power = I(I(whole) + I(127)) << I(23)
-    return I(power).view(np.float32) * (E0 + z * (E1 + z * (E2 + z * (E3 + z * (E4 + z * E5)))))
+    power = I(I(I(whole) + I(127)) << I(23))
+    return power.view(np.float32) * (E0 + z * (E1 + z * (E2 + z * (E3 + z * (E4 + z * E5)))))
 
 
 @njit(inline="always")
 def bell(word):  # type: ignore[no-untyped-def]
-    """A float32 of mean 0 and variance 1, the sum of two uniforms: a Gaussian once a few are added."""
-    total = I(word & U(0xFFFF)) + I(word >> U(16))
+    """A float32 of mean 0 and variance 1, the sum of two uniforms: Gaussian once a few are added."""
+    total = I(I(word & U(0xFFFF)) + I(word >> U(16)))
     return (F(total) * F(2.0**-16) - F(65535.0 / 65536.0)) * F(np.sqrt(6.0))
 
 
 @njit(inline="always")
-def low(word):  # type: ignore[no-untyped-def]
+def coin(word):  # type: ignore[no-untyped-def]
     """The lowest eight bits, which `unit` does not use, as a float32 in (0, 1)."""
     return (F(I(word & U(0xFF))) + F(0.5)) * F(1 / 256)
 
 
 @njit(inline="always")
-def half_unit(bits):  # type: ignore[no-untyped-def]
-    """The lowest 16 bits as a float32 in (0, 1)."""
-    return (F(I(bits & U(0xFFFF))) + F(0.5)) * F(1 / 65536)
+def exponential(word):  # type: ignore[no-untyped-def]
+    """An exponential of mean 1 from the lowest 16 bits."""
+    return -log((F(I(word & U(0xFFFF))) + F(0.5)) * F(1 / 65536))
 
 
 @njit(inline="always")
-def event_size(uniform, chance):  # type: ignore[no-untyped-def]
-    """0 with probability 1 - chance, else exponential with mean 1: given an event, its uniform is one again."""
-    safe = max(chance, F(1e-20))
-    return -log(min(uniform / safe, F(1))) if uniform < chance else F(0)
+def event(uniform, chance):  # type: ignore[no-untyped-def]
+    """0 without an event, else exponential of mean 1: given an event, its uniform is one again, on (0, chance)."""
+    size = -log(min(uniform / max(chance, F(1e-20)), F(1)))
+    return size if uniform < chance else F(0)
 
 
 @njit(inline="always")
-def decide(s, w, p):  # type: ignore[no-untyped-def]
-    """Once a decision: activity, jump, metaorder; clear what the micro-steps add up."""
-    for i in range(LANES):
-        age, episode, key0, key1 = U(s.age[i]), s.episode[i], s.key0[i], s.key1[i]
-        a0, a1, a2, jump = philox(age, episode, U(DECISION_SLOT), U(0), key0, key1)
-        jump_size, meta_size, meta_side, _ = philox(age, episode, U(DECISION_SLOT + 1), U(0), key0, key1)
-        y0 = w.activity[0, i] * p.decay[0] + bell(a0) * p.shock[0]
-        y1 = w.activity[1, i] * p.decay[1] + bell(a1) * p.shock[1]
-        y2 = w.activity[2, i] * p.decay[2] + bell(a2) * p.shock[2]
-        w.activity[0, i] = y0
-        w.activity[1, i] = y1
-        w.activity[2, i] = y2
+def take(s, w):  # type: ignore[no-untyped-def]
+    """Take the decision over from the desk; clear what the micro-steps add up."""
+    for i in range(s.count):
+        w.age[i], w.episode[i], w.key0[i], w.key1[i] = U(s.age[i]), s.episode[i], s.key0[i], s.key1[i]
+        mid = s.mid[i]
+        w.ask_wanted[i] = I(I(mid + s.ask_distance[i]) >> I(1))
+        w.bid_wanted[i] = I(I(mid - s.bid_distance[i]) >> I(1))
+        w.ask_lots[i], w.bid_lots[i] = s.ask_lots[i], s.bid_lots[i]
+        w.ask_late_price[i], w.bid_late_price[i] = w.ask_price[i], w.bid_price[i]
+        w.ask_late[i], w.bid_late[i] = I(0), I(0)
+        w.ask_fill[i], w.bid_fill[i] = I(0), I(0)
+        w.buy_lots[i], w.sell_lots[i], w.trades[i] = I(0), I(0), I(0)
+        w.value[i] = 0.0
+
+
+@njit(inline="always")
+def drift(w, p, count):  # type: ignore[no-untyped-def]
+    """Once a decision: activity, jump of the efficient price, next metaorder."""
+    decay0, decay1, decay2 = p.decay[0], p.decay[1], p.decay[2]
+    shock0, shock1, shock2 = p.shock[0], p.shock[1], p.shock[2]
+    variance, deviation, jump_chance, jump_mean = p.variance, p.deviation, p.jump, p.jump_size
+    meta_length, meta_power = p.meta_length, p.meta_power
+    for i in range(count):
+        age, episode, key0, key1 = w.age[i], w.episode[i], w.key0[i], w.key1[i]
+        word0, word1, word2, jump_word = philox(age, episode, U(DECISION_SLOT), U(0), key0, key1)
+        size_word, meta_word, side_word, _ = philox(age, episode, U(DECISION_SLOT + 1), U(0), key0, key1)
+        y0 = w.activity[0, i] * decay0 + bell(word0) * shock0
+        y1 = w.activity[1, i] * decay1 + bell(word1) * shock1
+        y2 = w.activity[2, i] * decay2 + bell(word2) * shock2
+        w.activity[0, i], w.activity[1, i], w.activity[2, i] = y0, y1, y2
         # The rates have mean one, and so has the square of the volatility.
-        rate = exp(y0 + y1 + y2 - F(0.5) * p.activity_variance)
-        w.rate[i] = rate
-        w.deviation[i] = p.deviation * rate * exp(F(-0.5) * p.activity_variance)
-        size = -log(unit(jump_size)) * p.jump_size
-        size = size if (jump & U(1)) != U(0) else -size
-        w.gap[i] += size if unit(jump) < p.jump else F(0)
-        over = w.meta_left[i] <= F(0)
-        length = p.meta_length * exp(p.meta_power * log(unit(meta_size)))
-        side = F(1) if (meta_side & U(1)) != U(0) else F(-1)
-        w.meta_left[i] = length if over else w.meta_left[i]
-        w.meta_sign[i] = side if over else w.meta_sign[i]
-        s.buy_lots[i] = 0
-        s.sell_lots[i] = 0
-        s.trades[i] = 0
-        s.trade_value[i] = 0
-        s.ask_fill[i] = 0
-        s.bid_fill[i] = 0
-        s.ask_edge[i] = 0
-        s.bid_edge[i] = 0
+        w.rate[i] = exp(y0 + y1 + y2 - F(0.5) * variance)
+        w.deviation[i] = deviation * exp(y0 + y1 + y2 - variance)
+        size = -log(unit(size_word)) * jump_mean
+        size = size if (jump_word & U(1)) != U(0) else -size
+        gap = w.gap[i]
+        w.gap[i] = gap + size if unit(jump_word) < jump_chance else gap
+        left, sign = w.meta_left[i], w.meta_sign[i]
+        length = meta_length * exp(meta_power * log(unit(meta_word)))
+        side = F(1) if (side_word & U(1)) != U(0) else F(-1)
+        w.meta_left[i] = length if left <= F(0) else left
+        w.meta_sign[i] = side if left <= F(0) else sign
 
 
 @njit(inline="always")
-def flow(s, w, p, k):  # type: ignore[no-untyped-def]
+def flow(w, p, count, k):  # type: ignore[no-untyped-def]
     """Micro-step k of the others: efficient price, market order, cancels and limit orders, move of the price."""
-    slot = U(FLOW_SLOT) + U(2) * U(k)
-    for i in range(LANES):
-        age, episode, key0, key1 = U(s.age[i]), s.episode[i], s.key0[i], s.key1[i]
+    slot, next_slot = U(FLOW_SLOT + 2 * k), U(FLOW_SLOT + 1 + 2 * k)
+    per_width, order, meta_share, informed, pull = p.per_width, p.order, p.meta_share, p.informed, p.pull
+    mean_size, size_power, max_size, race, depth = p.size, p.size_power, p.max_size, p.race, p.depth
+    excite0, excite1, fade0, fade1 = p.excite[0], p.excite[1], p.excite_decay[0], p.excite_decay[1]
+    expected0, expected1 = p.expected[0], p.expected[1]
+    forget0, forget1 = F(1) - p.pressure_decay[0], F(1) - p.pressure_decay[1]
+    impact, event_chance, limit, cancel = p.impact, p.event, p.limit, p.cancel
+    response, refill, follow, close, per_print = p.response, p.refill, p.follow, p.close, p.per_print
+    for i in range(count):
+        age, episode, key0, key1 = w.age[i], w.episode[i], w.key0[i], w.key1[i]
         order_word, size_word, noise_word, refill_word = philox(age, episode, slot, U(0), key0, key1)
         ask_limit_word, ask_cancel_word, bid_limit_word, bid_cancel_word = philox(
-            age, episode, slot + U(1), U(0), key0, key1
+            age, episode, next_slot, U(0), key0, key1
         )
         ask, bid = w.ask[i], w.bid[i]
         ask_queue, bid_queue = w.ask_queue[i], w.bid_queue[i]
@@ -225,107 +263,102 @@ def flow(s, w, p, k):  # type: ignore[no-untyped-def]
         rate = w.rate[i]
         gap = w.gap[i] + bell(noise_word) * w.deviation[i]
 
-        # A market order: informed or not, buy or sell, from one uniform.
-        half_spread = F(ask - bid)
-        above = max(gap - half_spread, F(0))
-        below = max(-gap - half_spread, F(0))
-        above_share, below_share = above / p.width, below / p.width
-        above_square, below_square = above_share * above_share, below_share * below_share
-        informed_buy = min(p.informed * rate * above_square, F(0.25))
-        informed_sell = min(p.informed * rate * below_square, F(0.25))
-        chance = F(0.5) * p.order * rate * (F(1) + w.excitation[0, i] + w.excitation[1, i])
-        tilt = p.meta_share * w.meta_sign[i]
+        # A market order: informed or not, buy or sell, from one uniform. Those who know race for a thin queue.
+        half_spread = F(I(ask - bid))
+        above, below = max(gap - half_spread, F(0)), max(-gap - half_spread, F(0))
+        ask_race = rate * above * per_width * race / (race + F(ask_queue))
+        bid_race = rate * below * per_width * race / (race + F(bid_queue))
+        informed_buy = min(informed * ask_race, F(0.25))
+        informed_sell = min(informed * bid_race, F(0.25))
+        excited0, excited1 = w.excitation[0, i], w.excitation[1, i]
+        chance = F(0.5) * order * rate * (F(1) + excited0 + excited1)
+        tilt = meta_share * w.meta_sign[i]
         plain_buy = min(chance * (F(1) + tilt), F(0.25))
         plain_sell = min(chance * (F(1) - tilt), F(0.25))
         draw = unit(order_word)
-        knows_up = draw < informed_buy
-        buys = draw < informed_buy + plain_buy
-        knows_down = draw > F(1) - informed_sell
-        sells = draw > F(1) - informed_sell - plain_sell
-        size = I(min(p.size * exp(p.size_power * log(unit(size_word))), p.max_size)) + I(1)
-        buy = ask_queue + I(F(0.5) * above * p.depth) if knows_up else size
-        sell = bid_queue + I(F(0.5) * below * p.depth) if knows_down else size
-        buy = buy if buys else I(0)
-        sell = sell if sells else I(0)
+        knows_up, buys = draw < informed_buy, draw < informed_buy + plain_buy
+        knows_down, sells = draw > F(1) - informed_sell, draw > F(1) - informed_sell - plain_sell
+        size = I(min(mean_size * exp(size_power * log(unit(size_word))), max_size))
+        buy = I(ask_queue + I(above * depth)) if knows_up else size
+        sell = I(bid_queue + I(below * depth)) if knows_down else size
+        buy, sell = buy if buys else I(0), sell if sells else I(0)
         w.buy[i], w.sell[i] = buy, sell
-        s.buy_lots[i] += buy
-        s.sell_lots[i] += sell
-        s.trades[i] += (I(1) if buys | sells else I(0)) + I(F(I(buy + sell)) * p.per_print)
-        mid = s.mid[i]
-        s.trade_value[i] += np.int64(buy) * np.int64(I(2) * ask - mid)
-        s.trade_value[i] += np.int64(sell) * np.int64(I(2) * bid - mid)
-        count = F(1) if buys | sells else F(0)
-        w.excitation[0, i] = w.excitation[0, i] * p.excite_decay[0] + count * p.excite[0]
-        w.excitation[1, i] = w.excitation[1, i] * p.excite_decay[1] + count * p.excite[1]
-        taken_ask = min(F(buy) / F(ask_queue), F(1)) if not knows_up else F(0)
-        taken_bid = min(F(sell) / F(bid_queue), F(1)) if not knows_down else F(0)
-        taken = taken_ask - taken_bid
+        trades = buys | sells
+        plain = trades & (not knows_up) & (not knows_down)
+        prints = I(I(1) + I(F(I(buy + sell)) * per_print))
+        w.buy_lots[i] = I(w.buy_lots[i] + buy)
+        w.sell_lots[i] = I(w.sell_lots[i] + sell)
+        w.trades[i] = I(w.trades[i] + (prints if trades else I(0)))
+
+        # What it does to later ones, and an uninformed one to the efficient price.
+        w.excitation[0, i] = excited0 * fade0 + (excite0 if trades else F(0))
+        w.excitation[1, i] = excited1 * fade1 + (excite1 if trades else F(0))
+        taken = min(F(buy) / F(ask_queue), F(1)) - min(F(sell) / F(bid_queue), F(1))
+        taken = taken if plain else F(0)
         fast, slow = w.pressure[0, i], w.pressure[1, i]
-        gap += p.impact * (taken - p.expected[0] * fast - p.expected[1] * slow)
-        w.pressure[0, i] = taken + p.pressure_decay[0] * (fast - taken)
-        w.pressure[1, i] = taken + p.pressure_decay[1] * (slow - taken)
-        plain = (buys & (not knows_up)) | (sells & (not knows_down))
-        w.meta_left[i] -= F(1) if plain else F(0)
-        ask_queue = max(I(ask_queue - buy), I(0))
-        bid_queue = max(I(bid_queue - sell), I(0))
+        gap += impact * (taken - expected0 * fast - expected1 * slow)
+        w.pressure[0, i] = fast + forget0 * (taken - fast)
+        w.pressure[1, i] = slow + forget1 * (taken - slow)
+        meta_left = w.meta_left[i]
+        w.meta_left[i] = meta_left - F(1) if plain else meta_left
+        ask_queue, bid_queue = max(I(ask_queue - buy), I(0)), max(I(bid_queue - sell), I(0))
 
         # Cancels, of part of a queue or of all of it, then limit orders.
-        lean = min(max(gap / p.width, F(-1)), F(1)) * p.response
-        up = max(F(1) + lean, F(0)) * rate
-        down = max(F(1) - lean, F(0)) * rate
+        lean = min(max(gap * per_width * response, F(-1)), F(1))
+        up, down = event_chance * rate * (F(1) + lean), event_chance * rate * (F(1) - lean)
         ask_draw, bid_draw = unit(ask_cancel_word), unit(bid_cancel_word)
-        ask_cancel = min(event_size(ask_draw, p.cancel * up) * p.cancel_part, F(1))
-        bid_cancel = min(event_size(bid_draw, p.cancel * down) * p.cancel_part, F(1))
-        ask_cancel = F(1) if ask_draw > F(1) - p.pull * rate * above_square else ask_cancel
-        bid_cancel = F(1) if bid_draw > F(1) - p.pull * rate * below_square else bid_cancel
-        w.ask_cancel[i], w.bid_cancel[i] = ask_cancel, bid_cancel
-        w.rounding[i] = low(size_word)
-        ask_queue -= min(I(F(ask_queue) * ask_cancel + F(0.5)), ask_queue)
-        bid_queue -= min(I(F(bid_queue) * bid_cancel + F(0.5)), bid_queue)
+        ask_cancel, bid_cancel = (
+            min(event(ask_draw, up) * cancel, F(1)),
+            min(event(bid_draw, down) * cancel, F(1)),
+        )
+        ask_cancel = F(1) if ask_draw > F(1) - pull * ask_race else ask_cancel
+        bid_cancel = F(1) if bid_draw > F(1) - pull * bid_race else bid_cancel
+        w.ask_cancel[i], w.bid_cancel[i], w.rounding[i] = ask_cancel, bid_cancel, coin(size_word)
+        ask_queue = I(ask_queue - min(I(F(ask_queue) * ask_cancel + F(0.5)), ask_queue))
+        bid_queue = I(bid_queue - min(I(F(bid_queue) * bid_cancel + F(0.5)), bid_queue))
         ask_empty = ask_queue == 0
         bid_empty = (bid_queue == 0) & (not ask_empty)
-        ask_queue += I(event_size(unit(ask_limit_word), p.limit * down) * p.limit_size)
-        bid_queue += I(event_size(unit(bid_limit_word), p.limit * up) * p.limit_size)
+        ask_queue = I(ask_queue + I(event(unit(ask_limit_word), down) * limit))
+        bid_queue = I(bid_queue + I(event(unit(bid_limit_word), up) * limit))
 
         # An empty queue moves the price to the efficient one; a wide spread closes towards it.
         rise = max(I(np.floor(F(0.5) * (gap - half_spread) + F(1))), I(1))
         fall = max(I(np.floor(F(0.5) * (-gap - half_spread) + F(1))), I(1))
-        new_ask = ask + (rise if ask_empty else I(0))
-        new_bid = bid - (fall if bid_empty else I(0))
-        quiet = (not ask_empty) & (not bid_empty)
-        joins = low(order_word) < (p.close if quiet else p.follow)
-        wide = joins & (I(new_ask - new_bid) > 1)
-        bid_joins = wide & (ask_empty | (quiet & (gap > F(0))))
-        ask_joins = wide & (bid_empty | (quiet & (gap <= F(0))))
-        moved_bid = new_ask - I(1) if bid_joins else new_bid
-        moved_ask = new_bid + I(1) if ask_joins else new_ask
-        ask_fresh = I(-log(half_unit(refill_word)) * p.refill) + I(1)
-        bid_fresh = I(-log(half_unit(refill_word >> U(16))) * p.refill) + I(1)
-        w.ask_queue[i] = ask_fresh if moved_ask != ask else max(ask_queue, I(1))
-        w.bid_queue[i] = bid_fresh if moved_bid != bid else max(bid_queue, I(1))
-        w.ask[i], w.bid[i] = moved_ask, moved_bid
-        w.gap[i] = gap - F(I(moved_ask - ask) + I(moved_bid - bid))
+        new_ask = I(ask + (rise if ask_empty else I(0)))
+        new_bid = I(bid - (fall if bid_empty else I(0)))
+        moves = ask_empty | bid_empty
+        joins = (coin(order_word) < (follow if moves else close)) & (I(new_ask - new_bid) > 1)
+        bid_joins = joins & (ask_empty if moves else gap > F(0))
+        ask_joins = joins & (not bid_joins)
+        joined_bid = I(new_ask - I(1)) if bid_joins else new_bid
+        joined_ask = I(new_bid + I(1)) if ask_joins else new_ask
+        ask_fresh = I(I(exponential(refill_word) * refill) + I(1))
+        bid_fresh = I(I(exponential(U(refill_word >> U(16))) * refill) + I(1))
+        w.ask_queue[i] = ask_fresh if joined_ask != ask else max(ask_queue, I(1))
+        w.bid_queue[i] = bid_fresh if joined_bid != bid else max(bid_queue, I(1))
+        w.ask[i], w.bid[i] = joined_ask, joined_bid
+        w.gap[i] = gap - F(I(I(joined_ask - ask) + I(joined_bid - bid)))
 
 
 @njit(inline="always")
-def place(price, lots, filled, order, touch, opposite, queue, depth, side):  # type: ignore[no-untyped-def]
-    """Our order once the new quote reaches the market: (price, placed, left, ahead).
+def place(order, wanted, lots, touch, queue, opposite, depth, side):  # type: ignore[no-untyped-def]
+    """Our order once a quote of `lots` at `wanted` takes effect; an order is (price, placed, left, ahead).
 
-    `order` is that of the order there was, `touch` and `queue` the best price and lots on our side, `side` +1
-    for an ask. Price unchanged, and lots those it was placed with or no more than are left: it keeps its
-    place. Otherwise it is new, at the back of the queue at the touch, behind the assumed depth deeper, first
-    inside the spread. An order that would trade at once is refused.
+    `touch` and `queue` are best price and lots on our side, `side` is +1 for an ask. With its price unchanged,
+    and lots those it was placed with or no more than are left, the order keeps its place. Otherwise it is new:
+    at the back of the queue at the touch, behind the assumed depth if deeper, first inside the spread. One
+    that would trade at once is refused.
     """
-    old_price, placed, left, ahead = order
-    wanted = max(I(lots - filled), I(0))
-    keeps = (price == old_price) & (left > 0) & ((wanted == placed) | (wanted <= left))
-    behind = side * I(price - touch)
-    new_ahead = (queue if behind == 0 else depth) if behind >= 0 else I(0)
-    new_left = wanted if side * I(price - opposite) > 0 else I(0)
+    price, placed, left, ahead = order
+    keeps = (wanted == price) & (left > 0) & ((lots == placed) | (lots <= left))
+    behind = I(side * I(wanted - touch))
+    new_ahead = queue if behind == 0 else depth
+    new_ahead = new_ahead if behind >= 0 else I(0)
+    new_left = lots if I(side * I(wanted - opposite)) > 0 else I(0)
     return (
-        price,
-        placed if keeps else wanted,
-        min(left, wanted) if keeps else new_left,
+        wanted,
+        placed if keeps else lots,
+        min(left, lots) if keeps else new_left,
         ahead if keeps else new_ahead,
     )
 
@@ -336,97 +369,108 @@ def fill(order, volume, cancel, rounding, old, new, depth, side):  # type: ignor
 
     `old` is the book's (touch, queue) on our side before it, `new` (touch, queue, opposite touch, opposite
     queue) after it. A market order takes the touch, then `depth` lots a tick, then those ahead of us, then
-    us. Cancels at the touch are spread evenly over the queue. The opposite touch at or past our price trades
-    with us.
+    us. Cancels at the touch are spread evenly over the queue, rounded by chance. The opposite touch at or past
+    our price trades with us.
     """
     price, _, left, ahead = order
     touch, queue = old
     new_touch, new_queue, opposite, opposite_queue = new
-    behind = min(side * I(price - touch), I(100_000))
-    first = queue + depth * I(behind - I(1)) if behind > 0 else I(0)
+    behind = min(I(side * I(price - touch)), FAR)
+    first = I(queue + I(depth * I(behind - I(1)))) if behind > 0 else I(0)
     reached = max(I(volume - first), I(0))
     taken = min(left, max(I(reached - ahead), I(0)))
-    ahead -= min(ahead, reached)
+    ahead = max(I(ahead - reached), I(0))
     cancelled = I(F(ahead) * cancel + rounding) if behind == 0 else I(0)
-    ahead -= min(ahead, cancelled)
-    distance = side * I(price - new_touch)
-    ahead = (min(ahead, new_queue) if distance == 0 else ahead) if distance >= 0 else I(0)
-    crossed = side * I(opposite - price) >= 0
-    taken += min(I(left - taken), opposite_queue) if crossed else I(0)
+    ahead = max(I(ahead - cancelled), I(0))
+    distance = I(side * I(price - new_touch))
+    ahead = min(ahead, new_queue) if distance == 0 else ahead
+    ahead = ahead if distance >= 0 else I(0)
+    crossed = I(side * I(opposite - price)) >= 0
+    taken = I(taken + (min(I(left - taken), opposite_queue) if crossed else I(0)))
     return taken, ahead
 
 
 @njit(inline="always")
-def orders(s, w, p, k):  # type: ignore[no-untyped-def]
+def chosen(new, old, condition):  # type: ignore[no-untyped-def]
+    """The order `new` where the condition holds, else `old`."""
+    return (
+        new[0] if condition else old[0],
+        new[1] if condition else old[1],
+        new[2] if condition else old[2],
+        new[3] if condition else old[3],
+    )
+
+
+@njit(inline="always")
+def orders(w, p, count, k):  # type: ignore[no-untyped-def]
     """Micro-step k of our orders, after `flow`: a new quote takes effect, then fills."""
-    depth = I(p.depth)
-    takes_effect = k == p.latency
-    for i in range(LANES):
-        mid, rounding = s.mid[i], w.rounding[i]
-        old_ask, old_ask_queue = w.old_ask[i], w.old_ask_queue[i]
-        old_bid, old_bid_queue = w.old_bid[i], w.old_bid_queue[i]
+    depth = I(F(2) * p.depth)
+    arrives, late = k == p.latency, k < p.latency
+    for i in range(count):
+        old_ask = w.old_ask[i], w.old_ask_queue[i]
+        old_bid = w.old_bid[i], w.old_bid_queue[i]
         ask, ask_queue, bid, bid_queue = w.ask[i], w.ask_queue[i], w.bid[i], w.bid_queue[i]
+        rounding = w.rounding[i]
 
-        order = (w.ask_price[i], w.ask_placed[i], w.ask_left[i], w.ask_ahead[i])
-        wanted = (mid + s.ask_distance[i]) >> I(1)
-        new = place(wanted, s.ask_lots[i], s.ask_fill[i], order, old_ask, old_bid, old_ask_queue, depth, I(1))
-        price = new[0] if takes_effect else order[0]
-        placed = new[1] if takes_effect else order[1]
-        left = new[2] if takes_effect else order[2]
-        ahead = new[3] if takes_effect else order[3]
-        taken, ahead = fill(
-            (price, placed, left, ahead),
-            w.buy[i],
-            w.ask_cancel[i],
-            rounding,
-            (old_ask, old_ask_queue),
-            (ask, ask_queue, bid, bid_queue),
-            depth,
-            I(1),
-        )
-        w.ask_price[i], w.ask_placed[i], w.ask_left[i], w.ask_ahead[i] = price, placed, left - taken, ahead
-        s.ask_fill[i] += taken
-        s.ask_edge[i] += np.int64(taken) * np.int64(I(2) * price - mid)
+        order = w.ask_price[i], w.ask_placed[i], w.ask_left[i], w.ask_ahead[i]
+        filled = w.ask_fill[i]
+        lots = max(I(w.ask_lots[i] - filled), I(0))
+        new = place(order, w.ask_wanted[i], lots, old_ask[0], old_ask[1], old_bid[0], depth, I(1))
+        order = chosen(new, order, arrives)
+        after = (ask, ask_queue, bid, bid_queue)
+        taken, ahead = fill(order, w.buy[i], w.ask_cancel[i], rounding, old_ask, after, depth, I(1))
+        w.ask_price[i], w.ask_placed[i] = order[0], order[1]
+        w.ask_left[i], w.ask_ahead[i] = I(order[2] - taken), ahead
+        w.ask_fill[i] = I(filled + taken)
+        w.ask_late[i] = I(w.ask_late[i] + (taken if late else I(0)))
 
-        order = (w.bid_price[i], w.bid_placed[i], w.bid_left[i], w.bid_ahead[i])
-        wanted = (mid - s.bid_distance[i]) >> I(1)
-        new = place(
-            wanted, s.bid_lots[i], s.bid_fill[i], order, old_bid, old_ask, old_bid_queue, depth, I(-1)
+        order = w.bid_price[i], w.bid_placed[i], w.bid_left[i], w.bid_ahead[i]
+        filled = w.bid_fill[i]
+        lots = max(I(w.bid_lots[i] - filled), I(0))
+        new = place(order, w.bid_wanted[i], lots, old_bid[0], old_bid[1], old_ask[0], depth, I(-1))
+        order = chosen(new, order, arrives)
+        after = (bid, bid_queue, ask, ask_queue)
+        taken, ahead = fill(order, w.sell[i], w.bid_cancel[i], rounding, old_bid, after, depth, I(-1))
+        w.bid_price[i], w.bid_placed[i] = order[0], order[1]
+        w.bid_left[i], w.bid_ahead[i] = I(order[2] - taken), ahead
+        w.bid_fill[i] = I(filled + taken)
+        w.bid_late[i] = I(w.bid_late[i] + (taken if late else I(0)))
+
+
+@njit(inline="always")
+def value(w, count):  # type: ignore[no-untyped-def]
+    """Add the micro-step's market order, at the touch, to the value traded. In float64, so in its own loop."""
+    for i in range(count):
+        w.value[i] += np.float64(w.buy[i]) * np.float64(w.old_ask[i]) + np.float64(w.sell[i]) * np.float64(
+            w.old_bid[i]
         )
-        price = new[0] if takes_effect else order[0]
-        placed = new[1] if takes_effect else order[1]
-        left = new[2] if takes_effect else order[2]
-        ahead = new[3] if takes_effect else order[3]
-        taken, ahead = fill(
-            (price, placed, left, ahead),
-            w.sell[i],
-            w.bid_cancel[i],
-            rounding,
-            (old_bid, old_bid_queue),
-            (bid, bid_queue, ask, ask_queue),
-            depth,
-            I(-1),
-        )
-        w.bid_price[i], w.bid_placed[i], w.bid_left[i], w.bid_ahead[i] = price, placed, left - taken, ahead
-        s.bid_fill[i] += taken
-        s.bid_edge[i] += np.int64(taken) * np.int64(mid - I(2) * price)
 
 
 @njit(inline="always")
 def answer(s, w):  # type: ignore[no-untyped-def]
-    """The book at the next decision."""
-    for i in range(LANES):
-        ask, bid = w.ask[i], w.bid[i]
-        mid = ask + bid
-        s.move[i] = mid - s.mid[i]
-        s.mid[i] = mid
-        s.spread[i] = I(2) * I(ask - bid)
-        s.best_ask_lots[i] = w.ask_queue[i]
-        s.best_bid_lots[i] = w.bid_queue[i]
-        s.ask_reach[i] = I(-1)
-        s.bid_reach[i] = I(-1)
-        s.free_move[i] = F(0)  # no part of the move is known to have mean zero given the book
-        s.flow_move[i] = F(0)
+    """The market's answer to the desk. Money in float64, where integers are exact."""
+    for i in range(s.count):
+        ask, bid, before = w.ask[i], w.bid[i], s.mid[i]
+        mid = I(ask + bid)
+        bought, sold = w.buy_lots[i], w.sell_lots[i]
+        s.trade_value[i] = 2.0 * w.value[i] - np.float64(I(bought + sold)) * np.float64(before)
+        late, fills = w.ask_late[i], w.ask_fill[i]
+        s.ask_fill[i] = fills
+        s.ask_edge[i] = np.float64(late) * np.float64(I(I(2) * w.ask_late_price[i] - before)) + np.float64(
+            I(fills - late)
+        ) * np.float64(I(I(2) * w.ask_price[i] - before))
+        late, fills = w.bid_late[i], w.bid_fill[i]
+        s.bid_fill[i] = fills
+        s.bid_edge[i] = np.float64(late) * np.float64(I(before - I(2) * w.bid_late_price[i])) + np.float64(
+            I(fills - late)
+        ) * np.float64(I(before - I(2) * w.bid_price[i]))
+        s.move[i], s.mid[i] = I(mid - before), mid
+        s.spread[i] = I(I(2) * I(ask - bid))
+        s.best_ask_lots[i], s.best_bid_lots[i] = w.ask_queue[i], w.bid_queue[i]
+        s.buy_lots[i], s.sell_lots[i], s.trades[i] = bought, sold, w.trades[i]
+        s.ask_reach[i], s.bid_reach[i] = I(-1), I(-1)
+        # No part of the move is known to have mean zero given what can be seen.
+        s.free_move[i], s.flow_move[i] = F(0), F(0)
 
 
 @stage(STATE, PARAMS)
@@ -435,54 +479,45 @@ def step(core, own, params, out):  # type: ignore[no-untyped-def]
     s = carray(core, 1)[0]
     w = carray(own, 1)[0]
     p = carray(params, 1)[0]
-    decide(s, w, p)
+    count = s.count
+    take(s, w)
+    drift(w, p, count)
     for k in range(p.substeps):
-        flow(s, w, p, k)
-        orders(s, w, p, k)
+        flow(w, p, count, k)
+        orders(w, p, count, k)
+        value(w, count)
     answer(s, w)
 
 
 @stage(STATE, PARAMS)
 def reset(core, own, params, out):  # type: ignore[no-untyped-def]
-    """A book one tick wide at the start price, the efficient price at the mid, activity as it is distributed."""
+    """A book one tick wide at the start price, the efficient price at its mid, activity as it is distributed."""
     s = carray(core, 1)[0]
     w = carray(own, 1)[0]
     p = carray(params, 1)[0]
-    for i in range(LANES):
+    for i in range(s.count):
         if s.done[i] == 0:
             continue
-        episode, key0, key1 = s.episode[i], s.key0[i], s.key1[i]
-        step = U(RESET_STEP)
-        words0 = philox(step, episode, U(1), U(0), key0, key1)
-        words1 = philox(step, episode, U(2), U(0), key0, key1)
-        words2 = philox(step, episode, U(3), U(0), key0, key1)
-        w.activity[0, i] = (
-            p.spread_of_activity[0]
-            * F(0.5)
-            * (bell(words0[0]) + bell(words0[1]) + bell(words2[0]) + bell(words2[1]))
-        )
-        w.activity[1, i] = (
-            p.spread_of_activity[1]
-            * F(0.5)
-            * (bell(words0[2]) + bell(words0[3]) + bell(words2[2]) + bell(words2[3]))
-        )
-        w.activity[2, i] = p.spread_of_activity[2] * F(0.70710678) * (bell(words1[0]) + bell(words1[1]))
-        w.ask[i], w.bid[i] = p.start + I(1), p.start
-        w.ask_queue[i] = I(-log(half_unit(words1[2])) * p.refill) + I(1)
-        w.bid_queue[i] = I(-log(half_unit(words1[2] >> U(16))) * p.refill) + I(1)
+        step, episode, key0, key1 = U(RESET_STEP), s.episode[i], s.key0[i], s.key1[i]
+        word0, word1, word2, word3 = philox(step, episode, U(1), U(0), key0, key1)
+        word4, word5, queues, _ = philox(step, episode, U(2), U(0), key0, key1)
+        w.activity[0, i] = p.spread[0] * normal(word0, word1)
+        w.activity[1, i] = p.spread[1] * normal(word2, word3)
+        w.activity[2, i] = p.spread[2] * normal(word4, word5)
+        w.ask[i], w.bid[i] = I(p.start + 1), p.start
+        w.ask_queue[i] = I(exponential(queues) * p.refill) + I(1)
+        w.bid_queue[i] = I(exponential(U(queues >> U(16))) * p.refill) + I(1)
         w.gap[i] = F(0)
-        w.excitation[0, i] = w.excitation[1, i] = F(0)
-        w.pressure[0, i] = w.pressure[1, i] = F(0)
-        w.meta_sign[i] = F(1)
-        w.meta_left[i] = F(0)
-        w.ask_placed[i] = w.bid_placed[i] = 0
-        w.ask_left[i] = w.bid_left[i] = 0
-        w.ask_ahead[i] = w.bid_ahead[i] = 0
-        w.ask_price[i], w.bid_price[i] = p.start + I(1), p.start
-        s.mid[i] = I(2) * p.start + I(1)
-        s.spread[i] = 2
-        s.best_ask_lots[i] = w.ask_queue[i]
-        s.best_bid_lots[i] = w.bid_queue[i]
+        for j in range(2):
+            w.excitation[j, i] = F(0)
+            w.pressure[j, i] = F(0)
+        w.meta_sign[i], w.meta_left[i] = F(1), F(0)
+        w.ask_price[i], w.bid_price[i] = I(p.start + 1), p.start
+        w.ask_placed[i], w.ask_left[i], w.ask_ahead[i] = I(0), I(0), I(0)
+        w.bid_placed[i], w.bid_left[i], w.bid_ahead[i] = I(0), I(0), I(0)
+        s.mid[i] = I(2 * p.start + 1)
+        s.spread[i] = I(2)
+        s.best_ask_lots[i], s.best_bid_lots[i] = w.ask_queue[i], w.bid_queue[i]
 
 
 @register
@@ -506,6 +541,7 @@ class Book(Market):
     max_order_size: float = 10_000.0
     informed_rate: float = 1.0
     pull_rate: float = 1.0
+    race: float = 0.25
     depth: float = 30.0
     meta_share: float = 0.5
     meta_length: float = 5.0
@@ -557,19 +593,20 @@ class Book(Market):
             "start": self.start_price,
             "decay": decay,
             "shock": np.array(self.activity) * np.sqrt(1 - decay**2),
-            "spread_of_activity": self.activity,
-            "activity_variance": variance,
+            "spread": self.activity,
+            "variance": variance,
             "deviation": 2 * self.volatility * math.sqrt(micro),
             "jump": self.jump_rate * self.step_seconds,
             "jump_size": 2 * self.jump_size,
-            "width": 2 * self.width,
+            "per_width": 0.5 / self.width,
             "order": self.order_rate * micro,
             "size": self.order_size,
             "size_power": -1 / self.size_exponent,
             "max_size": self.max_order_size,
             "informed": self.informed_rate * micro,
             "pull": self.pull_rate * micro,
-            "depth": self.depth,
+            "race": self.race * self.queue,
+            "depth": 0.5 * self.depth,
             "meta_share": self.meta_share,
             "meta_length": self.meta_length,
             "meta_power": -1 / self.meta_exponent,
@@ -578,10 +615,9 @@ class Book(Market):
             "pressure_decay": np.exp(-micro / np.array(self.pressure_seconds)),
             "expected": self.expected,
             "impact": 2 * self.impact,
-            "limit": self.queue_events * micro,
-            "limit_size": self.queue * self.queue_rate / self.queue_events,
-            "cancel": self.queue_events * micro,
-            "cancel_part": self.queue_rate / self.queue_events,
+            "event": self.queue_events * micro,
+            "limit": self.queue * self.queue_rate / self.queue_events,
+            "cancel": self.queue_rate / self.queue_events,
             "response": self.response,
             "refill": self.refill,
             "follow": self.follow,
