@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -93,10 +94,11 @@ def as_action(action: Any) -> np.ndarray:
         given = np.asarray(action)
     except (TypeError, ValueError):  # such as lists of different lengths
         given = np.asarray(None)
+    shown = textwrap.shorten(repr(action), 100)
     if given.shape != (2,) or given.dtype.kind not in "fiu":
-        raise ActionError(f"action = {action!r} is not possible: give two numbers, (half-spread, skew).")
+        raise ActionError(f"action = {shown} is not possible: give two numbers, (half-spread, skew).")
     if not (np.abs(given) <= FLOAT32_MAX).all():
-        raise ActionError(f"action = {action!r} is not possible: both entries must be finite numbers.")
+        raise ActionError(f"action = {shown} is not possible: both entries must be finite numbers.")
     return given
 
 
@@ -159,7 +161,7 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     | 5 | spread | 0 | 10 | best ask minus best bid, pu (0: no book) |
     | 6 | spread_mean | 0 | 10 | mean spread of the last 10 steps, pu |
     | 7 | volume | 0 | 10 | market volume since the last decision, typical lots of a step |
-    | 8 | trade_size | 0 | 10 | mean size of this step's trades over that of the last 100 steps (0: none) |
+    | 8 | trade_size | 0 | 10 | mean size of the trades of this step over that of the last 100 (0: none) |
     | 9 | trade_gap | 0 | 10 | decisions since the last trade, tens |
     | 10 | book_imbalance | -1 | 1 | (bid - ask) / (bid + ask) size at the touch (0: no book) |
     | 11 | volatility | 0 | 10 | root mean square of the last 20 moves, pu per step |
@@ -167,7 +169,7 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     | 13 | unrealised | -10 | 10 | unrealised profit / position limit, pu |
     | 14 | holding_time | 0 | 1 | decisions since the position was flat or changed sign / horizon |
     | 15 | entry_gap | -10 | 10 | mid minus average entry price, pu (0 when flat) |
-    | 16 | risk_exposure | 0 | 10 | abs(position) x volatility x sqrt(horizon) / daily loss limit |
+    | 16 | risk_exposure | 0 | 10 | abs(position) x volatility over the horizon / daily loss limit |
     | 17 | time_left | 0 | 1 | decisions left / horizon |
 
     ## Rewards

@@ -7,6 +7,7 @@ the lines are drawn anew, until they leave the axes.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import Any
@@ -203,7 +204,7 @@ class Picture:
             artist.set_animated(True)
 
     def _fit(self, first: int, end: int, prices: list[np.ndarray]) -> None:
-        """Axes wide enough for the data; a change costs a new background, so they grow in large steps."""
+        """Axes as wide as the data, in large steps: every change costs a new background."""
         span = min(self.config.horizon, WINDOW)
         shown = (first - 0.5, first + max(span, end - first) + 0.5)
         since = span
@@ -212,22 +213,20 @@ class Picture:
         self._set(self.price, "x", shown)
         self._set(self.inventory, "x", shown)
         self._set(self.profit, "x", (-0.5, min(since, self.config.horizon) + 0.5))
-        self._grow(self.price, prices, 10.0)
-        self._grow(self.profit, [line.get_ydata() for line in self._profits.values()], 20.0)
+        self._fit_y(self.price, prices, 10.0)
+        self._fit_y(self.profit, [line.get_ydata() for line in self._profits.values()], 20.0)
 
     def _set(self, axes: Axes, which: str, limits: tuple[float, float]) -> None:
         if getattr(axes, f"get_{which}lim")() != limits:
             getattr(axes, f"set_{which}lim")(limits)
             self._background = None
 
-    def _grow(self, axes: Axes, data: list[Any], least: float) -> None:
+    def _fit_y(self, axes: Axes, data: list[Any], least: float) -> None:
         values = np.concatenate(data)
         low, high = float(np.nanmin(values)), float(np.nanmax(values))
-        span = max(high - low, least)
-        bottom, top = axes.get_ylim()
-        under_legend = top - 0.15 * (top - bottom)
-        if low < bottom or high > under_legend or top - bottom > 4 * span:
-            self._set(axes, "y", (low - 0.4 * span, high + 0.6 * span))
+        step = 2.0 ** math.ceil(math.log2(max(high - low, least) / 4))
+        # Below, room of a quarter step at least; above, of one for the legend.
+        self._set(axes, "y", (math.floor(low / step - 0.25) * step, math.ceil(high / step + 1) * step))
 
 
 class Window:
