@@ -7,10 +7,12 @@ import doctest
 import hashlib
 import pickle
 import re
+import runpy
 import subprocess
 import sys
 import types
 import warnings
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -200,12 +202,18 @@ def test_autoreset_modes_equal_gymnasium(mode, market):
     assert ours.metadata["autoreset_mode"] == theirs.metadata["autoreset_mode"] == mode
     actions = draw_actions(30, 5)
     assert np.array_equal(ours.reset(seed=8)[0], theirs.reset(seed=8)[0])
+    done = np.zeros(5, bool)
     for t, action in enumerate(actions):
         results = ours.step(action), theirs.step(action)
         for mine, other in zip(*(result[:4] for result in results), strict=True):
             assert mine.dtype == other.dtype
             assert np.array_equal(mine, other)
-        assert_same_info(results[0][4], results[1][4])
+        info = results[0][4]
+        assert_same_info(info, results[1][4])
+        # The step that only resets an environment has nothing in the ledger.
+        only_reset = done if mode == AutoresetMode.NEXT_STEP else np.zeros(5, bool)
+        assert np.array_equal(info["_ledger"], ~only_reset)
+        assert not any(values[only_reset].any() for values in info["ledger"].values())
         done = results[0][2] | results[0][3]
         mask, seed = None, None
         if t == 3:  # so that they do not all end together
@@ -213,6 +221,7 @@ def test_autoreset_modes_equal_gymnasium(mode, market):
         elif mode == AutoresetMode.DISABLED and done.any():
             mask = done
         if mask is not None:
+            done = done & ~mask
             options = {"reset_mask": mask, "position": 2}
             assert np.array_equal(
                 ours.reset(seed=seed, options=dict(options))[0],
@@ -257,8 +266,23 @@ def test_stable_baselines3_and_the_native_adapter():
             assert a["TimeLimit.truncated"] == b["TimeLimit.truncated"]
             assert a["episode"]["l"] == b["episode"]["l"]
             assert a["episode"]["r"] == pytest.approx(b["episode"]["r"], abs=1e-5)
+
     model = PPO("MlpPolicy", theirs, n_steps=16, batch_size=48, n_epochs=1, device="cpu").learn(48)
     assert model.predict(theirs.reset(), deterministic=True)[0].shape == (3, 2)
+
+
+EXAMPLES = {
+    "cleanrl_ppo": {"total_timesteps": 256, "num_envs": 8, "num_steps": 16, "minibatch_size": 64},
+    "skrl_ppo": {"timesteps": 300, "num_envs": 4, "rollouts": 150},
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_other_trainers_work_unchanged(name):
+    if name.startswith("skrl"):
+        pytest.importorskip("skrl", reason="pip install skrl")
+    example = runpy.run_path(str(Path(__file__).parents[1] / "examples" / f"{name}.py"))
+    assert np.isfinite(example["main"](example["Args"](**EXAMPLES[name])))
 
 
 # Wrappers.
@@ -330,16 +354,16 @@ def test_record_video(tmp_path, videos):
     env = gym.wrappers.RecordVideo(env, str(tmp_path / "one"), episode_trigger=lambda episode: episode == 0)
     rollout(env, draw_actions(5, 1)[:, 0], seed=2)
     env.close()
-    envs = gym.make_vec("NeuralMM-v0", num_envs=4, horizon=5, render_mode="rgb_array")
-    envs = gym.wrappers.vector.RecordVideo(envs, str(tmp_path / "many"), video_length=3)
+    envs = gym.make_vec("NeuralMM-v0", num_envs=2, horizon=5, render_mode="rgb_array")
+    envs = gym.wrappers.vector.RecordVideo(envs, str(tmp_path / "many"), video_length=2)
     envs.reset(seed=2)
-    for action in draw_actions(4, 4):
+    for action in draw_actions(3, 2):
         envs.step(action)
     envs.close()
     (frames, fps), (tiled, _) = videos
     assert fps == env.metadata["render_fps"] > 0
     assert [frame.shape for frame in frames] == [(600, 800, 3)] * 6
-    assert {frame.shape for frame in tiled} == {(1200, 1600, 3)}
+    assert {frame.shape for frame in tiled} == {(600, 1600, 3)}
 
 
 # Rendering.
