@@ -30,14 +30,14 @@ each.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numba import njit
 from numba.np.numpy_support import carray
 
-from mmenv.config import Market, MarketStages
+from mmenv.config import Market, MarketStages, require, require_number
 from mmenv.kernel import LANES, Call, lanes, stage
 from mmenv.market import register
 from mmenv.rng import RESET_STEP, philox
@@ -132,13 +132,14 @@ PARAMS = np.dtype(
         ("informed", "f4"),  # chances per micro-step, per width outside the spread
         ("pull", "f4"),
         ("race", "f4"),  # lots
-        ("depth", "f4"),  # lots a half-tick
+        ("depth", "f4"),  # lots a tick
         ("meta_share", "f4"),
         ("meta_length", "f4"),
         ("meta_power", "f4"),
         ("excite", "f4", (2,)),
         ("excite_decay", "f4", (2,)),
-        ("pressure_decay", "f4", (2,)),
+        ("excited", "f4", (2,)),  # mean excitation
+        ("forget", "f4", (2,)),  # weight of a micro-step in the averages of signed orders
         ("expected", "f4", (2,)),
         ("impact", "f4"),  # half-ticks
         ("event", "f4"),  # chance of a limit order, or a cancel, per micro-step
@@ -146,6 +147,7 @@ PARAMS = np.dtype(
         ("cancel", "f4"),  # mean part of the queue
         ("response", "f4"),
         ("refill", "f4"),  # mean lots
+        ("lag", "f4"),
         ("follow", "f4"),
         ("close", "f4"),
         ("per_print", "f4"),
@@ -189,7 +191,7 @@ def exponential(word):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def event(uniform, chance):  # type: ignore[no-untyped-def]
-    """0 without an event, else exponential of mean 1: given an event, its uniform is one again, on (0, chance)."""
+    """0 without an event, else exponential of mean 1: an event's uniform is one again, on (0, chance)."""
     size = -log(min(uniform / max(chance, F(1e-20)), F(1)))
     return size if uniform < chance else F(0)
 
@@ -241,14 +243,20 @@ def drift(w, p, count):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def flow(w, p, count, k):  # type: ignore[no-untyped-def]
-    """Micro-step k of the others: efficient price, market order, cancels and limit orders, move of the price."""
+    """Micro-step k of the others: efficient price, market order, cancels, limit orders, move of the price."""
     slot, next_slot = U(FLOW_SLOT + 2 * k), U(FLOW_SLOT + 1 + 2 * k)
     per_width, order, meta_share, informed, pull = p.per_width, p.order, p.meta_share, p.informed, p.pull
-    mean_size, size_power, max_size, race, depth = p.size, p.size_power, p.max_size, p.race, p.depth
+    mean_size, size_power, max_size, race, half_depth = (
+        p.size,
+        p.size_power,
+        p.max_size,
+        p.race,
+        F(0.5) * p.depth,
+    )
     excite0, excite1, fade0, fade1 = p.excite[0], p.excite[1], p.excite_decay[0], p.excite_decay[1]
     expected0, expected1 = p.expected[0], p.expected[1]
-    forget0, forget1 = F(1) - p.pressure_decay[0], F(1) - p.pressure_decay[1]
-    impact, event_chance, limit, cancel = p.impact, p.event, p.limit, p.cancel
+    forget0, forget1 = p.forget[0], p.forget[1]
+    impact, event_chance, limit, cancel, lag = p.impact, p.event, p.limit, p.cancel, p.lag
     response, refill, follow, close, per_print = p.response, p.refill, p.follow, p.close, p.per_print
     for i in range(count):
         age, episode, key0, key1 = w.age[i], w.episode[i], w.key0[i], w.key1[i]
@@ -263,7 +271,7 @@ def flow(w, p, count, k):  # type: ignore[no-untyped-def]
         rate = w.rate[i]
         gap = w.gap[i] + bell(noise_word) * w.deviation[i]
 
-        # A market order: informed or not, buy or sell, from one uniform. Those who know race for a thin queue.
+        # A market order, informed or not, buy or sell, from one uniform. A thin queue is raced for.
         half_spread = F(I(ask - bid))
         above, below = max(gap - half_spread, F(0)), max(-gap - half_spread, F(0))
         ask_race = rate * above * per_width * race / (race + F(ask_queue))
@@ -279,8 +287,8 @@ def flow(w, p, count, k):  # type: ignore[no-untyped-def]
         knows_up, buys = draw < informed_buy, draw < informed_buy + plain_buy
         knows_down, sells = draw > F(1) - informed_sell, draw > F(1) - informed_sell - plain_sell
         size = I(min(mean_size * exp(size_power * log(unit(size_word))), max_size))
-        buy = I(ask_queue + I(above * depth)) if knows_up else size
-        sell = I(bid_queue + I(below * depth)) if knows_down else size
+        buy = I(ask_queue + I(above * half_depth)) if knows_up else size
+        sell = I(bid_queue + I(below * half_depth)) if knows_down else size
         buy, sell = buy if buys else I(0), sell if sells else I(0)
         w.buy[i], w.sell[i] = buy, sell
         trades = buys | sells
@@ -296,7 +304,8 @@ def flow(w, p, count, k):  # type: ignore[no-untyped-def]
         taken = min(F(buy) / F(ask_queue), F(1)) - min(F(sell) / F(bid_queue), F(1))
         taken = taken if plain else F(0)
         fast, slow = w.pressure[0, i], w.pressure[1, i]
-        gap += impact * (taken - expected0 * fast - expected1 * slow)
+        # By an exponential multiple, as the book behind the touch is deep or thin.
+        gap += impact * (taken * -log(coin(size_word)) - expected0 * fast - expected1 * slow)
         w.pressure[0, i] = fast + forget0 * (taken - fast)
         w.pressure[1, i] = slow + forget1 * (taken - slow)
         meta_left = w.meta_left[i]
@@ -322,8 +331,9 @@ def flow(w, p, count, k):  # type: ignore[no-untyped-def]
         bid_queue = I(bid_queue + I(event(unit(bid_limit_word), up) * limit))
 
         # An empty queue moves the price to the efficient one; a wide spread closes towards it.
-        rise = max(I(np.floor(F(0.5) * (gap - half_spread) + F(1))), I(1))
-        fall = max(I(np.floor(F(0.5) * (-gap - half_spread) + F(1))), I(1))
+        follows = gap * (F(1) - lag * coin(ask_limit_word))
+        rise = max(I(np.floor(F(0.5) * (follows - half_spread) + F(1))), I(1))
+        fall = max(I(np.floor(F(0.5) * (-follows - half_spread) + F(1))), I(1))
         new_ask = I(ask + (rise if ask_empty else I(0)))
         new_bid = I(bid - (fall if bid_empty else I(0)))
         moves = ask_empty | bid_empty
@@ -342,12 +352,12 @@ def flow(w, p, count, k):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def place(order, wanted, lots, touch, queue, opposite, depth, side):  # type: ignore[no-untyped-def]
-    """Our order once a quote of `lots` at `wanted` takes effect; an order is (price, placed, left, ahead).
+    """Our order once a quote of `lots` at `wanted` arrives; an order is (price, placed, left, ahead).
 
-    `touch` and `queue` are best price and lots on our side, `side` is +1 for an ask. With its price unchanged,
-    and lots those it was placed with or no more than are left, the order keeps its place. Otherwise it is new:
-    at the back of the queue at the touch, behind the assumed depth if deeper, first inside the spread. One
-    that would trade at once is refused.
+    `touch` and `queue` are best price and lots on our side, `side` is +1 for an ask. With its price
+    unchanged, and lots those it was placed with or no more than are left, the order keeps its place.
+    Otherwise it is new: at the back of the queue at the touch, behind the assumed depth if deeper, first
+    inside the spread. One that would trade at once is refused.
     """
     price, placed, left, ahead = order
     keeps = (wanted == price) & (left > 0) & ((lots == placed) | (lots <= left))
@@ -369,8 +379,8 @@ def fill(order, volume, cancel, rounding, old, new, depth, side):  # type: ignor
 
     `old` is the book's (touch, queue) on our side before it, `new` (touch, queue, opposite touch, opposite
     queue) after it. A market order takes the touch, then `depth` lots a tick, then those ahead of us, then
-    us. Cancels at the touch are spread evenly over the queue, rounded by chance. The opposite touch at or past
-    our price trades with us.
+    us. Cancels at the touch are spread evenly over the queue, rounded by chance. The opposite touch at or
+    past our price trades with us.
     """
     price, _, left, ahead = order
     touch, queue = old
@@ -404,7 +414,7 @@ def chosen(new, old, condition):  # type: ignore[no-untyped-def]
 @njit(inline="always")
 def orders(w, p, count, k):  # type: ignore[no-untyped-def]
     """Micro-step k of our orders, after `flow`: a new quote takes effect, then fills."""
-    depth = I(F(2) * p.depth)
+    depth = I(p.depth)
     arrives, late = k == p.latency, k < p.latency
     for i in range(count):
         old_ask = w.old_ask[i], w.old_ask_queue[i]
@@ -439,7 +449,7 @@ def orders(w, p, count, k):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def value(w, count):  # type: ignore[no-untyped-def]
-    """Add the micro-step's market order, at the touch, to the value traded. In float64, so in its own loop."""
+    """Add the market order, at the touch, to the value traded. A loop of its own, because in float64."""
     for i in range(count):
         w.value[i] += np.float64(w.buy[i]) * np.float64(w.old_ask[i]) + np.float64(w.sell[i]) * np.float64(
             w.old_bid[i]
@@ -491,7 +501,7 @@ def step(core, own, params, out):  # type: ignore[no-untyped-def]
 
 @stage(STATE, PARAMS)
 def reset(core, own, params, out):  # type: ignore[no-untyped-def]
-    """A book one tick wide at the start price, the efficient price at its mid, activity as it is distributed."""
+    """A book one tick wide at the start price, the efficient price at its mid, stationary activity."""
     s = carray(core, 1)[0]
     w = carray(own, 1)[0]
     p = carray(params, 1)[0]
@@ -509,7 +519,7 @@ def reset(core, own, params, out):  # type: ignore[no-untyped-def]
         w.bid_queue[i] = I(exponential(U(queues >> U(16))) * p.refill) + I(1)
         w.gap[i] = F(0)
         for j in range(2):
-            w.excitation[j, i] = F(0)
+            w.excitation[j, i] = p.excited[j]
             w.pressure[j, i] = F(0)
         w.meta_sign[i], w.meta_left[i] = F(1), F(0)
         w.ask_price[i], w.bid_price[i] = I(p.start + 1), p.start
@@ -520,55 +530,197 @@ def reset(core, own, params, out):  # type: ignore[no-untyped-def]
         s.best_ask_lots[i], s.best_bid_lots[i] = w.ask_queue[i], w.bid_queue[i]
 
 
+COMMON: dict[str, Any] = {
+    "activity": (0.35, 0.35, 0.35),
+    "activity_seconds": (20.0, 300.0, 3600.0),
+    "excitation": (0.3, 0.3),
+    "excitation_seconds": (0.1, 2.0),
+    "meta_share": 0.5,
+    "meta_length": 5.0,
+    "meta_exponent": 1.5,
+    "pressure_seconds": (0.3, 3.0),
+    "expected": (0.17, 0.0),
+    "follow": 0.9,
+    "close_rate": 20.0,
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "binance-usdm-btc": COMMON
+    | {
+        "start_price": 617_000,
+        "unit": 70.0,
+        "volume": 6_000.0,
+        "volatility": 36.0,
+        "jump_rate": 0.012,
+        "jump_size": 240.0,
+        "order_rate": 7.3,
+        "order_size": 2.0,
+        "size_exponent": 0.555,
+        "max_order_size": 20_000.0,
+        "lots_per_print": 117.0,
+        "impact": 60.0,
+        "width": 25.0,
+        "informed_rate": 1.15,
+        "pull_rate": 1.0,
+        "race": 0.4,
+        "depth": 100.0,
+        "queue": 5_500.0,
+        "queue_rate": 0.9,
+        "queue_events": 13.0,
+        "response": 1.2,
+        "refill": 1_900.0,
+        "lag": 0.4,
+    },
+}
+"""Parameters by name, fitted by simulated moments to recorded tapes of Binance."""
+
+
+def from_preset() -> Any:
+    """A field that takes its value from the preset where the user says nothing."""
+    return field(default=None)
+
+
 @register
 @dataclass(frozen=True, kw_only=True)
 class Book(Market):
-    """A level-one order book around a latent efficient price; see the module's docstring."""
+    """A level-one order book around a latent efficient price, with our orders in its queues.
+
+    `preset` names a calibration (`PRESETS`); every other parameter can be set on top of it. Prices in ticks,
+    sizes in lots, rates per second.
+    """
 
     name = "book"
 
     step_seconds: float = 0.1
+    preset: str = "binance-usdm-btc"
     substeps: int = 5
+    """Micro-steps in a decision."""
     latency_steps: int = 0
-    start_price: int = 600_000
-    volatility: float = 82.0
-    jump_rate: float = 0.01
-    jump_size: float = 100.0
-    width: float = 60.0
-    order_rate: float = 8.0
-    order_size: float = 12.0
-    size_exponent: float = 1.0
-    max_order_size: float = 10_000.0
-    informed_rate: float = 1.0
-    pull_rate: float = 1.0
-    race: float = 0.25
-    depth: float = 30.0
-    meta_share: float = 0.5
-    meta_length: float = 5.0
-    meta_exponent: float = 1.5
-    excitation: tuple[float, float] = (0.3, 0.3)
-    excitation_seconds: tuple[float, float] = (0.1, 2.0)
-    pressure_seconds: tuple[float, float] = (1.0, 15.0)
-    expected: tuple[float, float] = (0.2, 0.4)
-    impact: float = 30.0
-    queue: float = 4000.0
-    queue_rate: float = 1.0
-    queue_events: float = 8.0
-    response: float = 0.9
-    refill: float = 3000.0
-    follow: float = 0.97
-    close_rate: float = 30.0
-    lots_per_print: float = 110.0
-    activity: tuple[float, float, float] = (0.35, 0.35, 0.35)
-    activity_seconds: tuple[float, float, float] = (20.0, 300.0, 3600.0)
-    volume: float = 7000.0
+    """Micro-steps until our new quote takes effect; the old one can fill until then."""
+    start_price: int = from_preset()
+    """Best bid at the start of an episode, ticks."""
+    unit: float = from_preset()
+    """Standard deviation of the mid's move in a second, ticks: the scale of actions and observations."""
+    volume: float = from_preset()
+    """Lots traded in a second: the scale of volume in observations."""
+
+    volatility: float = from_preset()
+    """Of the efficient price between jumps, without impact, ticks per square root of a second."""
+    jump_rate: float = from_preset()
+    """Jumps of the efficient price, per second."""
+    jump_size: float = from_preset()
+    """Mean size of a jump, ticks; exponential."""
+    activity: tuple[float, float, float] = from_preset()
+    """Standard deviations of the three components of the logarithm of activity."""
+    activity_seconds: tuple[float, float, float] = from_preset()
+    """Their time constants."""
+
+    order_rate: float = from_preset()
+    """Uninformed market orders per second, of both sides, without excitation."""
+    order_size: float = from_preset()
+    """Smallest uninformed order, lots."""
+    size_exponent: float = from_preset()
+    """Pareto exponent of their sizes."""
+    max_order_size: float = from_preset()
+    """Largest uninformed order, lots."""
+    lots_per_print: float = from_preset()
+    """A market order counts as one trade for each of these lots that it takes, rounded up."""
+    excitation: tuple[float, float] = from_preset()
+    """Further uninformed orders that an order sets off, by component."""
+    excitation_seconds: tuple[float, float] = from_preset()
+    """Their time constants."""
+    meta_share: float = from_preset()
+    """Correlation of an uninformed order's side with that of the current metaorder."""
+    meta_length: float = from_preset()
+    """Shortest metaorder, in uninformed orders."""
+    meta_exponent: float = from_preset()
+    """Pareto exponent of their lengths: signs correlate as lag^-(meta_exponent - 1)."""
+    impact: float = from_preset()
+    """Mean move of the efficient price by an unexpected uninformed order that takes the queue, ticks."""
+    pressure_seconds: tuple[float, float] = from_preset()
+    """Time constants of the averages of past signed orders, from which the next are expected."""
+    expected: tuple[float, float] = from_preset()
+    """Their weights in the expectation."""
+
+    width: float = from_preset()
+    """Mispricing at which the rates below hold, ticks; they are proportional to it."""
+    informed_rate: float = from_preset()
+    """Informed orders per second at a mispricing of `width` outside the spread, against a thin queue."""
+    pull_rate: float = from_preset()
+    """As `informed_rate`: the makers on the wrong side cancel all their orders."""
+    race: float = from_preset()
+    """Both rates are halved where the queue is this multiple of `queue`: a thin queue is raced for."""
+    depth: float = from_preset()
+    """Assumed lots at each tick behind the touch."""
+
+    queue: float = from_preset()
+    """Lots at the touch to which limit orders and cancels lead at no mispricing."""
+    queue_rate: float = from_preset()
+    """Part of the queue renewed in a second."""
+    queue_events: float = from_preset()
+    """Limit orders, and cancels, per second and side."""
+    response: float = from_preset()
+    """Relative change of the rates of limit orders and cancels at a mispricing of `width`; at most 1."""
+    refill: float = from_preset()
+    """Mean lots of the queue at a new best price; exponential."""
+    lag: float = from_preset()
+    """When a queue is gone the price goes at least 1 - lag of the way to the efficient one."""
+    follow: float = from_preset()
+    """Chance that the other side follows at once; the spread is then one tick."""
+    close_rate: float = from_preset()
+    """Rate at which a wider spread closes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(self.preset in PRESETS, "Book", "preset", self.preset, "one of " + ", ".join(PRESETS))
+        for name, value in PRESETS[self.preset].items():
+            given = getattr(self, name)
+            value = value if given is None else given
+            object.__setattr__(self, name, tuple(value) if isinstance(value, list | tuple) else value)
+        require_number(self, "substeps", 1, 100, integer=True)
+        require_number(self, "latency_steps", 0, self.substeps - 1, integer=True)
+        require_number(self, "start_price", 1, 2**28, integer=True)
+        for name, (low, high) in LIMITS.items():
+            require_number(self, name, low, high)
+        for name, count, high in (
+            ("activity", SCALES, 2.0),
+            ("activity_seconds", SCALES, 1e7),
+            ("excitation", 2, 0.95),
+            ("excitation_seconds", 2, 1e6),
+            ("pressure_seconds", 2, 1e6),
+            ("expected", 2, 1.0),
+        ):
+            value = getattr(self, name)
+            low = 1e-3 if name.endswith("seconds") else 0.0
+            good = isinstance(value, tuple) and len(value) == count
+            good = good and all(isinstance(x, int | float) and low <= x <= high for x in value)
+            require(good, "Book", name, value, f"{count} numbers from {low:g} to {high:g}")
+        require(sum(self.excitation) < 1, "Book", "excitation", self.excitation, "less than 1 in sum")
+        events = self.queue_events * self.micro_seconds
+        require(
+            events <= 0.5,
+            "Book",
+            "queue_events",
+            self.queue_events,
+            f"at most {0.5 / self.micro_seconds:g} with these substeps",
+        )
+        orders = self.order_rate / (1 - sum(self.excitation)) * self.micro_seconds
+        require(
+            orders <= 0.5,
+            "Book",
+            "order_rate",
+            self.order_rate,
+            f"at most {0.5 * self.order_rate / orders:g} with these substeps and excitation",
+        )
+
+    @property
+    def micro_seconds(self) -> float:
+        """Length of a micro-step."""
+        return self.step_seconds / self.substeps
 
     @property
     def price_scale(self) -> int:
-        return max(round(2 * self.volatility * math.sqrt(self.step_seconds)), 1)
+        return max(round(2 * self.unit * math.sqrt(self.step_seconds)), 1)
 
     @property
     def lot_scale(self) -> float:
@@ -577,16 +729,13 @@ class Book(Market):
     def defaults(self) -> dict[str, Any]:
         return {
             "horizon": 600,
-            "quote": {"max_half_spread": 6.0, "max_skew": 6.0, "max_distance": 6.0},
-            "reward": {"inventory_penalty": 0.01, "terminal_penalty": 0.05},
+            "reward": {"inventory_penalty": 0.001, "terminal_penalty": 0.01},
         }
 
     def stages(self, blocks: int) -> MarketStages:
-        own = np.zeros(blocks, STATE)
-        params = np.zeros(1, PARAMS)
-        micro = self.step_seconds / self.substeps
+        micro = self.micro_seconds
         decay = np.exp(-self.step_seconds / np.array(self.activity_seconds))
-        variance = float(np.square(self.activity).sum())
+        params = np.zeros(1, PARAMS)
         for name, value in {
             "substeps": self.substeps,
             "latency": self.latency_steps,
@@ -594,9 +743,9 @@ class Book(Market):
             "decay": decay,
             "shock": np.array(self.activity) * np.sqrt(1 - decay**2),
             "spread": self.activity,
-            "variance": variance,
+            "variance": float(np.square(self.activity).sum()),
             "deviation": 2 * self.volatility * math.sqrt(micro),
-            "jump": self.jump_rate * self.step_seconds,
+            "jump": -math.expm1(-self.jump_rate * self.step_seconds),
             "jump_size": 2 * self.jump_size,
             "per_width": 0.5 / self.width,
             "order": self.order_rate * micro,
@@ -606,13 +755,14 @@ class Book(Market):
             "informed": self.informed_rate * micro,
             "pull": self.pull_rate * micro,
             "race": self.race * self.queue,
-            "depth": 0.5 * self.depth,
+            "depth": self.depth,
             "meta_share": self.meta_share,
             "meta_length": self.meta_length,
             "meta_power": -1 / self.meta_exponent,
             "excite": np.array(self.excitation) / (self.order_rate * np.array(self.excitation_seconds)),
             "excite_decay": np.exp(-micro / np.array(self.excitation_seconds)),
-            "pressure_decay": np.exp(-micro / np.array(self.pressure_seconds)),
+            "excited": np.array(self.excitation) / (1 - sum(self.excitation)),
+            "forget": -np.expm1(-micro / np.array(self.pressure_seconds)),
             "expected": self.expected,
             "impact": 2 * self.impact,
             "event": self.queue_events * micro,
@@ -620,9 +770,43 @@ class Book(Market):
             "cancel": self.queue_rate / self.queue_events,
             "response": self.response,
             "refill": self.refill,
+            "lag": self.lag,
             "follow": self.follow,
             "close": -math.expm1(-self.close_rate * micro),
             "per_print": 1 / self.lots_per_print,
         }.items():
             params[name] = value
-        return MarketStages(step=(Call(step, own, params),), reset=(Call(reset, own, params),))
+        call = Call(step, np.zeros(blocks, STATE), params)
+        return MarketStages(step=(call,), reset=(Call(reset, call.own, params),))
+
+
+LIMITS = {
+    "unit": (0.5, 1e6),
+    "volume": (1e-3, 1e9),
+    "volatility": (0.0, 1e6),
+    "jump_rate": (0.0, 1e3),
+    "jump_size": (0.0, 1e6),
+    "order_rate": (1e-3, 1e3),
+    "order_size": (1.0, 1e8),
+    "size_exponent": (0.1, 10.0),
+    "max_order_size": (1.0, 1e8),
+    "lots_per_print": (1.0, 1e9),
+    "meta_share": (0.0, 1.0),
+    "meta_length": (1.0, 1e6),
+    "meta_exponent": (1.01, 10.0),
+    "impact": (0.0, 1e6),
+    "width": (0.5, 1e6),
+    "informed_rate": (0.0, 1e3),
+    "pull_rate": (0.0, 1e3),
+    "race": (1e-3, 1e6),
+    "depth": (1.0, 1e4),
+    "queue": (1.0, 1e8),
+    "queue_rate": (1e-3, 1e3),
+    "queue_events": (1e-3, 1e3),
+    "response": (0.0, 100.0),
+    "refill": (1.0, 1e8),
+    "lag": (0.0, 1.0),
+    "follow": (0.0, 1.0),
+    "close_rate": (0.0, 1e4),
+}
+"""Bounds of the numbers of a `Book`."""
