@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mmenv.render import Screen
 
 DEFAULT_MARKET = "hidden-regime"
+RENDER_FPS = 30
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -254,7 +255,7 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     * v0: initial version
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array", "ansi"], "render_fps": 30}  # noqa: RUF012
+    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array", "ansi"], "render_fps": RENDER_FPS}  # noqa: RUF012
 
     def __init__(
         self,

@@ -20,13 +20,15 @@ from matplotlib.figure import Figure
 
 from mmenv.config import EnvConfig
 from mmenv.desk import Desk
+from mmenv.env import RENDER_FPS
 from mmenv.kernel import ACTIVE, HALTED, LEDGER, REDUCING
 
-FPS = 30
 WINDOW = 300
 """Decisions shown of price and inventory; the profit is shown since reset."""
 
 SCROLL = 75
+"""Decisions by which that window moves on: every move costs a new background."""
+
 MOST_PICTURES = 16
 """Environments of a vector environment that keep a picture of their own; more share, and draw more slowly."""
 
@@ -288,7 +290,7 @@ def has_display() -> bool:
 class Screen:
     """Keeps the history of n environments and draws it in one render mode.
 
-    "human" draws at every step, `FPS` a second; the others when `render` is called. It can be pickled:
+    "human" draws at every step, `RENDER_FPS` a second; the others when `render` is called. It can be pickled:
     figures and windows are made anew.
     """
 
@@ -342,7 +344,7 @@ class Screen:
     def _show(self) -> None:
         if self._viewer is None:
             self._viewer = Window() if has_display() else Terminal()
-        time.sleep(max(0.0, self._shown + 1 / FPS - time.monotonic()))
+        time.sleep(max(0.0, self._shown + 1 / RENDER_FPS - time.monotonic()))
         self._shown = time.monotonic()
         if isinstance(self._viewer, Window):
             self._viewer.show(self.frame(0))

@@ -14,6 +14,7 @@ from mmenv.config import ConfigError, EnvConfig, Market
 from mmenv.desk import Desk, Step
 from mmenv.env import (
     DEFAULT_MARKET,
+    RENDER_FPS,
     ActionError,
     action_space,
     choose_config,
@@ -46,7 +47,7 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     metadata: dict[str, Any] = {  # noqa: RUF012
         "render_modes": ["rgb_array"],
-        "render_fps": 30,
+        "render_fps": RENDER_FPS,
         "autoreset_mode": AutoresetMode.SAME_STEP,
     }
 
