@@ -32,7 +32,7 @@ from mmenv.kernel import LEDGER
 from mmenv.vector import NeuralMMVectorEnv
 from train.vec_env import NeuralMMVecEnv
 
-MARKETS = ("brownian", "hidden-regime")
+MARKETS = ("brownian", "hidden-regime", "book")
 MODES = tuple(AutoresetMode)
 
 
@@ -79,7 +79,7 @@ def test_both_checkers_pass_without_a_warning(market, monkeypatch, capsys):
         check_env(gym.make("NeuralMM-v0", market=market).unwrapped)
         stable_baselines3.common.env_checker.check_env(NeuralMMEnv(market))
     shown = capsys.readouterr()
-    assert "0/300 ACTIVE" in shown.out  # check_env renders in "human" too, here without a display
+    assert "00 ACTIVE  mid" in shown.out  # check_env renders in "human" too, here without a display
     assert "rgb_array" in shown.err
 
 
