@@ -499,7 +499,8 @@ def plot(all_records: Sequence[Record], path: Path) -> None:
         horizons = horizons[horizons >= record.seconds]
         touch.plot(horizons, [area(ranks(record, h)) for h in horizons], marker=".", **style)
         ticks = b["spread"].ravel() // 2
-        spread.plot(*np.unique(np.minimum(ticks, 10), return_counts=True), marker=".", **style)
+        width, count = np.unique(np.minimum(ticks, 10), return_counts=True)
+        spread.plot(width, count / count.sum(), marker=".", **style)
         both = np.concatenate([b["best_bid_lots"].ravel(), b["best_ask_lots"].ravel()])
         queue.hist(both / both.mean(), bins=np.linspace(0, 5, 60), density=True, histtype="step", **style)
         times = np.array([0, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20])
@@ -514,7 +515,7 @@ def plot(all_records: Sequence[Record], path: Path) -> None:
         (sign, "Sign of net market volume", "lag, decisions", ("log", "log")),
         (flow, "10 s return by order-flow imbalance", "standard deviations", ("linear", "linear")),
         (touch, "AUC of book imbalance", "horizon, s", ("log", "linear")),
-        (spread, "Spread", "ticks (10: or more)", ("linear", "log")),
+        (spread, "Share of time by spread", "ticks (10: or more)", ("linear", "log")),
         (queue, "Queue at the touch", "multiple of its mean", ("linear", "linear")),
         (maker, "Mark-out at the touch, std of the mid's move", "after the fill, s", ("symlog", "linear")),
     ):
