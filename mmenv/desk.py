@@ -8,6 +8,7 @@ outside (`ExternalMarket`) that is handed the quotes and hands back events and f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -42,7 +43,7 @@ class ExternalMarket(Protocol):
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of n environments gives. Arrays are fresh at every step of a vector desk."""
+    """What one step of n environments gives. Arrays are fresh at every `Desk.step`."""
 
     observations: np.ndarray
     """float32 (n, F)."""
@@ -53,7 +54,8 @@ class Step:
     ledger: np.ndarray
     """float64 (len(LEDGER), n), price units x lots, of this step; `wealth` since reset."""
     final_observations: np.ndarray
-    """float32 (n, F): where an episode ended and the desk resets itself, its last observation."""
+    """float32 (n, F): where an episode ended and the desk resets itself, its last observation. Kept by the
+    desk: the next step that ends an episode overwrites it."""
 
 
 class Desk:
@@ -72,11 +74,11 @@ class Desk:
         self._params = self._make_params()
         self._tile = np.zeros((self.width, LANES), np.float32)
         self._states: list[np.ndarray] = [self.core]
-        self._build_plans()
         self.actions = np.zeros((n, 2), np.float32)
-        self._out = self._empty_step()
-        self._point(self._out)
-        self._plan[kernel.ACTIONS_AT] = address(self.actions)
+        self._final = np.zeros((n, self.width), np.float32)
+        self._build_plans()
+        self._layout = Layout(n, self.width)
+        self._renew_out()
 
     # Steps.
 
@@ -107,26 +109,21 @@ class Desk:
         return observations
 
     def step(self, actions: np.ndarray) -> Step:
-        """One decision in every environment; `actions` is float32 (n, 2), C-contiguous."""
-        out = self._out = self._empty_step()
-        self._point(out)
-        self._plan[kernel.ACTIONS_AT] = address(actions)
-        if self.external is None:
-            kernel.step_blocks(self._plan)
-        else:
-            self._step_external(actions)
-        return out
+        """One decision in every environment; `actions` is float32 (n, 2)."""
+        self._renew_out()
+        self.actions[...] = actions
+        self.step_in_place()
+        return self._out
 
     def step_in_place(self) -> None:
         """One decision from `self.actions` into the arrays of `self.out`, without allocation."""
         if self.external is None:
             kernel.step_blocks(self._plan)
         else:
-            self._step_external(self.actions)
+            self._step_external()
 
-    def _step_external(self, actions: np.ndarray) -> None:
+    def _step_external(self) -> None:
         assert self.external is not None
-        self._decide[kernel.ACTIONS_AT] = address(actions)
         kernel.step_blocks(self._decide)
         self.external.advance(self)
         out = self._out
@@ -239,28 +236,41 @@ class Desk:
         plan[kernel.BLOCKS], plan[kernel.COUNT], plan[kernel.WIDTH] = self.blocks, self.n, self.width
         plan[kernel.CORE_AT], plan[kernel.CORE_STRIDE] = address(self.core), CORE.itemsize
         plan[kernel.TILE_AT], plan[kernel.PARAMS_AT] = address(self._tile), address(self._params)
+        plan[kernel.ACTIONS_AT], plan[kernel.FINAL_AT] = address(self.actions), address(self._final)
         plan[kernel.AUTORESET] = int(self.autoreset and self.external is None)
         return plan
 
-    def _empty_step(self) -> Step:
-        n = self.n
-        return Step(
-            observations=np.empty((n, self.width), np.float32),
-            rewards=np.empty(n),
-            terminated=np.empty(n, np.bool_),
-            truncated=np.empty(n, np.bool_),
-            ledger=np.empty((len(LEDGER), n)),
-            final_observations=np.empty((n, self.width), np.float32),
-        )
+    def _renew_out(self) -> None:
+        """Fresh arrays for the next step, in one piece of memory that the plan points to."""
+        memory = np.empty(self._layout.size, np.uint8)
+        self._out = self._layout.step(memory, self._final)
+        self._plan[self._layout.slots] = self._layout.offsets + address(memory)
 
-    def _point(self, out: Step) -> None:
-        plan = self._plan
-        plan[kernel.OBSERVATIONS_AT] = address(out.observations)
-        plan[kernel.FINAL_AT] = address(out.final_observations)
-        plan[kernel.REWARDS_AT] = address(out.rewards)
-        plan[kernel.TERMINATED_AT] = address(out.terminated)
-        plan[kernel.TRUNCATED_AT] = address(out.truncated)
-        plan[kernel.LEDGER_AT] = address(out.ledger)
+
+class Layout:
+    """Where the arrays of a `Step` lie in one piece of memory: finding their addresses one by one would take
+    longer than stepping a block of environments."""
+
+    def __init__(self, n: int, width: int) -> None:
+        f4, f8, flag = (np.dtype(kind) for kind in (np.float32, np.float64, np.bool_))
+        shapes = ((n, width), (n,), (n,), (n,), (len(LEDGER), n))
+        self._arrays = tuple(zip(shapes, (f4, f8, flag, flag, f8), strict=True))
+        k = kernel
+        slots = (k.OBSERVATIONS_AT, k.REWARDS_AT, k.TERMINATED_AT, k.TRUNCATED_AT, k.LEDGER_AT)
+        self.slots = np.array(slots)
+        sizes = [-(-math.prod(shape) * kind.itemsize // 64) * 64 for shape, kind in self._arrays]
+        self.offsets = np.cumsum([0, *sizes[:-1]])
+        self.size = sum(sizes)
+        self._starts = self.offsets.tolist()
+
+    def step(self, memory: np.ndarray, final_observations: np.ndarray) -> Step:
+        """The arrays of a step in this memory."""
+        arrays: list[np.ndarray] = [
+            np.ndarray(shape, kind, memory, start)
+            for (shape, kind), start in zip(self._arrays, self._starts, strict=True)
+        ]
+        observations, rewards, terminated, truncated, ledger = arrays
+        return Step(observations, rewards, terminated, truncated, ledger, final_observations)
 
 
 def restore(config: EnvConfig, n: int, autoreset: bool, state: dict[str, Any]) -> Desk:

@@ -195,7 +195,7 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """The entries of `info` on episodes that ended and were reset in the same step."""
         last = np.full(self.num_envs, None, object)
         for i in np.flatnonzero(done):
-            last[i] = out.final_observations[i]
+            last[i] = out.final_observations[i].copy()
         return {
             "final_obs": last,
             "_final_obs": done,
