@@ -334,7 +334,7 @@ def simulate(market: str | dict[str, Any], environments: int, seconds: float, se
     action = np.ascontiguousarray(to_action(config.quote, zero, zero))
     rows = np.zeros((len(FIELDS), steps + 1, environments), np.int64)
     name = market if isinstance(market, str) else ":".join(str(value) for value in market.values())
-    for t in tqdm(range(steps + 1), desc=name, unit="decision", leave=False):
+    for t in tqdm(range(steps + 1), desc=name, unit="decision", leave=False, disable=None):
         before = desk.get("mid")
         if t > 0:
             desk.step(action)
@@ -359,7 +359,7 @@ def replay(tape: Tape, step_seconds: float) -> Record:
             event = dict(zip(EVENT_FIELDS, venue.start(0, span, span.first_ns).tolist(), strict=True))
             rows = []
             total = (span.end_ns - span.first_ns) // interval_ns
-            for _ in tqdm(range(total), desc=tape_name(tape), unit="decision", leave=False):
+            for _ in tqdm(range(total), desc=tape_name(tape), unit="decision", leave=False, disable=None):
                 bid, ask = event["best_bid_ticks"], event["best_ask_ticks"]
                 rows.append(row_of(event))
                 event = dict(

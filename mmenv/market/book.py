@@ -547,7 +547,6 @@ COMMON: dict[str, Any] = {
 PRESETS: dict[str, dict[str, Any]] = {
     "binance-usdm-btc": COMMON
     | {
-        "unit": 70.0,
         "start_price": 617_000,
         "unit": 70.0,
         "volume": 6_200.0,
@@ -600,19 +599,19 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "binance-coinm-btc": COMMON
     | {
-        "activity": (0.3, 0.3, 0.3),
+        "activity": (0.25, 0.25, 0.25),
         "start_price": 617_000,
         "unit": 55.0,
-        "volume": 320.0,
-        "volatility": 50.0,
-        "jump_rate": 0.005,
+        "volume": 350.0,
+        "volatility": 55.0,
+        "jump_rate": 0.004,
         "jump_size": 120.0,
         "order_rate": 0.25,
         "order_size": 1.0,
         "size_exponent": 1.0,
         "max_order_size": 4_000.0,
         "lots_per_print": 100.0,
-        "impact": 100.0,
+        "impact": 80.0,
         "width": 55.0,
         "informed_rate": 0.5,
         "pull_rate": 1.0,
