@@ -114,8 +114,8 @@ class Finding:
             return "-"
         if self.fact.low <= self.value <= self.fact.high:
             return "pass"
-        overlaps = self.low <= self.fact.high and self.high >= self.fact.low
-        return "unclear" if overlaps else "fail"
+        outside = self.low > self.fact.high or self.high < self.fact.low
+        return "fail" if outside else "unclear"
 
 
 def moments(x: NDArray[Any], y: NDArray[Any]) -> Rows:
@@ -140,6 +140,7 @@ def lagged(x: NDArray[Any], lag: int) -> Rows:
 
 
 def square(rows: Rows) -> float:
+    """Squared correlation from rows of `moments`."""
     return correlation(rows) ** 2
 
 
@@ -166,11 +167,16 @@ BINS = 200
 
 
 def ranks(record: Record, seconds: float) -> Rows:
-    """Per block: how often the mid rose, and fell, over the horizon, by bin of the imbalance before it."""
+    """Per block: how often the mid rose, and fell, over the horizon, by bin of the imbalance before it.
+
+    Nothing where decisions are further apart than the horizon.
+    """
     lag = record.lag(seconds)
     mid, bins = record.blocks["mid"], ((imbalance(record) + 1) / 2 * (BINS - 1)).round().astype(int)
     move = mid[:, lag:] - mid[:, :-lag]
     rows = np.zeros((len(mid), 2 * BINS))
+    if seconds < 0.99 * record.seconds:
+        return rows
     for row, b, m in zip(rows, bins, move, strict=True):
         before = b[: len(m)]
         row[:BINS] = np.bincount(before[m > 0], minlength=BINS)
@@ -225,6 +231,7 @@ def share(rows: Rows) -> float:
 
 
 def narrow(record: Record) -> Rows:
+    """Per block: decisions with a spread of one tick; decisions with a book."""
     spread = record.blocks["spread"]
     return np.stack([(spread == 2).sum(1), (spread > 0).sum(1)], axis=1).astype(float)
 
@@ -250,11 +257,13 @@ def fill_rate(record: Record) -> Rows:
 
 
 def lasting(record: Record) -> Rows:
+    """Moments of absolute 1 s returns with those 5 s and 60 s later."""
     absolute = np.abs(record.returns(1.0))
     return np.concatenate([lagged(absolute, 5), lagged(absolute, 60)], axis=1)
 
 
 def persistence(rows: Rows) -> float:
+    """Correlation at the far lag of `lasting` over that at the near one."""
     near, far = correlation(rows[:, :6]), correlation(rows[:, 6:])
     return far / near if near > 0 else math.nan
 
@@ -270,11 +279,10 @@ FACTS = (
     Fact("tails: Hill index of 10 s returns", 3.0, 5.0, lambda r: r.returns(10.0), hill),
     Fact("flow: exponent of the decay of the correlation of signs", 0.3, 0.8, signs, decay),
     Fact("flow: R2 of order-flow imbalance and the 10 s return", 0.3, 0.65,
-         lambda r: moments(r.sums(order_flow(r), 10.0)[:, : r.returns(10.0).shape[1]], r.returns(10.0)),
-         square, needs_book=True),
+         lambda r: moments(r.sums(order_flow(r), 10.0), r.returns(10.0)), square, needs_book=True),
     Fact("flow: R2 of order-flow imbalance and the next 10 s return", 0.0, 0.02,
-         lambda r: moments(r.sums(order_flow(r), 10.0)[:, : r.returns(10.0).shape[1]][:, :-1],
-                           r.returns(10.0)[:, 1:]), square, needs_book=True),
+         lambda r: moments(r.sums(order_flow(r), 10.0)[:, :-1], r.returns(10.0)[:, 1:]), square,
+         needs_book=True),
     Fact("book: AUC of the imbalance for the move in 0.1 s", 0.75, 0.97, lambda r: ranks(r, 0.1), area,
          needs_book=True),
     Fact("book: AUC of the imbalance for the move in 1 s", 0.7, 0.9, lambda r: ranks(r, 1.0), area,
@@ -487,8 +495,8 @@ def plot(all_records: Sequence[Record], path: Path) -> None:
         sign.plot(lags, correlations(direction, lags), **style)
         if not record.has_book:
             continue
-        imbalances = record.sums(order_flow(record), 10.0)[:, : moves.shape[1]].ravel()
-        order = np.array_split(np.argsort(imbalances), 20)
+        imbalances = record.sums(order_flow(record), 10.0).ravel()
+        order = np.array_split(np.argsort(imbalances), min(20, len(imbalances)))
         flow.plot(
             [imbalances[k].mean() / max(imbalances.std(), 1e-9) for k in order],
             [moves.ravel()[k].mean() / max(moves.std(), 1e-9) for k in order],

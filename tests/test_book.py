@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from captures import market, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmenv import ConfigError, facts, make_config
+from mmenv.data.importer import Import
 from mmenv.desk import Desk
 from mmenv.market import book
 from mmenv.market.book import PRESETS, Book
@@ -299,3 +301,20 @@ def test_micro_steps_are_vector_instructions():
     packed = len(re.findall(r"\bv?(mul|div|add|sub)ps\b", code))
     scalar = len(re.findall(r"\bv?(mul|div|add|sub)ss\b", code))
     assert packed > 200, (packed, scalar)
+
+
+def test_facts_command(tmp_path, monkeypatch, capsys):
+    """A market and a tape side by side, with a page of plots; a wrong name gets a sentence."""
+    path = write(tmp_path / "capture.gz", market(seed=3, seconds=100).lines)
+    Import("binance", (path,), tmp_path / "store", progress=False).run()
+    monkeypatch.setenv("COLUMNS", "200")
+    page = tmp_path / "facts.png"
+    arguments = ["--seconds", "60", "--environments", "4", "--resamples", "5", "--output", str(page)]
+    facts.main(["book:binance-usdm-eth", str(tmp_path / "store"), *arguments])
+    text = capsys.readouterr().out
+    assert "binance-usdm-eth" in text
+    assert "tails: Hill index" in text
+    assert page.read_bytes().startswith(b"\x89PNG")
+    assert [entry.name for entry in tmp_path.glob(".*")] == []
+    with pytest.raises(SystemExit, match="neither a market"):
+        facts.main(["bok"])
