@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba.np.numpy_support import carray
 
-from mmenv.kernel import LANES, MOVE_WINDOW, stage
+from mmenv.kernel import MOVE_WINDOW, stage
 from mmenv.rng import RESET_STEP, philox
 
 F = np.float32

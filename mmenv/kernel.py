@@ -6,7 +6,7 @@ stages), its own state block, its own parameters and its rows of the observation
 groups are lists of stages; the driver calls them block by block, so a block stays in the first-level cache
 from quote to observation. One environment is one block with one lane in use.
 
-Everything is integer half-ticks, lots and steps until it is published. Money, half-ticks x lots, is an integer
+All is integer half-ticks, lots and steps until it is published. Money, half-ticks x lots, is an integer
 held in float64: exact below 2^53, and unlike int64 it has vector instructions for products.
 """
 
@@ -80,6 +80,7 @@ CORE = np.dtype(
         lanes("bid_edge", "f8"),
         lanes("free_move", "f4"),  # zero-mean part of the move, independent of this step's fills
         lanes("flow_move", "f4"),  # zero-mean part of the move that comes with this step's orders
+        lanes("latent", "f4"),  # the hidden state that decides where the market goes, 0: none
         # The ledger.
         lanes("position", "i4"),
         lanes("entry", "f4"),  # mid minus average entry price, half-ticks

@@ -52,10 +52,9 @@ def settle(core, own, params, out):  # type: ignore[no-untyped-def]
         s.reward[i] = gain * per_unit - weight_fees * fee * fee_unit
     # Short loops: the compiler gives up on vector instructions in one long one.
     for i in range(s.count):
-        before = D(s.position[i])
-        net = D(I(s.bid_fill[i] - s.ask_fill[i]))
+        old, filled = D(s.position[i]), D(I(s.bid_fill[i] - s.ask_fill[i]))
         free, flow = D(s.free_move[i]), D(s.flow_move[i])
-        s.noise[i] = per_unit * (weight_carry * before * (free + flow) + weight_adverse * net * free)
+        s.noise[i] = per_unit * (weight_carry * old * (free + flow) + weight_adverse * filled * free)
     any_done = I(0)
     for i in range(s.count):
         after = I(s.position[i] + s.bid_fill[i] - s.ask_fill[i])

@@ -13,7 +13,7 @@ from numba import njit
 from numba.np.numpy_support import carray
 
 from mmenv.config import QuoteConfig
-from mmenv.kernel import LANES, stage
+from mmenv.kernel import stage
 
 F = np.float32
 I = np.int32  # noqa: E741  (as in the kernels' arithmetic)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba.np.numpy_support import carray
 
-from mmenv.kernel import ACTIVE, FEE_DIGITS, HALTED, LANES, REDUCING, stage
+from mmenv.kernel import ACTIVE, FEE_DIGITS, HALTED, REDUCING, stage
 
 I = np.int32  # noqa: E741
 

@@ -54,6 +54,10 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
     :param critic_gradient: with `shared_lstm=True`, let the value loss train the shared LSTM too.
         sb3-contrib stops it there (the critic reads the actor's memory but does not shape it); so do we by
         default.
+    :param privileged: so many of the last observation entries are for the critic alone; the actor does not
+        have them (an asymmetric actor-critic, Pinto et al. 2017). Training may then show the critic what
+        nobody will see when the policy is used. The actor's memory also learns to predict them, by a linear
+        head that is used for nothing else (an auxiliary task, Jaderberg et al. 2017).
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         cell: str = "lstm",
         forget_bias: float = 2.0,
         critic_gradient: bool = False,
+        privileged: int = 0,
         **kwargs: Any,
     ):
         if cell not in CELLS:
@@ -76,29 +81,46 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
             kwargs["optimizer_kwargs"] = {"eps": 1e-5, "fused": True} | (kwargs.get("optimizer_kwargs") or {})
         super().__init__(observation_space, action_space, lr_schedule, *args, **kwargs)
         self.critic_gradient = critic_gradient
-        if cell == "gru":
-            self.lstm_actor = _as_gru(self.lstm_actor, self.lstm_kwargs)  # type: ignore[assignment]
+        if not 0 <= privileged < self.features_dim:
+            raise ValueError(
+                f"privileged={privileged} must leave the actor some of {self.features_dim} features."
+            )
+        if privileged and kwargs.get("shared_lstm", False):
+            raise ValueError("privileged entries need a critic of its own: set shared_lstm=False.")
+        self.predictor: nn.Linear | None = None
+        if cell == "gru" or privileged:
+            kind = GRU if cell == "gru" else nn.LSTM
+            self.lstm_actor = _remake(self.lstm_actor, kind, self.lstm_kwargs, privileged)
             if self.lstm_critic is not None:
-                self.lstm_critic = _as_gru(self.lstm_critic, self.lstm_kwargs)  # type: ignore[assignment]
+                self.lstm_critic = _remake(self.lstm_critic, kind, self.lstm_kwargs)
+            if privileged:
+                self.predictor = nn.Linear(self.lstm_actor.hidden_size, privileged)
             optimizer: Any = self.optimizer_class
             self.optimizer = optimizer(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
         for rnn in (self.lstm_actor, self.lstm_critic):
             if rnn is not None and rnn.bias:
                 _bias_towards_memory(rnn, forget_bias)
 
+    @staticmethod
+    def _process_sequence(features: Tensor, lstm_states: Any, episode_starts: Tensor, lstm: Any) -> Any:
+        """As the parent's, on the features that are meant for `lstm`."""
+        features = features[:, : lstm.input_size]
+        return RecurrentActorCriticPolicy._process_sequence(features, lstm_states, episode_starts, lstm)
+
     def evaluate_sequences(
         self, obs: Tensor, actions: Tensor, lstm_states: RNNStates, batch_sizes: np.ndarray
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """`evaluate_actions` over packed sequences (layout: `policies.packed_lstm`) without resets inside.
 
         :param obs: (N, *observation shape), packed; `actions` likewise.
         :param lstm_states: states before each sequence, each tensor (layers, sequences, H).
         :param batch_sizes: int64, falling, summing to N.
         :return: values (N,), log-probabilities (N,), entropies (N,) or None where the distribution has no
-            formula.
+            formula, squared errors (N,) of the prediction of the privileged entries or None without them.
         """
         features: Any = self.extract_features(obs)
         pi_features, vf_features = (features, features) if self.share_features_extractor else features
+        pi_features = pi_features[:, : self.lstm_actor.input_size]
         latent_pi = run_packed(self.lstm_actor, pi_features, lstm_states.pi, batch_sizes)
         if self.lstm_critic is not None:
             latent_vf = run_packed(self.lstm_critic, vf_features, lstm_states.vf, batch_sizes)
@@ -111,7 +133,13 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         own.action_dist = copy(self.action_dist)
         distribution = own._get_action_dist_from_latent(run_network(self.mlp_extractor.policy_net, latent_pi))
         values = self.value_net(run_network(self.mlp_extractor.value_net, latent_vf)).flatten()
-        return values, distribution.log_prob(actions), distribution.entropy()
+        return values, distribution.log_prob(actions), distribution.entropy(), self._surprise(latent_pi, obs)
+
+    def _surprise(self, memory: Tensor, obs: Tensor) -> Tensor | None:
+        """Squared error (N,) of the predicted privileged entries."""
+        if self.predictor is None:
+            return None
+        return (self.predictor(memory) - obs[:, -self.predictor.out_features :]).square().sum(1)
 
     def for_rollout(self) -> Callable[[Tensor, RNNStates, Tensor], tuple[Tensor, Tensor, Tensor, RNNStates]]:
         """`forward` for the weights as they are now: compiled where it can be, valid until they change."""
@@ -128,6 +156,7 @@ class CompiledForward:
     def __init__(self, policy: RecurrentPolicy):
         self.policy = policy
         self.actor_lstm = _pack_layers(policy.lstm_actor)
+        self.seen = policy.lstm_actor.input_size
         self.critic_lstm = None if policy.lstm_critic is None else _pack_layers(policy.lstm_critic)
         self.actor_head = _pack_head(policy.mlp_extractor.policy_net)
         self.critic_head = _pack_head(policy.mlp_extractor.value_net)
@@ -141,7 +170,6 @@ class CompiledForward:
             is_plain_lstm(policy.lstm_actor)
             and all(tanh_layers(head) is not None for head in heads)
             and policy.share_features_extractor
-            and policy.critic is None
         )
 
     def __call__(
@@ -149,10 +177,13 @@ class CompiledForward:
     ) -> tuple[Tensor, Tensor, Tensor, RNNStates]:
         features = self.policy.extract_features(obs).numpy()  # type: ignore[union-attr]
         keep = 1 - episode_starts.numpy()[:, None]
-        latent_pi, states_pi = _lstm_step(self.actor_lstm, features, lstm_states.pi, keep)
+        seen = np.ascontiguousarray(features[:, : self.seen])
+        latent_pi, states_pi = _lstm_step(self.actor_lstm, seen, lstm_states.pi, keep)
         latent_vf, states_vf = latent_pi, states_pi
         if self.critic_lstm is not None:
             latent_vf, states_vf = _lstm_step(self.critic_lstm, features, lstm_states.vf, keep)
+        elif self.policy.critic is not None:
+            latent_vf = self.policy.critic(torch.from_numpy(features)).numpy()
         latent_pi, latent_vf = _head(self.actor_head, latent_pi), _head(self.critic_head, latent_vf)
         values = torch.from_numpy(latent_vf @ self.value_weight + np.float32(self.value_bias))
         actions, log_prob = self._sample(torch.from_numpy(latent_pi))
@@ -214,8 +245,8 @@ class CnnRecurrentPolicy(RecurrentPolicy):
         super().__init__(*args, **{"features_extractor_class": NatureCNN} | kwargs)
 
 
-def _as_gru(lstm: nn.LSTM, kwargs: dict[str, Any]) -> GRU:
-    return GRU(lstm.input_size, lstm.hidden_size, num_layers=lstm.num_layers, **kwargs)
+def _remake(rnn: nn.RNNBase, kind: Any, kwargs: dict[str, Any], privileged: int = 0) -> Any:
+    return kind(rnn.input_size - privileged, rnn.hidden_size, num_layers=rnn.num_layers, **kwargs)
 
 
 def _bias_towards_memory(rnn: nn.RNNBase, amount: float) -> None:

@@ -190,7 +190,7 @@ def test_before_an_update_the_batch_repeats_the_rollout(policy, chunk_length):
     batches = buffer.batches(np.arange(buffer.n_chunks), shares=3)
     assert sum(len(b.returns) for b in batches) == STEPS * ENVS
     for batch in batches:
-        values, log_prob, _ = model.policy.evaluate_sequences(
+        values, log_prob, *_ = model.policy.evaluate_sequences(
             *batch[:2], batch.lstm_states, batch.batch_sizes
         )
         torch.testing.assert_close(values, batch.old_values, atol=2e-6, rtol=1e-5)

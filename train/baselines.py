@@ -14,22 +14,27 @@ from typing import Any
 
 import numpy as np
 
-from mmenv.config import EnvConfig, Market
+from mmenv.config import ConfigError, EnvConfig, Market
 from mmenv.market.brownian import Brownian
 from mmenv.market.hidden_regime import HiddenRegime
 from mmenv.market.replay import Replay, measure
 from policies.analytic import TUNABLE, tune
 from policies.base import Policy, make_policy
+from policies.chain import make_problem
 from policies.optimal import solve
-from train.simulate import Outcome, simulate
+from train.simulate import simulate
 
 CACHE = Path("logs/optima")
 """Solutions of the dynamic programmes are kept here."""
 
-BOUNDS = {Brownian: "optimum", HiddenRegime: "belief-optimal"}
-"""The best any policy can do, by market."""
+KINDS: dict[type[Market], list[str]] = {
+    Brownian: ["optimum"],
+    HiddenRegime: ["belief-optimal", "exponential-average", "memoryless"],
+}
+"""The solutions that are compared with, by market; the first is what no policy can beat."""
 
 TUNING_EPISODES = 64
+TUNING_SEED = 2_000_000_000
 GRID = {
     "half_spread": (0.1, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0),
     "gamma": (0.01, 0.03, 0.1, 0.3, 1.0),
@@ -49,9 +54,18 @@ class Scale:
         return 100 * (value - self.zero) / (self.one - self.zero)
 
 
-def bound(market: Market) -> str | None:
-    """The name of the policy that no other can beat in `market`, where it is known."""
-    return BOUNDS.get(type(market))
+def solvable(config: EnvConfig) -> bool:
+    """Whether the optimum is known: fees, larger orders or other reward weights have none."""
+    try:
+        make_problem(config)
+    except ConfigError:
+        return False
+    return type(config.market) in KINDS
+
+
+def bound(config: EnvConfig) -> str | None:
+    """The name of the policy that no other can beat, where it is known."""
+    return KINDS[type(config.market)][0] if solvable(config) else None
 
 
 def scale(config: EnvConfig, progress: bool = False) -> Scale | None:
@@ -69,33 +83,34 @@ def scale(config: EnvConfig, progress: bool = False) -> Scale | None:
 def make_baselines(config: EnvConfig, note: Callable[[str], Any] = lambda name: None) -> list[Policy]:
     """Baselines for `config`, the bound first, no-trade last; `note(name)` hears of each before."""
     policies: list[Policy] = []
-    kinds = {Brownian: ["optimum"], HiddenRegime: ["belief-optimal", "exponential-average", "memoryless"]}
-    for kind in kinds.get(type(config.market), []):
+    exact = solvable(config)
+    for kind in KINDS[type(config.market)] if exact else []:
         note(kind)
         policies.append(make_policy(kind, config, cache=CACHE))
-    for family in ("cartea-jaimungal", "glft", "avellaneda-stoikov", "fixed-spread"):
+    for family in TUNABLE:
         note(family)
-        if isinstance(config.market, Replay):
-            policies.append(tune_by_simulation(family, config))
-        else:
-            policies.append(tune(family, config).policy)
+        policies.append(tune(family, config).policy if exact else tune_by_simulation(family, config))
     return [*policies, make_policy("no-trade", config)]
 
 
 def tune_by_simulation(family: str, config: EnvConfig) -> Policy:
-    """The best of a grid of `family` on the training split of recorded data, closed forms fed from there."""
-    assert isinstance(config.market, Replay)
-    found = measure(config.market)
+    """The best of a grid of `family` by simulation; on recorded data, on the training split alone.
+
+    The closed forms are fed the market's parameters, measured on that split too.
+    """
     given: dict[str, float] = {}
-    if family != "fixed-spread":
-        given = {
-            "arrival_rate": found.arrival_rate,
-            "fill_decay": found.fill_decay,
-            # The price unit is the deviation of one decision's move.
-            "volatility": config.market.step_seconds**-0.5,
-        }
-    training = dataclasses.replace(config, market=dataclasses.replace(config.market, split="train"))
+    training = config
+    if isinstance(config.market, Replay):
+        training = dataclasses.replace(config, market=dataclasses.replace(config.market, split="train"))
+        if family != "fixed-spread":
+            found = measure(config.market)
+            given = {
+                "arrival_rate": found.arrival_rate,
+                "fill_decay": found.fill_decay,
+                # The price unit is the deviation of one decision's move.
+                "volatility": config.market.step_seconds**-0.5,
+            }
     parameter, _ = TUNABLE[family]
     candidates = [make_policy(family, config, **{parameter: value}, **given) for value in GRID[parameter]]
-    outcomes: list[Outcome] = [simulate(policy, training, TUNING_EPISODES) for policy in candidates]
+    outcomes = [simulate(policy, training, TUNING_EPISODES, seed=TUNING_SEED) for policy in candidates]
     return candidates[int(np.argmax([outcome.value().mean for outcome in outcomes]))]

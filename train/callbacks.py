@@ -74,7 +74,7 @@ class Judge(BaseCallback):
         self._history = self._read_history(self.model.num_timesteps)
 
     def _prepare(self) -> None:
-        name = bound(self.config.market)
+        name = bound(self.config)
         self.scale = scale(self.config)
         self._optimal = Quotes(self.config)
         self._optimal_outcome: Outcome | None = None
@@ -86,7 +86,7 @@ class Judge(BaseCallback):
         return True
 
     def _on_rollout_start(self) -> None:
-        judged = self._history[-1][0] if self._history else 0
+        judged = self._history[-1][0] if self._history else -1
         if self.model.num_timesteps // self.every > judged // self.every:
             self.judge(self.model)
 

@@ -9,6 +9,7 @@ COMMANDS = {
     "train": ("train.ppo", "train the recurrent policy, then evaluate it"),
     "evaluate": ("train.evaluate", "print the table of a trained model and the baselines"),
     "solve": ("policies.optimal", "print the exact optima of the solvable markets"),
+    "facts": ("mmenv.facts", "check a market or tape against the stylised facts"),
     "import": ("mmenv.data.importer", "read recorded market data into a store"),
 }
 

@@ -2,7 +2,7 @@
 
 The learner is `train.recurrent_ppo.FastRecurrentPPO`. A run lives in its own folder under `logs/`:
 configuration, TensorBoard events, checkpoints from which `--resume` continues to the same bytes,
-`best_model.zip` by paired evaluation, `evaluations.npz`.
+`best_model.zip` by paired evaluation, `last_model.zip`, `evaluations.npz`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ import time
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import tyro
+from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import configure
 
 from mmenv.config import ConfigError, EnvConfig, check_keys, make_config
 from mmenv.market import MARKETS
-from train.callbacks import Judge, Terms
+from train.callbacks import Judge, Terms, save_atomically
 from train.checkpoint import Checkpoint, load_latest, remaining_timesteps, resume_logger
 from train.evaluate import ENV_CONFIG, Evaluate, report, wide_console
 from train.recurrent_ppo import FastRecurrentPPO
@@ -47,9 +48,9 @@ class Settings:
     num_envs: int = 32
     n_steps: int = 300
     """Decisions of each environment between two updates."""
-    batch_size: int = 2400
-    n_epochs: int = 4
-    learning_rate: float = 2e-3
+    batch_size: int = 1200
+    n_epochs: int = 2
+    learning_rate: float = 3e-3
     """At the start; it falls linearly to 0."""
     gamma: float = 0.98
     gae_lambda: float = 0.9
@@ -57,8 +58,9 @@ class Settings:
     ent_coef: float = 0.0
     vf_coef: float = 0.5
     lstm_size: int = 64
-    shared_lstm: bool = False
-    """One LSTM for actor and critic."""
+    critic: Literal["privileged", "lstm", "shared"] = "privileged"
+    """privileged: without memory, but it sees the hidden state of a simulated market (group `latent`), which
+    the actor never does; lstm: an LSTM of its own; shared: the actor's LSTM."""
     net_arch: tuple[int, ...] = (64, 64)
     log_std_init: float = -1.0
     reward_scale: float = 0.1
@@ -109,9 +111,9 @@ def env_config(settings: Settings) -> EnvConfig:
 
 def train(settings: Settings, config: EnvConfig, folder: Path) -> None:
     """One run, from its beginning or from its last checkpoint."""
-    training = dataclasses.replace(
-        config, start_inventory=min(settings.start_inventory, config.risk.position_limit)
-    )
+    hidden = ("latent",) if settings.critic == "privileged" else ()
+    spread = min(settings.start_inventory, config.risk.position_limit)
+    training = dataclasses.replace(config, start_inventory=spread, features=(*config.features, *hidden))
     env = NeuralMMVecEnv(
         training,
         settings.num_envs,
@@ -121,7 +123,8 @@ def train(settings: Settings, config: EnvConfig, folder: Path) -> None:
     )
     formats = ["tensorboard", "csv"]
     checkpoints = folder / "checkpoints"
-    if any(checkpoints.glob("*.ckpt")):
+    resumed = any(checkpoints.glob("*.ckpt"))
+    if resumed:
         model = load_latest(checkpoints, env, device=settings.device)
         model.set_logger(resume_logger(folder, formats, model))
         steps = remaining_timesteps(model)
@@ -143,8 +146,9 @@ def train(settings: Settings, config: EnvConfig, folder: Path) -> None:
             threads=settings.threads or "auto",
             policy_kwargs={
                 "lstm_hidden_size": settings.lstm_size,
-                "shared_lstm": settings.shared_lstm,
-                "enable_critic_lstm": not settings.shared_lstm,
+                "shared_lstm": settings.critic == "shared",
+                "enable_critic_lstm": settings.critic == "lstm",
+                "privileged": int(settings.critic == "privileged"),
                 "net_arch": list(settings.net_arch),
                 "log_std_init": settings.log_std_init,
             },
@@ -153,16 +157,12 @@ def train(settings: Settings, config: EnvConfig, folder: Path) -> None:
         setattr(model, ENV_CONFIG, config.to_dict())
         model.set_logger(configure(str(folder), formats))
         steps = settings.steps
-    callbacks = [
-        Terms(),
-        Judge(config, folder, every=settings.eval_every, episodes=settings.eval_episodes),
-        Checkpoint(checkpoints, every=settings.checkpoint_every),
-    ]
+    judge = Judge(config, folder, every=settings.eval_every, episodes=settings.eval_episodes)
+    callbacks = CallbackList([Terms(), judge, Checkpoint(checkpoints, every=settings.checkpoint_every)])
     if steps > 0:
-        model.learn(
-            steps, callback=callbacks, reset_num_timesteps=model.num_timesteps == 0, progress_bar=True
-        )
-    callbacks[1].judge(model)  # the last policy may be the best
+        model.learn(steps, callbacks, reset_num_timesteps=not resumed, progress_bar=True)
+        judge.judge(model)  # the last policy may be the best
+        save_atomically(model, folder / "last_model.zip")
     env.close()
 
 

@@ -42,6 +42,11 @@ from policies.recurrent import CnnRecurrentPolicy, RecurrentPolicy
 for kind in (np.float32, np.float64):
     str(np.finfo(kind))  # NumPy caches the limits, and would warn if it first asked with denormals flushed
 
+LOSSES = 4
+"""The first entries of the statistics of a minibatch are losses: policy, value, entropy, prediction."""
+KL = 5
+"""Where the approximate Kullback-Leibler divergence stands among them."""
+
 
 class Batch(NamedTuple):
     """Steps of whole sequences, packed (see `policies.packed_lstm`): N steps, S sequences."""
@@ -173,6 +178,8 @@ class FastRecurrentPPO(RecurrentPPO):
     :param batch_size: steps per minibatch, rounded to whole chunks: `max(1, round(batch_size /
         chunk_length))` chunks, drawn without replacement from all environments. None: everything in one
         minibatch.
+    :param prediction_coef: weight of the loss of predicting privileged observation entries, where the policy
+        has any (see `RecurrentPolicy`).
     """
 
     policy_aliases: ClassVar[dict[str, type]] = {
@@ -194,12 +201,14 @@ class FastRecurrentPPO(RecurrentPPO):
         *args: Any,
         chunk_length: int | None = None,
         threads: int | str = "auto",
+        prediction_coef: float = 0.5,
         **kwargs: Any,
     ):
         if threads != "auto" and not (isinstance(threads, int) and threads >= 1):
             raise ValueError(f'threads={threads!r} is not valid; give a whole number from 1 or "auto".')
         self.chunk_length = chunk_length
         self.threads = threads
+        self.prediction_coef = prediction_coef
         self.active_threads: int | None = None if threads == "auto" else int(threads)
         self._iteration = 0
         # Scalars recorded before a checkpoint that are still to be written.
@@ -348,7 +357,7 @@ class FastRecurrentPPO(RecurrentPPO):
                 for chunks in self._minibatches():
                     gradients, stats = self._gradients(chunks, pool)
                     statistics.append(stats)
-                    if self.target_kl is not None and stats[4].item() > 1.5 * self.target_kl:
+                    if self.target_kl is not None and stats[KL].item() > 1.5 * self.target_kl:
                         stop = True
                         break
                     for parameter, gradient in zip(policy.parameters(), gradients, strict=True):
@@ -363,9 +372,11 @@ class FastRecurrentPPO(RecurrentPPO):
         self.logger.record("train/policy_gradient_loss", mean[0])
         self.logger.record("train/value_loss", mean[1])
         self.logger.record("train/entropy_loss", mean[2])
-        self.logger.record("train/clip_fraction", mean[3])
-        self.logger.record("train/approx_kl", torch.stack(statistics[epoch_start:]).mean(0)[4].item())
-        self.logger.record("train/loss", (statistics[-1][:3] @ self._loss_weights()).item())
+        if self.policy.predictor is not None:
+            self.logger.record("train/prediction_loss", mean[3])
+        self.logger.record("train/clip_fraction", mean[4])
+        self.logger.record("train/approx_kl", torch.stack(statistics[epoch_start:]).mean(0)[KL].item())
+        self.logger.record("train/loss", (statistics[-1][:LOSSES] @ self._loss_weights()).item())
         values, returns = buffer.values.flatten().cpu().numpy(), buffer.returns.flatten().cpu().numpy()
         self.logger.record("train/explained_variance", explained_variance(values, returns))
         if hasattr(policy, "log_std"):
@@ -406,15 +417,16 @@ class FastRecurrentPPO(RecurrentPPO):
     def _share_gradients(self, batch: Batch, n: int) -> tuple[tuple[Tensor | None, ...], Tensor]:
         """One share's contribution to the mean over the `n` steps of the minibatch."""
         terms = self._loss_terms(batch) / n
-        loss = terms[:3] @ self._loss_weights()
+        loss = terms[:LOSSES] @ self._loss_weights()
         return torch.autograd.grad(loss, list(self.policy.parameters()), allow_unused=True), terms.detach()
 
     def _loss_weights(self) -> Tensor:
-        return torch.tensor([1.0, self.vf_coef, self.ent_coef], device=self.device)
+        weights = [1.0, self.vf_coef, self.ent_coef, self.prediction_coef]
+        return torch.tensor(weights, device=self.device)
 
     def _loss_terms(self, batch: Batch) -> Tensor:
-        """Sums over the steps of the batch: policy, value and entropy loss, clipped steps, approximate KL."""
-        values, log_prob, entropy = self.policy.evaluate_sequences(
+        """Sums over the steps: policy, value, entropy and prediction loss, clipped steps, approximate KL."""
+        values, log_prob, entropy, surprise = self.policy.evaluate_sequences(
             batch.observations, batch.actions, batch.lstm_states, batch.batch_sizes
         )
         log_ratio = log_prob - batch.old_log_prob
@@ -425,10 +437,12 @@ class FastRecurrentPPO(RecurrentPPO):
             values = batch.old_values + (values - batch.old_values).clamp(-self._clip_vf, self._clip_vf)
         value_loss = (batch.returns - values).square().sum()
         entropy_loss = log_prob.sum() if entropy is None else -entropy.sum()
+        prediction_loss = log_prob.new_zeros(()) if surprise is None else surprise.sum()
         with torch.no_grad():
             clip_fraction = ((ratio - 1).abs() > self._clip).float().sum()
             approx_kl = (ratio - 1 - log_ratio).sum()
-        return torch.stack([policy_loss, value_loss, entropy_loss, clip_fraction, approx_kl])
+        losses = [policy_loss, value_loss, entropy_loss, prediction_loss]
+        return torch.stack([*losses, clip_fraction, approx_kl])
 
     # Threads ------------------------------------------------------------------------------------------------
 

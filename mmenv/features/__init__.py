@@ -82,4 +82,4 @@ def observation_names(config: EnvConfig) -> tuple[str, ...]:
     return tuple(feature.name for feature in observation_features(config))
 
 
-from mmenv.features import clock, inventory, order_flow, tape, trade_book  # noqa: E402, F401  (register)
+from mmenv.features import clock, inventory, latent, order_flow, tape, trade_book  # noqa: E402, F401  (register)

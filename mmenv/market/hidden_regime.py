@@ -81,7 +81,9 @@ def step(core, own, params, out):  # type: ignore[no-untyped-def]
         draw = unit(stay_word)
         side = I(1) if draw < F(0.5) * leave else I(-1)
         moved = side if z == 0 else I(0)
-        hidden.regime[i] = moved if draw < leave else z
+        z = moved if draw < leave else z
+        hidden.regime[i] = z
+        s.latent[i] = F(z)
 
 
 @stage(STATE, PARAMS)
@@ -95,7 +97,9 @@ def reset(core, own, params, out):  # type: ignore[no-untyped-def]
         _, word, _, _ = philox(RESET_STEP, s.episode[i], U(0), U(0), s.key0[i], s.key1[i])
         draw = unit(word)
         z = (I(1) if draw < F(0.25) else I(0)) - (I(1) if draw > F(0.75) else I(0))
-        hidden.regime[i] = z if s.done[i] != 0 else hidden.regime[i]
+        z = z if s.done[i] != 0 else hidden.regime[i]
+        hidden.regime[i] = z
+        s.latent[i] = F(z)
         s.mid[i] = start if s.done[i] != 0 else s.mid[i]
 
 

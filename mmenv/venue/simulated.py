@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba.np.numpy_support import carray
 
-from mmenv.kernel import LANES, stage
+from mmenv.kernel import stage
 
 I = np.int32  # noqa: E741
 
