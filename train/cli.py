@@ -10,6 +10,7 @@ COMMANDS = {
     "evaluate": ("train.evaluate", "print the table of a trained model and the baselines"),
     "solve": ("policies.optimal", "print the exact optima of the solvable markets"),
     "facts": ("mmenv.facts", "check a market or tape against the stylised facts"),
+    "bench": ("mmenv.bench", "time the environment beside its peers"),
     "import": ("mmenv.data.importer", "read recorded market data into a store"),
 }
 

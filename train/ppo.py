@@ -53,10 +53,11 @@ class Settings:
     learning_rate: float = 3e-3
     """At the start; it falls linearly to 0."""
     gamma: float = 0.98
-    gae_lambda: float = 0.9
+    gae_lambda: float = 0.5
     clip_range: float = 0.2
     ent_coef: float = 0.0
     vf_coef: float = 0.5
+    max_grad_norm: float = 5.0
     lstm_size: int = 64
     critic: Literal["privileged", "lstm", "shared"] = "privileged"
     """privileged: without memory, but it sees the hidden state of a simulated market (group `latent`), which
@@ -141,6 +142,7 @@ def train(settings: Settings, config: EnvConfig, folder: Path) -> None:
             clip_range=settings.clip_range,
             ent_coef=settings.ent_coef,
             vf_coef=settings.vf_coef,
+            max_grad_norm=settings.max_grad_norm,
             seed=settings.seed,
             device=settings.device,
             threads=settings.threads or "auto",

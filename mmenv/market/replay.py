@@ -108,45 +108,26 @@ class Measured:
     lot_scale: float
     """Mean lots traded between two decisions."""
     maker_fee_bp: float
-    arrival_rate: float
-    """A of the fill rate A exp(-k d) of one lot resting at distance d, per second and side."""
-    fill_decay: float
-    """k, per price unit."""
 
 
 def measure(market: Replay) -> Measured:
-    """Units and fill rate from the training split (cached in this process)."""
+    """Units from the training split (cached in this process)."""
     return _measure(dataclasses.replace(market, split="train"))
-
-
-PROBES = (0.25, 0.5, 1.0, 1.5, 2.0, 2.5)
-"""Distances, price units, at which the fill rate is measured."""
 
 
 @functools.cache
 def _measure(market: Replay) -> Measured:
     venue = _open(market, "train", 1, 1_000_000, n=1)
     with venue:
-        events = _watch(venue, np.zeros(1, np.int64), quoting=False)
+        events = _watch(venue)
         maker_fee_bp = venue.fees_bp(0)[0]
-    mids = events["best_bid_ticks"][:, 0] + events["best_ask_ticks"][:, 0]
+    mids = events["best_bid_ticks"] + events["best_ask_ticks"]
     scale = max(round(float(np.std(np.diff(mids)))), 1)
     volume = float((events["buy_lots"] + events["sell_lots"]).mean())
-    # One lot rests at each of these distances; the rate at which it fills, by distance, is A exp(-k d).
-    distances = np.array(PROBES)
-    venue = _open(market, "train", 1, 1_000_000, n=len(distances))
-    with venue:
-        events = _watch(venue, np.round(distances * scale).astype(np.int64), quoting=True)
-    fills = (events["ask_fill_lots"] + events["bid_fill_lots"]).sum(axis=0)
-    seconds = 2 * len(events["time_ns"]) * market.step_seconds
-    rates = (fills + 0.5) / seconds
-    slope, intercept = np.polyfit(distances, np.log(rates), 1, w=np.sqrt(fills + 0.5))
     return Measured(
         price_scale=scale,
         lot_scale=max(volume, 1.0),
         maker_fee_bp=maker_fee_bp,
-        arrival_rate=float(np.exp(intercept)),
-        fill_decay=max(float(-slope), 1e-2),
     )
 
 
@@ -158,25 +139,20 @@ def _open(market: Replay, split: str, horizon: int, position_limit: int, n: int)
     return ReplayVenue(found, n, market.venue_config(split, horizon, position_limit))
 
 
-def _watch(venue: ReplayVenue, distances: np.ndarray, *, quoting: bool) -> dict[str, np.ndarray]:
-    """Events (decisions, lanes) of the first span, one lot quoted `distances` (half-ticks) from the mid."""
+def _watch(venue: ReplayVenue) -> dict[str, np.ndarray]:
+    """Events (decisions,) of the first span, nothing quoted."""
     from mmenv.venue.replay import EVENT_FIELDS
 
     span = venue.spans[0]
-    events = np.stack([venue.start(lane, span, span.first_ns) for lane in range(venue.n)])
+    event = venue.start(0, span, span.first_ns)[None]
     rows: list[np.ndarray] = []
-    quotes = np.zeros((venue.n, 4), np.int64)
-    windows = [venue.window(lane) for lane in range(venue.n)]
-    low, high = np.array(windows, np.int64).T
-    while len(rows) < MEASURED_DECISIONS and not events[:, -1].any():
-        mid = events[:, 1] + events[:, 2]
-        quotes[:, 0] = np.clip((mid + distances + 1) // 2, low + 1, high)
-        quotes[:, 2] = np.clip((mid - distances) // 2, low, quotes[:, 0] - 1)
-        quotes[:, 1] = quotes[:, 3] = int(quoting)
-        events = venue.advance(quotes).copy()
-        rows.append(events)
-    table = np.stack(rows)
-    return {name: table[:, :, column] for column, name in enumerate(EVENT_FIELDS)}
+    quotes = np.zeros((1, 4), np.int64)
+    low, high = venue.window(0)
+    while len(rows) < MEASURED_DECISIONS and not event[0, EVENT_FIELDS.index("data_end")]:
+        quotes[0] = high, 0, low, 0
+        event = venue.advance(quotes)
+        rows.append(event[0].copy())
+    return dict(zip(EVENT_FIELDS, np.stack(rows, axis=1), strict=True))
 
 
 class ReplayFeed:
