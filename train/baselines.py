@@ -43,15 +43,15 @@ GRID = {
     "gamma": (0.01, 0.03, 0.1, 0.3, 1.0),
     "phi": (0.001, 0.01, 0.1),
 }
+"""The parameters that are tried where no exact value can be had, price units."""
+
+PROBES = (0.5, 1.0, 1.5, 2.0, 3.0)
+"""Distances, price units, at which the rate of fills is measured."""
 
 
 @dataclass(frozen=True)
 class Scale:
     """Where a value lies between what needs no skill (0%) and what cannot be beaten (100%)."""
-
-PROBES = (0.5, 1.0, 1.5, 2.0, 3.0)
-"""Distances, price units, at which the rate of fills is measured."""
-
 
     label: str
     zero: float
