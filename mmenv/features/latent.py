@@ -1,4 +1,4 @@
-"""Latent: the hidden state of a simulated market, for a critic in training; never for a policy that trades."""
+"""Latent: the hidden state of a simulated market, for a critic in training; never for a trading policy."""
 
 from __future__ import annotations
 
