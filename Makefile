@@ -9,7 +9,7 @@ train: $(READY)
 	$(BIN)/neuralmm train
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff check .
