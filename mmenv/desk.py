@@ -34,10 +34,6 @@ class ExternalMarket(Protocol):
     def advance(self, desk: Desk) -> None:
         """Take the quotes of `desk` to the next decision: set the market's answer (see `kernel.CORE`)."""
 
-    def get_state(self) -> Any: ...
-
-    def set_state(self, state: Any) -> None: ...
-
     def close(self) -> None: ...
 
 
@@ -152,17 +148,17 @@ class Desk:
 
     def get_state(self) -> dict[str, Any]:
         """Everything the next step depends on, as arrays; see `set_state`."""
-        state: dict[str, Any] = {"stages": [array.copy() for array in self._states]}
-        if self.external is not None:
-            state["external"] = self.external.get_state()
-        return state
+        return {"stages": [array.copy() for array in self._states]}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue exactly from a state that `get_state` gave, of a desk with the same configuration."""
+        """Continue exactly from a state that `get_state` gave, of a desk with the same configuration.
+
+        Not so on a market outside the compiled step: its memory cannot be saved, so new episodes start.
+        """
         for ours, theirs in zip(self._states, state["stages"], strict=True):
             ours[...] = theirs
         if self.external is not None:
-            self.external.set_state(state["external"])
+            self.reset()
 
     def close(self) -> None:
         if self.external is not None:

@@ -177,15 +177,6 @@ class ReplayFeed:
         _take_quotes(desk.core, self._windows, self._quotes)
         _give_events(desk.core, self.venue.advance(self._quotes))
 
-    def get_state(self) -> Any:
-        raise NotImplementedError(
-            "A replayed market cannot be saved inside an episode: the replay engine keeps its own memory. "
-            "Reset the environment instead."
-        )
-
-    def set_state(self, state: Any) -> None:
-        raise NotImplementedError("A replayed market cannot be restored inside an episode; reset it instead.")
-
     def close(self) -> None:
         self.venue.close()
 
