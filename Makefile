@@ -2,11 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# Recorded tapes (neuralmm import), if there are any: the same policies are evaluated on them too.
+STORE ?= store
 
 .PHONY: train test check lock clean
 
 train: $(READY)
-	$(BIN)/neuralmm train
+	$(BIN)/neuralmm train $(if $(wildcard $(STORE)),--store $(STORE))
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
