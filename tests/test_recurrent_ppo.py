@@ -14,6 +14,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from sb3_contrib import RecurrentPPO
+from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
@@ -221,6 +222,35 @@ def test_compiled_networks_equal_torch(hidden):
     plain = gradients(lambda v: lstm(torch.nn.utils.rnn.PackedSequence(v, sizes), states)[0].data, head)
     for a, b in zip(packed, plain, strict=True):
         torch.testing.assert_close(a, b, atol=2e-6, rtol=2e-5)
+
+
+@pytest.mark.parametrize("lstm_critic", [False, True])
+def test_actor_does_not_see_privileged_entries(lstm_critic):
+    """Other privileged entries: the same actions, other values; compiled, stock and packed paths agree."""
+    kwargs = {"privileged": 2, "enable_critic_lstm": lstm_critic, "shared_lstm": False}
+    model = build(FastRecurrentPPO, policy={"lstm_hidden_size": 16, **kwargs})
+    policy = model.policy
+    obs = torch.randn(ENVS, 5)
+    other = torch.cat([obs[:, :3], torch.randn(ENVS, 2)], 1)
+    states = RNNStates(*[(torch.randn(1, ENVS, 16), torch.randn(1, ENVS, 16)) for _ in range(2)])
+    starts = torch.zeros(ENVS)
+    results = []
+    for forward in (policy, policy.for_rollout()):
+        assert forward is policy or not isinstance(forward, type(policy))
+        for seen in (obs, other):
+            torch.manual_seed(0)
+            with torch.no_grad():
+                results.append(forward(seen, states, starts))
+    for (actions, values, log_prob, _), (same, differ, same_log_prob, _) in (results[:2], results[2:]):
+        assert torch.equal(actions, same)
+        assert torch.equal(log_prob, same_log_prob)
+        assert not torch.isclose(values.flatten(), differ.flatten()).any()
+    for ours, stock in zip(results[2][:3], results[0][:3], strict=True):
+        torch.testing.assert_close(ours.flatten(), stock.flatten(), rtol=1e-4, atol=1e-5)
+    values, log_prob, _, surprise = policy.evaluate_sequences(obs, results[0][0], states, np.array([ENVS]))
+    torch.testing.assert_close(values, results[0][1].flatten(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(log_prob, results[0][2], rtol=1e-4, atol=1e-5)
+    assert surprise.shape == (ENVS,)
 
 
 def test_truncated_reward_by_hand():
