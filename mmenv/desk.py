@@ -192,7 +192,6 @@ class Desk:
             "alpha": c.reward.terminal_penalty,
             "per_unit": 1 / unit,
             "per_lot": 1 / c.market.lot_scale,
-            "step_seconds": c.market.step_seconds,
             "fee_rate": round(c.maker_fee_bp * 1e-4 * FEE_DIGITS),
         }.items():
             params[name] = value

@@ -134,7 +134,6 @@ PARAMS = np.dtype(
         ("alpha", "f8"),
         ("per_unit", "f8"),  # price units in a half-tick
         ("per_lot", "f8"),  # 1 / typical lots in a step
-        ("step_seconds", "f8"),
         ("fee_rate", "i8"),  # 1 / FEE_DIGITS of notional
     ],
     align=True,

@@ -57,6 +57,15 @@ def quote(core, own, params, out):  # type: ignore[no-untyped-def]
         s.truncated[i] = 0
 
 
+def to_distances(config: QuoteConfig, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distances of ask and bid that actions, (n, 2), ask for, price units, before rounding: (n,) each."""
+    half = config.min_half_spread + (actions[:, 0] + 1) / 2 * (
+        config.max_half_spread - config.min_half_spread
+    )
+    skew = actions[:, 1] * config.max_skew
+    return np.clip(half + skew, 0, config.max_distance), np.clip(half - skew, 0, config.max_distance)
+
+
 def to_action(config: QuoteConfig, ask_distance: np.ndarray, bid_distance: np.ndarray) -> np.ndarray:
     """The action, float32 (..., 2), that quotes these distances from the mid (price units).
 

@@ -13,6 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Figure as LoggedFigure
 
 from mmenv.config import EnvConfig
+from mmenv.quote import to_distances
 from policies.base import make_policy
 from policies.trained import TrainedPolicy
 from train.baselines import CACHE, Scale, bound, scale
@@ -43,13 +44,10 @@ class Quotes:
         self.sums = np.zeros((2, 2 * self.limit + 1))
 
     def __call__(self, observations: np.ndarray, actions: np.ndarray, position: np.ndarray) -> None:
-        q = self.config.quote
-        half = q.min_half_spread + (actions[:, 0] + 1) / 2 * (q.max_half_spread - q.min_half_spread)
-        skew = actions[:, 1] * q.max_skew
         at = position.astype(int) + self.limit
         np.add.at(self.count, at, 1)
-        for row, distance in enumerate((half + skew, half - skew)):
-            np.add.at(self.sums[row], at, np.clip(distance, 0, q.max_distance))
+        for row, distance in enumerate(to_distances(self.config.quote, actions)):
+            np.add.at(self.sums[row], at, distance)
 
     def curves(self) -> tuple[np.ndarray, np.ndarray]:
         """Inventories that were visited, (k,), and mean distances of ask and bid there, (2, k)."""

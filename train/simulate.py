@@ -20,6 +20,8 @@ from mmenv.vector import NeuralMMVectorEnv
 from policies.base import Policy
 
 TERMS = ("spread_capture", "adverse_selection", "carry", "fees", "inventory_penalty", "fills")
+"""Rows of the ledger that are summed over an episode."""
+
 EVALUATION_SEED = 1_000_000_000
 """Far from the seeds that training uses."""
 

@@ -13,9 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from mmenv.config import EnvConfig
 from mmenv.kernel import LEDGER
 from mmenv.vector import NeuralMMVectorEnv
-
-TERMS = ("spread_capture", "adverse_selection", "carry", "fees", "inventory_penalty", "fills")
-"""What is summed over an episode and reported in its `info["episode"]`."""
+from train.simulate import TERMS
 
 TERM_ROWS = [LEDGER.index(term) for term in TERMS]
 NOISE, POSITION = LEDGER.index("noise"), LEDGER.index("position")
