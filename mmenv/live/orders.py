@@ -1,0 +1,167 @@
+"""Orders at a venue: what is asked, what is heard back, and the client that speaks to it.
+
+Everything a venue says about our orders is an `OrderEvent`. Each arrives exactly once, in the venue's order
+for one order, whether it came by the user stream, in the answer to a request, or was found out afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """An order to send. `side` is +1 to buy, -1 to sell; a market order's `tick` is ignored."""
+
+    client_id: str
+    """Ours, unique for ever: sending it twice makes one order. At most 36 of letters, digits and . : / _ -"""
+    side: int
+    tick: int
+    lots: int
+    kind: Literal["limit", "market"] = "limit"
+    post_only: bool = True
+    reduce_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderEvent:
+    """Common part of all events; times in nanoseconds, `exch_ns` 0 where the venue gives none."""
+
+    client_id: str
+    exch_ns: int
+    local_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ack(OrderEvent):
+    """The order is at the venue."""
+
+    order_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reject(OrderEvent):
+    """The order is not at the venue and never will be. `code` is the venue's; LOST if it never arrived."""
+
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fill(OrderEvent):
+    """A part of the order traded. `fee` is exact decimal text in `fee_asset`, negative for a rebate."""
+
+    order_id: int
+    trade_id: int
+    side: int
+    tick: int
+    lots: int
+    fee: str
+    fee_asset: str
+    maker: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel(OrderEvent):
+    """The order is gone with `filled_lots` filled in all; `expired` if we did not ask for it."""
+
+    order_id: int
+    filled_lots: int
+    expired: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelReject(OrderEvent):
+    """The cancel found nothing to cancel; the order's own last event says why."""
+
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unknown(OrderEvent):
+    """The request may or may not have reached the venue; the client keeps asking and settles it later."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream(OrderEvent):
+    """The user stream broke or is back (`client_id` is empty). Back means: all missed events came before."""
+
+    ok: bool
+    reason: str
+
+
+AnyEvent: TypeAlias = Ack | Reject | Fill | Cancel | CancelReject | Unknown | Stream
+
+LOST = 0
+"""`Reject.code` of an order that the venue says it never saw."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenOrder:
+    """An order as the venue's own books have it."""
+
+    client_id: str
+    order_id: int
+    side: int
+    tick: int
+    lots: int
+    filled_lots: int
+    reduce_only: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """The venue's books: position in lots, and the cash balance as exact decimal text by asset."""
+
+    position_lots: int
+    balances: dict[str, str]
+
+
+class OrderClient(Protocol):
+    """One account and symbol at a venue, real or paper.
+
+    No method raises for anything the venue or the network does to an order: that is an event. Queries raise
+    `VenueError` if no answer can be had.
+    """
+
+    async def open(self) -> None:
+        """Connect, start the user stream."""
+
+    async def close(self) -> None:
+        """Stop; orders stay as they are."""
+
+    async def submit(self, order: Order) -> None:
+        """Send; returns when the venue has answered or the answer is overdue."""
+
+    async def cancel(self, client_id: str) -> None:
+        """Cancel; returns when the venue has answered or the answer is overdue."""
+
+    async def cancel_all(self) -> None:
+        """Cancel every order of the symbol, ours or not."""
+
+    async def cancel_after(self, seconds: float) -> bool:
+        """Ask the venue to cancel all unless asked again within `seconds` (0: never mind).
+
+        Returns whether the venue has such a thing.
+        """
+
+    async def open_orders(self) -> list[OpenOrder]:
+        """Every open order of the symbol."""
+
+    async def account(self) -> Account:
+        """Position and balances."""
+
+    async def fills(self, after_trade_id: int) -> list[Fill]:
+        """Our fills with a larger trade id, oldest first; for a restart."""
+
+    def events(self) -> AsyncIterator[AnyEvent]:
+        """Events as they come, until `close`. For one consumer."""
+
+
+class VenueError(RuntimeError):
+    """A venue that gave no usable answer, in one sentence."""
