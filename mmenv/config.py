@@ -136,6 +136,11 @@ class Market:
         """Typical lots traded in a step: the scale of the volume in observations."""
         return 1.0
 
+    @property
+    def assets(self) -> int:
+        """Number of assets that can be observed beside the quoted one, at most `mmenv.kernel.ASSETS`."""
+        return 0
+
     def defaults(self) -> dict[str, Any]:
         """Environment settings that go with this market, used where the user says nothing."""
         return {}

@@ -178,6 +178,7 @@ class Desk:
             "start_inventory": c.start_inventory,
             "position_limit": c.risk.position_limit,
             "order_lots": c.risk.order_lots,
+            "assets": c.market.assets,
             "half_low": c.quote.min_half_spread * unit,
             "half_range": (c.quote.max_half_spread - c.quote.min_half_spread) * unit,
             "max_skew": c.quote.max_skew * unit,
@@ -217,7 +218,7 @@ class Desk:
             if group.update is not None:
                 updates.append(call(group.update, own))
             observes.append(call(group.observe, own, row))
-            row += len(group.features)
+            row += len(group.entries(self.config))
         resets = [call(episode.begin), *market_reset, call(episode.began)]
         self._calls = (decide, market, updates, observes, resets)  # keeps every array alive
 

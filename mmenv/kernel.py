@@ -30,6 +30,9 @@ FEE_DIGITS = 1_000_000
 
 MOVE_WINDOW = 20
 
+ASSETS = 8
+"""Most assets that a market can show beside the quoted one."""
+
 ACTIVE, REDUCING, HALTED = 0, 1, 2
 
 LEDGER = (
@@ -81,6 +84,8 @@ CORE = np.dtype(
         lanes("free_move", "f4"),  # zero-mean part of the move, independent of this step's fills
         lanes("flow_move", "f4"),  # zero-mean part of the move that comes with this step's orders
         lanes("latent", "f4"),  # the hidden state that decides where the market goes, 0: none
+        ("asset_moves", "i4", (ASSETS, LANES)),  # of the observed assets' mids, half-ticks
+        ("asset_flows", "f4", (ASSETS, LANES)),  # their signed market volume, standard deviations
         # The ledger.
         lanes("position", "i4"),
         lanes("entry", "f4"),  # mid minus average entry price, half-ticks
@@ -120,6 +125,7 @@ PARAMS = np.dtype(
         ("start_inventory", "i4"),
         ("position_limit", "i4"),
         ("order_lots", "i4"),
+        ("assets", "i4"),  # observed
         ("half_low", "f4"),  # half-ticks
         ("half_range", "f4"),
         ("max_skew", "f4"),

@@ -20,7 +20,8 @@ from mmenv.kernel import FEE_DIGITS, HALTED, LEDGER, REDUCING
 from mmenv.quote import to_action
 from mmenv.rng import philox
 
-MARKETS = ("brownian", "hidden-regime")
+MARKETS = ("brownian", "hidden-regime", "correlated")
+GROUPS = ("order_flow", "trade_book", "inventory", "clock")
 
 
 def record(desk: Desk, actions: np.ndarray, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -163,7 +164,7 @@ def test_any_pair_of_distances_can_be_quoted(market, ask, bid):
 @pytest.mark.parametrize("market", MARKETS)
 def test_features_by_an_independent_implementation(market):
     """Every entry of the observation, recomputed with pandas from the events alone."""
-    config = make_config(market, horizon=250, start_inventory=3)
+    config = make_config(market, horizon=250, start_inventory=3, features=GROUPS)
     desk = started(config, 5, 7)
     held0 = desk.get("position").astype(float)
     actions = np.random.default_rng(3).uniform(-1, 0, (250, 5, 2))

@@ -7,7 +7,7 @@ from a normaliser's statistics. A value is computed from events up to its own ti
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +35,8 @@ class Group:
     """
 
     name: str
-    features: tuple[Feature, ...]
+    features: tuple[Feature, ...] | Callable[[EnvConfig], tuple[Feature, ...]]
+    """The entries, or, where their number depends on the configuration, what makes them of it."""
     observe: Stage
     update: Stage | None = None
     warm_up: int = 0
@@ -44,6 +45,12 @@ class Group:
     @property
     def own(self) -> np.dtype:
         return self.update.own if self.update else EMPTY
+
+    def entries(self, config: EnvConfig) -> tuple[Feature, ...]:
+        """The group's entries under `config`. Raises `ConfigError` where there are none to show."""
+        if isinstance(self.features, tuple):
+            return self.features
+        return self.features(config)
 
 
 GROUPS: dict[str, Group] = {}
@@ -74,7 +81,7 @@ def check_groups(names: Iterable[str]) -> tuple[str, ...]:
 
 def observation_features(config: EnvConfig) -> tuple[Feature, ...]:
     """The features of the observation, in order."""
-    return tuple(feature for name in config.features for feature in GROUPS[name].features)
+    return tuple(feature for name in config.features for feature in GROUPS[name].entries(config))
 
 
 def observation_names(config: EnvConfig) -> tuple[str, ...]:
@@ -82,4 +89,4 @@ def observation_names(config: EnvConfig) -> tuple[str, ...]:
     return tuple(feature.name for feature in observation_features(config))
 
 
-from mmenv.features import clock, inventory, latent, order_flow, tape, trade_book  # noqa: E402, F401  (register)
+from mmenv.features import clock, inventory, latent, observed, order_flow, tape, trade_book  # noqa: E402, F401  (register)

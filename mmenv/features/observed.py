@@ -1,0 +1,80 @@
+"""Observed: what the other assets of the market do, for markets that have some (see `correlated`)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba.np.numpy_support import carray
+
+from mmenv.config import ConfigError, EnvConfig
+from mmenv.features import Feature, Group, register
+from mmenv.kernel import ASSETS, LANES, stage
+
+F = np.float32
+
+WINDOW = 10.0
+KEEP = F(np.exp(-1 / WINDOW))
+ROOT = F(np.sqrt(WINDOW))
+ENTRIES = 3
+
+STATE = np.dtype([("relative", "f4", (ASSETS, LANES))], align=True)
+
+
+@stage(STATE)
+def update(core, own, params, out):  # type: ignore[no-untyped-def]
+    """Fading sum of what each asset moved more than the quoted one, price units."""
+    s = carray(core, 1)[0]
+    w = carray(own, 1)[0]
+    p = carray(params, 1)[0]
+    unit = F(p.per_unit)
+    for k in range(p.assets):
+        for i in range(s.count):
+            before = w.relative[k, i] if s.age[i] > 1 else F(0)
+            w.relative[k, i] = before * KEEP + F(s.asset_moves[k, i] - s.move[i]) * unit
+
+
+@stage(STATE)
+def observe(core, own, params, out):  # type: ignore[no-untyped-def]
+    s = carray(core, 1)[0]
+    w = carray(own, 1)[0]
+    p = carray(params, 1)[0]
+    x = carray(out, (ENTRIES * ASSETS, LANES))
+    unit = F(p.per_unit)
+    for k in range(p.assets):
+        row = np.uint64(ENTRIES * k)
+        for i in range(s.count):
+            relative = w.relative[k, i] if s.age[i] > 0 else F(0)
+            x[row, i] = min(max(F(s.asset_moves[k, i]) * unit, F(-10)), F(10))
+            x[row + np.uint64(1), i] = min(max(s.asset_flows[k, i], F(-10)), F(10))
+            x[row + np.uint64(2), i] = min(max(relative / ROOT, F(-10)), F(10))
+
+
+def features(config: EnvConfig) -> tuple[Feature, ...]:
+    """Three entries for each observed asset of the market."""
+    if config.market.assets == 0:
+        raise ConfigError(
+            f"features names 'observed', but market {config.market.name!r} shows no other asset: leave the "
+            "group out, or take market 'correlated'."
+        )
+    return tuple(
+        feature
+        for k in range(1, config.market.assets + 1)
+        for feature in (
+            Feature(f"asset_{k}_return", -10, 10, f"move of asset {k} since the last decision, price units"),
+            Feature(
+                f"asset_{k}_flow",
+                -10,
+                10,
+                f"buy minus sell market volume of asset {k} since the last decision, standard deviations",
+            ),
+            Feature(
+                f"asset_{k}_relative",
+                -10,
+                10,
+                f"moves of asset {k} minus those of the quoted one, fading with a time constant of 10 "
+                "decisions, over sqrt(10), price units",
+            ),
+        )
+    )
+
+
+register(Group(name="observed", features=features, observe=observe, update=update, warm_up=3 * int(WINDOW)))
