@@ -46,11 +46,16 @@ def register(name: str) -> Callable[[F], F]:
 
 
 def make_policy(name: str, config: EnvConfig, **parameters: Any) -> Policy:
-    """The registered policy `name` for environments of `config`.
+    """The registered policy `name` for environments of `config`, or that of a bundle, `path/to/policy.mmz`.
 
-    Any module of this package may register one. Modules are imported one after the other until the name is
-    known, so that those with heavy dependencies are left alone where nobody asks for them.
+    A bundle may come from another market, if all else that it reads and decides is the same. Any module of
+    this package may register a policy. Modules are imported one after the other until the name is known, so
+    that those with heavy dependencies are left alone where nobody asks for them.
     """
+    if name.endswith(".mmz"):
+        from policies.bundle import load
+
+        return load(name, config, other_market=True).policy(**parameters)
     for module in pkgutil.iter_modules(policies.__path__):
         if name in POLICIES:
             break

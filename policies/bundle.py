@@ -1,0 +1,206 @@
+"""Policy bundles: one `.mmz` file with all a desk needs to quote, and nothing that can run code.
+
+A bundle is a zip of `bundle.json` (format version, schema, features, quote and risk configuration, structure
+of the network, provenance, evaluation), one `.npy` for each array of weights, and `SHA256SUMS` over all of
+them, as `sha256sum -c` reads it. It loads without torch, and without trusting its origin.
+
+    bundle = load("policy.mmz")
+    policy = bundle.policy()         # many environments: backtest, evaluation
+    stream = bundle.stream()         # one, as a live desk steps it
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmenv.config import ConfigError, EnvConfig, Market, differences, make_config
+from mmenv.features import observation_features
+from policies.runtime import BatchPolicy, Layer, Network, Stream
+
+SUFFIX = ".mmz"
+VERSION = 1
+"""Of the file format; a reader refuses what is newer than itself."""
+MANIFEST, SUMS = "bundle.json", "SHA256SUMS"
+FORMATS = ("float32", "float16", "int8")
+
+UNSEEN = ("market", "start_inventory", "maker_fee_bp", "reward")
+"""Fields of `EnvConfig` that a policy neither reads nor decides: it may run where only these differ."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained policy with what it was made for."""
+
+    network: Network
+    config: EnvConfig
+    """The configuration it was trained under."""
+    format: str = "float32"
+    """Of its weights: one of `FORMATS`."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Where it comes from."""
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    """What it is worth, and how that was measured."""
+    name: str = "bundle"
+
+    def policy(self) -> BatchPolicy:
+        """The policy for any number of environments; its actions do not depend on how many."""
+        return BatchPolicy(self.network, self.name)
+
+    def stream(self) -> Stream:
+        """The policy for one stream of observations."""
+        return Stream(self.network)
+
+    def on(self, market: Market | str | dict[str, Any]) -> EnvConfig:
+        """The configuration under which this policy runs on another market: that one's fees and rewards, its
+        own features, quotes, limits and horizon."""
+        kept = {f.name: getattr(self.config, f.name) for f in dataclasses.fields(EnvConfig)}
+        return make_config(market, **{name: kept[name] for name in kept if name not in UNSEEN})
+
+    def check(self, config: EnvConfig, *, other_market: bool = False) -> None:
+        """Raise `ConfigError`, naming the fields, unless the policy was made for `config`.
+
+        With `other_market`, what it neither reads nor decides (`UNSEEN`) may differ.
+        """
+        ours, theirs = self.config.to_dict(), config.to_dict()
+        if other_market:
+            ours, theirs = ({k: v for k, v in d.items() if k not in UNSEEN} for d in (ours, theirs))
+        if differ := "; ".join(differences(ours, theirs)):
+            raise ConfigError(
+                f"{self.name} was made under another configuration ({differ}). Use the one it was made "
+                "under, or train and export it for this one."
+            )
+
+
+def save(bundle: Bundle, path: str | Path) -> None:
+    """Write a bundle, whole or not at all."""
+    files: dict[str, bytes] = {}
+    layers = []
+    for i, layer in enumerate(bundle.network.layers):
+        names = {}
+        for name, array in layer.arrays.items():
+            names[name] = f"weights/{i}.{name}.npy"
+            files[names[name]] = _npy(array)
+        plain = {"kind": layer.kind, "activation": layer.activation, "reads": layer.reads, "arrays": names}
+        layers.append(plain)
+    network = bundle.network
+    manifest = {
+        "version": VERSION,
+        "format": bundle.format,
+        "schema_id": bundle.config.schema_id,
+        "config": bundle.config.to_dict(),
+        "features": _features(bundle.config),
+        "network": {
+            "inputs": network.inputs,
+            "layers": layers,
+            "outputs": network.outputs,
+            "bounds": network.bounds,
+            "state_size": network.state_size,
+            "digest": network.digest,
+        },
+        "provenance": bundle.provenance,
+        "evaluation": bundle.evaluation,
+    }
+    files[MANIFEST] = json.dumps(manifest, indent=1).encode()
+    sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items()))
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in {MANIFEST: files.pop(MANIFEST), **files, SUMS: sums.encode()}.items():
+                # A fixed date: the same policy gives the same bytes.
+                archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load(path: str | Path, config: EnvConfig | None = None, *, other_market: bool = False) -> Bundle:
+    """The bundle at `path`, checked against its sums and, where given, against `config` (`Bundle.check`).
+
+    Raises `FileNotFoundError` where there is none; `ConfigError` where it is damaged, newer than this
+    program, or made under another configuration.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such bundle; `neuralmm export MODEL` makes one.")
+    files = _read(path)
+    manifest = json.loads(files[MANIFEST])
+    if manifest["version"] > VERSION:
+        raise ConfigError(
+            f"{path} has format version {manifest['version']}, this program reads up to {VERSION}: "
+            "install a newer one, or export the policy with this one."
+        )
+    made = make_config(**manifest["config"])
+    if _features(made) != manifest["features"] or made.schema_id != manifest["schema_id"]:
+        raise ConfigError(
+            f"{path} was made with other features or settings of the same names "
+            f"({_changed(made, manifest)}); export the policy anew."
+        )
+    plain = manifest["network"]
+    layers = []
+    for layer in plain["layers"]:
+        arrays = {name: _array(path, files, file) for name, file in layer["arrays"].items()}
+        reads = None if layer["reads"] is None else tuple(layer["reads"])
+        layers.append(Layer(layer["kind"], arrays, layer["activation"], reads))
+    bounds = None if plain["bounds"] is None else (plain["bounds"][0], plain["bounds"][1])
+    network = Network(plain["inputs"], tuple(layers), tuple(plain["outputs"]), bounds)
+    bundle = Bundle(
+        network, made, manifest["format"], manifest["provenance"], manifest["evaluation"], path.name
+    )
+    if config is not None:
+        bundle.check(config, other_market=other_market)
+    return bundle
+
+
+def _read(path: Path) -> dict[str, bytes]:
+    """The files of a bundle, each checked against its sum."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            files = {name: archive.read(name) for name in archive.namelist()}
+        sums = dict(line.split("  ", 1)[::-1] for line in files.pop(SUMS).decode().splitlines())
+    except Exception as error:  # a damaged zip raises a dozen kinds
+        raise ConfigError(f"{path} is not a whole bundle ({error}); copy or export it anew.") from error
+    if MANIFEST not in files or files.keys() != sums.keys():
+        raise ConfigError(f"{path} is not a whole bundle: files are missing; copy or export it anew.")
+    for name, data in files.items():
+        if hashlib.sha256(data).hexdigest() != sums[name]:
+            raise ConfigError(f"{path} is damaged: {name} does not fit its checksum; copy or export it anew.")
+    return files
+
+
+def _features(config: EnvConfig) -> list[list[Any]]:
+    return [[f.name, f.low, f.high, f.meaning] for f in observation_features(config)]
+
+
+def _changed(made: EnvConfig, manifest: dict[str, Any]) -> str:
+    """What differs between what the configuration means here and what it meant when the file was written."""
+    now, then = _features(made), manifest["features"]
+    names = [a[0] for a, b in zip(now, then, strict=False) if a != b]
+    if len(now) != len(then):
+        names.append(f"{len(then)} features then, {len(now)} now")
+    return ", ".join(names + differences(manifest["config"], made.to_dict())) or "another schema"
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _array(path: Path, files: dict[str, bytes], name: str) -> np.ndarray:
+    try:
+        return np.lib.format.read_array(io.BytesIO(files[name]), allow_pickle=False)
+    except (KeyError, ValueError) as error:
+        raise ConfigError(
+            f"{path}: {name} is missing or no array of numbers; export the policy anew."
+        ) from error

@@ -1,0 +1,342 @@
+"""Bundles against torch, against damage, and without torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import tracemalloc
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from mmenv.config import ConfigError, make_config
+from mmenv.env import action_space, observation_space
+from policies.base import make_policy
+from policies.bundle import MANIFEST, SUMS, Bundle, load, save
+from policies.recurrent import RecurrentPolicy
+from policies.runtime import BatchPolicy, Layer, Network, Stream
+from policies.trained import TrainedPolicy, actor_network, layers_of
+
+CONFIG = make_config("brownian", horizon=50)
+
+
+def torch_policy(cell="lstm", privileged=0, **kwargs):
+    torch.manual_seed(3)
+    width = observation_space(CONFIG).shape[0] + privileged
+    space = observation_space(CONFIG) if not privileged else nn_space(width)
+    policy = RecurrentPolicy(
+        space,
+        action_space(),
+        lambda _: 1e-3,
+        cell=cell,
+        privileged=privileged,
+        lstm_hidden_size=kwargs.pop("hidden", 24),
+        enable_critic_lstm=False,
+        **kwargs,
+    )
+    nn.init.normal_(policy.action_net.weight, std=0.5)
+    for parameter in policy.parameters():  # larger than at the start, so that nothing stays near zero
+        parameter.data *= 1.5
+    return policy.eval()
+
+
+def nn_space(width):
+    from gymnasium import spaces
+
+    return spaces.Box(-10, 10, (width,), np.float32)
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    return Bundle(actor_network(torch_policy()), CONFIG, provenance={"by": "test"})
+
+
+@pytest.fixture
+def path(bundle, tmp_path):
+    save(bundle, tmp_path / "policy.mmz")
+    return tmp_path / "policy.mmz"
+
+
+def observations(steps, n, width, seed=0):
+    return np.random.default_rng(seed).normal(0, 2, (steps, n, width)).astype(np.float32)
+
+
+def run(policy, seen):
+    state, actions = policy.reset(seen.shape[1]), []
+    for observation in seen:
+        action, state = policy.act(observation, state)
+        actions.append(action)
+    return np.array(actions)
+
+
+# --- Equal to torch -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {},
+        {"cell": "gru"},
+        {"n_lstm_layers": 2},
+        {"cell": "gru", "n_lstm_layers": 2, "hidden": 13},
+        {"privileged": 1},
+        {"net_arch": []},
+        {"net_arch": [32, 16], "activation_fn": nn.ReLU},
+    ],
+)
+def test_actions_equal_torch(kwargs):
+    policy = torch_policy(**kwargs)
+    network = actor_network(policy)
+    seen = observations(60, 5, network.inputs)
+    ours, theirs = run(BatchPolicy(network), seen), run(TrainedPolicy(policy), seen)
+    assert np.abs(theirs).max() == 1.0  # some are clipped
+    np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_branches_heads_and_skips_equal_torch():
+    """The shape of a multi-task network: two LSTMs, a dense part that also reads entries they skip, heads."""
+    torch.manual_seed(1)
+    market, own = 6, 3
+    first, second = nn.LSTM(market, 16), nn.LSTM(16, 8)
+    dense = nn.Sequential(
+        nn.Linear(8 + own, 12), nn.ReLU(), nn.Dropout(0.5), nn.Linear(12, 7), nn.Tanh()
+    ).eval()
+    heads = [nn.Linear(7, 1), nn.Sequential(nn.Linear(7, 2), nn.Sigmoid())]
+
+    a, b = *layers_of(first), *layers_of(second)
+    wide = np.zeros((64, market + own), np.float32)
+    wide[:, :market] = a.arrays["weight_ih"]
+    a = dataclasses.replace(a, arrays={**a.arrays, "weight_ih": wide})
+    c, d = layers_of(dense)
+    weight = c.arrays["weight"]
+    skip = np.zeros((12, 8 + market + own), np.float32)
+    skip[:, :8], skip[:, 8 + market :] = weight[:, :8], weight[:, 8:]
+    c = dataclasses.replace(c, arrays={**c.arrays, "weight": skip}, reads=(1, -1))
+    tops = [dataclasses.replace(layer, reads=(3,)) for head in heads for layer in layers_of(head)]
+    network = Network(market + own, (a, b, c, d, *tops), outputs=(5, 4))
+
+    seen = observations(40, 3, market + own)
+    x = torch.from_numpy(seen)
+    with torch.no_grad():
+        memory = second(first(x[..., :market])[0])[0]
+        shared = dense(torch.cat([memory, x[..., market:]], -1))
+        expected = torch.cat([heads[1](shared), heads[0](shared)], -1).numpy()
+    np.testing.assert_allclose(run(BatchPolicy(network), seen), expected, atol=1e-6, rtol=0)
+
+
+# --- One stream ---------------------------------------------------------------------------------------------
+
+
+def test_stream_and_batch_give_the_same_bytes(bundle):
+    seen = observations(30, 4, bundle.network.inputs)
+    together = run(bundle.policy(), seen)
+    for i in range(4):
+        stream = bundle.stream()
+        alone = np.array([stream.step(np.ascontiguousarray(row)).copy() for row in seen[:, i]])
+        assert alone.tobytes() == together[:, i].tobytes()
+
+
+@given(cut=st.integers(0, 29))
+@settings(max_examples=10, deadline=None)
+def test_a_restarted_stream_continues(bundle, cut):
+    seen = observations(30, 1, bundle.network.inputs)[:, 0]
+    whole, before, after = bundle.stream(), bundle.stream(), bundle.stream()
+    expected = [whole.step(row).copy() for row in seen]
+    for row in seen[:cut]:
+        before.step(row)
+    after.state = before.state
+    assert np.array_equal([after.step(row).copy() for row in seen[cut:]], expected[cut:])
+    after.reset()
+    assert np.array_equal(after.step(seen[0]), expected[0])
+
+
+def test_another_state_is_refused(bundle):
+    stream, other = bundle.stream(), Stream(actor_network(torch_policy(hidden=23)))
+    saved = stream.state
+    with pytest.raises(ConfigError, match="another policy"):
+        other.state = saved
+    for damaged in (saved[:-1], saved[:20] + b"\x01" + saved[21:], b""):
+        with pytest.raises(ConfigError, match="damaged"):
+            stream.state = damaged
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
+def test_an_observation_that_is_no_number_quotes_nothing_and_is_forgotten(bundle, bad):
+    seen = observations(3, 1, bundle.network.inputs)[:, 0]
+    stream, clean = bundle.stream(), bundle.stream()
+    stream.step(seen[0]), clean.step(seen[0])
+    broken = seen[1].copy()
+    broken[4] = bad
+    assert np.isnan(stream.step(broken)).all()
+    assert np.array_equal(stream.step(seen[2]), clean.step(seen[2]))
+
+
+def test_a_step_takes_only_what_fits_and_converts_the_rest(bundle):
+    row = observations(1, 1, bundle.network.inputs)[0, 0]
+    expected = bundle.stream().step(row).copy()
+    strided, fixed = np.repeat(row, 2)[::2], row.copy()
+    fixed.flags.writeable = False
+    for other in (row.astype(np.float64), strided, fixed, row.tolist()):
+        assert np.array_equal(bundle.stream().step(other), expected)
+    with pytest.raises(ValueError, match="entries"):
+        bundle.stream().step(row[:-1])
+
+
+def test_a_step_allocates_nothing(bundle):
+    stream, row = bundle.stream(), observations(1, 1, bundle.network.inputs)[0, 0]
+    stream.step(row)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.take_snapshot()
+        for _ in range(1000):
+            stream.step(row)
+        grown = tracemalloc.take_snapshot().compare_to(before, "filename")
+    finally:
+        tracemalloc.stop()
+    assert sum(entry.count_diff for entry in grown if "runtime.py" in str(entry.traceback)) == 0
+
+
+# --- The file -----------------------------------------------------------------------------------------------
+
+
+def test_a_file_gives_back_the_bundle(bundle, path, tmp_path):
+    found = load(path, CONFIG)
+    assert found.network.digest == bundle.network.digest
+    assert (found.config, found.provenance, found.format) == (CONFIG, {"by": "test"}, "float32")
+    save(found, tmp_path / "again.mmz")
+    assert (tmp_path / "again.mmz").read_bytes() == path.read_bytes()
+    seen = observations(10, 2, bundle.network.inputs)
+    assert np.array_equal(run(make_policy(str(path), CONFIG), seen), run(bundle.policy(), seen))
+
+
+def test_loads_and_acts_without_torch(path):
+    """With the imports of torch and SB3 blocked, in a process of its own."""
+    code = f"""
+import sys
+for name in ("torch", "stable_baselines3", "sb3_contrib", "onnx", "onnxruntime"):
+    sys.modules[name] = None
+import numpy as np
+from policies.bundle import load
+bundle = load({str(path)!r})
+row = np.linspace(-1, 1, bundle.network.inputs, dtype=np.float32)
+policy = bundle.policy()
+action, _ = policy.act(row[None], policy.reset(1))
+print(bundle.stream().step(row).tolist() == action[0].tolist())
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.stdout.strip() == "True", result.stderr
+
+
+def rewrite(path, change, sums=True):
+    """The bundle with `change(files)` made, its checksums put right or left."""
+    import hashlib
+
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    change(files)
+    if sums:
+        named = {name: data for name, data in files.items() if name != SUMS}
+        files[SUMS] = "".join(f"{hashlib.sha256(d).hexdigest()}  {n}\n" for n, d in named.items()).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+
+
+def edit_manifest(**changes):
+    def change(files):
+        files[MANIFEST] = json.dumps({**json.loads(files[MANIFEST]), **changes}).encode()
+
+    return change
+
+
+@given(data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_a_damaged_file_is_refused(bundle, tmp_path_factory, data):
+    """Cut anywhere, or with any byte flipped that matters."""
+    path = tmp_path_factory.mktemp("damaged") / "policy.mmz"
+    save(bundle, path)
+    whole = path.read_bytes()
+    at = data.draw(st.integers(0, len(whole) - 1))
+    if data.draw(st.booleans()):
+        path.write_bytes(whole[:at])
+        with pytest.raises(ConfigError, match="not a whole bundle"):
+            load(path)
+        return
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x40]) + whole[at + 1 :])
+    try:
+        found = load(path)
+    except ConfigError:
+        return
+    assert found.network.digest == bundle.network.digest  # a byte that no reader looks at, such as a date
+
+
+def test_refusals_say_why(path, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such bundle"):
+        load(tmp_path / "none.mmz")
+    with pytest.raises(ConfigError, match=r"horizon: 50, not 60"):
+        load(path, dataclasses.replace(CONFIG, horizon=60))
+    other = dataclasses.replace(CONFIG, market=make_config("hidden-regime").market)
+    with pytest.raises(ConfigError, match=r"market\.name"):
+        load(path, other)
+    assert make_policy(str(path), other)  # what it reads and decides is the same there
+    with pytest.raises(ConfigError, match="features"):
+        make_policy(str(path), make_config("brownian", horizon=50, features=("tape", "inventory", "clock")))
+
+    def weight(files):
+        name = next(name for name in files if name.endswith("weight.npy"))
+        files[name] = files[name][:-4] + b"\x00\x00\x80\x3f"
+
+    rewrite(path, weight, sums=False)
+    with pytest.raises(ConfigError, match="does not fit its checksum"):
+        load(path)
+    rewrite(path, edit_manifest(version=99))
+    with pytest.raises(ConfigError, match="version 99"):
+        load(path)
+
+
+def test_a_feature_that_means_something_else_now_is_refused(path):
+    with zipfile.ZipFile(path) as archive:
+        features = json.loads(archive.read(MANIFEST))["features"]
+    features[2][2] = 5.0
+    rewrite(path, edit_manifest(features=features))
+    with pytest.raises(ConfigError, match="return_mean"):
+        load(path)
+
+
+def test_a_pickled_array_is_refused(path):
+    import io
+
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([print], object), allow_pickle=True)
+
+    def change(files):
+        files["weights/0.bias_hh.npy"] = buffer.getvalue()
+
+    rewrite(path, change)
+    with pytest.raises(ConfigError, match="no array of numbers"):
+        load(path)
+
+
+def test_impossible_networks_are_refused():
+    dense = Layer("dense", {"weight": np.zeros((2, 3), np.float32), "bias": np.zeros(2, np.float32)})
+    for text, make in {
+        "Layer.kind": lambda: Layer("conv", {}),
+        "activation": lambda: dataclasses.replace(dense, activation="gelu"),
+        "bias": lambda: Layer("dense", {"weight": dense.arrays["weight"]}),
+        "shape": lambda: Layer("dense", {**dense.arrays, "weight": np.zeros((3, 3), np.float32)}),
+        "not finite": lambda: Layer("dense", {**dense.arrays, "bias": np.full(2, np.nan, np.float32)}),
+        "weights for 3 inputs": lambda: Network(4, (dense,)),
+        "must name layers": lambda: Network(3, (dense,), outputs=(1,)),
+        "give at least one": lambda: Network(3, ()),
+    }.items():
+        with pytest.raises(ConfigError, match=text):
+            make()
+    with pytest.raises(ConfigError, match="cannot be exported"):
+        layers_of(nn.Conv1d(1, 1, 1))
