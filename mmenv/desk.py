@@ -118,12 +118,22 @@ class Desk:
         else:
             self._step_external()
 
+    def decide(self, actions: np.ndarray) -> None:
+        """First half of a step on a market outside: quotes, cut to the limits, from actions, (n, 2)."""
+        self._renew_out()
+        self.actions[...] = actions
+        kernel.step_blocks(self._decide)
+
+    def finish(self) -> Step:
+        """Second half, once the market has answered: ledger, features, observation."""
+        kernel.step_blocks(self._plan)
+        return self._out
+
     def _step_external(self) -> None:
         assert self.external is not None
         kernel.step_blocks(self._decide)
         self.external.advance(self)
-        out = self._out
-        kernel.step_blocks(self._plan)
+        out = self.finish()
         done = out.terminated | out.truncated
         if self.autoreset and done.any():
             out.final_observations[done] = out.observations[done]

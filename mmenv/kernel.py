@@ -106,6 +106,7 @@ CORE = np.dtype(
         lanes("age", "i4"),  # steps since reset
         lanes("held", "i4"),  # steps since the position was last zero or changed sign
         lanes("risk_state", "i4"),
+        lanes("risk_floor", "i4"),  # the least state that a live desk's own rules ask for
         lanes("terminated", "i4"),
         lanes("truncated", "i4"),
         lanes("done", "i4"),

@@ -2,6 +2,7 @@
 
 ACTIVE quotes both sides as far as the position limit allows. REDUCING, from a fraction of the loss limit,
 quotes only the side that shrinks the position. HALTED, from the loss limit until reset, quotes nothing.
+A live desk has further rules (`mmenv.live.guard`); what they ask for comes in as `risk_floor`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ def risk(core, own, params, out):  # type: ignore[no-untyped-def]
         loss = s.fees[i] * (1.0 / FEE_DIGITS) - s.pnl[i]
         state = I(REDUCING) if loss >= reducing_loss else I(ACTIVE)
         state = I(HALTED) if (loss >= loss_limit) | (s.risk_state[i] == HALTED) else state
+        state = max(state, s.risk_floor[i])
         s.risk_state[i] = state
         q = s.position[i]
         ask_room = max(I(position_limit + q), I(0))

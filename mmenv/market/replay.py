@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mmenv.desk import Desk, ExternalMarket
     from mmenv.venue.replay import ReplayConfig, ReplayVenue
 
+ENGINES = ("hftbacktest", "matcher")
+
 MEASURED_DECISIONS = 36_000
 """At most this many decisions of the training split are used to measure the units: an hour at 100 ms."""
 
@@ -53,12 +55,21 @@ class Replay(Market):
     queue_exponent: float = 3.0
     """Exponent of the "power-prob" queue models."""
     partial_fills: bool = True
+    engine: str = "hftbacktest"
+    """Who matches our orders: "hftbacktest", or "matcher", our own, as in paper trading."""
+    price_unit: int = 0
+    """Half-ticks in a price unit; 0 measures it."""
+    lot_unit: float = 0.0
+    """Lots in a volume unit; 0 measures it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(bool(self.store), "Replay", "store", self.store, "the folder that `neuralmm import` wrote")
         require_number(self, "order_latency_ms", 0.0, 3.6e6)
         require_number(self, "feed_latency_ms", 0.0, 3.6e6)
+        require_number(self, "price_unit", 0, 1_000_000_000, integer=True)
+        require_number(self, "lot_unit", 0.0, 1e12)
+        require(self.engine in ENGINES, "Replay", "engine", self.engine, "one of " + ", ".join(ENGINES))
         try:
             self.venue_config(self.split, 1, 1)
         except ValueError as error:
@@ -83,11 +94,11 @@ class Replay(Market):
 
     @property
     def price_scale(self) -> int:
-        return measure(self).price_scale
+        return self.price_unit or measure(self).price_scale
 
     @property
     def lot_scale(self) -> float:
-        return measure(self).lot_scale
+        return self.lot_unit or measure(self).lot_scale
 
     def defaults(self) -> dict[str, Any]:
         return {
@@ -112,7 +123,8 @@ class Measured:
 
 def measure(market: Replay) -> Measured:
     """Units from the training split (cached in this process)."""
-    return _measure(dataclasses.replace(market, split="train"))
+    plain = dataclasses.replace(market, split="train", engine="hftbacktest", price_unit=0, lot_unit=0.0)
+    return _measure(plain)
 
 
 @functools.cache
@@ -121,22 +133,25 @@ def _measure(market: Replay) -> Measured:
     with venue:
         events = _watch(venue)
         maker_fee_bp = venue.fees_bp(0)[0]
+    return Measured(*units(events), maker_fee_bp)
+
+
+def units(events: dict[str, np.ndarray]) -> tuple[int, float]:
+    """Half-ticks in a price unit and lots in a volume unit, from columns of EVENT_FIELDS, (decisions,) each."""
     mids = events["best_bid_ticks"] + events["best_ask_ticks"]
     scale = max(round(float(np.std(np.diff(mids)))), 1)
     volume = float((events["buy_lots"] + events["sell_lots"]).mean())
-    return Measured(
-        price_scale=scale,
-        lot_scale=max(volume, 1.0),
-        maker_fee_bp=maker_fee_bp,
-    )
+    return scale, max(volume, 1.0)
 
 
 def _open(market: Replay, split: str, horizon: int, position_limit: int, n: int) -> ReplayVenue:
     from mmenv.data.tape import tapes
+    from mmenv.venue.paper import MatcherVenue
     from mmenv.venue.replay import ReplayVenue
 
     found = tapes(Path(market.store), market.venue, market.symbol, market.day)
-    return ReplayVenue(found, n, market.venue_config(split, horizon, position_limit))
+    kind = MatcherVenue if market.engine == "matcher" else ReplayVenue
+    return kind(found, n, market.venue_config(split, horizon, position_limit))
 
 
 def _watch(venue: ReplayVenue) -> dict[str, np.ndarray]:

@@ -1,0 +1,122 @@
+"""Our working orders, and the one rule that keeps, cancels or sends them.
+
+Paper and live desks share it, and `mmenv.venue.replay` follows it: a side whose price and lots are those of
+its order, or whose lots are what is left of it, keeps that order and its place in the queue. Otherwise the
+order is cancelled, as soon as the exchange has acknowledged it, and a new one is sent at once unless the
+fills of all that may still be open could take the position past its limit.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from mmenv.data.capture import BUY, SELL
+
+SLOT: Final = np.dtype(
+    [
+        ("id", "i8"),  # 0: free
+        ("tick", "i8"),
+        ("lots", "i8"),
+        ("filled", "i8"),  # lots that we know to be filled
+        ("unwanted", "i8"),
+        ("cancelled", "i8"),  # the cancel is on its way or has arrived
+        ("acknowledged", "i8"),
+        ("arrives_ns", "i8"),  # when the order reaches a simulated exchange; 0: it has
+        ("cancel_ns", "i8"),  # when its cancel does
+    ]
+)
+"""An order of ours as we know it."""
+
+COMMAND: Final = np.dtype(
+    [("time_ns", "<i8"), ("id", "<i8"), ("side", "<i8"), ("tick", "<i8"), ("lots", "<i8")]
+)
+"""An order to send, or with lots 0 one to cancel; `time_ns` is local."""
+
+FILL: Final = np.dtype(
+    [("time_ns", "<i8"), ("id", "<i8"), ("side", "<i8"), ("tick", "<i8"), ("lots", "<i8")]
+)
+"""Lots of an order of ours that filled at its tick; `time_ns` is the exchange's."""
+
+SIDES: Final = (SELL, BUY)
+"""Rows of the slots: asks, then bids, as quotes are ordered."""
+
+
+class Working:
+    """The working orders of one symbol.
+
+    Args:
+        slots: how many orders a side may have open at once, those being cancelled included.
+        position_limit: lots; no combination of fills can take the position past it.
+        position: lots held at the start.
+        next_id: number of the first order.
+    """
+
+    def __init__(self, slots: int, position_limit: int, position: int = 0, next_id: int = 1) -> None:
+        self.slots = np.zeros((2, slots), SLOT)
+        self.position_limit = position_limit
+        self.position, self.next_id = position, next_id
+        self._commands = np.zeros(2 * slots + 2, COMMAND)
+
+    def requote(self, quotes: NDArray[np.int64], time_ns: int) -> NDArray[np.void]:
+        """What to send so that `quotes` (ask tick, lots, bid tick, lots) stand, as COMMAND [k], cancels first
+        on each side."""
+        count, self.next_id = _requote(
+            self.slots, quotes, self.position, self.position_limit, self.next_id, time_ns, self._commands
+        )
+        return self._commands[:count].copy()
+
+    def find(self, number: int) -> np.void | None:
+        """The slot of an order, to be written to, or None if it is not open as far as we know."""
+        found = np.argwhere(self.slots["id"] == number) if number > 0 else []
+        return self.slots[tuple(found[0])] if len(found) else None
+
+    def exposure(self) -> tuple[int, int]:
+        """Lowest and highest position that the fills of all open orders could lead to."""
+        left = np.where(self.slots["id"] > 0, self.slots["lots"] - self.slots["filled"], 0).sum(axis=1)
+        return self.position - int(left[0]), self.position + int(left[1])
+
+
+@njit(cache=True)
+def _requote(slots, quotes, position, limit, next_id, time_ns, commands):  # type: ignore[no-untyped-def]
+    count = 0
+    for side in range(2):
+        tick, lots = quotes[2 * side], quotes[2 * side + 1]
+        kept, free, open_lots = False, -1, 0
+        for place in range(slots.shape[1]):
+            slot = slots[side, place]
+            if slot.id == 0:
+                free = place
+                continue
+            left = slot.lots - slot.filled
+            open_lots += left
+            same = lots > 0 and slot.tick == tick and (lots == slot.lots or lots == left)
+            if slot.unwanted == 0 and same:
+                kept = True
+            else:
+                slot.unwanted = 1
+            if slot.unwanted != 0 and slot.cancelled == 0 and slot.acknowledged != 0:
+                slot.cancelled = 1
+                _command(commands, count, time_ns, slot.id, side, slot.tick, 0)
+                count += 1
+        held = position if side == 1 else -position
+        if kept or lots == 0 or free < 0 or held + open_lots + lots > limit:
+            continue
+        slot = slots[side, free]
+        slot.id, slot.tick, slot.lots = next_id, tick, lots
+        slot.filled = slot.unwanted = slot.cancelled = slot.acknowledged = 0
+        slot.arrives_ns = slot.cancel_ns = 0
+        _command(commands, count, time_ns, next_id, side, tick, lots)
+        count += 1
+        next_id += 1
+    return count, next_id
+
+
+@njit(cache=True)
+def _command(commands, at, time_ns, number, side, tick, lots):  # type: ignore[no-untyped-def]
+    commands[at].time_ns, commands[at].id = time_ns, number
+    commands[at].side = -1 if side == 0 else 1
+    commands[at].tick, commands[at].lots = tick, lots
