@@ -57,18 +57,12 @@ class Replay(Market):
     partial_fills: bool = True
     engine: str = "hftbacktest"
     """Who matches our orders: "hftbacktest", or "matcher", our own, as in paper trading."""
-    price_unit: int = 0
-    """Half-ticks in a price unit; 0 measures it."""
-    lot_unit: float = 0.0
-    """Lots in a volume unit; 0 measures it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(bool(self.store), "Replay", "store", self.store, "the folder that `neuralmm import` wrote")
         require_number(self, "order_latency_ms", 0.0, 3.6e6)
         require_number(self, "feed_latency_ms", 0.0, 3.6e6)
-        require_number(self, "price_unit", 0, 1_000_000_000, integer=True)
-        require_number(self, "lot_unit", 0.0, 1e12)
         require(self.engine in ENGINES, "Replay", "engine", self.engine, "one of " + ", ".join(ENGINES))
         try:
             self.venue_config(self.split, 1, 1)
@@ -94,11 +88,11 @@ class Replay(Market):
 
     @property
     def price_scale(self) -> int:
-        return self.price_unit or measure(self).price_scale
+        return measure(self).price_scale
 
     @property
     def lot_scale(self) -> float:
-        return self.lot_unit or measure(self).lot_scale
+        return measure(self).lot_scale
 
     def defaults(self) -> dict[str, Any]:
         return {
@@ -107,7 +101,8 @@ class Replay(Market):
         }
 
     def attach(self, config: EnvConfig, n: int) -> ExternalMarket:
-        return ReplayFeed(self, config, n)
+        venue = _open(self, self.split, config.horizon, config.risk.position_limit, n)
+        return ReplayFeed(venue)
 
 
 @dataclass(frozen=True)
@@ -123,8 +118,7 @@ class Measured:
 
 def measure(market: Replay) -> Measured:
     """Units from the training split (cached in this process)."""
-    plain = dataclasses.replace(market, split="train", engine="hftbacktest", price_unit=0, lot_unit=0.0)
-    return _measure(plain)
+    return _measure(dataclasses.replace(market, split="train", engine="hftbacktest"))
 
 
 @functools.cache
@@ -173,10 +167,10 @@ def _watch(venue: ReplayVenue) -> dict[str, np.ndarray]:
 class ReplayFeed:
     """Connects a `ReplayVenue` to a desk: quotes out of its core, events and fills into it."""
 
-    def __init__(self, market: Replay, config: EnvConfig, n: int) -> None:
-        self.venue = _open(market, market.split, config.horizon, config.risk.position_limit, n)
-        self._quotes = np.zeros((n, 4), np.int64)
-        self._windows = np.zeros((n, 2), np.int64)
+    def __init__(self, venue: ReplayVenue) -> None:
+        self.venue = venue
+        self._quotes = np.zeros((venue.n, 4), np.int64)
+        self._windows = np.zeros((venue.n, 2), np.int64)
 
     def reset(self, desk: Desk, lanes: np.ndarray) -> None:
         """Draw each lane's stretch from its key and episode alone, so that n does not matter."""
@@ -184,9 +178,12 @@ class ReplayFeed:
         keys = np.stack([desk.get("key0"), desk.get("key1"), episodes], axis=1)
         for lane in np.flatnonzero(lanes):
             generator = np.random.default_rng([int(word) for word in keys[lane]])
-            event = self.venue.reset(int(lane), generator)
-            self._windows[lane] = self.venue.window(int(lane))
-            _begin(desk.core, int(lane), event)
+            self.begin(desk, int(lane), self.venue.reset(int(lane), generator))
+
+    def begin(self, desk: Desk, lane: int, event: np.ndarray) -> None:
+        """An episode of the lane starts with this row of EVENT_FIELDS."""
+        self._windows[lane] = self.venue.window(lane)
+        _begin(desk.core, lane, event)
 
     def advance(self, desk: Desk) -> None:
         _take_quotes(desk.core, self._windows, self._quotes)

@@ -129,6 +129,11 @@ class PaperVenue:
         self._played_ns = until
         return self._known()
 
+    def drop(self) -> None:
+        """All orders are gone, as after a lost connection."""
+        self.working.slots[:] = 0
+        self.engine.open[-1] = 0
+
     def play_events(self, events: NDArray[np.void], at: int, time_ns: int) -> tuple[int, NDArray[np.void]]:
         """As `collect`, from the exchange side of a tape's EVENT [m] from row `at` on; the next row, and the
         fills."""

@@ -1,0 +1,257 @@
+"""The rules that only a live desk has: when it may quote, when it may only reduce, when it must stop.
+
+Each rule is a pure function of what is known at a decision, and says which state it asks for and why. The
+state is the strictest that any rule asks for.
+
+| rule | REDUCING | HALTED | back to ACTIVE |
+|---|---|---|---|
+| daily-loss | from `reducing_at` of `daily_loss` since midnight UTC | from `daily_loss` | REDUCING: loss below it; HALTED: operator |
+| drawdown | from `reducing_at` of `drawdown` below the day's peak | from `drawdown` | as above |
+| position | | beyond `position_limit` | operator |
+| order-rate | 80% of `max_orders` in `order_window_s` | the next decision could pass it | by itself |
+| stale-data | | nothing received for `stale_ms` | by itself |
+| book | | gap, disconnection, no bid or no ask | by itself |
+| order-stream | | the venue's reports on our orders are interrupted | by itself |
+| unsettled | an order or cancel of unknown fate | for longer than `unsettled_ms` | by itself |
+| clock-skew | | fastest message of a decision off by `clock_skew_ms` | by itself |
+| late | | decision made `late_ms` after its time | by itself |
+| far-quote | | a quote `far_quote_bp` from the last trade | operator |
+| rejects | | `max_rejects` in `reject_window_s` | operator |
+| unknown-order | | the venue reports an order, fill or position that is not ours | operator |
+| policy | | the policy raised, or the desk did | operator |
+| loss-limit | | the kernel's own limit (`mmenv.risk`) | operator |
+| operator | `reduce` | `halt` | operator |
+
+"By itself" means once no rule has asked for it for `calm_s`.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from mmenv.config import require_number
+from mmenv.kernel import ACTIVE, HALTED, REDUCING
+
+STATES: Final = ("ACTIVE", "REDUCING", "HALTED")
+DAY_NS: Final = 86_400_000_000_000
+SECOND: Final = 1_000_000_000
+MILLISECOND: Final = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuardConfig:
+    """Limits of a live desk. Money is in the quote currency, position in lots."""
+
+    daily_loss: float
+    drawdown: float
+    position_limit: int
+    reducing_at: float = 0.8
+    max_orders: int = 250
+    order_window_s: float = 10.0
+    stale_ms: float = 2_000.0
+    clock_skew_ms: float = 1_000.0
+    late_ms: float = 1_000.0
+    unsettled_ms: float = 5_000.0
+    far_quote_bp: float = 200.0
+    max_rejects: int = 5
+    reject_window_s: float = 10.0
+    calm_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("daily_loss", "drawdown", "clock_skew_ms", "late_ms", "stale_ms", "unsettled_ms"):
+            require_number(self, name, 1e-9, 1e15)
+        require_number(self, "position_limit", 1, 1_000_000_000, integer=True)
+        require_number(self, "reducing_at", 0.0, 1.0)
+        # A decision sends up to two orders.
+        require_number(self, "max_orders", 3, 1_000_000, integer=True)
+        for name in ("order_window_s", "reject_window_s"):
+            require_number(self, name, 1e-3, 86_400.0)
+        require_number(self, "far_quote_bp", 1e-3, 1e6)
+        require_number(self, "max_rejects", 1, 1_000_000, integer=True)
+        require_number(self, "calm_s", 0.0, 3_600.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known at a decision."""
+
+    time_ns: int
+    late_ns: int = 0
+    """How long after its time it is made."""
+    wealth: float = 0.0
+    """Profit since the session began, quote currency."""
+    position: int = 0
+    silent_ns: int = 0
+    """Since anything was received."""
+    book: str = ""
+    """What is wrong with the book; empty if nothing is."""
+    stream: str = ""
+    """What is wrong with the venue's reports on our orders."""
+    skew_ns: int | None = None
+    """Receipt minus exchange time of the fastest message since the last decision; None if there was none."""
+    unsettled_ns: int = 0
+    """Age of the oldest request of unknown fate, 0 if there is none."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A rule asks for a state."""
+
+    rule: str
+    state: int
+    reason: str
+
+
+Rule = Callable[["Guard", Facts], tuple[int, str]]
+
+
+class Guard:
+    """The state of one desk. `check` at every decision; the other methods as things happen."""
+
+    def __init__(self, config: GuardConfig) -> None:
+        self.config = config
+        self.state = ACTIVE
+        self.findings: tuple[Finding, ...] = ()
+        """What the rules asked for at the last check, strictest first."""
+        self.latched: dict[str, Finding] = {}
+        """What only the operator takes back."""
+        self._day, self._opening, self._peak = -1, 0.0, 0.0
+        self._orders: deque[int] = deque()
+        self._rejects: deque[int] = deque()
+        self._calm_ns = {REDUCING: 0, HALTED: 0}
+
+    def check(self, facts: Facts) -> int:
+        """The state for this decision."""
+        self._new_day(facts)
+        found = list(self.latched.values())
+        for name, rule in RULES.items():
+            state, reason = rule(self, facts)
+            if state != ACTIVE:
+                found.append(Finding(name, state, reason))
+            if state == HALTED and name in LATCHING:
+                self.latch(name, reason)
+        self.findings = tuple(sorted(set(found), key=lambda finding: -finding.state))
+        asked = self.findings[0].state if self.findings else ACTIVE
+        for state in range(REDUCING, asked + 1):
+            self._calm_ns[state] = facts.time_ns + round(self.config.calm_s * SECOND)
+        held = [state for state, until in self._calm_ns.items() if facts.time_ns < until]
+        self.state = max([asked, *held])
+        return self.state
+
+    def latch(self, rule: str, reason: str, state: int = HALTED) -> None:
+        """Ask for a state until the operator takes it back."""
+        if rule not in self.latched or self.latched[rule].state < state:
+            self.latched[rule] = Finding(rule, state, reason)
+        self.state = max(self.state, state)
+
+    def clear(self) -> None:
+        """The operator takes back all that is latched; rules that still hold ask again."""
+        self.latched.clear()
+        self._rejects.clear()
+        self._calm_ns = {REDUCING: 0, HALTED: 0}
+        self._day = -1
+
+    def sent(self, time_ns: int, orders: int) -> None:
+        """Orders (not cancels) have been sent."""
+        self._orders.extend([time_ns] * orders)
+
+    def rejected(self, time_ns: int, reason: str) -> None:
+        """The venue refused an order."""
+        self._rejects.append(time_ns)
+        count = _within(self._rejects, time_ns, self.config.reject_window_s)
+        if count >= self.config.max_rejects:
+            self.latch("rejects", f"{count} rejects in {self.config.reject_window_s:g} s, the last: {reason}")
+
+    def far_quote(self, ticks: list[int], last_tick: int) -> None:
+        """Quotes that are about to be sent, beside the last trade."""
+        for tick in ticks:
+            distance = abs(tick / last_tick - 1) * 1e4
+            if distance > self.config.far_quote_bp:
+                self.latch("far-quote", f"quote at tick {tick}, {distance:.0f} bp from the last trade")
+
+    def reason(self) -> str:
+        """Why the state is what it is."""
+        if self.findings:
+            return f"{self.findings[0].rule}: {self.findings[0].reason}"
+        return "calm" if self.state == ACTIVE else f"not calm for {self.config.calm_s:g} s yet"
+
+    def _new_day(self, facts: Facts) -> None:
+        day = facts.time_ns // DAY_NS
+        if day != self._day:
+            self._day, self._opening, self._peak = day, facts.wealth, facts.wealth
+        self._peak = max(self._peak, facts.wealth)
+
+    def _loss_rule(self, loss: float, limit: float, what: str) -> tuple[int, str]:
+        text = f"{what} {loss:.2f} of {limit:g}"
+        if loss >= limit:
+            return HALTED, text
+        return (REDUCING, text) if loss >= self.config.reducing_at * limit else (ACTIVE, "")
+
+    def daily_loss(self, facts: Facts) -> tuple[int, str]:
+        return self._loss_rule(self._opening - facts.wealth, self.config.daily_loss, "lost since midnight")
+
+    def drawdown(self, facts: Facts) -> tuple[int, str]:
+        return self._loss_rule(self._peak - facts.wealth, self.config.drawdown, "below the day's peak by")
+
+    def position(self, facts: Facts) -> tuple[int, str]:
+        beyond = abs(facts.position) > self.config.position_limit
+        return _ask(beyond, HALTED, f"position {facts.position} beyond {self.config.position_limit} lots")
+
+    def order_rate(self, facts: Facts) -> tuple[int, str]:
+        count = _within(self._orders, facts.time_ns, self.config.order_window_s)
+        text = f"{count} orders in {self.config.order_window_s:g} s of {self.config.max_orders}"
+        if count + 2 > self.config.max_orders:
+            return HALTED, text
+        return _ask(count >= 0.8 * self.config.max_orders, REDUCING, text)
+
+    def stale_data(self, facts: Facts) -> tuple[int, str]:
+        silent = facts.silent_ns / MILLISECOND
+        return _ask(silent > self.config.stale_ms, HALTED, f"nothing received for {silent:.0f} ms")
+
+    def book(self, facts: Facts) -> tuple[int, str]:
+        return _ask(bool(facts.book), HALTED, facts.book)
+
+    def order_stream(self, facts: Facts) -> tuple[int, str]:
+        return _ask(bool(facts.stream), HALTED, facts.stream)
+
+    def unsettled(self, facts: Facts) -> tuple[int, str]:
+        age = facts.unsettled_ns / MILLISECOND
+        state = HALTED if age > self.config.unsettled_ms else REDUCING
+        return _ask(age > 0, state, f"an order's fate has been unknown for {age:.0f} ms")
+
+    def clock_skew(self, facts: Facts) -> tuple[int, str]:
+        skew = (facts.skew_ns or 0) / MILLISECOND
+        return _ask(abs(skew) > self.config.clock_skew_ms, HALTED, f"clocks differ by {skew:.0f} ms")
+
+    def late(self, facts: Facts) -> tuple[int, str]:
+        late = facts.late_ns / MILLISECOND
+        return _ask(late > self.config.late_ms, HALTED, f"decision {late:.0f} ms late")
+
+
+def _ask(condition: bool, state: int, reason: str) -> tuple[int, str]:
+    return (state, reason) if condition else (ACTIVE, "")
+
+
+def _within(times: deque[int], now_ns: int, seconds: float) -> int:
+    """How many of `times` are younger than `seconds`; forgets the others."""
+    while times and times[0] <= now_ns - seconds * SECOND:
+        times.popleft()
+    return len(times)
+
+
+RULES: Final[dict[str, Rule]] = {
+    "daily-loss": Guard.daily_loss,
+    "drawdown": Guard.drawdown,
+    "position": Guard.position,
+    "order-rate": Guard.order_rate,
+    "stale-data": Guard.stale_data,
+    "book": Guard.book,
+    "order-stream": Guard.order_stream,
+    "unsettled": Guard.unsettled,
+    "clock-skew": Guard.clock_skew,
+    "late": Guard.late,
+}
+LATCHING: Final = frozenset({"daily-loss", "drawdown", "position"})

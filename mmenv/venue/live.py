@@ -1,0 +1,188 @@
+"""A real venue as the desk's execution: what it told us about our orders, and what to send next.
+
+No input or output here: the events come in (`mmenv.live.orders`), commands go out, and the desk carries them.
+The orders, the position and the cash are exact integers and decimals, so they can be compared with the
+venue's own books to the last unit.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmenv.live.orders import Ack, AnyEvent, Cancel, CancelReject, Fill, OpenOrder, Reject, Stream, Unknown
+from mmenv.venue.paper import ASK_OPEN, BID_OPEN, POSITION, View, book_fill
+from mmenv.venue.working import FILL, Working
+
+CROSSED = frozenset({-5022, -2010})
+"""Codes of a post-only order that would have traded at once: part of quoting, no fault."""
+
+SETTLE_NS = 1_000_000_000
+"""A request without an answer for longer than this is of unknown fate."""
+
+
+class LiveVenue:
+    """Orders of one symbol at a venue.
+
+    Args:
+        view: what we know of the market; fills are booked in its event.
+        working: our orders.
+        prefix: of client ids; no other session of this account may use it.
+    """
+
+    def __init__(self, view: View, working: Working, prefix: str) -> None:
+        self.view, self.working, self.prefix = view, working, prefix
+        self.notional = 0
+        """Ticks x lots paid for the lots bought less those sold."""
+        self.fees: dict[str, Decimal] = {}
+        """Paid, by asset."""
+        self.last_trade = 0
+        self.stream = ""
+        """What is wrong with the reports on our orders."""
+        self.faults: list[tuple[str, str]] = []
+        """(rule, reason) of what must not happen, for the guard to collect."""
+        self.rejects: list[str] = []
+        self._unknown: dict[int, int] = {}
+        self._trades: deque[int] = deque(maxlen=10_000)
+        self._fills: list[tuple[int, int, int, int, int]] = []
+
+    def quote(self, quotes: NDArray[np.int64], time_ns: int) -> NDArray[np.void]:
+        """Send what makes the quotes (ask tick, lots, bid tick, lots) stand; the COMMAND [k] to send."""
+        commands = self.working.requote(quotes, time_ns)
+        for command in commands:
+            slot = self.working.find(int(command["id"]))
+            assert slot is not None
+            slot["arrives_ns" if command["lots"] > 0 else "cancel_ns"] = time_ns
+        return commands
+
+    def collect(self, time_ns: int) -> NDArray[np.void]:
+        """FILL [k] heard of since the last decision; completes the view's event."""
+        slots = self.working.slots
+        left = np.where(slots["id"] > 0, slots["lots"] - slots["filled"], 0).sum(axis=1)
+        event = self.view.event
+        event[ASK_OPEN], event[BID_OPEN] = left
+        event[POSITION] = self.working.position
+        fills = np.array(self._fills, FILL)
+        self._fills = []
+        return fills
+
+    def take(self, plain: NDArray[np.void]) -> None:
+        """Market rows; the exchange plays itself."""
+
+    def client_id(self, number: int) -> str:
+        return f"{self.prefix}-{number}"
+
+    def number(self, client_id: str) -> int:
+        """Our number of a client id, 0 if it is not of this session."""
+        prefix, _, number = client_id.rpartition("-")
+        return int(number) if prefix == self.prefix and number.isdigit() else 0
+
+    def unsettled_ns(self, time_ns: int) -> int:
+        """Age of the oldest request of unknown fate, 0 if there is none."""
+        slots = self.working.slots
+        times = [int(t) for name in ("arrives_ns", "cancel_ns") for t in slots[name][slots["id"] > 0] if t]
+        waiting = [time_ns - t - SETTLE_NS for t in times]
+        return max([0, *waiting, *(time_ns - t for t in self._unknown.values())])
+
+    def hear(self, event: AnyEvent) -> None:
+        """Take in what the venue said."""
+        if isinstance(event, Stream):
+            self.stream = "" if event.ok else f"order stream: {event.reason}"
+            return
+        if isinstance(event, Fill) and event.trade_id in self._trades:
+            return
+        number = self.number(event.client_id)
+        slot = self.working.find(number)
+        if slot is None:
+            self._stray(event, number)
+            return
+        if isinstance(event, Unknown):
+            self._unknown.setdefault(number, event.local_ns)
+            return
+        if not isinstance(event, CancelReject):
+            self._unknown.pop(number, None)
+        if isinstance(event, Ack):
+            slot["acknowledged"], slot["arrives_ns"] = 1, 0
+        elif isinstance(event, Fill):
+            self._fill(slot, event)
+        elif isinstance(event, Reject):
+            self._rejected(slot, event)
+        elif isinstance(event, Cancel):
+            self._gone(slot, event)
+
+    def reconcile(self, orders: list[OpenOrder], position: int, time_ns: int) -> None:
+        """Compare with the venue's books, all reports heard: take over what is there, name what differs."""
+        theirs = {order.client_id: order for order in orders}
+        for slot in self.working.slots.reshape(-1):
+            if not slot["id"]:
+                continue
+            order = theirs.pop(self.client_id(int(slot["id"])), None)
+            if order is None:
+                self._free(slot)
+                continue
+            slot["acknowledged"], slot["arrives_ns"], slot["cancel_ns"], slot["cancelled"] = 1, 0, 0, 0
+            if order.filled_lots != slot["filled"]:
+                self.faults.append(
+                    ("unknown-order", f"{order.client_id} has {order.filled_lots} lots filled at the venue, "
+                     f"{slot['filled']} in the journal")
+                )  # fmt: skip
+        self._unknown.clear()
+        for order in theirs.values():
+            self.faults.append(
+                ("unknown-order", f"the venue has {order.client_id}, {order.side * order.lots} lots at tick "
+                 f"{order.tick}, which is not in the journal")
+            )  # fmt: skip
+        if position != self.working.position:
+            self.faults.append(
+                ("unknown-order", f"position {position} at the venue, {self.working.position} in the journal")
+            )
+
+    def _stray(self, event: AnyEvent, number: int) -> None:
+        """A report on an order that is not open as far as we know."""
+        if isinstance(event, (Ack, Fill)):
+            what = "closed" if 0 < number < self.working.next_id else "unknown"
+            if isinstance(event, Fill):
+                # The position is the venue's to say.
+                self._book(event)
+                what += f" fill of {event.side * event.lots} lots at tick {event.tick},"
+            self.faults.append(("unknown-order", f"{what} order {event.client_id or 'without our id'}"))
+
+    def _fill(self, slot: np.void, event: Fill) -> None:
+        slot["acknowledged"], slot["arrives_ns"] = 1, 0
+        slot["filled"] += event.lots
+        self._book(event)
+        if slot["filled"] > slot["lots"]:
+            self.faults.append(("unknown-order", f"{event.client_id} filled beyond its {slot['lots']} lots"))
+        if slot["filled"] >= slot["lots"]:
+            self._free(slot)
+
+    def _book(self, event: Fill) -> None:
+        self._trades.append(event.trade_id)
+        self.last_trade = max(self.last_trade, event.trade_id)
+        self.working.position += event.side * event.lots
+        self.notional += event.side * event.lots * event.tick
+        self.fees[event.fee_asset] = self.fees.get(event.fee_asset, Decimal(0)) + Decimal(event.fee)
+        number = self.number(event.client_id)
+        self._fills.append((event.exch_ns, number, event.side, event.tick, event.lots))
+        book_fill(self.view.event, 0 if event.side < 0 else 1, event.tick, event.lots)
+
+    def _rejected(self, slot: np.void, event: Reject) -> None:
+        self._free(slot)
+        if event.code not in CROSSED:
+            self.rejects.append(f"{event.code} {event.reason}")
+
+    def _gone(self, slot: np.void, event: Cancel) -> None:
+        if event.filled_lots != slot["filled"]:
+            self.faults.append(
+                ("unknown-order", f"{event.client_id} ended with {event.filled_lots} lots filled, "
+                 f"{slot['filled']} reported")
+            )  # fmt: skip
+        self._free(slot)
+
+    def _free(self, slot: Any) -> None:
+        self._unknown.pop(int(slot["id"]), None)
+        slot["id"] = 0
