@@ -1,1 +1,1 @@
-"""Live markets: the feed, orders, the recorder, and a local exchange that speaks Binance for tests and demos."""
+"""Live markets: the feed, orders, the recorder, and a local exchange that speaks Binance to test them."""

@@ -14,9 +14,9 @@ from mmenv.data.tape import ROW, Tape, TapeInfo, TapeWriter
 from mmenv.desk import Desk
 from mmenv.kernel import ACTIVE
 from mmenv.live import journal
+from mmenv.live.guard import STATES
 from mmenv.live.journal import DECISION, ERROR, HEADER, INPUTS, ROWS, TICK, Frame, Journal, JournalError
 from mmenv.live.session import Player, Session, Setup, decision_type
-from mmenv.live.guard import STATES
 from mmenv.market.replay import ReplayFeed
 from mmenv.venue.paper import ASK_FILL, BEST_ASK, BEST_BID, BID_FILL, DATA_END, POSITION, MatcherVenue
 from mmenv.venue.replay import ReplayConfig, ReplayVenue
@@ -99,7 +99,7 @@ def check(path: Path, player: Player | None = None) -> tuple[Session, int]:
 
 
 def recover(path: Path, player: Player, sync: bool = False) -> Session:
-    """The session of a killed desk as it was when it last wrote, the policy's memory included, ready to go on.
+    """The session of a killed desk as it was when it last wrote, the policy's memory included.
 
     Nothing is sent again: the outbox is empty, and what the venue has must be told by `Session.account`.
 
@@ -130,9 +130,19 @@ def decisions(path: Path) -> NDArray[np.void]:
 
 
 def to_tape(path: Path, store: Path) -> Tape:
-    """The market data of a paper or live journal as a tape of its own in a store, named by its first day."""
+    """The market data of a journal as a tape of its own in a store, named by its first day.
+
+    Rows that came too late for the paper exchange have the exchange time at which it played them.
+    """
     setup = setup_of(path)
-    rows = [np.frombuffer(frame.payload, ROW) for frame in journal.read(path) if frame.kind == ROWS]
+    rows: list[NDArray[np.void]] = []
+    earliest = 0
+    for frame in journal.read(path):
+        if frame.kind == TICK:
+            earliest = frame.json()["time_ns"] - setup.latency_ns + 1
+        elif frame.kind == ROWS:
+            rows.append(np.frombuffer(frame.payload, ROW).copy())
+            np.maximum(rows[-1]["exch_ns"], earliest, out=rows[-1]["exch_ns"])
     if not rows:
         raise JournalError(f"{path} holds no market data.")
     every = np.concatenate(rows)
@@ -229,7 +239,7 @@ def backtest(path: Path, tape: Tape, engine: str) -> Backtest:
                 observation = desk.reset(positions=feed.event[None, POSITION].astype(np.int32))[0]
             _same("event", compared, feed.event, made["event"])
             _same("observation", compared, observation, made["observation"])
-            _same("reward", compared, np.float64(reward), made["reward"])
+            _same("reward", compared, np.array(reward), made["reward"])
             step = desk.step(made["action"][None])
             _same("quotes", compared, feed._quotes[0], made["quotes"])
             observation, reward = step.observations[0], step.rewards[0]

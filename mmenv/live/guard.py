@@ -168,7 +168,7 @@ class Guard:
     def far_quote(self, ticks: list[int], last_tick: int) -> None:
         """Quotes that are about to be sent, beside the last trade."""
         for tick in ticks:
-            distance = abs(tick / last_tick - 1) * 1e4
+            distance = abs(tick - last_tick) * 1e4 / last_tick
             if distance > self.config.far_quote_bp:
                 self.latch("far-quote", f"quote at tick {tick}, {distance:.0f} bp from the last trade")
 

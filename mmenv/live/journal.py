@@ -25,13 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmenv.data.tape import ROW
-from mmenv.venue.working import COMMAND, FILL as FILL_ROW
+from mmenv.venue.working import COMMAND
+from mmenv.venue.working import FILL as FILL_ROW
 
 MAGIC: Final = b"NeuralMM journal 1\n"
 
-(HEADER, ROWS, FEED, UPDATE, OPERATOR, TICK, FILLS, STATE, DECISION, ORDERS, ACCOUNT, ERROR) = (
-    range(1, 13)
-)
+(HEADER, ROWS, FEED, UPDATE, OPERATOR, TICK, FILLS, STATE, DECISION, ORDERS, ACCOUNT, ERROR) = range(1, 13)
 NAMES: Final = {
     HEADER: "header",
     ROWS: "rows",

@@ -2,8 +2,8 @@
 
 Training, backtest, paper and live share `mmenv.desk.Desk`; this adds what only happens live: a decision clock
 on wall time, the guard, orders in flight, the journal. It reads no clock and opens no file, so the same
-inputs give the same bytes: `mmenv.live.again` plays a journal again and compares every frame, a restart recovers by it,
-and the tests drive it through thousands of faults in virtual time.
+inputs give the same bytes: `mmenv.live.again` plays a journal again and compares every frame, a restart
+recovers by it, and the tests drive it through thousands of faults in virtual time.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Outgoing:
-    """To be sent to the venue, in this order. With `cancel_all`, every order of the symbol is cancelled first."""
+    """To be sent to the venue, in this order; with `cancel_all`, all orders of the symbol go first."""
 
     commands: NDArray[np.void]
     reduce_only: bool
@@ -248,8 +248,12 @@ class Session:
         self._collect_faults(time_ns)
 
     def operator(self, command: str, reason: str, time_ns: int) -> None:
-        """A command: "halt", "flatten" (halt, then work out of the position), "reduce", "clear", "error" (the desk raised), or "resume",
-        after which decisions go on at `time_ns`, or "restart", the same with a new episode."""
+        """A command.
+
+        "halt"; "flatten", which halts and works out of the position; "reduce"; "clear", which takes back what
+        is latched; "error": the desk raised; "resume": decisions go on at `time_ns`; "restart": the same
+        with a new episode.
+        """
         self._note(journal.OPERATOR, {"command": command, "reason": reason, "time_ns": time_ns})
         if command in ("halt", "flatten"):
             self.flatten = command == "flatten"
@@ -271,6 +275,8 @@ class Session:
         """Make the decision that is due; `now_ns` is the time it is."""
         time_ns = self.next_ns
         self._note(journal.TICK, {"time_ns": time_ns, "now_ns": now_ns})
+        if self._decisions == 0:
+            self.view.begin()
         fills = self.venue.collect(time_ns)
         self.view.observe(time_ns)
         self.link.event[0] = self.view.event

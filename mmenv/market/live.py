@@ -1,4 +1,4 @@
-"""`live`: a market that happens now. A session (`mmenv.live.session`) feeds it; an environment cannot be reset
+"""`live`: a market that happens now. A session (`mmenv.live.session`) feeds it; no environment can be reset
 to it, so it only says what the desk must know."""
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Live(Market):
 
     def attach(self, config: EnvConfig, n: int) -> Live.Link:
         if n != 1:
-            raise ConfigError(f"a live market has one desk, not {n}; use `neuralmm paper` or `neuralmm live`.")
+            raise ConfigError(f"a live market has one desk, not {n}; see `neuralmm paper`.")
         return Live.Link()
 
     class Link:

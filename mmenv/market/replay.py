@@ -131,7 +131,7 @@ def _measure(market: Replay) -> Measured:
 
 
 def units(events: dict[str, np.ndarray]) -> tuple[int, float]:
-    """Half-ticks in a price unit and lots in a volume unit, from columns of EVENT_FIELDS, (decisions,) each."""
+    """Half-ticks in a price unit and lots in a volume unit, from columns of EVENT_FIELDS, (decisions,)."""
     mids = events["best_bid_ticks"] + events["best_ask_ticks"]
     scale = max(round(float(np.std(np.diff(mids)))), 1)
     volume = float((events["buy_lots"] + events["sell_lots"]).mean())

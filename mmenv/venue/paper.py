@@ -4,8 +4,8 @@ Two clocks, as in hftbacktest. Ours is the time a message reached us; the exchan
 An order sent at t reaches the exchange at t + latency, and what happens to it there at u is known to us at
 u + latency. So at decision time T the exchange has been played up to T - latency, in the order of exchange
 times: messages that arrive out of order, but within the latency, are put right before they matter. A later
-one is applied when it comes, and counted. With none late, the fills are those of hftbacktest on the same
-tape; both are tested byte for byte.
+one counts as happening just after what has been played. With those times on the tape, hftbacktest gives the
+same fills byte for byte; it is tested.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class View:
     def take(self, rows: NDArray[np.void]) -> NDArray[np.void]:
         """Apply ROW rows [n] in arrival order; the rows [m] without tickers, see `mmenv.data.tape.fused`."""
         plain = fused(rows, self.low_tick, self.sizes, self.fuse)
-        _see_rows(plain, *_book(self.book), self.event)
+        _see_rows(plain, self.event, *_book(self.book))
         return plain
 
     def observe(self, time_ns: int) -> None:
@@ -92,7 +92,7 @@ class PaperVenue:
             view.low_tick, view.high_tick, working.slots.size, queue_model, queue_exponent, partial_fills
         )
         self.late = 0
-        """Messages that came later than the latency, and so too late to be put in the exchange's order."""
+        """Rows that came later than the latency, and so too late to be put in the exchange's order."""
         self._pending = np.zeros(ROOM, ROW)
         self._count = 0
         self._played_ns = 0
@@ -100,6 +100,9 @@ class PaperVenue:
 
     def take(self, plain: NDArray[np.void]) -> None:
         """Rows that `View.take` gave."""
+        earliest = self._played_ns + 1
+        self.late += int((plain["exch_ns"] < earliest).sum())
+        np.maximum(plain["exch_ns"], earliest, out=plain["exch_ns"])
         need = self._count + len(plain)
         if need > len(self._pending):
             self._pending = np.resize(self._pending, 2 * need)
@@ -113,16 +116,15 @@ class PaperVenue:
         return commands
 
     def collect(self, time_ns: int) -> NDArray[np.void]:
-        """Play the exchange as far as we can know of it at `time_ns`; FILL [k], booked in the view's event."""
+        """Play the exchange as far as we can know of it at `time_ns`; FILL [k], also booked in the event."""
         until = time_ns - self.latency_ns
         pending = self._pending[: self._count]
-        self.late += int((pending["exch_ns"] <= self._played_ns).sum())
         pending = pending[np.argsort(pending["exch_ns"], kind="stable")]
         due = int(np.searchsorted(pending["exch_ns"], until, side="right"))
         engine = self.engine
         _play_rows(
-            pending[:due], until, self.working.slots, *_book(engine), engine.model, engine.exponent,
-            engine.partial_fills,
+            pending[:due], until, self.working.slots, engine.model, engine.exponent,
+            engine.partial_fills, *_book(engine),
         )  # fmt: skip
         self._count -= due
         self._pending[: self._count] = pending[due:]
@@ -139,8 +141,8 @@ class PaperVenue:
         fills."""
         engine, until = self.engine, time_ns - self.latency_ns
         at = _play_events(
-            events, at, until, self.working.slots, *_book(engine), engine.model, engine.exponent,
-            engine.partial_fills,
+            events, at, until, self.working.slots, engine.model, engine.exponent,
+            engine.partial_fills, *_book(engine),
         )  # fmt: skip
         return at, self._known()
 
@@ -213,19 +215,19 @@ class MatcherVenue(ReplayVenue):
         end_ns = int(self._lanes["end_ns"][lane])
         time_ns = min(until_ns, end_ns)
         local, exchange = self._cursors[lane]
-        local = _see_events(events, local, time_ns, *_book(view.book), view.event)
+        local = _see_events(events, local, time_ns, view.event, *_book(view.book))
         exchange, _ = paper.play_events(events, exchange, time_ns)
         self._cursors[lane] = local, exchange
         view.observe(time_ns)
         view.event[DATA_END] = time_ns >= end_ns or local >= len(events)
 
 
-def _book(engine: Matcher) -> tuple[Any, ...]:
+def _book(engine: Matcher) -> Any:
     return engine.sizes, engine.best, engine.orders, engine.open, engine.low_tick
 
 
 @njit(cache=True, nogil=True)
-def _see_rows(rows, sizes, best, orders, live, low_tick, event):  # type: ignore[no-untyped-def]
+def _see_rows(rows, event, sizes, best, orders, live, low_tick):  # type: ignore[no-untyped-def]
     for row in rows:
         if row.kind == TRADE:
             _count_trade(row.side, row.price, row.size, event)
@@ -234,7 +236,7 @@ def _see_rows(rows, sizes, best, orders, live, low_tick, event):  # type: ignore
 
 
 @njit(cache=True, nogil=True)
-def _see_events(events, at, until_ns, sizes, best, orders, live, low_tick, event):  # type: ignore[no-untyped-def]
+def _see_events(events, at, until_ns, event, sizes, best, orders, live, low_tick):  # type: ignore[no-untyped-def]
     """Apply what a tape shows us up to a local time; the next row."""
     while at < len(events):
         e = events[at]
@@ -325,7 +327,7 @@ def _deliver(slots, before_ns, sizes, best, orders, live, low_tick):  # type: ig
 
 @njit(cache=True, nogil=True)
 def _play_rows(  # type: ignore[no-untyped-def]
-    rows, until_ns, slots, sizes, best, orders, live, low_tick, model, exponent, partial
+    rows, until_ns, slots, model, exponent, partial, sizes, best, orders, live, low_tick
 ):
     """The exchange up to a time: market data before orders at the same nanosecond."""
     due = _deliver(slots, 0, sizes, best, orders, live, low_tick)
@@ -341,7 +343,7 @@ def _play_rows(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _play_events(  # type: ignore[no-untyped-def]
-    events, at, until_ns, slots, sizes, best, orders, live, low_tick, model, exponent, partial
+    events, at, until_ns, slots, model, exponent, partial, sizes, best, orders, live, low_tick
 ):
     due = _deliver(slots, 0, sizes, best, orders, live, low_tick)
     while at < len(events):

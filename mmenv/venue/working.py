@@ -36,9 +36,7 @@ COMMAND: Final = np.dtype(
 )
 """An order to send, or with lots 0 one to cancel; `time_ns` is local."""
 
-FILL: Final = np.dtype(
-    [("time_ns", "<i8"), ("id", "<i8"), ("side", "<i8"), ("tick", "<i8"), ("lots", "<i8")]
-)
+FILL: Final = np.dtype([("time_ns", "<i8"), ("id", "<i8"), ("side", "<i8"), ("tick", "<i8"), ("lots", "<i8")])
 """Lots of an order of ours that filled at its tick; `time_ns` is the exchange's."""
 
 SIDES: Final = (SELL, BUY)
@@ -71,7 +69,9 @@ class Working:
 
     def find(self, number: int) -> np.void | None:
         """The slot of an order, to be written to, or None if it is not open as far as we know."""
-        found = np.argwhere(self.slots["id"] == number) if number > 0 else []
+        if number < 1:
+            return None
+        found = np.argwhere(self.slots["id"] == number)
         return self.slots[tuple(found[0])] if len(found) else None
 
     def exposure(self) -> tuple[int, int]:
