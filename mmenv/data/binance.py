@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 import orjson
+from numba import njit
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -119,7 +120,7 @@ def read(captures: Sequence[Capture], report: Report, progress: bool = True) -> 
     Raises:
         CaptureError: files overlap, a file mixes symbols, or `report.strict` and any problem.
     """
-    reader = _Reader(captures[0].source, report)
+    reader = Decoder(captures[0].source, report)
     size = sum(capture.path.stat().st_size for capture in captures)
     with tqdm(total=size, unit="B", unit_scale=True, disable=not progress, leave=False) as bar:
         for number, capture in enumerate(captures):
@@ -193,8 +194,12 @@ class _Diff:
     asks: list[list[str]]
 
 
-class _Reader:
-    """State across the files of one symbol: ids, times, whether the book has begun, the open chunk."""
+class Decoder:
+    """Messages of one symbol to rows, of a capture or a live feed; sequence numbers and times are checked.
+
+    Its state runs across files and connections: ids, times, whether the book has begun, the open chunk.
+    `valid` is whether the book is whole: a gap makes it false until the next snapshot.
+    """
 
     def __init__(self, source: Source, report: Report) -> None:
         self.source = source
@@ -205,6 +210,7 @@ class _Reader:
         self.local_ns = 0
         self.started = False
         self.valid = False
+        self.straddling = False
         self.first_ns = 0
         self.last_update = -1
         self.last_trade = -1
@@ -247,9 +253,17 @@ class _Reader:
         try:
             local_ns = int(stamp)
             message = orjson.loads(payload)
+        except ValueError:
+            self.problem("bad-line", "not '<local ns> <JSON object>'; skipped")
+            return
+        self.message(local_ns, message)
+
+    def message(self, local_ns: int, message: Any) -> None:
+        """Decode a parsed message, a stream's or a REST depth snapshot; `flush` gives its rows."""
+        try:
             data = message.get("data", message)
             kind = data.get("e")
-        except (ValueError, AttributeError):
+        except AttributeError:
             self.problem("bad-line", "not '<local ns> <JSON object>'; skipped")
             return
         if local_ns < self.local_ns:
@@ -303,17 +317,15 @@ class _Reader:
         previous = int(data.get("pu", first - 1))
         exch_ns = self._exchange_ns(DEPTH, data)
         if last <= self.last_update:
-            self.problem("duplicate-update", f"update {last} after {self.last_update}; skipped")
+            if not self.straddling:
+                self.problem("duplicate-update", f"update {last} after {self.last_update}; skipped")
             return
-        if self.last_update >= 0 and previous != self.last_update:
+        begins_early = self.straddling and previous <= self.last_update
+        if self.last_update >= 0 and previous != self.last_update and not begins_early:
             missing = f"update {last} continues {previous}, but the last one was {self.last_update}"
-            self.problem(
-                "sequence-gap",
-                f"{missing}; the book is unreliable until the next snapshot",
-            )
-            self.valid = False
-            self.recent.clear()
-        self.last_update = last
+            self.problem("sequence-gap", f"{missing}; the book is unreliable until the next snapshot")
+            self.interrupt()
+        self.last_update, self.straddling = last, False
         diff = _Diff(first, last, previous, exch_ns, data["b"], data["a"])
         self.recent.append(diff)
         if self.started:
@@ -375,8 +387,14 @@ class _Reader:
         self._emit(CLEAR, [["0", "0"]], [], exch_ns, last)
         self._emit(SNAPSHOT, list(book[0].items()), list(book[1].items()), exch_ns, last)
         self.started = self.valid = True
-        if self.last_update < update:
-            self.last_update = -1  # the next diff straddles the snapshot; the chain is checked from it on
+        # The diffs up to the snapshot are part of it; the first one past it may begin before its end.
+        self.straddling = self.last_update < update
+        self.last_update = last
+
+    def interrupt(self) -> None:
+        """Messages were lost, or may have been: the book is broken until the next snapshot."""
+        self.valid = False
+        self.recent.clear()
 
     def _start_without_snapshot(self) -> None:
         self.problem(
@@ -401,28 +419,17 @@ class _Reader:
 
     def flush(self) -> NDArray[np.void]:
         """The rows gathered since the last flush, invalid ones reported and left out."""
-        messages = np.array(self.messages).reshape(-1, 7)
-        count = messages[:, 1] + messages[:, 2]
-        rows = np.zeros(int(count.sum()), RAW)
+        count = len(self.texts)
         text = "\n".join([*self.texts, ""]).encode()
-        if len(self.texts) != 2 * len(rows) or text.count(b"\n") != len(self.texts):
+        if count % 2 or text.count(b"\n") != count:
             raise CaptureError(f"{self.name}: a price level near line {self.line} is not a pair of decimals")
-        values = parse_decimals(np.frombuffer(text, np.uint8), 2 * len(rows)).reshape(-1, 2)
-        rows["price"], rows["size"] = values[:, 0], values[:, 1]
-        for column, name in enumerate(("kind", "", "", "exch_ns", "local_ns", "id", "line")):
-            if name:
-                rows[name] = np.repeat(messages[:, column], count)
-        rows["file"] = self.file_number
-        within = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
-        rows["side"] = np.where(within < np.repeat(messages[:, 1], count), BUY, SELL)
+        values = parse_decimals(np.frombuffer(text, np.uint8), count)
+        rows, bad = _rows(np.frombuffer(self.messages, np.int64), values, self.file_number)
         self.messages = array("q")
         self.texts.clear()
-        return self._valid_rows(rows)
+        return self._valid_rows(rows, bad) if bad.any() else rows
 
-    def _valid_rows(self, rows: NDArray[np.void]) -> NDArray[np.void]:
-        price, size, kind = rows["price"], rows["size"], rows["kind"]
-        bad = (price == INVALID) | (size == INVALID) | (size < 0) | ((price <= 0) & (kind != CLEAR))
-        bad |= (size == 0) & (kind == TRADE)
+    def _valid_rows(self, rows: NDArray[np.void], bad: NDArray[np.bool_]) -> NDArray[np.void]:
         for row in rows[bad]:
             shown = [
                 ("not a decimal" if row[k] == INVALID else _signed_text(row[k])) for k in ("price", "size")
@@ -434,7 +441,32 @@ class _Reader:
                 "bad-value",
                 f"price {shown[0]}, size {shown[1]}; row skipped",
             )
-        return rows[~bad] if bad.any() else rows
+        return rows[~bad]
+
+
+@njit(cache=True, nogil=True)
+def _rows(
+    messages: NDArray[np.int64], values: NDArray[np.int64], file_number: int
+) -> tuple[NDArray[np.void], NDArray[np.bool_]]:
+    """RAW rows [n] of messages, seven numbers each, with prices and sizes [2 n]; and which are no rows."""
+    rows = np.empty(len(values) // 2, RAW)
+    bad = np.zeros(len(rows), np.bool_)
+    place = 0
+    for at in range(0, len(messages), 7):
+        kind, bids = messages[at], messages[at + 1]
+        for level in range(bids + messages[at + 2]):
+            row = rows[place]
+            price, size = values[2 * place], values[2 * place + 1]
+            row.kind, row.side = kind, BUY if level < bids else SELL
+            row.exch_ns, row.local_ns = messages[at + 3], messages[at + 4]
+            row.id, row.line, row.file = messages[at + 5], messages[at + 6], file_number
+            row.price, row.size = price, size
+            # INVALID is negative; only a level may be of no size, and only CLEAR of no price.
+            bad[place] = (
+                size < 0 or price < 0 or (kind != CLEAR and price == 0) or (kind == TRADE and size == 0)
+            )
+            place += 1
+    return rows, bad
 
 
 def _signed_text(units: int) -> str:

@@ -22,8 +22,9 @@ from typing import Final
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
-from mmenv.data.capture import BUY
+from mmenv.data.capture import BUY, CLEAR, TRADE
 
 MODELS: Final = ("risk-adverse", "log-prob", "log-prob-2", "power-prob", "power-prob-2", "power-prob-3")
 
@@ -101,6 +102,23 @@ class Matcher:
         """A trade of `lots` at `tick`; `side` is the aggressor's."""
         _trade(self.best, self.orders, self.open, self.partial_fills, side, tick, lots, time_ns)
 
+    def play(self, rows: NDArray[np.void], start: int = 0) -> int:
+        """Apply rows from `start` until one fills an order, in whole or in part.
+
+        Args:
+            rows: `mmenv.data.tape.ROW` [n] without book tickers (`mmenv.data.tape.fused`), in exchange order.
+            start: first row to apply.
+
+        Returns:
+            Index after the row that filled, or n.
+        """
+        return int(
+            _play(
+                rows, start, self.sizes, self.best, self.orders, self.open, self.model, self.exponent,
+                self.partial_fills, self.low_tick,
+            )
+        )  # fmt: skip
+
     def clear(self) -> None:
         """Forget the book, as before a new snapshot; orders stay."""
         self.sizes[:] = 0
@@ -117,6 +135,37 @@ class Matcher:
     def cancel(self, order: int, time_ns: int) -> bool:
         """A cancel arrives; whether there was anything left to cancel."""
         return bool(_cancel(self.orders, self.open, order, time_ns))
+
+
+@njit(cache=True, nogil=True)
+def _play(  # type: ignore[no-untyped-def]
+    rows, start, sizes, best, orders, live, model, exponent, partial_fills, low_tick
+):
+    before = _left(orders, live)
+    for place in range(start, len(rows)):
+        row = rows[place]
+        if row.kind == TRADE:
+            _trade(best, orders, live, partial_fills, row.side, row.price, row.size, row.exch_ns)
+        elif row.kind == CLEAR:
+            sizes[:] = 0
+            best[0], best[1] = _NO_BID, _NO_ASK
+        else:
+            _depth(
+                sizes, best, orders, live, model, exponent, low_tick, row.side, row.price, row.size,
+                row.exch_ns,
+            )  # fmt: skip
+        if before != _left(orders, live):
+            return place + 1
+    return len(rows)
+
+
+@njit(cache=True, nogil=True)
+def _left(orders, live):  # type: ignore[no-untyped-def]
+    """Lots left of all open orders: rows only ever take from it."""
+    lots = 0
+    for place in range(live[-1]):
+        lots += orders[live[place]].left
+    return lots
 
 
 @njit(cache=True, nogil=True)
