@@ -24,6 +24,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal
 from functools import lru_cache
@@ -1327,4 +1328,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # By its own name: the server's classes are those of the imported module, not of this script.
+    from mmenv.live import exchange
+
+    exchange.main()
