@@ -86,6 +86,11 @@ CORE = np.dtype(
         lanes("latent", "f4"),  # the hidden state that decides where the market goes, 0: none
         ("asset_moves", "i4", (ASSETS, LANES)),  # of the observed assets' mids, half-ticks
         ("asset_flows", "f4", (ASSETS, LANES)),  # their signed market volume, standard deviations
+        lanes("latent_drift", "f4"),  # latent less its mean given the state before the step
+        lanes("latent_square_drift", "f4"),  # the same of its square
+        lanes("buy_chance", "f4"),  # chance of a market order in the step, given the state before it
+        lanes("sell_chance", "f4"),
+        lanes("mean_reach", "f4"),  # of a market order, exponentially distributed, half-ticks; 0: not known
         # The ledger.
         lanes("position", "i4"),
         lanes("entry", "f4"),  # mid minus average entry price, half-ticks

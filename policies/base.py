@@ -70,9 +70,14 @@ def make_policy(name: str, config: EnvConfig, **parameters: Any) -> Policy:
 class Reading:
     """Reads position, time and the last step's market events back from observations of `config`."""
 
-    def __init__(self, config: EnvConfig, *needs: str) -> None:
-        """`needs` are observation entries that will be read. Raises `ConfigError` where one is missing."""
+    def __init__(self, config: EnvConfig, *, events: bool = False) -> None:
+        """Raises `ConfigError` where an entry is missing: position and time, and with `events` orders and moves,
+        as group `tape` or as groups `order_flow` and `trade_book` have them."""
         names = observation_names(config)
+        self._tape = "buy_volume" in names
+        needs = ["inventory", "time_left"]
+        if events:
+            needs += ["buy_volume", "move"] if self._tape else ["volume", "flow_imbalance", "return"]
         for need in needs:
             if need not in names:
                 raise ConfigError(
@@ -97,18 +102,19 @@ class Reading:
         return self._horizon - left.astype(np.int64)
 
     def orders(self, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Lots of buy and sell market orders in the last step, int64 (n,).
-
-        Entries `volume` and `flow_imbalance`.
-        """
+        """Lots of buy and sell market orders in the last step, int64 (n,)."""
+        if self._tape:
+            sides = (self._value(observation, f"{side}_volume") * self._lots for side in ("buy", "sell"))
+            buy, sell = (np.rint(lots).astype(np.int64) for lots in sides)
+            return buy, sell
         volume = self._value(observation, "volume") * self._lots
         imbalance = self._value(observation, "flow_imbalance")
         buy, sell = (np.rint(volume * (1 + side * imbalance) / 2).astype(np.int64) for side in (1, -1))
         return buy, sell
 
     def move(self, observation: np.ndarray) -> np.ndarray:
-        """Move of the mid in the last step, price units, float64 (n,). Entry `return`."""
-        return self._value(observation, "return")
+        """Move of the mid in the last step, price units, float64 (n,)."""
+        return self._value(observation, "move" if self._tape else "return")
 
 
 class QuotingPolicy:
@@ -118,7 +124,7 @@ class QuotingPolicy:
 
     def __init__(self, config: EnvConfig) -> None:
         self.config = config
-        self._reading = Reading(config, "inventory", "time_left")
+        self._reading = Reading(config)
 
     def quotes(self, step: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Distances of ask and bid from the mid, price units, for step and position (broadcast)."""

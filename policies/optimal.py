@@ -182,8 +182,7 @@ class OptimalPolicy:
         market = config.market
         self._view = KINDS[solution.kind].view(market, solution.resolution)
         self._seen = chain.outcomes(market) if isinstance(market, HiddenRegime) else None
-        events = ("volume", "flow_imbalance", "return") if self._seen else ()
-        self._reading = Reading(config, "inventory", "time_left", *events)
+        self._reading = Reading(config, events=self._seen is not None)
 
     def reset(self, n: int) -> Array:
         return np.repeat(self._view.start, n, axis=0)

@@ -69,6 +69,8 @@ class Settings:
     """Training episodes start with up to this position, so that all of them are seen from the first day."""
     control_variate: bool = True
     """Take the zero-mean noise off the rewards (see mmenv.ledger)."""
+    surprise_control: bool = True
+    """Take what surprises explain off the advantages (see train.control_variate)."""
     device: str = "auto"
     threads: int | None = None
     """CPU threads of the update; by default the fastest, measured at the start."""
@@ -113,6 +115,8 @@ def env_config(settings: Settings) -> EnvConfig:
 def train(settings: Settings, config: EnvConfig, folder: Path) -> None:
     """One run, from its beginning or from its last checkpoint."""
     hidden = ("latent",) if settings.critic == "privileged" else ()
+    if settings.surprise_control:
+        hidden = (*hidden, "surprise")
     spread = min(settings.start_inventory, config.risk.position_limit)
     training = dataclasses.replace(config, start_inventory=spread, features=(*config.features, *hidden))
     env = NeuralMMVecEnv(

@@ -38,6 +38,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from policies.recurrent import CnnRecurrentPolicy, RecurrentPolicy
+from train.control_variate import SurpriseControl
 
 for kind in (np.float32, np.float64):
     str(np.finfo(kind))  # NumPy caches the limits, and would warn if it first asked with denormals flushed
@@ -97,6 +98,7 @@ class TimeMajorBuffer:
         self.chunk_states = tensor(self.n_chunks, 4, *state_shape)
         self.rewards = np.zeros((n_steps, n_envs), np.float32)
         self.episode_starts = np.ones((n_steps, n_envs), bool)
+        self.surprises: np.ndarray | None = None  # (T, E, K), where the environment publishes any
 
     def store_states(self, step: int, states: RNNStates) -> None:
         """Keep the recurrent states before `step`, which must start a chunk."""
@@ -111,13 +113,29 @@ class TimeMajorBuffer:
         :param dones: whether the last step ended the episode, (E,).
         """
         values, advantages = self.values.cpu().numpy(), np.empty_like(self.rewards)
-        next_values, alive, gae = last_values, 1 - dones.astype(np.float32), np.float32(0)
+        residuals, alive = self._residuals(values, last_values, dones), 1 - dones.astype(np.float32)
+        gae = np.float32(0)
         for t in reversed(range(self.n_steps)):
-            delta = self.rewards[t] + self.gamma * next_values * alive - values[t]
-            advantages[t] = gae = delta + self.gamma * self.gae_lambda * alive * gae
-            next_values, alive = values[t], 1 - self.episode_starts[t].astype(np.float32)
+            advantages[t] = gae = residuals[t] + self.gamma * self.gae_lambda * alive * gae
+            alive = 1 - self.episode_starts[t].astype(np.float32)
         self.advantages.copy_(torch.from_numpy(advantages))
         self.returns.copy_(torch.from_numpy(advantages + values))
+
+    def _residuals(self, values: np.ndarray, last_values: np.ndarray, dones: np.ndarray) -> np.ndarray:
+        """TD residuals (T, E), less what the surprises explain of them."""
+        alive = 1 - np.concatenate([self.episode_starts[1:], dones[None]]).astype(np.float32)
+        residuals = self.rewards + self.gamma * alive * np.concatenate([values[1:], last_values[None]]) - values
+        if self.surprises is None:
+            return residuals
+        terms = self.control.terms(
+            self.surprises.reshape(residuals.size, -1),
+            self.observations.flatten(0, 1).cpu().numpy(),
+            self.actions.flatten(0, 1).cpu().numpy(),
+        )
+        explained = self.control.explained(terms)
+        self.control.learn(terms, residuals.ravel())
+        self.noise_left = float(np.var(residuals.ravel() - explained) / np.var(residuals))
+        return residuals - explained.reshape(residuals.shape)
 
     def cut_sequences(self) -> None:
         """Cut the chunks at episode starts; call once the rollout is complete."""
@@ -285,6 +303,12 @@ class FastRecurrentPPO(RecurrentPPO):
             new_obs, rewards, dones, infos = env.step(clipped_actions)
             self.num_timesteps += env.num_envs
             buffer.rewards[step] = rewards
+            surprises = getattr(env, "surprises", None)
+            if surprises is not None:
+                if buffer.surprises is None:
+                    buffer.surprises = np.zeros((n_rollout_steps, *surprises.shape), np.float32)
+                    buffer.control = SurpriseControl()
+                buffer.surprises[step] = surprises
 
             callback.update_locals(locals())
             if not callback.on_step():
@@ -381,6 +405,8 @@ class FastRecurrentPPO(RecurrentPPO):
         self.logger.record("train/explained_variance", explained_variance(values, returns))
         if hasattr(policy, "log_std"):
             self.logger.record("train/std", policy.log_std.exp().mean().item())
+        if buffer.surprises is not None:
+            self.logger.record("train/residual_variance_left", buffer.noise_left)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/clip_range", self._clip)
         if self._clip_vf is not None:

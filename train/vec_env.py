@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
 from mmenv.config import EnvConfig
+from mmenv.env import observation_space
+from mmenv.features import GROUPS
 from mmenv.kernel import LEDGER
 from mmenv.vector import NeuralMMVectorEnv
 from train.simulate import TERMS
@@ -38,9 +41,12 @@ class NeuralMMVecEnv(VecEnv):
         reward_scale: float = 1.0,
     ) -> None:
         self.envs = NeuralMMVectorEnv(num_envs, config=config)
+        self._surprises = len(GROUPS["surprise"].features) if config.features[-1] == "surprise" else 0
+        self.surprises: np.ndarray | None = None
         self.control_variate, self.reward_scale = control_variate, reward_scale
         self.render_mode = None
-        super().__init__(num_envs, self.envs.single_observation_space, self.envs.single_action_space)
+        seen = observation_space(dataclasses.replace(config, features=config.features[:-1])) if self._surprises else self.envs.single_observation_space
+        super().__init__(num_envs, seen, self.envs.single_action_space)
         self._first_seed: int | None = seed
         self._sums = np.zeros((len(TERMS) + 3, num_envs))  # then: return, absolute inventory, steps
         self._began = time.monotonic()
@@ -54,7 +60,7 @@ class NeuralMMVecEnv(VecEnv):
         observations, _ = self.envs.reset(seed=self._first_seed)
         self._first_seed = None
         self._sums[:] = 0
-        return observations
+        return self._split(observations)
 
     def step_async(self, actions: np.ndarray) -> None:
         self._actions = actions
@@ -72,8 +78,20 @@ class NeuralMMVecEnv(VecEnv):
             for i in np.flatnonzero(dones):
                 infos[i] = self._final_info(i, info["final_obs"][i], bool(truncated[i] and not terminated[i]))
             self._sums[:, dones] = 0
+        observations = self._split(observations)
+        if self._surprises and dones.any():
+            for i in np.flatnonzero(dones):
+                final = infos[i]["terminal_observation"]
+                self.surprises[i] = final[-self._surprises:]
+                infos[i]["terminal_observation"] = final[:-self._surprises]
         learned = rewards - ledger[NOISE] if self.control_variate else rewards
         return observations, (learned * self.reward_scale).astype(np.float32), dones, infos
+
+    def _split(self, observations: np.ndarray) -> np.ndarray:
+        if not self._surprises:
+            return observations
+        self.surprises = observations[:, -self._surprises:].copy()
+        return np.ascontiguousarray(observations[:, :-self._surprises])
 
     def _final_info(self, i: int, observation: np.ndarray, truncated: bool) -> dict[str, Any]:
         *sums, total, inventory, steps = self._sums[:, i].tolist()

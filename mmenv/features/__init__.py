@@ -89,4 +89,13 @@ def observation_names(config: EnvConfig) -> tuple[str, ...]:
     return tuple(feature.name for feature in observation_features(config))
 
 
-from mmenv.features import clock, inventory, latent, observed, order_flow, tape, trade_book  # noqa: E402, F401  (register)
+from mmenv.features import (  # noqa: E402, F401  (register)
+    clock,
+    inventory,
+    latent,
+    observed,
+    order_flow,
+    surprise,
+    tape,
+    trade_book,
+)

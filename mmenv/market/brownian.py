@@ -52,6 +52,7 @@ def step(core, own, params, out):  # type: ignore[no-untyped-def]
         s.ask_reach[i] = I(-log(bought / arrival) * reach) if bought < arrival else I(-1)
         s.bid_reach[i] = I(-log(sold / arrival) * reach) if sold < arrival else I(-1)
         s.trades[i] = s.buy_lots[i] + s.sell_lots[i]
+        s.buy_chance[i], s.sell_chance[i], s.mean_reach[i] = arrival, arrival, reach
         change = normal(word0, word1) * deviation
         move = I(np.floor(change + F(0.5)))
         s.move[i] = move

@@ -66,6 +66,7 @@ def step(core, own, params, out):  # type: ignore[no-untyped-def]
         s.ask_reach[i] = I(-log(bought / buy_chance) * reach) if buys != 0 else I(-1)
         s.bid_reach[i] = I(-log(sold / sell_chance) * reach) if sells != 0 else I(-1)
         s.trades[i] = buys + sells
+        s.buy_chance[i], s.sell_chance[i], s.mean_reach[i] = buy_chance, sell_chance, reach
 
         up = jump * (F(1) + drift * informed)
         down = jump * (F(1) - drift * informed)
@@ -81,9 +82,11 @@ def step(core, own, params, out):  # type: ignore[no-untyped-def]
         draw = unit(stay_word)
         side = I(1) if draw < F(0.5) * leave else I(-1)
         moved = side if z == 0 else I(0)
-        z = moved if draw < leave else z
-        hidden.regime[i] = z
-        s.latent[i] = F(z)
+        after = moved if draw < leave else z
+        hidden.regime[i] = after
+        s.latent[i] = F(after)
+        s.latent_drift[i] = F(after) - informed * (F(1) - leave)
+        s.latent_square_drift[i] = F(after * after) - (leave if z == 0 else F(1) - leave)
 
 
 @stage(STATE, PARAMS)
