@@ -71,8 +71,9 @@ class Reading:
     """Reads position, time and the last step's market events back from observations of `config`."""
 
     def __init__(self, config: EnvConfig, *, events: bool = False) -> None:
-        """Raises `ConfigError` where an entry is missing: position and time, and with `events` orders and moves,
-        as group `tape` or as groups `order_flow` and `trade_book` have them."""
+        """Raises `ConfigError` where an entry is missing: of position and time, and with `events` of orders
+        and moves, which group `tape` has, or else groups `order_flow` and `trade_book`.
+        """
         names = observation_names(config)
         self._tape = "buy_volume" in names
         needs = ["inventory", "time_left"]

@@ -57,7 +57,8 @@ class Scale:
     zero: float
     one: float
 
-    def percent(self, value: float) -> float:
+    def percent(self, value: Any) -> Any:
+        """Of a value, or an array of them."""
         return 100 * (value - self.zero) / (self.one - self.zero)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,18 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Figure as LoggedFigure
 
 from mmenv.config import EnvConfig
+from mmenv.files import replacing
 from mmenv.quote import to_distances
-from policies.base import make_policy
+from policies.base import Policy, make_policy
 from policies.trained import TrainedPolicy
 from train.baselines import CACHE, Scale, bound, scale
 from train.simulate import TERMS, Outcome, simulate
 
 matplotlib.use("Agg")
+
+
+SEED = 1_500_000_000
+"""Of the evaluations by which the best model is chosen: other paths than those of the final table."""
 
 
 class Terms(BaseCallback):
@@ -78,7 +82,10 @@ class Judge(BaseCallback):
         self._optimal_outcome: Outcome | None = None
         if name is not None:
             policy = make_policy(name, self.config, cache=CACHE)
-            self._optimal_outcome = simulate(policy, self.config, self.episodes, watch=self._optimal)
+            self._optimal_outcome = self._play(policy, self._optimal)
+
+    def _play(self, policy: Policy, watch: Quotes) -> Outcome:
+        return simulate(policy, self.config, self.episodes, seed=SEED, watch=watch)
 
     def _on_step(self) -> bool:
         return True
@@ -93,7 +100,7 @@ class Judge(BaseCallback):
         if self._history and self._history[-1][0] == model.num_timesteps:
             return
         quotes = Quotes(self.config)
-        outcome = simulate(TrainedPolicy(model.policy), self.config, self.episodes, watch=quotes)
+        outcome = self._play(TrainedPolicy(model.policy), quotes)
         value = outcome.value()
         record = model.logger.record
         record("eval/value", value.mean)
@@ -135,17 +142,13 @@ class Judge(BaseCallback):
             return [(at, values) for at, values in pairs if at <= steps]
 
     def _write_history(self) -> None:
-        temporary = self.folder / ".evaluations.npz"
         timesteps = np.array([at for at, _ in self._history])
         results = np.stack([values for _, values in self._history])
-        with temporary.open("wb") as file:
+        with replacing(self.folder / "evaluations.npz") as temporary, temporary.open("wb") as file:
             np.savez(file, timesteps=timesteps, results=results)
-        os.replace(temporary, self.folder / "evaluations.npz")
 
 
 def save_atomically(model: Any, path: Path) -> None:
     """Save an SB3 model so that `path` is never half-written."""
-    temporary = path.with_name(f".{path.name}")
-    with temporary.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         model.save(file)
-    os.replace(temporary, path)

@@ -40,6 +40,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 from torch.utils.tensorboard import SummaryWriter
 
+from mmenv.files import replacing
 from train.recurrent_ppo import FastRecurrentPPO
 
 MAGIC = b"NMMCKPT1"
@@ -108,12 +109,10 @@ def save_checkpoint(model: FastRecurrentPPO, path: str | Path) -> None:
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(MAGIC + hashlib.sha256(payload).digest() + payload)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def load_latest(

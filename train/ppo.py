@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 import time
 import tomllib
@@ -23,6 +22,7 @@ from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import configure
 
 from mmenv.config import ConfigError, EnvConfig, check_keys, make_config
+from mmenv.files import replacing
 from mmenv.market import MARKETS
 from train.callbacks import Judge, Terms, save_atomically
 from train.checkpoint import Checkpoint, load_latest, remaining_timesteps, resume_logger
@@ -201,9 +201,8 @@ def write_settings(folder: Path, settings: Settings, config: EnvConfig) -> None:
     plain = dataclasses.asdict(settings) | {"logs": str(settings.logs), "name": folder.name, "resume": None}
     plain["store"] = None if settings.store is None else str(settings.store)
     text = json.dumps({"settings": plain, "env": config.to_dict(), "schema_id": config.schema_id}, indent=2)
-    temporary = folder / ".config.json.tmp"
-    temporary.write_text(text)
-    os.replace(temporary, folder / "config.json")
+    with replacing(folder / "config.json") as temporary:
+        temporary.write_text(text)
 
 
 def read_settings(folder: Path) -> tuple[Settings, EnvConfig]:

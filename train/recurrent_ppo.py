@@ -11,7 +11,9 @@ only the road differs:
 1. The rollout is kept time-major, on the policy's device; of the recurrent states only those at chunk starts.
 2. Chunks are cut into sequences at episode starts, and a minibatch's sequences run packed, in one call per
    LSTM, without a reset or a padded step anywhere (`policies.packed_lstm`).
-3. Several threads each take a share of the sequences and differentiate it alone, instead of splitting every
+3. Where the environment publishes `surprises`, float32 (n_envs, K), what happened in the last step less its
+   mean, the advantages are freed of what they explain (`train.control_variate`).
+4. Several threads each take a share of the sequences and differentiate it alone, instead of splitting every
    small matrix product; how many is measured at the start.
 
 PPO: Schulman et al. (2017). GAE: Schulman et al. (2016).
@@ -80,6 +82,7 @@ class TimeMajorBuffer:
         device: torch.device,
         gamma: float,
         gae_lambda: float,
+        n_surprises: int = 0,
     ):
         self.n_steps, self.n_envs, self.chunk_length = n_steps, n_envs, chunk_length
         self.gamma, self.gae_lambda, self.device = gamma, gae_lambda, device
@@ -98,7 +101,7 @@ class TimeMajorBuffer:
         self.chunk_states = tensor(self.n_chunks, 4, *state_shape)
         self.rewards = np.zeros((n_steps, n_envs), np.float32)
         self.episode_starts = np.ones((n_steps, n_envs), bool)
-        self.surprises: np.ndarray | None = None  # (T, E, K), where the environment publishes any
+        self.surprises = np.zeros((n_steps, n_envs, n_surprises), np.float32)
 
     def store_states(self, step: int, states: RNNStates) -> None:
         """Keep the recurrent states before `step`, which must start a chunk."""
@@ -106,36 +109,28 @@ class TimeMajorBuffer:
         stacked = torch.stack([*states.pi, *states.vf])  # (4, layers, E, H)
         self.chunk_states[first : first + self.n_envs] = stacked.permute(2, 0, 1, 3)
 
-    def compute_returns_and_advantage(self, last_values: np.ndarray, dones: np.ndarray) -> None:
+    def compute_returns_and_advantage(
+        self, last_values: np.ndarray, dones: np.ndarray, control: SurpriseControl | None = None
+    ) -> None:
         """GAE(lambda) and TD(lambda) returns, as SB3's RolloutBuffer.
 
         :param last_values: value of the observation after the last step, (E,).
         :param dones: whether the last step ended the episode, (E,).
+        :param control: takes off the residuals what the stored surprises explain of them, and learns.
         """
         values, advantages = self.values.cpu().numpy(), np.empty_like(self.rewards)
-        residuals, alive = self._residuals(values, last_values, dones), 1 - dones.astype(np.float32)
+        alive = 1 - np.concatenate([self.episode_starts[1:], dones[None]]).astype(np.float32)
+        residuals = self.rewards - values
+        residuals += self.gamma * alive * np.concatenate([values[1:], last_values[None]])
+        if control is not None:
+            seen, acted = (x.flatten(0, 1).cpu().numpy() for x in (self.observations, self.actions))
+            explained = control(self.surprises.reshape(len(seen), -1), seen, acted, residuals.ravel())
+            residuals -= explained.reshape(residuals.shape)
         gae = np.float32(0)
         for t in reversed(range(self.n_steps)):
-            advantages[t] = gae = residuals[t] + self.gamma * self.gae_lambda * alive * gae
-            alive = 1 - self.episode_starts[t].astype(np.float32)
+            advantages[t] = gae = residuals[t] + self.gamma * self.gae_lambda * alive[t] * gae
         self.advantages.copy_(torch.from_numpy(advantages))
         self.returns.copy_(torch.from_numpy(advantages + values))
-
-    def _residuals(self, values: np.ndarray, last_values: np.ndarray, dones: np.ndarray) -> np.ndarray:
-        """TD residuals (T, E), less what the surprises explain of them."""
-        alive = 1 - np.concatenate([self.episode_starts[1:], dones[None]]).astype(np.float32)
-        residuals = self.rewards + self.gamma * alive * np.concatenate([values[1:], last_values[None]]) - values
-        if self.surprises is None:
-            return residuals
-        terms = self.control.terms(
-            self.surprises.reshape(residuals.size, -1),
-            self.observations.flatten(0, 1).cpu().numpy(),
-            self.actions.flatten(0, 1).cpu().numpy(),
-        )
-        explained = self.control.explained(terms)
-        self.control.learn(terms, residuals.ravel())
-        self.noise_left = float(np.var(residuals.ravel() - explained) / np.var(residuals))
-        return residuals - explained.reshape(residuals.shape)
 
     def cut_sequences(self) -> None:
         """Cut the chunks at episode starts; call once the rollout is complete."""
@@ -228,6 +223,7 @@ class FastRecurrentPPO(RecurrentPPO):
         self.threads = threads
         self.prediction_coef = prediction_coef
         self.active_threads: int | None = None if threads == "auto" else int(threads)
+        self.surprise_control: SurpriseControl | None = None
         self._iteration = 0
         # Scalars recorded before a checkpoint that are still to be written.
         self._resumed_log: dict[str, tuple[Any, Any]] = {}
@@ -248,6 +244,9 @@ class FastRecurrentPPO(RecurrentPPO):
             )
         if self.device.type != "cpu":
             self.active_threads = 1
+        surprises = getattr(self.env, "surprises", None)
+        if self.surprise_control is None and surprises is not None:
+            self.surprise_control = SurpriseControl()
         rnn = self.policy.lstm_actor
         self.rollout_buffer = TimeMajorBuffer(
             self.n_steps,
@@ -259,6 +258,7 @@ class FastRecurrentPPO(RecurrentPPO):
             self.device,
             self.gamma,
             self.gae_lambda,
+            0 if surprises is None else surprises.shape[1],
         )
 
     # Rollout ------------------------------------------------------------------------------------------------
@@ -303,12 +303,8 @@ class FastRecurrentPPO(RecurrentPPO):
             new_obs, rewards, dones, infos = env.step(clipped_actions)
             self.num_timesteps += env.num_envs
             buffer.rewards[step] = rewards
-            surprises = getattr(env, "surprises", None)
-            if surprises is not None:
-                if buffer.surprises is None:
-                    buffer.surprises = np.zeros((n_rollout_steps, *surprises.shape), np.float32)
-                    buffer.control = SurpriseControl()
-                buffer.surprises[step] = surprises
+            if self.surprise_control is not None:
+                buffer.surprises[step] = env.surprises  # type: ignore[attr-defined]
 
             callback.update_locals(locals())
             if not callback.on_step():
@@ -331,7 +327,7 @@ class FastRecurrentPPO(RecurrentPPO):
 
         self._bootstrap_truncated(truncated)
         last_values = self._values(self._last_obs, self._last_lstm_states.vf, self._last_episode_starts)
-        buffer.compute_returns_and_advantage(last_values, self._last_episode_starts)
+        buffer.compute_returns_and_advantage(last_values, self._last_episode_starts, self.surprise_control)
         buffer.cut_sequences()
         callback.update_locals(locals())
         callback.on_rollout_end()
@@ -405,8 +401,8 @@ class FastRecurrentPPO(RecurrentPPO):
         self.logger.record("train/explained_variance", explained_variance(values, returns))
         if hasattr(policy, "log_std"):
             self.logger.record("train/std", policy.log_std.exp().mean().item())
-        if buffer.surprises is not None:
-            self.logger.record("train/residual_variance_left", buffer.noise_left)
+        if self.surprise_control is not None:
+            self.logger.record("train/residual_variance_left", self.surprise_control.variance_left)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/clip_range", self._clip)
         if self._clip_vf is not None:

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from mmenv.config import EnvConfig
 from mmenv.env import observation_space
-from mmenv.features import GROUPS
+from mmenv.features import GROUPS, observation_names
 from mmenv.kernel import LEDGER
 from mmenv.vector import NeuralMMVectorEnv
 from train.simulate import TERMS
@@ -29,6 +29,9 @@ class NeuralMMVecEnv(VecEnv):
     mean absolute inventory: no VecMonitor is needed. Returns are of the true reward. What the learner gets is
     `reward_scale` times the reward, less its `noise` where `control_variate` is set: the same mean at a
     fraction of the variance (see `mmenv.ledger`).
+
+    Where the last feature group is `surprise`, it is no observation but goes to `surprises`, float32 (n, K):
+    those of the step just made, which a learner may use (see `train.control_variate`).
     """
 
     def __init__(
@@ -41,12 +44,14 @@ class NeuralMMVecEnv(VecEnv):
         reward_scale: float = 1.0,
     ) -> None:
         self.envs = NeuralMMVectorEnv(num_envs, config=config)
-        self._surprises = len(GROUPS["surprise"].features) if config.features[-1] == "surprise" else 0
         self.surprises: np.ndarray | None = None
+        if config.features[-1] == "surprise":
+            self.surprises = np.zeros((num_envs, len(GROUPS["surprise"].features)), np.float32)
+            config = dataclasses.replace(config, features=config.features[:-1])
+        self._width = len(observation_names(config))
         self.control_variate, self.reward_scale = control_variate, reward_scale
         self.render_mode = None
-        seen = observation_space(dataclasses.replace(config, features=config.features[:-1])) if self._surprises else self.envs.single_observation_space
-        super().__init__(num_envs, seen, self.envs.single_action_space)
+        super().__init__(num_envs, observation_space(config), self.envs.single_action_space)
         self._first_seed: int | None = seed
         self._sums = np.zeros((len(TERMS) + 3, num_envs))  # then: return, absolute inventory, steps
         self._began = time.monotonic()
@@ -60,7 +65,7 @@ class NeuralMMVecEnv(VecEnv):
         observations, _ = self.envs.reset(seed=self._first_seed)
         self._first_seed = None
         self._sums[:] = 0
-        return self._split(observations)
+        return observations[:, : self._width].copy()
 
     def step_async(self, actions: np.ndarray) -> None:
         self._actions = actions
@@ -74,24 +79,20 @@ class NeuralMMVecEnv(VecEnv):
         self._sums[-1] += 1
         dones = terminated | truncated
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        last = observations
         if dones.any():
+            last = observations.copy()
+            last[dones] = np.stack(info["final_obs"][dones])
             for i in np.flatnonzero(dones):
-                infos[i] = self._final_info(i, info["final_obs"][i], bool(truncated[i] and not terminated[i]))
+                infos[i] = self._final_info(
+                    i, last[i, : self._width], bool(truncated[i] and not terminated[i])
+                )
             self._sums[:, dones] = 0
-        observations = self._split(observations)
-        if self._surprises and dones.any():
-            for i in np.flatnonzero(dones):
-                final = infos[i]["terminal_observation"]
-                self.surprises[i] = final[-self._surprises:]
-                infos[i]["terminal_observation"] = final[:-self._surprises]
+        if self.surprises is not None:
+            self.surprises = last[:, self._width :]
+            observations = observations[:, : self._width].copy()
         learned = rewards - ledger[NOISE] if self.control_variate else rewards
         return observations, (learned * self.reward_scale).astype(np.float32), dones, infos
-
-    def _split(self, observations: np.ndarray) -> np.ndarray:
-        if not self._surprises:
-            return observations
-        self.surprises = observations[:, -self._surprises:].copy()
-        return np.ascontiguousarray(observations[:, :-self._surprises])
 
     def _final_info(self, i: int, observation: np.ndarray, truncated: bool) -> dict[str, Any]:
         *sums, total, inventory, steps = self._sums[:, i].tolist()

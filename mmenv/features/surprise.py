@@ -1,4 +1,4 @@
-"""Surprise: what happened in the step less its mean given all that came before, for a learner's control variate.
+"""Surprise: what happened in the step less its mean given all before, for a learner's control variate.
 
 Every entry has mean zero given the state (hidden part included) and the action, so a learner may subtract
 any multiple of it that depends on state and action alone: its mean gradient stays, its variance shrinks.

@@ -1,0 +1,313 @@
+"""Several seeds of several configurations, side by side: `python -m train.study options`.
+
+A study is a TOML file: `[base]` holds settings of `train.ppo` for all runs, each `[variants.NAME]` those in
+which a variant differs. Every run is an ordinary training run in its own folder. A study that was stopped,
+or killed, goes on where it was: finished runs are kept, interrupted ones resume.
+
+It writes `table.txt`, `results.csv` and `curves.png`: the interquartile mean over seeds with its 95%
+bootstrap interval (Agarwal et al. 2021), a dot for each seed, learning curves against steps and wall time,
+and lines for the optimum and the baselines.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import tyro
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from scipy import stats
+
+from mmenv.config import ConfigError, check_keys
+from mmenv.files import replacing
+from policies.optimal import solve
+from policies.trained import TrainedPolicy
+from train.baselines import CACHE, KINDS, Scale, scale, solvable
+from train.evaluate import load, wide_console
+from train.ppo import Settings, env_config, market_defaults, read_settings, write_settings
+from train.simulate import Interval, simulate
+
+STUDIES = Path(__file__).with_name("studies")
+
+
+@dataclass(frozen=True)
+class Study:
+    """Train several seeds of several configurations and compare them."""
+
+    name: tyro.conf.Positional[str]
+    """A TOML file, or the name of one in train/studies."""
+    seeds: int = 5
+    jobs: int = 1
+    """Runs at the same time. Wall times are those of a machine shared by so many."""
+    threads: int = 1
+    """CPU threads of each run's update."""
+    steps: int | None = None
+    """Instead of what the study says."""
+    episodes: int = 4096
+    """Episodes of the evaluation of each trained policy, on paths that no run has seen."""
+    logs: Path = Path("logs/studies")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One seed of one variant."""
+
+    variant: str
+    seed: int
+    folder: Path
+
+    @property
+    def trained(self) -> bool:
+        return (self.folder / "last_model.zip").exists()
+
+    def steps(self) -> int:
+        """Decisions made so far."""
+        progress = read_progress(self.folder)
+        return 0 if progress.empty else int(progress["steps"].iloc[-1])
+
+
+def plan(study: Study) -> list[Run]:
+    """The runs of the study, their folders prepared; raises `ConfigError` where the file is wrong."""
+    path = Path(study.name)
+    path = path if path.suffix == ".toml" else STUDIES / f"{study.name}.toml"
+    if not path.exists():
+        known = ", ".join(sorted(file.stem for file in STUDIES.glob("*.toml")))
+        raise ConfigError(f"study {study.name!r}: there is no {path}. Known: {known}.")
+    content = tomllib.loads(path.read_text())
+    check_keys(path.name, content, ["base", "variants"])
+    fields = [field.name for field in dataclasses.fields(Settings)]
+    runs = []
+    for variant, changes in content.get("variants", {"default": {}}).items():
+        given = {**content.get("base", {}), **changes}
+        check_keys(f"{path.name} [{variant}]", given, fields)
+        for seed in range(study.seeds):
+            run = Run(variant, seed, study.logs / path.stem / f"{variant.replace(' ', '-')}_{seed}")
+            _prepare(run, _settings(study, given, run))
+            runs.append(run)
+    return runs
+
+
+def _settings(study: Study, given: dict[str, Any], run: Run) -> Settings:
+    base = market_defaults(["--market", given.get("market", Settings.market)])
+    given = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
+    own: dict[str, Any] = {"seed": run.seed, "threads": study.threads, "final_episodes": 0, "logs": run.folder.parent}
+    if study.steps is not None:
+        own["steps"] = study.steps
+    return dataclasses.replace(base, **given, **own)
+
+
+def _prepare(run: Run, settings: Settings) -> None:
+    """Write the run's configuration, or see that the one that is there is the same."""
+    config = env_config(settings)
+    if not (run.folder / "config.json").exists():
+        write_settings(run.folder, settings, config)
+        return
+    there, made = read_settings(run.folder)
+    ours = dataclasses.replace(settings, name=there.name, logs=there.logs)
+    if (there, made) != (ours, config):
+        raise ConfigError(f"{run.folder} holds a run of other settings; remove it or give another --logs.")
+
+
+def train_all(runs: list[Run], jobs: int, console: Console) -> None:
+    """Train what is not trained yet, `jobs` at a time, each in a process of its own."""
+    waiting = [run for run in runs if not run.trained]
+    running: dict[TaskID, tuple[Run, subprocess.Popen[bytes]]] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
+    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    run = waiting.pop(0)
+                    total = read_settings(run.folder)[0].steps
+                    task = progress.add_task(f"{run.variant}, seed {run.seed}", total=total)
+                    running[task] = (run, _start(run))
+                time.sleep(0.5)
+                for task, (run, process) in list(running.items()):
+                    progress.update(task, completed=run.steps())
+                    if process.poll() is None:
+                        continue
+                    progress.remove_task(task)
+                    del running[task]
+                    if not run.trained:
+                        raise RuntimeError(
+                            f"{run.folder} ended with status {process.returncode}; its last words are in "
+                            "output.txt. Start the study again to resume it."
+                        )
+        finally:
+            for _, process in running.values():
+                process.terminate()
+
+
+def _start(run: Run) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "train.ppo", "--resume", str(run.folder)]
+    with (run.folder / "output.txt").open("ab") as output:
+        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+
+
+def read_progress(folder: Path) -> pd.DataFrame:
+    """Columns `steps` and `seconds` of a run; a resumed run's clock goes on where it was."""
+    path = folder / "progress.csv"
+    rows = []
+    if path.exists():
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                if row.get("time/total_timesteps") and row.get("time/time_elapsed"):
+                    rows.append((float(row["time/total_timesteps"]), float(row["time/time_elapsed"])))
+    table = pd.DataFrame(rows, columns=["steps", "seconds"])
+    part = table["seconds"].diff().fillna(table["seconds"])
+    table["seconds"] = part.where(part >= 0, table["seconds"]).cumsum()
+    return table
+
+
+def result(run: Run, episodes: int) -> dict[str, float]:
+    """Value of the run's best model on fresh paths, evaluated once and kept in `result.json`."""
+    path = run.folder / "result.json"
+    if path.exists():
+        kept: dict[str, float] = json.loads(path.read_text())
+        if kept["episodes"] == episodes:
+            return kept
+    model, config = load(run.folder)
+    outcome = simulate(TrainedPolicy(model.policy), config, episodes)
+    seconds = float(read_progress(run.folder)["seconds"].iloc[-1])
+    found = {
+        "value": outcome.value().mean,
+        "error": float(outcome.controlled.std() / np.sqrt(episodes)),
+        "episodes": episodes,
+        "seconds": seconds,
+        "steps_per_second": run.steps() / seconds,
+    }
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(found, indent=2))
+    return found
+
+
+def interquartile_mean(values: np.ndarray) -> Interval:
+    """Interquartile mean of `values`, (seeds,), with its 95% bootstrap interval over seeds."""
+
+    def iqm(x: np.ndarray, axis: int = -1) -> Any:
+        return stats.trim_mean(x, 0.25, axis=axis)
+
+    mean = float(iqm(values))
+    if len(values) < 2 or np.ptp(values) == 0:
+        return Interval(mean, mean, mean)
+    found = stats.bootstrap((values,), iqm, n_resamples=2000, method="percentile", rng=0).confidence_interval
+    return Interval(mean, float(found.low), float(found.high))
+
+
+def tabulate(name: str, results: pd.DataFrame, label: str) -> Table:
+    """A row for each variant."""
+    seeds = results.groupby("variant")["seed"].nunique().max()
+    table = Table(title=f"{name}: interquartile mean over {seeds} seeds [95% bootstrap interval]")
+    for heading in ("variant", label, "each seed", "value", "steps/s", "minutes"):
+        table.add_column(heading, justify="left" if heading == "variant" else "right")
+    for variant, rows in results.groupby("variant", sort=False):
+        score = interquartile_mean(rows["score"].to_numpy())
+        table.add_row(
+            str(variant),
+            f"{score.mean:.1f} [{score.low:.1f}, {score.high:.1f}]",
+            " ".join(f"{value:.1f}" for value in rows["score"]),
+            f"{interquartile_mean(rows['value'].to_numpy()).mean:.2f}",
+            f"{rows['steps_per_second'].median():,.0f}",
+            f"{rows['seconds'].median() / 60:.1f}",
+        )
+    return table
+
+
+def draw(runs: list[Run], results: pd.DataFrame, measure: Scale, lines: dict[str, float]) -> Figure:
+    """Learning curves against steps and minutes; beside them the seeds and their interquartile mean."""
+    figure = Figure(figsize=(15, 5), layout="constrained")
+    curves, clock, final = figure.subplots(1, 3, sharey=True, width_ratios=(3, 3, 2))
+    for number, (variant, rows) in enumerate(results.groupby("variant", sort=False)):
+        colour = f"C{number}"
+        histories = [_history(run) for run in runs if run.variant == variant]
+        length = min(len(steps) for steps, _, _ in histories)
+        steps, minutes = (np.mean([h[i][:length] for h in histories], axis=0) for i in (0, 1))
+        scores = measure.percent(np.stack([values[:length] for _, _, values in histories]))
+        middle = stats.trim_mean(scores, 0.25, axis=0)
+        for axes, x in ((curves, steps / 1e6), (clock, minutes)):
+            axes.plot(x, middle, color=colour, label=str(variant))
+            axes.fill_between(x, scores.min(axis=0), scores.max(axis=0), color=colour, alpha=0.15)
+        score = interquartile_mean(rows["score"].to_numpy())
+        final.plot(np.full(len(rows), number), rows["score"], "o", color=colour, alpha=0.5)
+        error = [[score.mean - score.low], [score.high - score.mean]]
+        final.errorbar(number, score.mean, error, fmt="_", color=colour, capsize=6, markersize=18)
+    names = [str(variant) for variant in results["variant"].unique()]
+    final.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    for axes in (curves, clock, final):
+        for value in lines.values():
+            axes.axhline(measure.percent(value), color="grey", linestyle="--", linewidth=0.8)
+    for name, value in lines.items():
+        curves.annotate(name, (0, measure.percent(value)), fontsize=8, color="grey", va="bottom")
+    low = min(results["score"].min(), *(measure.percent(value) for value in lines.values()), 50)
+    curves.set_ylim(low - 5, max(102, results["score"].max() + 2))
+    curves.set(xlabel="million steps", ylabel=measure.label, title="interquartile mean, band: all seeds")
+    clock.set(xlabel="minutes", title="the same against wall time")
+    final.set_title("seeds; interquartile mean, 95%")
+    curves.legend(loc="lower right", fontsize=8)
+    return figure
+
+
+def _history(run: Run) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Steps, minutes and value, (k,) each, of the evaluations during training."""
+    progress = read_progress(run.folder)
+    with np.load(run.folder / "evaluations.npz") as file:
+        steps, values = file["timesteps"], file["results"].mean(axis=1)
+    return steps, np.interp(steps, progress["steps"], progress["seconds"], left=0.0) / 60, values
+
+
+def report(study: Study, runs: list[Run], console: Console) -> None:
+    """Evaluate, tabulate and draw; variants of several markets each get a table of their own."""
+    configs = {run.folder: read_settings(run.folder)[1] for run in runs}
+    for market in dict.fromkeys(config.market.name for config in configs.values()):
+        chosen = [run for run in runs if configs[run.folder].market.name == market]
+        config = configs[chosen[0].folder]
+        measure = scale(config) or Scale("value", 0.0, 100.0)
+        rows = []
+        for run in chosen:
+            with console.status(f"evaluating {run.variant}, seed {run.seed}"):
+                found = result(run, study.episodes)
+            score = measure.percent(found["value"])
+            rows.append({"variant": run.variant, "seed": run.seed, "score": score, **found})
+        results = pd.DataFrame(rows)
+        kinds = KINDS[type(config.market)] if solvable(config) else []
+        lines = {kind: solve(config, kind, cache=CACHE).value for kind in kinds}
+        folder = chosen[0].folder.parent
+        table = tabulate(f"{folder.name}, {market}", results, measure.label)
+        console.print(table)
+        with (folder / f"table-{market}.txt").open("w") as file:
+            Console(file=file, width=160).print(table)
+        results.to_csv(folder / f"results-{market}.csv", index=False)
+        draw(chosen, results, measure, lines).savefig(folder / f"curves-{market}.png", dpi=110)
+        console.print(f"Plots and table: {folder}")
+
+
+def main() -> None:
+    study = tyro.cli(Study, description=__doc__)
+    console = wide_console()
+    torch.set_num_threads(1)
+    runs = plan(study)
+    try:
+        train_all(runs, study.jobs, console)
+    except KeyboardInterrupt:
+        sys.exit("Stopped. The same command goes on where this ended.")
+    except RuntimeError as error:
+        sys.exit(str(error))
+    report(study, runs, console)
+
+
+if __name__ == "__main__":
+    main()
