@@ -58,6 +58,8 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         have them (an asymmetric actor-critic, Pinto et al. 2017). Training may then show the critic what
         nobody will see when the policy is used. The actor's memory also learns to predict them, by a linear
         head that is used for nothing else (an auxiliary task, Jaderberg et al. 2017).
+    :param min_std: the Gaussian's standard deviation never falls below it. Where it shrinks to nothing, any
+        step of the mean is many deviations, and PPO's ratios explode.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         forget_bias: float = 2.0,
         critic_gradient: bool = False,
         privileged: int = 0,
+        min_std: float = 0.0,
         **kwargs: Any,
     ):
         if cell not in CELLS:
@@ -81,6 +84,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
             kwargs["optimizer_kwargs"] = {"eps": 1e-5, "fused": True} | (kwargs.get("optimizer_kwargs") or {})
         super().__init__(observation_space, action_space, lr_schedule, *args, **kwargs)
         self.critic_gradient = critic_gradient
+        self.min_std = min_std
         if not 0 <= privileged < self.features_dim:
             raise ValueError(
                 f"privileged={privileged} must leave the actor some of {self.features_dim} features."
@@ -106,6 +110,12 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         """As the parent's, on the features that are meant for `lstm`."""
         features = features[:, : lstm.input_size]
         return RecurrentActorCriticPolicy._process_sequence(features, lstm_states, episode_starts, lstm)
+
+    def keep_exploring(self) -> None:
+        """Hold `min_std`; called after each step of the optimiser."""
+        if self.min_std > 0:
+            with torch.no_grad():
+                self.log_std.clamp_(min=math.log(self.min_std))
 
     def evaluate_sequences(
         self, obs: Tensor, actions: Tensor, lstm_states: RNNStates, batch_sizes: np.ndarray

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mmenv import ConfigError, make_config
 from mmenv.vector import NeuralMMVectorEnv
@@ -124,49 +125,59 @@ def test_short_training_beats_its_start(tmp_path, monkeypatch, capsys):
         load(broken)
 
 
-def test_killed_run_resumes_to_the_same_bytes(tmp_path):
-    """SIGKILL after the first checkpoint, then --resume: weights and evaluations equal an unbroken run's."""
-    arguments = [
-        "--market",
-        "hidden-regime",
-        "--steps",
-        "8000",
-        "--eval-every",
-        "1600",
-        "--eval-episodes",
-        "32",
-    ]
-    arguments += [
-        "--final-episodes",
-        "0",
-        "--checkpoint-every",
-        "2",
-        "--threads",
-        "1",
-        "--lstm-size",
-        "16",
-        *SHORT,
-    ]
-    command = [sys.executable, "-m", "train.ppo"]
-    subprocess.run([*command, *arguments, "--logs", str(tmp_path / "whole")], check=True, capture_output=True)
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Every TensorBoard series of a run but its clocks."""
+    events = EventAccumulator(str(folder)).Reload()
+    names = [name for name in events.Tags()["scalars"] if not name.startswith("time/")]
+    return {name: [(event.step, event.value) for event in events.Scalars(name)] for name in names}
 
-    stopping = [*command, *arguments, "--logs", str(tmp_path / "killed")]
-    with subprocess.Popen(stopping, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while not any((tmp_path / "killed").glob("*/checkpoints/*.ckpt")):
-            assert process.poll() is None, "the run ended before it could be killed"
-            time.sleep(0.02)
-        process.kill()
-    (whole,), (broken,) = ((tmp_path / name).iterdir() for name in ("whole", "killed"))
+
+def test_killed_run_resumes_to_the_same_bytes(tmp_path):
+    """SIGKILL at three random moments, then --resume: weights, optimiser, evaluations and logged scalars equal
+    an unbroken run's; so do they after the newest checkpoint was damaged."""
+    arguments = ["--market", "hidden-regime", "--steps", "8000", "--eval-every", "1600", "--eval-episodes", "32",
+                 "--final-episodes", "0", "--checkpoint-every", "2", "--threads", "1", "--lstm-size", "16",
+                 *SHORT]  # fmt: skip
+    command = [sys.executable, "-m", "train.ppo"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        start = [*command, *arguments, "--logs", str(tmp_path), "--name", folder.name]
+        if folder == whole:
+            subprocess.run(start, check=True, capture_output=True)
+    random = np.random.default_rng()
+    for kill in range(3):
+        with subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            had = newest(broken)
+            while newest(broken) == had:
+                assert process.poll() is None, "the run ended before it could be killed"
+                time.sleep(0.01)
+            time.sleep(random.uniform(0, 0.1))
+            process.kill()
+        start = [*command, "--resume", str(broken)]
+        if kill == 2 and len(checkpoints := sorted(broken.glob("checkpoints/*.ckpt"))) > 1:
+            checkpoints[-1].write_bytes(checkpoints[-1].read_bytes()[:-1])
     assert not (broken / "last_model.zip").exists()
-    subprocess.run([*command, "--resume", str(broken)], check=True, capture_output=True)
+    subprocess.run(start, check=True, capture_output=True)
 
     with np.load(whole / "evaluations.npz") as a, np.load(broken / "evaluations.npz") as b:
         assert a["timesteps"].tobytes() == b["timesteps"].tobytes()
         assert a["results"].tobytes() == b["results"].tobytes()
-    weights = [
-        FastRecurrentPPO.load(folder / "last_model.zip").policy.state_dict() for folder in (whole, broken)
-    ]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    ours, theirs = (FastRecurrentPPO.load(folder / "last_model.zip").policy for folder in (whole, broken))
+    for a, b in ((ours, theirs), (ours.optimizer, theirs.optimizer)):
+        assert str(a.state_dict()) == str(b.state_dict())
+        flat = [torch.cat([p.flatten() for p in parameters(x)]) for x in (a, b)]
+        assert torch.equal(*flat)
+    assert scalars(whole) == scalars(broken)
+
+
+def newest(folder: Path) -> Path | None:
+    return max(folder.glob("checkpoints/*.ckpt"), default=None)
+
+
+def parameters(owner: torch.nn.Module | torch.optim.Optimizer) -> list[torch.Tensor]:
+    if isinstance(owner, torch.nn.Module):
+        return list(owner.state_dict().values())
+    return [moment for state in owner.state_dict()["state"].values() for moment in state.values()]
 
 
 def test_bad_settings_are_sentences():

@@ -64,6 +64,10 @@ class Settings:
     the actor never does; lstm: an LSTM of its own; shared: the actor's LSTM."""
     net_arch: tuple[int, ...] = (64, 64)
     log_std_init: float = -1.0
+    min_std: float = 0.06
+    """Floor of the standard deviation of the actions in training."""
+    target_kl: float | None = 0.1
+    """Stop an update where the policy has moved 1.5 times as far (approximate Kullback-Leibler divergence)."""
     reward_scale: float = 0.1
     start_inventory: int = 5
     """Training episodes start with up to this position, so that all of them are seen from the first day."""
@@ -147,6 +151,7 @@ def train(settings: Settings, config: EnvConfig, folder: Path) -> None:
             ent_coef=settings.ent_coef,
             vf_coef=settings.vf_coef,
             max_grad_norm=settings.max_grad_norm,
+            target_kl=settings.target_kl,
             seed=settings.seed,
             device=settings.device,
             threads=settings.threads or "auto",
@@ -157,6 +162,7 @@ def train(settings: Settings, config: EnvConfig, folder: Path) -> None:
                 "privileged": int(settings.critic == "privileged"),
                 "net_arch": list(settings.net_arch),
                 "log_std_init": settings.log_std_init,
+                "min_std": settings.min_std,
             },
         )
         # Saved with the model, so that it says what it was made for.

@@ -384,6 +384,7 @@ class FastRecurrentPPO(RecurrentPPO):
                         parameter.grad = gradient
                     torch.nn.utils.clip_grad_norm_(policy.parameters(), self.max_grad_norm, foreach=True)
                     policy.optimizer.step()
+                    policy.keep_exploring()
                 self._n_updates += 1
                 if stop:
                     break
@@ -513,7 +514,8 @@ class FastRecurrentPPO(RecurrentPPO):
                     self._gradients(chunks, pool)
                     times.append(time.perf_counter() - start)
             seconds[threads] = min(times)
-        return min(seconds, key=seconds.__getitem__)
+        # More threads must earn their keep: what they gain here is lost where another process wants the core.
+        return min(seconds, key=lambda threads: seconds[threads] * 1.15 ** (threads - 1))
 
 
 def _quiet_thread() -> None:

@@ -104,7 +104,12 @@ def plan(study: Study) -> list[Run]:
 def _settings(study: Study, given: dict[str, Any], run: Run) -> Settings:
     base = market_defaults(["--market", given.get("market", Settings.market)])
     given = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
-    own: dict[str, Any] = {"seed": run.seed, "threads": study.threads, "final_episodes": 0, "logs": run.folder.parent}
+    own: dict[str, Any] = {
+        "seed": run.seed,
+        "threads": study.threads,
+        "final_episodes": 0,
+        "logs": run.folder.parent,
+    }
     if study.steps is not None:
         own["steps"] = study.steps
     return dataclasses.replace(base, **given, **own)
