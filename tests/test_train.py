@@ -133,11 +133,12 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_killed_run_resumes_to_the_same_bytes(tmp_path):
-    """SIGKILL at three random moments, then --resume: weights, optimiser, evaluations and logged scalars equal
-    an unbroken run's; so do they after the newest checkpoint was damaged."""
-    arguments = ["--market", "hidden-regime", "--steps", "8000", "--eval-every", "1600", "--eval-episodes", "32",
-                 "--final-episodes", "0", "--checkpoint-every", "2", "--threads", "1", "--lstm-size", "16",
-                 *SHORT]  # fmt: skip
+    """SIGKILL at three random moments, the newest checkpoint damaged, then --resume: weights, optimiser,
+    evaluations and logged scalars equal an unbroken run's.
+    """
+    arguments = ["--market", "hidden-regime", "--steps", "8000", "--eval-every", "1600",
+                 "--eval-episodes", "32", "--final-episodes", "0", "--checkpoint-every", "2",
+                 "--threads", "1", "--lstm-size", "16", *SHORT]  # fmt: skip
     command = [sys.executable, "-m", "train.ppo"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):

@@ -67,7 +67,7 @@ class Settings:
     min_std: float = 0.06
     """Floor of the standard deviation of the actions in training."""
     target_kl: float | None = 0.1
-    """Stop an update where the policy has moved 1.5 times as far (approximate Kullback-Leibler divergence)."""
+    """Stop an update once the policy has moved 1.5 times as far (approximate KL divergence)."""
     reward_scale: float = 0.1
     start_inventory: int = 5
     """Training episodes start with up to this position, so that all of them are seen from the first day."""
