@@ -46,7 +46,7 @@ class NeuralMMVecEnv(VecEnv):
         self.envs = NeuralMMVectorEnv(num_envs, config=config)
         self.surprises: np.ndarray | None = None
         if config.features[-1] == "surprise":
-            self.surprises = np.zeros((num_envs, len(GROUPS["surprise"].features)), np.float32)
+            self.surprises = np.zeros((num_envs, len(GROUPS["surprise"].entries(config))), np.float32)
             config = dataclasses.replace(config, features=config.features[:-1])
         self._width = len(observation_names(config))
         self.control_variate, self.reward_scale = control_variate, reward_scale
