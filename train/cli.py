@@ -8,6 +8,7 @@ import sys
 COMMANDS = {
     "train": ("train.ppo", "train the recurrent policy, then evaluate it"),
     "evaluate": ("train.evaluate", "print the table of a trained model and the baselines"),
+    "backtest": ("train.backtest", "play policies over recorded or simulated markets; a tear sheet"),
     "solve": ("policies.optimal", "print the exact optima of the solvable markets"),
     "facts": ("mmenv.facts", "check a market or tape against the stylised facts"),
     "bench": ("mmenv.bench", "time the environment beside its peers"),

@@ -1,0 +1,394 @@
+"""What a backtest left behind, read back and measured."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from mmenv import metrics
+from mmenv.backtest.tables import horizons
+from mmenv.config import ConfigError
+from mmenv.metrics import Estimate
+
+REGIMES = ("calm", "normal", "wild")
+"""Thirds of the fills by the volatility of the minute before."""
+
+SUMS = ("profit", "spread_capture", "adverse_selection", "carry", "fees", "turnover")
+"""Running totals of the equity table."""
+
+FIGURES: dict[str, tuple[str, str, str]] = {
+    # name: title, unit ("money", "%", "bp", "", "s", "lots", ...), what it means
+    "profit": ("Profit", "money", "after fees, open positions marked at the mid"),
+    "total_return": ("Total return", "%", "profit over capital"),
+    "spread_capture": ("Spread capture", "money", "distance of fills from the mid"),
+    "adverse_selection": (
+        "Adverse selection",
+        "money",
+        "move of the mid on lots filled in the same decision",
+    ),
+    "carry": ("Carry", "money", "move of the mid on lots held before"),
+    "fees": ("Fees", "money", "paid; negative is a rebate"),
+    "sharpe": ("Sharpe ratio", "", "mean over deviation of an interval's profit"),
+    "sharpe_annual": ("Sharpe ratio, annual", "", "times the root of intervals in a year"),
+    "sortino": ("Sortino ratio", "", "mean over downside deviation of an interval's profit"),
+    "deflated_sharpe": ("Deflated Sharpe ratio", "%", "probability that the true ratio is above 0"),
+    "max_drawdown": ("Maximum drawdown", "money", "deepest fall below the highest profit"),
+    "max_drawdown_fraction": ("Maximum drawdown", "% of capital", "of capital and profit"),
+    "value_at_risk": ("Value at risk, 95%", "money", "an interval in twenty loses more"),
+    "expected_shortfall": ("Expected shortfall, 95%", "money", "mean loss of the worst intervals in twenty"),
+    "win_rate": ("Win rate", "%", "round trips that earned after fees"),
+    "trips": ("Round trips", "", "from flat to flat or through zero"),
+    "trip_seconds": ("Median round trip", "s", "from first fill to last"),
+    "fills": ("Fills", "", "decisions and sides in which we were filled"),
+    "turnover": ("Turnover", "money", "money traded"),
+    "profit_bp": ("Profit per turnover", "bp", "after fees"),
+    "captured_bp": ("Average spread captured", "bp", "per turnover, one side"),
+    "fill_ratio": ("Fill ratio", "%", "lots filled of lots ordered"),
+    "quoted_both": ("Time quoting both sides", "%", "of decisions"),
+    "touch_bid": ("Bid at the touch", "%", "of decisions with a book"),
+    "touch_ask": ("Ask at the touch", "%", "of decisions with a book"),
+    "touch_both": ("Both at the touch", "%", "spread presence, of decisions with a book"),
+    "mean_inventory": ("Mean absolute position", "lots", "after each decision"),
+    "half_life": ("Half-life of the position", "s", "time in which it is expected to halve"),
+    "profit_to_inventory": ("Profit to inventory", "money per lot", "profit over mean absolute position"),
+    "participation": ("Share of market volume", "%", "our lots of all lots traded"),
+    "active": ("Active", "%", "risk state, of decisions"),
+    "reducing": ("Reducing", "%", "risk state, of decisions"),
+    "halted": ("Halted", "%", "risk state, of decisions"),
+}
+"""Every figure of a run: title, unit, meaning; the formulas are in `mmenv.metrics`. "%" holds fractions."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Sums over consecutive intervals of equal length, (n,) each."""
+
+    seconds: float
+    times_ns: np.ndarray
+    """Ends of the intervals; those without data are left out."""
+    sums: dict[str, np.ndarray]
+
+
+class Run:
+    """One policy of a backtest."""
+
+    def __init__(self, folder: Path, name: str, units: list[dict[str, Any]], files: list[str]) -> None:
+        self.folder, self.name, self.units, self._files = folder, name, units, files
+
+    def table(self, kind: str, columns: list[str] | None = None) -> pd.DataFrame:
+        """The table `kind` ("states", "fills", "orders", "equity") of all units one after another.
+
+        `unit` numbers the units; paths are numbered through.
+        """
+        parts, base = [], 0
+        for number, file in enumerate(self._files):
+            part = pq.read_table(self.folder / kind / f"{file}.parquet", columns=columns).to_pandas()
+            part["unit"] = np.int32(number)
+            if "path" in part:
+                part["path"] += base
+            base += self.paths[number]
+            parts.append(part)
+        return pd.concat(parts, ignore_index=True)
+
+    def states(self, unit: int, columns: list[str] | None = None) -> pd.DataFrame:
+        """The decisions of one unit."""
+        return pq.read_table(
+            self.folder / "states" / f"{self._files[unit]}.parquet", columns=columns
+        ).to_pandas()
+
+    @cached_property
+    def paths(self) -> list[int]:
+        """Number of paths of each unit."""
+        return [int(unit["paths"]) for unit in self.units]
+
+    @cached_property
+    def fills(self) -> pd.DataFrame:
+        """One row for each fill; see `mmenv.backtest.tables.fills_of`."""
+        return self.table("fills")
+
+    @cached_property
+    def equity(self) -> pd.DataFrame:
+        """Running totals of each unit; see `mmenv.backtest.tables.equity_of`."""
+        return self.table("equity")
+
+    @cached_property
+    def counts(self) -> dict[str, Any]:
+        """Counts of all units added up."""
+        total: dict[str, Any] = {}
+        for unit in self.units:
+            for name, value in unit["counts"].items():
+                total[name] = _add(total[name], value) if name in total else value
+        return total
+
+    @property
+    def seconds(self) -> float:
+        """Length of the market it was played on."""
+        return sum((unit["last_ns"] - unit["first_ns"]) / 1e9 for unit in self.units)
+
+    @cached_property
+    def trips(self) -> metrics.Trips:
+        return metrics.round_trips({name: self.fills[name].to_numpy() for name in self.fills})
+
+    def samples(self, seconds: float) -> Samples:
+        """Sums of the running totals over intervals of `seconds`, over all symbols."""
+        equity = self.equity
+        cell = (equity["time_ns"].to_numpy() - 1) // round(seconds * 1e9)
+        starts = np.flatnonzero(np.diff(equity["unit"], prepend=-1))
+        cells, place = np.unique(cell, return_inverse=True)
+        sums = {}
+        for name in SUMS:
+            values = equity[name].to_numpy()
+            steps = np.diff(values, prepend=0.0)
+            steps[starts] = values[starts]
+            sums[name] = np.bincount(place, steps, len(cells))
+        return Samples(seconds, (cells + 1) * round(seconds * 1e9), sums)
+
+    def markouts(
+        self, horizon: float, side: int | None = None, regime: str | None = None
+    ) -> tuple[Any, Any, Any]:
+        """Time, size x price and mark-out, basis points, of the fills whose mark is known, (k,) each."""
+        fills = self.fills
+        known = fills[f"mid_after_{horizon:g}s"].notna().to_numpy(copy=True)
+        if side is not None:
+            known &= fills["side"].to_numpy() == side
+        if regime is not None:
+            known &= self.regimes == REGIMES.index(regime)
+        some = fills[known]
+        marks = metrics.markouts(some, some[f"mid_after_{horizon:g}s"].to_numpy())
+        return some["time_ns"].to_numpy(), (some["size"] * some["price"]).to_numpy(), marks
+
+    @cached_property
+    def regimes(self) -> np.ndarray:
+        """Index into `REGIMES` of each fill, -1 where volatility is not known."""
+        volatility = self.fills["volatility_bp"].to_numpy()
+        known = np.isfinite(volatility)
+        if not known.any():
+            return np.full(len(volatility), -1)
+        bounds = np.quantile(volatility[known], (1 / 3, 2 / 3))
+        return np.where(known, np.searchsorted(bounds, volatility, side="left"), -1)
+
+
+def _add(a: Any, b: Any) -> Any:
+    if isinstance(a, dict):
+        return {name: _add(a[name], b[name]) for name in a}
+    if isinstance(a, list):
+        return [x + y for x, y in zip(a, b, strict=True)]
+    return a + b
+
+
+class Result:
+    """A finished backtest, read from its folder.
+
+    Raises `ConfigError` where there is none, or an unfinished one.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        try:
+            self.plan: dict[str, Any] = json.loads((self.folder / "plan.json").read_text())
+        except (OSError, ValueError):
+            raise ConfigError(
+                f"{self.folder} holds no finished backtest: run `neuralmm backtest` to its end."
+            ) from None
+        self.runs: dict[str, Run] = {}
+        self.scenarios: list[dict[str, Any]] = []
+        kept: dict[str, tuple[list[dict[str, Any]], list[str]]] = {}
+        for name in self.plan["units"]:
+            unit = json.loads((self.folder / "units" / f"{name}.json").read_text())
+            if "counts" not in unit:
+                self.scenarios.append(unit)
+                continue
+            units, files = kept.setdefault(unit["labels"]["policy"], ([], []))
+            units.append(unit)
+            files.append(name)
+        for name, (units, files) in kept.items():
+            self.runs[name] = Run(self.folder, name, units, files)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self.plan["settings"]
+
+    @property
+    def first(self) -> Run:
+        """The policy that the others are compared with."""
+        return next(iter(self.runs.values()))
+
+    @property
+    def recorded(self) -> bool:
+        return self.plan["policies"][0]["config"]["market"]["name"] == "replay"
+
+    @property
+    def currency(self) -> str:
+        names = {unit["scale"]["currency"] for unit in self.first.units}
+        return names.pop() if len(names) == 1 else "mixed currencies"
+
+    @property
+    def capital(self) -> float:
+        """What profits are related to: as set, or the value of positions at their limits at the start."""
+        if self.settings["capital"] is not None:
+            return float(self.settings["capital"])
+        symbols: dict[str, float] = {}
+        for unit in self.first.units:
+            value = unit["position_limit"] * unit["scale"]["lot"] * unit["first_mid"]
+            symbols.setdefault(unit["labels"]["symbol"], value)
+        return sum(symbols.values())
+
+    @cached_property
+    def interval(self) -> float:
+        """The sampling interval of all sampled figures, seconds."""
+        step = self.first.units[0]["step_seconds"]
+        base = max(step, 1.0)  # of the equity table; symbols side by side count once
+        cells = np.unique((self.first.equity["time_ns"].to_numpy() - 1) // round(base * 1e9))
+        return metrics.sampling_seconds(len(cells) * base, step)
+
+    @property
+    def horizons(self) -> tuple[float, ...]:
+        return horizons(self.first.units[0]["step_seconds"])
+
+    @cached_property
+    def samples(self) -> dict[str, Samples]:
+        return {name: run.samples(self.interval) for name, run in self.runs.items()}
+
+    @cached_property
+    def figures(self) -> dict[str, dict[str, Estimate]]:
+        """Every figure of `FIGURES` of every policy, with its interval where it has one."""
+        return {name: self._figures(run) for name, run in self.runs.items()}
+
+    def _figures(self, run: Run) -> dict[str, Estimate]:
+        samples, counts, fills, capital = self.samples[run.name], run.counts, run.fills, self.capital
+        profits = samples.sums["profit"]
+        equity = np.cumsum(profits)
+        profit, trips, decisions = float(equity[-1]), run.trips, counts["decisions"]
+        parts = metrics.attribution(fills, profit)
+        annual = metrics.annual_factor(self.interval)
+        by_time = {name: self._sum(samples.sums[name]) for name in SUMS}
+        sharpe = metrics.bootstrap(metrics.sharpe, [profits])
+        mean_inventory = metrics.ratio(counts["absolute_position"], decisions)
+        found: dict[str, float | Estimate] = {
+            **{name: by_time[name]._replace(value=value) for name, value in parts.items()},
+            "profit": by_time["profit"],
+            "total_return": scaled(by_time["profit"], 1 / capital),
+            "sharpe": sharpe,
+            "sharpe_annual": scaled(sharpe, annual),
+            "sortino": metrics.bootstrap(metrics.sortino, [profits]),
+            "deflated_sharpe": metrics.deflated_sharpe(profits, self.tries),
+            "max_drawdown": metrics.max_drawdown(equity),
+            "max_drawdown_fraction": metrics.max_drawdown_fraction(equity, capital),
+            "value_at_risk": metrics.bootstrap(metrics.value_at_risk, [profits]),
+            "expected_shortfall": metrics.bootstrap(metrics.expected_shortfall, [profits]),
+            "win_rate": metrics.bootstrap(metrics.win_rate, [trips.profits]),
+            "trips": len(trips.profits),
+            "trip_seconds": float(np.median(trips.seconds)) if len(trips.seconds) else math.nan,
+            "fills": len(fills),
+            "turnover": metrics.turnover(fills),
+            "profit_bp": self._per_turnover(samples, "profit"),
+            "captured_bp": self._per_turnover(samples, "spread_capture"),
+            "fill_ratio": metrics.ratio(float(fills["lots"].sum()), counts["ordered_lots"]),
+            "quoted_both": metrics.ratio(counts["quoted_both"], decisions),
+            **{
+                name: metrics.ratio(counts[name], counts["book"])
+                for name in ("touch_bid", "touch_ask", "touch_both")
+            },
+            "mean_inventory": mean_inventory,
+            "half_life": self._half_life(run),
+            "profit_to_inventory": metrics.profit_to_inventory(profit, mean_inventory),
+            "participation": metrics.ratio(float(fills["lots"].sum()), counts["market_lots"]),
+            **{name: metrics.ratio(counts[name], decisions) for name in ("active", "reducing", "halted")},
+        }
+        return {name: _estimate(found[name]) for name in FIGURES}
+
+    def _sum(self, values: np.ndarray) -> Estimate:
+        return metrics.bootstrap(lambda x: x.sum(axis=-1), [values])
+
+    def _per_turnover(self, samples: Samples, name: str) -> Estimate:
+        pair = [samples.sums[name], samples.sums["turnover"]]
+        return metrics.bootstrap(lambda a, b: metrics.basis_points(a.sum(axis=-1), b.sum(axis=-1)), pair)
+
+    def _half_life(self, run: Run) -> float:
+        """Of the longest path's position, at the resolution of the equity table."""
+        equity = run.equity
+        longest = equity["path"].value_counts(sort=True).index[0]
+        some = equity[equity["path"] == longest]
+        seconds = float(np.median(np.diff(some["time_ns"]))) / 1e9 if len(some) > 1 else 1.0
+        return metrics.half_life(some["position_lots"].to_numpy(float), seconds)
+
+    @property
+    def tries(self) -> int:
+        """Configurations looked at: those said, and at least the policies shown."""
+        return max(int(self.settings["tries"]), len(self.runs))
+
+    def difference(self, name: str) -> dict[str, Estimate]:
+        """Policy `name` less the first one, on the same intervals: sums, Sharpe ratio and basis points."""
+        ours, theirs = self.samples[name], self.samples[self.first.name]
+        _, i, j = np.intersect1d(ours.times_ns, theirs.times_ns, return_indices=True)
+        pair = [ours.sums["profit"][i], theirs.sums["profit"][j]]
+        volume = [ours.sums["turnover"][i], theirs.sums["turnover"][j]]
+        found = {
+            "profit": metrics.bootstrap(lambda a, b: (a - b).sum(axis=-1), pair),
+            "sharpe": metrics.bootstrap(lambda a, b: metrics.sharpe(a) - metrics.sharpe(b), pair),
+            "profit_bp": metrics.bootstrap(
+                lambda a, b, c, d: (
+                    metrics.basis_points(a.sum(axis=-1), c.sum(axis=-1))
+                    - metrics.basis_points(b.sum(axis=-1), d.sum(axis=-1))
+                ),
+                [*pair, *volume],
+            ),
+        }
+        for part in ("spread_capture", "adverse_selection", "carry", "fees"):
+            found[part] = metrics.bootstrap(
+                lambda a, b: (a - b).sum(axis=-1), [ours.sums[part][i], theirs.sums[part][j]]
+            )
+        return found
+
+    def markout_curve(self, run: Run, side: int | None = None, regime: str | None = None) -> list[Estimate]:
+        """Mean mark-out, basis points weighted by money, at 0 s and each of `horizons`; by time blocks."""
+        return [self._markout(run, horizon, side, regime) for horizon in self.horizons]
+
+    def _markout(self, run: Run, horizon: float, side: int | None, regime: str | None) -> Estimate:
+        times, money, marks = run.markouts(horizon, side, regime)
+        if not len(times):
+            return Estimate(math.nan, math.nan, math.nan)
+        cell = np.unique((times - 1) // round(self.interval * 1e9), return_inverse=True)[1]
+        return metrics.bootstrap(
+            lambda a, b: a.sum(axis=-1) / b.sum(axis=-1),
+            [np.bincount(cell, w).astype(float) for w in (money * marks, money)],
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """All figures as JSON: for each policy figures with intervals, and differences to the first one."""
+        return {
+            "sampling_seconds": self.interval,
+            "currency": self.currency,
+            "capital": self.capital,
+            "tries": self.tries,
+            "decisions": {name: run.counts["decisions"] for name, run in self.runs.items()},
+            "figures": {
+                name: {figure: plain(estimate) for figure, estimate in figures.items()}
+                for name, figures in self.figures.items()
+            },
+            "differences": {
+                name: {figure: plain(e) for figure, e in self.difference(name).items()}
+                for name in list(self.runs)[1:]
+            },
+        }
+
+
+def plain(estimate: Estimate) -> dict[str, float | None]:
+    """As JSON, which has no NaN."""
+    return {name: None if math.isnan(value) else value for name, value in estimate._asdict().items()}
+
+
+def scaled(estimate: Estimate, factor: float) -> Estimate:
+    return Estimate(*(factor * value for value in estimate))
+
+
+def _estimate(value: float | Estimate) -> Estimate:
+    return value if isinstance(value, Estimate) else Estimate(float(value), math.nan, math.nan)

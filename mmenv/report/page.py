@@ -1,0 +1,292 @@
+"""The tear sheet as a page: words, figures and pictures in one file."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from mmenv.backtest.result import FIGURES, Result, Run
+from mmenv.backtest.run import write_text
+from mmenv.metrics import Estimate
+from mmenv.report import figures as draw
+from mmenv.report import words
+from mmenv.report.figures import Figure
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "Profit and where it came from": (
+        "profit", "total_return", "spread_capture", "adverse_selection", "carry", "fees", "profit_bp",
+        "captured_bp",
+    ),
+    "Risk": (
+        "sharpe", "sharpe_annual", "sortino", "deflated_sharpe", "max_drawdown", "max_drawdown_fraction",
+        "value_at_risk", "expected_shortfall", "active", "reducing", "halted",
+    ),
+    "Trading": (
+        "fills", "trips", "win_rate", "trip_seconds", "turnover", "fill_ratio", "quoted_both", "touch_bid",
+        "touch_ask", "touch_both", "participation",
+    ),
+    "Inventory": ("mean_inventory", "half_life", "profit_to_inventory"),
+}  # fmt: skip
+"""The rows of the table."""
+
+Picture = Callable[[Result, Run], Figure]
+
+PER_POLICY: tuple[tuple[str, str, str, Picture], ...] = (
+    (
+        "waterfall",
+        "From spread to profit",
+        "Spread capture is what fills earned against the mid at the decision; adverse selection and carry "
+        "are what "
+        "the mid then did to lots just filled and to lots held; the four sum to the profit exactly.",
+        draw.waterfall,
+    ),
+    (
+        "attribution",
+        "The same over time",
+        "A market maker that works has a steady green line that the red one does not eat up; a grey line "
+        "that decides the profit means it lived by its positions.",
+        draw.attribution,
+    ),
+    (
+        "inventory",
+        "Inventory",
+        "Positions should come back to zero by themselves. Bars at the limits mean the limit did the work.",
+        draw.inventory,
+    ),
+    (
+        "markouts",
+        "Mark-out",
+        "Where the mid stood some time after a fill, from the maker's side, per money traded, with 95% "
+        "bands. It starts "
+        "near half the spread; where it falls below zero the fill should not have been made. Right: thirds "
+        "of the "
+        "fills by the volatility of the minute before.",
+        draw.markouts,
+    ),
+    (
+        "price",
+        "Fills over the price",
+        "The whole run, up to 3,000 fills. Drag to zoom, double-click to go back.",
+        draw.price,
+    ),
+    (
+        "close_up",
+        "Quotes and fills, decision by decision",
+        "The stretch with the most fills. A quote that is not drawn was not made.",
+        draw.close_up,
+    ),
+    (
+        "picture",
+        "The policy as a picture",
+        "Mean half-spread and skew it asked for, by position and signal, in price units (pu). White is where "
+        "it never was. "
+        "A positive skew moves both quotes up.",
+        draw.picture,
+    ),
+    (
+        "sensitivity",
+        "Sensitivity",
+        "Profit in basis points of turnover under other latencies and queue models; every cell is a run of "
+        "its own, "
+        "fees are applied to its fills. A result that changes sign here is a result of the simulator.",
+        draw.sensitivity,
+    ),
+)
+
+SCRIPT = """
+for (const source of document.querySelectorAll('script[data-figure]')) {
+  const figure = JSON.parse(source.textContent);
+  const target = document.getElementById(source.dataset.figure);
+  Plotly.newPlot(target, figure.data, figure.layout,
+    {responsive: true, displaylogo: false, displayModeBar: 'hover',
+     modeBarButtonsToRemove: ['lasso2d', 'select2d']});
+}
+document.body.dataset.drawn = document.querySelectorAll('.plot .main-svg').length;
+"""
+
+
+def write_report(result: Result, path: Path) -> None:
+    """Write the tear sheet of `result` to `path`."""
+    write_text(path, page(result))
+
+
+def page(result: Result) -> str:
+    """The tear sheet as HTML; nothing in it is loaded from elsewhere."""
+    pictures: dict[str, Figure] = {}
+    body = "".join(
+        [
+            _header(result),
+            '<section class="card story">',
+            *(f"<p>{html.escape(text)}</p>" for text in words.story(result)),
+            "</section>",
+            *(
+                f'<div class="warning"><b>{html.escape(w.title)}</b>{html.escape(w.text)}</div>'
+                for w in words.warnings(result)
+            ),
+            "<h2>Equity and drawdown</h2>",
+            _card(pictures, "equity", "", "", draw.equity(result)),
+            "<h2>Figures</h2>",
+            _table(result),
+            "<h2>Days and intervals</h2>",
+            '<div class="row">',
+            _card(
+                pictures,
+                "calendar",
+                "Calendar",
+                f"Profit of each day, {html.escape(result.currency)}.",
+                draw.calendar(result),
+            ),
+            _card(
+                pictures,
+                "distribution",
+                "Distribution of profits",
+                f"Intervals of {words.duration(result.interval)}.",
+                draw.distribution(result),
+            ),
+            "</div>",
+            *_policies(result, pictures),
+            _configuration(result),
+        ]
+    )
+    scripts = "".join(
+        f'<script type="application/json" data-figure="{name}">{embedded(figure)}</script>'
+        for name, figure in pictures.items()
+    )
+    title = html.escape(f"Backtest of {', '.join(result.runs)}")
+    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<link rel="icon" href="data:,"><style>{style}</style></head>'
+        f"<body><main>{body}</main>{scripts}<script>{plotly()}</script><script>{SCRIPT}</script></body></html>\n"
+    )
+
+
+def plotly() -> str:
+    """The source of plotly.js."""
+    from plotly.offline import get_plotlyjs  # here, because its import takes a second
+
+    return str(get_plotlyjs())
+
+
+def embedded(content: Any) -> str:
+    """JSON that cannot end the script element it stands in."""
+    return orjson.dumps(content).decode().replace("</", "<\\/")
+
+
+def _header(result: Result) -> str:
+    run = result.first
+    symbols = sorted({unit["labels"]["symbol"] for unit in run.units})
+    if result.recorded:
+        first, last = min(u["first_ns"] for u in run.units), max(u["last_ns"] for u in run.units)
+        span = f"recorded, {words.stamp(first)} to {words.stamp(last)} UTC"
+    else:
+        span = f"simulated, {words.duration(run.counts['decisions'] * run.units[0]['step_seconds'])}"
+    step = run.units[0]["step_seconds"]
+    names = " · ".join(
+        f'<span class="swatch" style="background:{draw.colour(result, r)}"></span>'
+        f'<span class="name">{html.escape(r.name)}</span>'
+        for r in result.runs.values()
+    )
+    return (
+        f"<header><h1>Backtest on {html.escape(', '.join(symbols))}</h1><p>{names}</p>"
+        f"<p>{html.escape(span)} · a decision every {words.duration(step)} · {run.counts['decisions']:,} "
+        "decisions · "
+        f"money in {html.escape(result.currency)}</p></header><h2>In short</h2>"
+    )
+
+
+def _card(pictures: dict[str, Figure], name: str, title: str, text: str, figure: Figure) -> str:
+    pictures[name] = figure
+    head = f"<h3>{title}</h3>" if title else ""
+    note = f"<p>{text}</p>" if text else ""
+    height = figure["layout"]["height"]
+    return (
+        f'<div class="card">{head}{note}<div class="plot" id="{name}" style="height:{height}px"></div></div>'
+    )
+
+
+def _policies(result: Result, pictures: dict[str, Figure]) -> list[str]:
+    """Each picture of every policy, side by side."""
+    parts = []
+    for name, title, text, picture in PER_POLICY:
+        if name == "sensitivity" and not result.scenarios:
+            continue
+        parts.append(f'<h2>{title}</h2><p class="note">{text}</p><div class="row">')
+        for number, run in enumerate(result.runs.values()):
+            if not len(run.fills) and name in ("markouts", "waterfall"):
+                parts.append(
+                    f'<div class="card"><h3>{html.escape(run.name)}</h3><p>No fill, so nothing to '
+                    "show.</p></div>"
+                )
+                continue
+            swatch = f'<span class="swatch" style="background:{draw.colour(result, run)}"></span>'
+            label = f"{swatch}{html.escape(run.name)}"
+            parts.append(_card(pictures, f"{name}-{number}", label, "", picture(result, run)))
+        parts.append("</div>")
+    return parts
+
+
+def _table(result: Result) -> str:
+    """All figures of all policies, and the differences to the first."""
+    names = list(result.runs)
+    differences = {name: result.difference(name) for name in names[1:]}
+    heads = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    heads += "".join(
+        f"<th>{html.escape(name)} {chr(8722)} {html.escape(names[0])}</th>" for name in names[1:]
+    )
+    rows = []
+    for group, figures in GROUPS.items():
+        rows.append(f'<tr class="group"><td colspan="{2 + 2 * len(names)}">{group}</td></tr>')
+        for figure in figures:
+            title, unit, meaning = FIGURES[figure]
+            cells = [_cell(result.figures[name][figure], unit) for name in names]
+            cells += [_cell(differences[name].get(figure), unit) for name in names[1:]]
+            shown = unit.replace("money", result.currency)
+            label = html.escape(title) + (f" <small>{html.escape(shown)}</small>" if shown else "")
+            rows.append(
+                f'<tr><td>{label}</td>{"".join(cells)}<td class="meaning">{html.escape(meaning)}</td></tr>'
+            )
+    note = (
+        f"Intervals: 95%, {1000} moving-block resamples of {words.duration(result.interval)} (of round trips "
+        "for the win "
+        f"rate). Sampled figures use intervals of {words.duration(result.interval)}; annual ones assume "
+        "trading around "
+        f"the clock. Returns relate to a capital of {words.number(result.capital)} "
+        f"{html.escape(result.currency)}. "
+        f"Configurations tried: {result.tries}. Differences are paired: the same resampled intervals for "
+        "both."
+    )
+    return (
+        f'<div class="card"><p>{note}</p><div class="scroll"><table '
+        f'id="figures"><thead><tr><th></th>{heads}<th></th></tr>'
+        f"</thead><tbody>{''.join(rows)}</tbody></table></div></div>"
+    )
+
+
+def _cell(estimate: Estimate | None, unit: str) -> str:
+    if estimate is None:
+        return "<td></td>"
+    if math.isnan(estimate.low):
+        return f"<td>{words.show(estimate, unit)}</td>"
+    value, interval = words.show(estimate, unit).split(" ", 1)
+    return f"<td>{value} <small>{interval}</small></td>"
+
+
+def _configuration(result: Result) -> str:
+    settings = result.settings
+    command = settings["command"] or "mmenv.backtest.backtest(...)"
+    shown = {"settings": settings, "policies": result.plan["policies"]}
+    text = orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode()
+    return (
+        '<h2>How it was made</h2><div class="card"><p>The exact command; the same one continues an '
+        "interrupted run and "
+        f'writes the same figures again.</p><pre id="command">{html.escape(command)}</pre></div>'
+        "<div "
+        f'class="card"><details><summary>Configuration</summary><pre>{html.escape(text)}</pre></details></div>'
+    )
