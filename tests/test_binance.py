@@ -17,7 +17,7 @@ from captures import MIDNIGHT_NS, OFFSET_NS, Market, market, write
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmenv.data import binance, importer, tape
+from mmenv.data import binance, columns, grid, importer, tape
 from mmenv.data.capture import BBO, BUY, CLEAR, INVALID, TRADE, CaptureError, Report, parse_decimals
 from mmenv.data.importer import Import
 from mmenv.data.tape import Tape, TapeError, tapes
@@ -87,7 +87,9 @@ def test_chunks_do_not_show(tmp_path: Path, venue: str, monkeypatch: pytest.Monk
     [whole], _ = import_lines(tmp_path, sent.lines)
     whole_replay = whole.replay(0)
     monkeypatch.setattr(binance, "CHUNK_ROWS", 3)
-    monkeypatch.setattr(importer, "SPOOL_ROWS", 5)
+    monkeypatch.setattr(binance, "BLOCK_BYTES", 50)
+    monkeypatch.setattr(columns, "BLOCK_BYTES", 99)
+    monkeypatch.setattr(grid, "SPOOL_ROWS", 5)
     monkeypatch.setattr(tape, "BATCH_ROWS", 7)
     (tmp_path / "again").mkdir()
     [pieces], _ = import_lines(tmp_path / "again", sent.lines)
@@ -182,7 +184,7 @@ FAULTS = {
     "bad-value negative price": edit(5, lambda d: d.update(p="-600.00"), "trade"),
     "bad-value negative size": edit(5, lambda d: d["b"].append(["600.00", "-1.000"]), "depthUpdate"),
     "bad-value zero trade": edit(5, lambda d: d.update(q="0.000"), "trade"),
-    "bad-value text": edit(5, lambda d: d.update(p="6e2"), "trade"),
+    "bad-value text": edit(5, lambda d: d.update(p="6x2"), "trade"),
     "off-grid": edit(5, lambda d: d.update(p="600.05"), "trade"),
     "bad-message": edit(5, lambda d: d.pop("u"), "depthUpdate"),
     "time-backwards exchange": edit(5, lambda d: d.update(T=d["T"] - 5000), "trade"),

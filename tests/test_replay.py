@@ -103,10 +103,10 @@ def tape_of(
         int(found["local_ns"][0]), int(found["local_ns"][-1]), low, high,
         int((newest - found["exch_ns"]).max()), int(delays.max()),
     )  # fmt: skip
-    writer = TapeWriter(folder, info.venue, info.symbol, info.day)
+    writer = TapeWriter(folder / "tape.parquet")
     writer.write(found)
     writer.close(info)
-    return Tape(writer.commit())
+    return Tape(writer.path)
 
 
 BOOK = [(1000, 1000, 4, 1, 109, 5), (1000, 1000, 4, -1, 110, 5)]

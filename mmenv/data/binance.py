@@ -11,7 +11,6 @@ a local order book correctly").
 from __future__ import annotations
 
 import gc
-import zlib
 from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -19,35 +18,38 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import numpy as np
 import orjson
 from numba import njit
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from mmenv.data.capture import (
     BBO,
     BUY,
     CLEAR,
     DEPTH,
-    INVALID,
     RAW,
     SELL,
     SNAPSHOT,
     TRADE,
     UNKNOWN_NS,
     CaptureError,
+    Options,
+    Reader,
     Report,
     Source,
-    decimal_text,
     parse_decimals,
+    register,
+    valid,
 )
+from mmenv.data.columns import Block, Lines
 
 MILLISECOND: Final = 1_000_000
 CHUNK_ROWS: Final = 65_536
-BLOCK_BYTES: Final = 1 << 16
+BLOCK_BYTES: Final = 1 << 18
+"""Text parsed at a time."""
 SNAPSHOT_WAIT_NS: Final = 30_000_000_000
 """How long diffs are held back for a snapshot before the book is started without one."""
 RECENT_DIFFS: Final = 4_096
@@ -61,87 +63,44 @@ FEES_BP: Final = {
 }
 
 
-@dataclass(frozen=True)
-class Capture:
-    """One file and what its first messages say about it."""
+@register("binance", "raw captures of Binance USD-M, COIN-M or spot, told apart by their content")
+def open_files(paths: Sequence[Path], options: Options) -> list[BinanceReader]:
+    """One reader for each venue and symbol."""
+    found: dict[tuple[str, str], list[tuple[int, Path, Source]]] = {}
+    for path in paths:
+        first_ns, source = identify(path)
+        for name, given in (("venue", options.venue), ("symbol", options.symbol)):
+            if given not in (None, getattr(source, name)):
+                raise CaptureError(f"--{name} is {given!r}, but {path.name} holds {getattr(source, name)!r}")
+        found.setdefault((source.venue, source.symbol), []).append((first_ns, path, source))
+    groups = [sorted(group, key=lambda file: file[0]) for group in found.values()]
+    return [BinanceReader(group[0][2], [path for _, path, _ in group]) for group in groups]
 
-    path: Path
-    source: Source
-    first_ns: int
 
-
-def identify(path: Path) -> Capture:
-    """Read `path` up to its first depth diff: which venue and symbol, and when it starts.
+def identify(path: Path) -> tuple[int, Source]:
+    """Read `path` up to its first depth diff: when it starts, and which venue and symbol it is.
 
     Raises:
         CaptureError: unreadable, or no Binance depth diff in it.
     """
     first_ns = 0
-    try:
-        with path.open("rb") as raw:
-            for line in chain.from_iterable(_lines(raw)):
-                stamp, _, payload = line.partition(b" ")
-                try:
-                    local_ns, message = int(stamp), orjson.loads(payload)
-                    data = message.get("data", message)
-                except (ValueError, AttributeError):
-                    continue
-                first_ns = first_ns or local_ns
-                if data.get("e") == "depthUpdate":
-                    return Capture(path, _source(data), first_ns)
-    except FileNotFoundError:
-        raise CaptureError(f"{path}: no such file") from None
-    except (EOFError, OSError, zlib.error) as error:
-        raise CaptureError(f"{path}: cannot be read ({error})") from None
+    lines = Lines([path])
+    while (block := lines.pull()) is not None:
+        for line in block.text.split(b"\n"):
+            stamp, _, payload = line.partition(b" ")
+            try:
+                local_ns, message = int(stamp), orjson.loads(payload)
+                data = message.get("data", message)
+            except (ValueError, AttributeError):
+                continue
+            first_ns = first_ns or local_ns
+            if data.get("e") == "depthUpdate":
+                return first_ns, _source(data)
+        if lines.error:
+            raise CaptureError(f"{path}: cannot be read: {lines.error}")
     raise CaptureError(
         f"{path}: no Binance depth diff found; expected lines of '<local ns> <JSON message>' of a raw capture"
     )
-
-
-def groups(paths: Sequence[Path]) -> list[list[Capture]]:
-    """Files by venue and symbol, each group in time order."""
-    found: dict[tuple[str, str], list[Capture]] = {}
-    for path in paths:
-        capture = identify(path)
-        found.setdefault((capture.source.venue, capture.source.symbol), []).append(capture)
-    return [sorted(group, key=lambda capture: capture.first_ns) for group in found.values()]
-
-
-def read(captures: Sequence[Capture], report: Report, progress: bool = True) -> Iterator[NDArray[np.void]]:
-    """Chunks of `RAW` rows of consecutive captures of one symbol, in arrival order.
-
-    Memory is bounded by the chunk and `RECENT_DIFFS`, whatever the length of the files.
-
-    Args:
-        captures: files of one symbol in time order, from `groups`.
-        report: receives every problem with its line and time.
-        progress: show a bar of bytes read.
-
-    Raises:
-        CaptureError: files overlap, a file mixes symbols, or `report.strict` and any problem.
-    """
-    reader = Decoder(captures[0].source, report)
-    size = sum(capture.path.stat().st_size for capture in captures)
-    with tqdm(total=size, unit="B", unit_scale=True, disable=not progress, leave=False) as bar:
-        for number, capture in enumerate(captures):
-            bar.set_description(capture.path.name)
-            yield from reader.file(number, capture, bar)
-    yield reader.flush()
-
-
-def _lines(raw: BinaryIO) -> Iterator[list[bytes]]:
-    """Lines of a plain or gzipped file by the block, all that can be had even of a truncated one.
-
-    Raises:
-        EOFError, zlib.error: the compressed stream ends early or is damaged; whole lines came before.
-    """
-    held = b""
-    for block in _blocks(raw):
-        lines = (held + block).split(b"\n")
-        held = lines.pop()
-        yield lines
-    if held:
-        yield [held]
 
 
 @contextmanager
@@ -154,24 +113,6 @@ def _without_collector() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _blocks(raw: BinaryIO) -> Iterator[bytes]:
-    zipped = raw.read(2) == b"\x1f\x8b"
-    raw.seek(0)
-    if not zipped:
-        yield from iter(lambda: raw.read(BLOCK_BYTES), b"")
-        return
-    member = zlib.decompressobj(wbits=31)
-    while block := raw.read(BLOCK_BYTES):
-        while block:
-            if member.eof:
-                # A file may be several gzip members one after another.
-                member = zlib.decompressobj(wbits=31)
-            yield member.decompress(block)
-            block = member.unused_data
-    if not member.eof:
-        raise EOFError("the gzip stream has no end")
 
 
 def _source(diff: dict[str, Any]) -> Source:
@@ -205,7 +146,7 @@ class Decoder:
         self.source = source
         self.report = report
         self.name = ""
-        self.file_number = 0
+        self.file = 0
         self.line = 0
         self.local_ns = 0
         self.started = False
@@ -223,40 +164,6 @@ class Decoder:
 
     def problem(self, kind: str, text: str) -> None:
         self.report.add(self.name, self.line, self.local_ns, kind, text)
-
-    def file(self, number: int, capture: Capture, bar: Any) -> Iterator[NDArray[np.void]]:
-        if capture.first_ns < self.local_ns:
-            raise CaptureError(
-                f"{capture.path.name} begins before {self.name} ends: they overlap; give only one of them"
-            )
-        self.name, self.file_number, self.line = capture.path.name, number, 0
-        done = 0
-        try:
-            with capture.path.open("rb") as raw:
-                for lines in _lines(raw):
-                    with _without_collector():
-                        for line in lines:
-                            self.line += 1
-                            self._line(line)
-                    if len(self.texts) > 2 * CHUNK_ROWS:
-                        yield self.flush()
-                    bar.update(raw.tell() - done)
-                    done = raw.tell()
-        except (EOFError, zlib.error) as error:
-            self.problem("truncated", f"the file ends early ({error}); what came before is kept")
-        if not self.started:
-            self._start_without_snapshot()
-        bar.update(capture.path.stat().st_size - done)
-
-    def _line(self, line: bytes) -> None:
-        stamp, _, payload = line.partition(b" ")
-        try:
-            local_ns = int(stamp)
-            message = orjson.loads(payload)
-        except ValueError:
-            self.problem("bad-line", "not '<local ns> <JSON object>'; skipped")
-            return
-        self.message(local_ns, message)
 
     def message(self, local_ns: int, message: Any) -> None:
         """Decode a parsed message, a stream's or a REST depth snapshot; `flush` gives its rows."""
@@ -333,7 +240,7 @@ class Decoder:
             return
         self.first_ns = self.first_ns or self.local_ns
         if self.local_ns - self.first_ns > SNAPSHOT_WAIT_NS:
-            self._start_without_snapshot()
+            self.start_without_snapshot()
 
     def _trade(self, data: dict[str, Any]) -> None:
         self._symbol(data)
@@ -354,15 +261,17 @@ class Decoder:
         if self.started:
             # "m": the buyer was the maker, so the aggressor sold.
             buys, sells = (0, 1) if data["m"] else (1, 0)
+            texts = data["p"], data["q"]
             self.messages.extend((TRADE, buys, sells, exch_ns, self.local_ns, trade, self.line))
-            self.texts += data["p"], data["q"]
+            self.texts += texts
 
     def _ticker(self, data: dict[str, Any]) -> None:
         self._symbol(data)
         exch_ns = self._exchange_ns(BBO, data)
         if self.started:
+            texts = data["b"], data["B"], data["a"], data["A"]
             self.messages.extend((BBO, 1, 1, exch_ns, self.local_ns, int(data["u"]), self.line))
-            self.texts += data["b"], data["B"], data["a"], data["A"]
+            self.texts += texts
 
     def _snapshot(self, data: dict[str, Any]) -> None:
         if self.valid:
@@ -396,7 +305,8 @@ class Decoder:
         self.valid = False
         self.recent.clear()
 
-    def _start_without_snapshot(self) -> None:
+    def start_without_snapshot(self) -> None:
+        """Give up waiting: emit the diffs held back."""
         self.problem(
             "missing-snapshot",
             "no depth snapshot; the book is built from diffs alone and lacks levels",
@@ -424,33 +334,19 @@ class Decoder:
         if count % 2 or text.count(b"\n") != count:
             raise CaptureError(f"{self.name}: a price level near line {self.line} is not a pair of decimals")
         values = parse_decimals(np.frombuffer(text, np.uint8), count)
-        rows, bad = _rows(np.frombuffer(self.messages, np.int64), values, self.file_number)
+        rows, good = _rows(np.frombuffer(self.messages, np.int64), values, self.file)
         self.messages = array("q")
         self.texts.clear()
-        return self._valid_rows(rows, bad) if bad.any() else rows
-
-    def _valid_rows(self, rows: NDArray[np.void], bad: NDArray[np.bool_]) -> NDArray[np.void]:
-        for row in rows[bad]:
-            shown = [
-                ("not a decimal" if row[k] == INVALID else _signed_text(row[k])) for k in ("price", "size")
-            ]
-            self.report.add(
-                self.name,
-                row["line"],
-                row["local_ns"],
-                "bad-value",
-                f"price {shown[0]}, size {shown[1]}; row skipped",
-            )
-        return rows[~bad]
+        return rows if good else rows[valid(rows, {self.file: self.name}, self.report)]
 
 
 @njit(cache=True, nogil=True)
 def _rows(
     messages: NDArray[np.int64], values: NDArray[np.int64], file_number: int
-) -> tuple[NDArray[np.void], NDArray[np.bool_]]:
-    """RAW rows [n] of messages, seven numbers each, with prices and sizes [2 n]; and which are no rows."""
+) -> tuple[NDArray[np.void], bool]:
+    """RAW rows [n] of messages, seven numbers each, with prices and sizes [2 n]; and if all are possible."""
     rows = np.empty(len(values) // 2, RAW)
-    bad = np.zeros(len(rows), np.bool_)
+    good = True
     place = 0
     for at in range(0, len(messages), 7):
         kind, bids = messages[at], messages[at + 1]
@@ -461,13 +357,79 @@ def _rows(
             row.exch_ns, row.local_ns = messages[at + 3], messages[at + 4]
             row.id, row.line, row.file = messages[at + 5], messages[at + 6], file_number
             row.price, row.size = price, size
-            # INVALID is negative; only a level may be of no size, and only CLEAR of no price.
-            bad[place] = (
-                size < 0 or price < 0 or (kind != CLEAR and price == 0) or (kind == TRADE and size == 0)
-            )
+            # A first look, for speed; `valid` says what is wrong.
+            good = good and size >= 0 and price >= 0 and (price > 0 or kind == CLEAR)
+            good = good and (size > 0 or kind != TRADE)
             place += 1
-    return rows, bad
+    return rows, good
 
 
-def _signed_text(units: int) -> str:
-    return decimal_text(int(units)) if units >= 0 else "-" + decimal_text(-int(units))
+class BinanceReader(Reader):
+    """Consecutive captures of one symbol, in arrival order.
+
+    Args:
+        source: what is recorded.
+        paths: files in time order.
+    """
+
+    def __init__(self, source: Source, paths: Sequence[Path]) -> None:
+        self.source = source
+        self.names = [path.name for path in paths]
+        self._lines = Lines(paths)
+        self.size = self._lines.size
+        self._decoder = Decoder(source, Report())
+        self._decoder.file = -1
+
+    def chunks(self, report: Report) -> Iterator[NDArray[np.void]]:
+        decoder = self._decoder
+        decoder.report = report
+        while (block := self._lines.pull(BLOCK_BYTES)) is not None:
+            self.done = self._lines.done
+            begins = block.file != decoder.file
+            if begins:
+                yield self._end_file()
+                decoder.file, decoder.name = block.file, self.names[block.file]
+            with _without_collector():
+                self._block(block, begins)
+            if self._lines.error:
+                decoder.problem("truncated", self._lines.error)
+            if len(decoder.texts) > 2 * CHUNK_ROWS:
+                yield decoder.flush()
+        yield self._end_file()
+
+    def _end_file(self) -> NDArray[np.void]:
+        """All rows of a chunk are of one file."""
+        if self._decoder.file >= 0 and not self._decoder.started:
+            self._decoder.start_without_snapshot()
+        return self._decoder.flush()
+
+    def _block(self, block: Block, begins: bool) -> None:
+        lines = block.text.split(b"\n")
+        if not lines[-1]:
+            lines.pop()
+        parts = [line.partition(b" ") for line in lines]
+        try:
+            # One call for all lines is faster than one for each.
+            payloads = orjson.loads(b"[" + b",".join([payload for _, _, payload in parts]) + b"]")
+            stamps = [int(stamp) for stamp, _, _ in parts]
+        except ValueError:
+            payloads = stamps = []
+        decoder = self._decoder
+        if begins and stamps and stamps[0] < decoder.local_ns:
+            before = self.names[block.file - 1]
+            raise CaptureError(
+                f"{decoder.name} begins before {before} ends: they overlap; give only one of them"
+            )
+        if len(payloads) == len(parts):
+            for decoder.line, local_ns, message in zip(
+                range(block.line, block.line + len(parts)), stamps, payloads, strict=True
+            ):
+                decoder.message(local_ns, message)
+            return
+        for decoder.line, (stamp, _, payload) in enumerate(parts, block.line):
+            try:
+                local_ns, message = int(stamp), orjson.loads(payload)
+            except ValueError:
+                decoder.problem("bad-line", "not '<local ns> <JSON object>'; skipped")
+            else:
+                decoder.message(local_ns, message)

@@ -1,14 +1,16 @@
 """What every reader of recorded feeds shares: the raw row, the report of problems, decimal parsing.
 
-A reader (one file per format) turns captures into chunks of `RAW` rows; `mmenv.data.importer` turns
-those, whatever their format, into a store.
+A reader (one file per format, which registers itself) turns captures into chunks of `RAW` rows;
+`mmenv.data.importer` turns those, whatever their format, into a store.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 from numba import njit
@@ -49,6 +51,10 @@ RAW: Final = np.dtype(
 `id` is the update id of a book row and the trade id of a trade."""
 
 
+Names = Sequence[str] | Mapping[int, str]
+"""File names by the number `RAW` rows give."""
+
+
 class CaptureError(ValueError):
     """A capture that cannot be imported, or may not be under `--strict`."""
 
@@ -63,6 +69,54 @@ class Source:
     contract_size: str = "1"
     maker_fee_bp: float = 0.0
     taker_fee_bp: float = 0.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user says about files that do not say it themselves; None where nothing was said."""
+
+    venue: str | None = None
+    symbol: str | None = None
+
+
+class Reader:
+    """Reads the files of one venue and symbol. Subclass in one file and `register` what opens it.
+
+    Between two chunks a reader can be pickled; `chunks` of the copy continues with the same rows.
+    """
+
+    source: Source
+    names: list[str]
+    """File names; `RAW` rows refer to them by number."""
+    size = 0
+    """Bytes to read."""
+    done = 0
+    """Bytes read."""
+
+    def chunks(self, report: Report) -> Iterator[NDArray[np.void]]:
+        """Chunks of `RAW` rows in arrival order; memory is bounded whatever the length of the files.
+
+        Raises:
+            CaptureError: files that cannot be used together, or `report.strict` and any problem.
+        """
+        raise NotImplementedError
+
+
+Opener = Callable[[Sequence[Path], Options], Sequence[Reader]]
+"""Sorts files into one reader for each venue and symbol. Raises `CaptureError`."""
+
+FORMATS: Final[dict[str, tuple[Opener, str]]] = {}
+"""By name: what opens files of the format, and what they are."""
+
+
+def register(name: str, description: str) -> Callable[[Opener], Opener]:
+    """Decorator: make a format known to `neuralmm import`."""
+
+    def add(opener: Opener) -> Opener:
+        FORMATS[name] = opener, description
+        return opener
+
+    return add
 
 
 @dataclass(frozen=True)
@@ -93,6 +147,7 @@ class Report:
     counts: Counter[str] = field(default_factory=Counter)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    tally: Counter[str] = field(default_factory=Counter)
 
     def add(self, file: str, line: int, time_ns: int, kind: str, text: str) -> None:
         """Record a problem. Raises `CaptureError` under `strict`."""
@@ -103,8 +158,23 @@ class Report:
         if self.counts[kind] <= self.keep:
             self.problems.append(problem)
 
+    def add_rows(
+        self, names: Names, rows: NDArray[np.void], kind: str, text: Callable[[Any], str]
+    ) -> None:
+        """Record a problem of each of the `RAW` rows [n], described by `text` of the row."""
+        shown = max(self.keep - self.counts[kind], 0)
+        for row in rows[:shown]:
+            self.add(names[row["file"]], row["line"], row["local_ns"], kind, text(row))
+        if len(rows) > shown:
+            self.counts[kind] += len(rows) - shown
+
+    def note(self, text: str, count: int = 1) -> None:
+        """Count something worth knowing that is no fault."""
+        if count:
+            self.tally[text] += count
+
     def __str__(self) -> str:
-        lines = [*self.notes]
+        lines = [*self.notes, *(f"{count} x {text}" for text, count in sorted(self.tally.items()))]
         if not self.counts:
             return "\n".join([*lines, "no problems found"])
         lines += [f"{count} x {kind}" for kind, count in sorted(self.counts.items())]
@@ -125,6 +195,30 @@ def decimal_units(name: str, text: str) -> int:
     return units
 
 
+def valid(rows: NDArray[np.void], names: Names, report: Report) -> NDArray[np.bool_]:
+    """Which `RAW` rows [n] have a time, price and size that can be; the others are reported."""
+    price, size, kind = rows["price"], rows["size"], rows["kind"]
+    bad = (price == INVALID) | (size == INVALID) | (size < 0) | ((price <= 0) & (kind != CLEAR))
+    bad |= ((size == 0) & (kind == TRADE)) | (rows["local_ns"] < 0) | (rows["exch_ns"] < UNKNOWN_NS)
+    bad |= ((rows["side"] == 0) & (kind != TRADE) & (kind != CLEAR)) | (kind == 0)
+    report.add_rows(names, rows[bad], "bad-value", _bad_value)
+    return ~bad
+
+
+def _bad_value(row: Any) -> str:
+    if row["local_ns"] < 0 or row["exch_ns"] < UNKNOWN_NS:
+        return "a time that is no time; row skipped"
+    if row["kind"] == 0 or (row["side"] == 0 and row["kind"] != TRADE):
+        return "a kind or side that is none; row skipped"
+    return f"price {_shown(row['price'])}, size {_shown(row['size'])}; row skipped"
+
+
+def _shown(units: int) -> str:
+    if units == INVALID:
+        return f"not a decimal of at most {DECIMALS} places"
+    return decimal_text(int(units)) if units >= 0 else "-" + decimal_text(-int(units))
+
+
 @njit(cache=True, nogil=True)
 def parse_decimals(text: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
     """Decimals of a text, one per line, as integers in units of 10^-DECIMALS.
@@ -134,38 +228,74 @@ def parse_decimals(text: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
         count: how many lines there are.
 
     Returns:
-        int64 [count]; INVALID where a line is no plain decimal, has a non-zero digit beyond DECIMALS
-        or does not fit.
+        int64 [count]; as `parse_decimal` of each line.
     """
     out = np.full(count, INVALID, np.int64)
-    limit = np.iinfo(np.int64).max // 10 - 1
-    line = 0
-    value, digits, places, negative, good = 0, 0, -1, False, True
-    for byte in text:
-        if 48 <= byte <= 57:
-            digits += 1
-            if places >= DECIMALS:
-                good = good and byte == 48
-            elif value > limit:
-                good = False
-            else:
-                value = value * 10 + (byte - 48)
-                if places >= 0:
-                    places += 1
-        elif byte == 46 and places < 0:
-            places = 0
-        elif byte == 45 and digits == 0 and places < 0 and not negative:
-            negative = True
-        elif byte == 10:
-            for _ in range(DECIMALS - max(places, 0)):
-                if value > limit:
-                    good = False
-                else:
-                    value *= 10
-            if good and digits > 0 and line < count:
-                out[line] = -value if negative else value
+    line, begin = 0, 0
+    for place, byte in enumerate(text):
+        if byte == 10:
+            if line < count:
+                out[line] = parse_decimal(text, begin, place, DECIMALS)
             line += 1
-            value, digits, places, negative, good = 0, 0, -1, False, True
-        else:
-            good = False
+            begin = place + 1
     return out
+
+
+@njit(cache=True, nogil=True)
+def parse_decimal(text: NDArray[np.uint8], begin: int, end: int, decimals: int) -> int:
+    """The decimal text[begin:end] as an integer in units of 10^-decimals.
+
+    A power of ten may follow ("1e-7"). INVALID where the text is no decimal, has a non-zero digit beyond
+    `decimals` places or does not fit.
+    """
+    place, negative = begin, begin < end and text[begin] == 45
+    if negative:
+        place += 1
+    # The number is value x 10^(zeros - fraction): its last zeros are counted, not multiplied in.
+    value, digits, zeros, fraction, point = np.int64(0), 0, 0, 0, False
+    while place < end:
+        byte = text[place]
+        if byte == 46 and not point:
+            point = True
+        elif 48 <= byte <= 57:
+            digits += 1
+            zeros += 1
+            if point:
+                fraction += 1
+            if byte != 48:
+                value = _shifted(value, zeros)
+                if value < 0:
+                    return INVALID
+                value += byte - 48
+                zeros = 0
+        else:
+            break
+        place += 1
+    power = zeros - fraction + decimals
+    if place < end:
+        if text[place] != 101 and text[place] != 69:
+            return INVALID
+        exponent = parse_decimal(text, place + 2 if text[place + 1] == 43 else place + 1, end, 0)
+        if not -40 < exponent < 40:
+            return INVALID
+        power += exponent
+    if digits == 0 or (value > 0 and power < 0):
+        return INVALID
+    value = _shifted(value, power) if value > 0 else value
+    if value < 0:
+        return INVALID
+    return -value if negative else value
+
+
+@njit(cache=True, nogil=True)
+def _shifted(value, power):  # type: ignore[no-untyped-def]
+    """value x 10^power with room for one more digit, or -1."""
+    if value == 0 or power == 0:
+        return value
+    if power >= len(_POWERS) or value > _ROOM[power]:
+        return np.int64(-1)
+    return value * _POWERS[power]
+
+
+_POWERS: Final = np.array([10**power for power in range(19)], np.int64)
+_ROOM: Final = (np.iinfo(np.int64).max - 9) // _POWERS

@@ -14,12 +14,10 @@ import json
 import os
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -113,17 +111,12 @@ class TapeInfo:
 
 
 class TapeWriter:
-    """Writes one tape; nothing is visible under its name until `commit`.
+    """Writes one tape to `path`; it is one once `close` was given its description."""
 
-    Use as a context manager: leaving it without `commit` removes the temporary file.
-    """
-
-    def __init__(self, store: Path, venue: str, symbol: str, day: str) -> None:
-        self.path = _partition(store, venue, symbol, day) / "tape.parquet"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = self.path.with_name(f".tape-{uuid.uuid4().hex}.tmp")
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self._parquet = pq.ParquetWriter(
-            self._temporary,
+            path,
             _SCHEMA,
             compression="zstd",
             use_dictionary=["kind", "side"],
@@ -139,36 +132,23 @@ class TapeWriter:
         self._parquet.write_table(pa.Table.from_arrays(columns, schema=_SCHEMA))
         self.rows += len(rows)
 
-    def close(self, info: TapeInfo) -> None:
-        """Finish the temporary file; `commit` then puts it in place."""
-        stored = asdict(info) | {"rows": self.rows}
-        self._parquet.add_key_value_metadata({METADATA_KEY: json.dumps(stored)})
+    def close(self, info: TapeInfo | None = None) -> None:
+        """Finish the file, a tape if described; harmless when repeated."""
+        if info is not None:
+            stored = asdict(info) | {"rows": self.rows}
+            self._parquet.add_key_value_metadata({METADATA_KEY: json.dumps(stored)})
         self._parquet.close()
 
-    def commit(self) -> Path:
-        """Put the closed file in place, replacing an older tape of this venue, symbol and day."""
-        os.replace(self._temporary, self.path)
-        return self.path
 
-    def __enter__(self) -> Self:
-        return self
+def tape_path(store: Path, venue: str, symbol: str, day: str) -> Path:
+    """Where the store has the tape."""
+    return store / f"venue={venue}" / f"symbol={symbol}" / f"day={day}" / "tape.parquet"
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.discard()
 
-    def discard(self) -> None:
-        """Remove the temporary file, and folders it leaves empty; harmless after `commit`."""
-        self._parquet.close()
-        self._temporary.unlink(missing_ok=True)
-        for folder in list(self.path.parents)[:3]:
-            if any(folder.iterdir()):
-                break
-            folder.rmdir()
+def put_tape(written: Path, path: Path) -> None:
+    """Put a finished tape in its place, over an older one of the same venue, symbol and day."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(written, path)
 
 
 @dataclass(frozen=True)
@@ -304,10 +284,6 @@ def tapes(store: Path | str, venue: str = "*", symbol: str = "*", day: str = "*"
             f"{store}: no tape of venue {venue}, symbol {symbol}, day {day}; see `neuralmm import`"
         )
     return [Tape(path) for path in paths]
-
-
-def _partition(store: Path, venue: str, symbol: str, day: str) -> Path:
-    return store / f"venue={venue}" / f"symbol={symbol}" / f"day={day}"
 
 
 class Book:
