@@ -273,12 +273,21 @@ def parse_decimal(text: NDArray[np.uint8], begin: int, end: int, decimals: int) 
         place += 1
     power = zeros - fraction + decimals
     if place < end:
-        if text[place] != 101 and text[place] != 69:
+        if text[place] != 101 and text[place] != 69:  # e, E
             return INVALID
-        exponent = parse_decimal(text, place + 2 if text[place + 1] == 43 else place + 1, end, 0)
-        if not -40 < exponent < 40:
+        place += 1
+        sign = -1 if text[place] == 45 else 1
+        if text[place] == 45 or text[place] == 43:
+            place += 1
+        # Two digits say more than fits.
+        if not 0 < end - place <= 2:
             return INVALID
-        power += exponent
+        exponent = 0
+        for at in range(place, end):
+            if not 48 <= text[at] <= 57:
+                return INVALID
+            exponent = 10 * exponent + text[at] - 48
+        power += sign * exponent
     if digits == 0 or (value > 0 and power < 0):
         return INVALID
     value = _shifted(value, power) if value > 0 else value

@@ -267,9 +267,7 @@ def iso_times(texts: Sequence[str]) -> NDArray[np.int64]:
 
 
 @njit(cache=True, nogil=True)
-def split(
-    text: NDArray[np.uint8], columns: int, count: int
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def split(text: NDArray[np.uint8], columns: int, count: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Where the values of each of `count` lines begin, [count, columns + 1], and how many each line has.
 
     The last one of a line is where a value after its end would begin. An empty line has none.

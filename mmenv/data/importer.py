@@ -22,7 +22,7 @@ from typing import Annotated, Any, Final
 import tyro
 from tqdm import tqdm
 
-from mmenv.data import binance, plain, tardis  # noqa: F401  (they register themselves)
+from mmenv.data import binance, databento, lobster, plain, tardis  # noqa: F401  (they register themselves)
 from mmenv.data.capture import FORMATS, CaptureError, Options, Reader, Report
 from mmenv.data.grid import Grid, SecondPass, Spool, day_text
 from mmenv.data.tape import SCHEMA_VERSION, Tape, TapeError, put_tape, tape_path

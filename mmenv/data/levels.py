@@ -15,7 +15,6 @@ from mmenv.data.capture import (
     CLEAR,
     DEPTH,
     INVALID,
-    RAW,
     SNAPSHOT,
     TRADE,
     CaptureError,
@@ -34,7 +33,7 @@ class Decoded:
 
     rows: RAW [n] in arrival order, kinds DEPTH, SNAPSHOT and TRADE; `side` 0 where it is not known.
     message: int64 [n], equal in consecutive book rows of one message.
-    update, previous: int64 [n], number of the row's book message and of the one before it; INVALID if unknown.
+    update, previous: int64 [n], number of the row's book message and of the one before; INVALID if unknown.
     """
 
     rows: NDArray[np.void]

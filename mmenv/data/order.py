@@ -1,5 +1,7 @@
-"""Rows in order: clocks that run backwards, ids of trades, streams merged by arrival. All of it can be pickled
-between two calls and then goes on as if nothing had happened."""
+"""Rows in order: clocks that run backwards, ids of trades, streams merged by arrival.
+
+All of it can be pickled between two calls and then goes on as if nothing had happened.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,7 @@ class ExchangeTime:
         report: Report,
         silent: NDArray[np.bool_] | None = None,
     ) -> None:
-        """Let the known times of the chosen `RAW` rows [n] only go forward; report all but the silent ones."""
+        """Let the known times of the chosen `RAW` rows [n] go forward; report all but the silent ones."""
         chosen = np.flatnonzero(chosen & (rows["exch_ns"] != UNKNOWN_NS))
         part = rows[chosen]
         quiet = None if silent is None else silent[chosen]

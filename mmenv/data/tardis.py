@@ -47,7 +47,9 @@ def open_files(paths: Sequence[Path], options: Options) -> list[LevelReader]:
         book = [path for _, path, first in files if "is_snapshot" in first]
         trades = [path for _, path, first in files if "id" in first]
         if not book:
-            raise CaptureError(f"{trades[0].name}: trades alone; give the incremental_book_L2 files with them")
+            raise CaptureError(
+                f"{trades[0].name}: trades alone; give the incremental_book_L2 files with them"
+            )
         series = [Files(book, BOOK, decode_book, restarts=True)]
         if trades:
             numbered = all(first["id"].isdigit() for _, _, first in files if "id" in first)
