@@ -19,7 +19,7 @@ Book = dict[Level, int]
 
 @dataclass
 class Step:
-    """One elementary change: action as in Databento's mbo ("H": a hidden execution), and the book after it."""
+    """One elementary change: action as in Databento's mbo ("H": a hidden execution), and the book then."""
 
     action: str
     order: int
@@ -45,7 +45,9 @@ class Event:
 class Market:
     """Resting orders and what happens to them."""
 
-    def __init__(self, events: int = 400, seed: int = 0, start_ns: int = START_NS, hidden: bool = False) -> None:
+    def __init__(
+        self, events: int = 400, seed: int = 0, start_ns: int = START_NS, hidden: bool = False
+    ) -> None:
         self.rng = np.random.default_rng(seed)
         self.orders: dict[int, tuple[str, int, int]] = {}
         self.events: list[Event] = []
@@ -97,7 +99,9 @@ class Market:
             number = int(rng.choice(mine))
             _, tick, size = self.orders[number]
             other = self.best("A" if side == "B" else "B")
-            tick = min(tick + int(rng.integers(-2, 3)), other - 1) if side == "B" else max(tick - 1, other + 1)
+            tick = (
+                min(tick + int(rng.integers(-2, 3)), other - 1) if side == "B" else max(tick - 1, other + 1)
+            )
             self.orders[number] = side, tick, int(rng.integers(1, 9))
             self._step("M", number, side, tick, self.orders[number][2])
         elif kind == "cancel" and len(mine) > 25:
@@ -160,7 +164,9 @@ TARDIS_BOOK = "exchange,symbol,timestamp,local_timestamp,is_snapshot,side,price,
 TARDIS_TRADES = "exchange,symbol,timestamp,local_timestamp,id,side,price,amount"
 
 
-def tardis(market: Market, first: int = 0, last: int | None = None, symbol: str = "BTCUSDT") -> tuple[list[str], list[str]]:
+def tardis(
+    market: Market, first: int = 0, last: int | None = None, symbol: str = "BTCUSDT"
+) -> tuple[list[str], list[str]]:
     """Lines of `incremental_book_L2` and `trades` of events [first, last), the book first as a snapshot."""
     book, deals = [TARDIS_BOOK], [TARDIS_TRADES]
     before: Book = {}
@@ -211,7 +217,9 @@ def plain(market: Market) -> list[str]:
         changed = changes(before, event.book)
         for side, tick, size in changed:
             name = "bid" if side == "B" else "ask"
-            lines.append(f"X,{kind},{times},{name},{price(tick)},{size},{update + 3},{update if place else ''}")
+            lines.append(
+                f"X,{kind},{times},{name},{price(tick)},{size},{update + 3},{update if place else ''}"
+            )
         update += 3 if changed else 0
         before = event.book
     return lines
@@ -309,12 +317,24 @@ def databento(market: Market) -> list[Record]:
             units = int(step.tick) * 10**7
             order = 0 if step.action == "T" else step.order
             records.append(
-                Record(event.local_ns, entered, step.action, step.side, units, step.size, order, flags, len(records))
+                Record(
+                    event.local_ns,
+                    entered,
+                    step.action,
+                    step.side,
+                    units,
+                    step.size,
+                    order,
+                    flags,
+                    len(records),
+                )
             )
     return records
 
 
-def dbn(records: list[Record], version: int = 3, symbols: dict[int, str] | None = None, schema: int = 0) -> bytes:
+def dbn(
+    records: list[Record], version: int = 3, symbols: dict[int, str] | None = None, schema: int = 0
+) -> bytes:
     """A DBN file by its specification."""
     width = 22 if version == 1 else 71
 
@@ -333,8 +353,8 @@ def dbn(records: list[Record], version: int = 3, symbols: dict[int, str] | None 
         head += name(symbol) + struct.pack("<III", 1, 20120601, 20120701) + name(str(number))
     body = b"".join(
         struct.pack(
-            "<BBHIQQqIBBccQiI", 14, 160, r.publisher_id, r.instrument_id, r.ts_event, r.order_id, r.price, r.size,
-            r.flags, 0, r.action.encode(), r.side.encode(), r.ts_recv, 0, r.sequence,
+            "<BBHIQQqIBBccQiI", 14, 160, r.publisher_id, r.instrument_id, r.ts_event, r.order_id, r.price,
+            r.size, r.flags, 0, r.action.encode(), r.side.encode(), r.ts_recv, 0, r.sequence,
         )
         for r in records
     )  # fmt: skip

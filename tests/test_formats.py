@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from mmenv.data.capture import BUY, CLEAR, TRADE, CaptureError, Report
+from mmenv.data.capture import BUY, CLEAR, TRADE, Report
 from mmenv.data.importer import Import
 from mmenv.data.tape import Tape
 from tests import orders

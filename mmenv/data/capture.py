@@ -242,7 +242,7 @@ def parse_decimals(text: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
 
 
 @njit(cache=True, nogil=True)
-def parse_decimal(text: NDArray[np.uint8], begin: int, end: int, decimals: int) -> int:
+def parse_decimal(text, begin, end, decimals):  # type: ignore[no-untyped-def]
     """The decimal text[begin:end] as an integer in units of 10^-decimals.
 
     A power of ten may follow ("1e-7"). INVALID where the text is no decimal, has a non-zero digit beyond

@@ -13,7 +13,7 @@ DBN is read here, without Databento's own package: a header and records of a len
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -217,7 +217,7 @@ def record_places(text: NDArray[np.uint8]) -> tuple[NDArray[np.int64], int]:
     places = np.empty(len(text) // 56 + 1, np.int64)
     count, at = 0, 0
     while at < len(text):
-        size = 4 * np.int64(text[at])
+        size = 4 * int(text[at])
         if size == 0:
             return places[:0], -1
         if at + size > len(text):
@@ -420,7 +420,7 @@ class DatabentoReader(Reader):
         report.note("trade whose aggressor is unknown, left out", int(unsided.sum()))
         rows, wrong = apply(heads, records, *self._book)
         for code, (kind, text) in PROBLEMS.items():
-            report.add_rows(self.names, heads[wrong[wrong[:, 1] == code, 0]], kind, lambda _, text=text: text)
+            report.add_rows(self.names, heads[wrong[wrong[:, 1] == code, 0]], kind, _say(text))
         return rows
 
     def _refuse_levels(self, records: NDArray[np.void]) -> None:
@@ -452,6 +452,10 @@ class DatabentoReader(Reader):
         return heads
 
 
+def _say(text: str) -> Callable[[Any], str]:
+    return lambda _: text
+
+
 def _no_snapshot(_: Any) -> str:
     return "the file does not begin by clearing the book; orders entered before it are unknown"
 
@@ -465,7 +469,7 @@ _ORDER = types.UniTuple(types.int64, 3)
 
 @njit(cache=True)
 def empty_book():  # type: ignore[no-untyped-def]
-    """Orders by id: side, price, size. Levels by key: size now, size last told. Keys changed in this event."""
+    """Orders by id: side, price, size. Levels by key: size now, size last told. Keys changed in the event."""
     return (
         typed.Dict.empty(types.int64, _ORDER),
         typed.Dict.empty(types.int64, types.int64),
@@ -523,7 +527,7 @@ def apply(heads, records, orders, levels, told, changed):  # type: ignore[no-unt
     """
     out = np.empty(2 * len(heads) + len(changed) + 1, RAW)
     count = 0
-    problems = [(np.int64(0), np.int64(0)) for _ in range(0)]
+    problems = [(0, 0) for _ in range(0)]
     for place in range(len(heads)):
         head, record = heads[place], records[place]
         action, number = record.action, record.order

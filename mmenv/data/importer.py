@@ -174,7 +174,6 @@ class _Job:
 
     def _convert(self, part: _Part, tapes: Path, options: Import, folder: Path) -> None:
         assert part.spool is not None
-        tapes.mkdir(exist_ok=True)
         if part.second is None:
             source = part.reader.source
             given = {name: getattr(options, name) for name in _SOURCE if getattr(options, name) is not None}

@@ -118,10 +118,8 @@ class LobsterReader(Reader):
         if at < len(self._pairs):
             pair = self._pairs[at]
             self._lines = Lines([pair.messages], at), Lines([pair.books], at)
-            self._held = [
-                np.zeros((0, len(MESSAGE) + 1), np.int64),
-                np.zeros((0, 4 * self._levels + 1), np.int64),
-            ]
+            widths = len(MESSAGE) + 1, 4 * self._levels + 1
+            self._held: list[NDArray[np.int64]] = [np.zeros((0, width), np.int64) for width in widths]
             # The row before, and by side how many levels are out of view and their keys.
             self._row = np.zeros(0, np.int64)
             self._far = np.zeros(2, np.int64), np.zeros((2, FAR_LEVELS), np.int64)

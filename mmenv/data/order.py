@@ -57,11 +57,11 @@ class ExchangeTime:
         silent: NDArray[np.bool_] | None = None,
     ) -> None:
         """Let the known times of the chosen `RAW` rows [n] go forward; report all but the silent ones."""
-        chosen = np.flatnonzero(chosen & (rows["exch_ns"] != UNKNOWN_NS))
-        part = rows[chosen]
-        quiet = None if silent is None else silent[chosen]
+        places = np.flatnonzero(chosen & (rows["exch_ns"] != UNKNOWN_NS))
+        part = rows[places]
+        quiet = None if silent is None else silent[places]
         self.last = _forward(part, "exch_ns", self.last, names, report, quiet)
-        rows["exch_ns"][chosen] = part["exch_ns"]
+        rows["exch_ns"][places] = part["exch_ns"]
 
 
 def _forward(
@@ -162,7 +162,7 @@ class Merge:
 
     def __init__(self, streams: Sequence[Stream]) -> None:
         self.streams = list(streams)
-        self._held = [np.zeros(0, RAW) for _ in streams]
+        self._held: list[NDArray[np.void]] = [np.zeros(0, RAW) for _ in streams]
         self._over = [False for _ in streams]
 
     def pull(self, report: Report) -> NDArray[np.void] | None:

@@ -115,6 +115,7 @@ class TapeWriter:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
         self._parquet = pq.ParquetWriter(
             path,
             _SCHEMA,
