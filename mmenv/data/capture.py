@@ -158,9 +158,7 @@ class Report:
         if self.counts[kind] <= self.keep:
             self.problems.append(problem)
 
-    def add_rows(
-        self, names: Names, rows: NDArray[np.void], kind: str, text: Callable[[Any], str]
-    ) -> None:
+    def add_rows(self, names: Names, rows: NDArray[np.void], kind: str, text: Callable[[Any], str]) -> None:
         """Record a problem of each of the `RAW` rows [n], described by `text` of the row."""
         shown = max(self.keep - self.counts[kind], 0)
         for row in rows[:shown]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 import shutil
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from mmenv.data import binance, databento, lobster, plain, tardis  # noqa: F401 
 from mmenv.data.capture import FORMATS, CaptureError, Options, Reader, Report
 from mmenv.data.grid import Grid, SecondPass, Spool, day_text
 from mmenv.data.tape import SCHEMA_VERSION, Tape, TapeError, put_tape, tape_path
+from mmenv.files import replacing
 
 CHECKPOINT_ROWS: Final = 1 << 21
 """Raw rows between two checkpoints of a reader."""
@@ -147,12 +147,8 @@ class _Job:
 
     def save(self, folder: Path) -> None:
         """Write the checkpoint; the one before it stays until this one is whole."""
-        temporary = folder / "checkpoint.tmp"
-        with temporary.open("wb") as file:
+        with replacing(folder / "checkpoint") as temporary, temporary.open("wb") as file:
             pickle.dump(self, file, pickle.HIGHEST_PROTOCOL)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, folder / "checkpoint")
 
     def _read(self, part: _Part, path: Path, options: Import, folder: Path) -> None:
         part.spool = part.spool or Spool(path)

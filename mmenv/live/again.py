@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmenv.data.capture import CLEAR, SNAPSHOT, TRADE
-from mmenv.data.tape import ROW, Tape, TapeInfo, TapeWriter
+from mmenv.data.tape import ROW, Tape, TapeInfo, TapeWriter, tape_path
 from mmenv.desk import Desk
+from mmenv.files import replacing
 from mmenv.kernel import ACTIVE
 from mmenv.live import journal
 from mmenv.live.guard import STATES
@@ -169,10 +170,13 @@ def to_tape(path: Path, store: Path) -> Tape:
         disorder_ns=int((newest - every["exch_ns"]).max()),
         latency_ns=max(int((timed["local_ns"] - timed["exch_ns"]).max(initial=0)), 0),
     )
-    with TapeWriter(store, info.venue, info.symbol, info.day) as writer:
+    path = tape_path(store, info.venue, info.symbol, info.day)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        writer = TapeWriter(temporary)
         writer.write(every)
         writer.close(info)
-        return Tape(writer.commit())
+    return Tape(path)
 
 
 @dataclass(frozen=True)
