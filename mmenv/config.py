@@ -231,9 +231,12 @@ def make_config(market: str | Mapping[str, Any] | Market = "hidden-regime", **se
     made = make_market(market)
     names = [f.name for f in dataclasses.fields(EnvConfig)]
     check_keys("NeuralMM-v0", settings, names)
-    merged = {**made.defaults(), **settings}
+    # A whole configuration, such as an artefact's, needs no defaults: those of a tape would need its data.
+    whole = settings.keys() >= {*names} - {"market"}
+    defaults = {} if whole else made.defaults()
+    merged = {**defaults, **settings}
     for name, cls in (("quote", QuoteConfig), ("risk", RiskConfig), ("reward", RewardConfig)):
-        merged[name] = build(cls, settings.get(name), made.defaults().get(name, {}))
+        merged[name] = build(cls, settings.get(name), defaults.get(name, {}))
     if "features" in merged:
         from mmenv.features import check_groups
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -52,6 +52,17 @@ class Step:
     final_observations: np.ndarray
     """float32 (n, F): where an episode ended and the desk resets itself, its last observation. Kept by the
     desk: the next step that ends an episode overwrites it."""
+
+
+class EventPlans(NamedTuple):
+    """See `Desk.event_plans`."""
+
+    first: np.ndarray
+    """From the observation of a desk just reset to its first orders."""
+    following: np.ndarray
+    """From an event to orders."""
+    calls: list[Call]
+    """Their calls: the plans hold addresses of these."""
 
 
 class Desk:
@@ -237,6 +248,21 @@ class Desk:
         else:
             self._decide = self._fill(make_plan(decide, [], []))
             self._plan = self._fill(make_plan(updates, observes, resets))
+
+    def event_plans(self, event: Call, policy: Call, orders: Call, stamp: Call | None = None) -> EventPlans:
+        """Plans for `kernel.step_blocks` that take one event of a market outside to orders in one call.
+
+        `event` sets the market's answer, `policy` reads the tile of observations and sets the action,
+        `orders` takes the quotes. `stamp` is called before the first part, between two, and after the last.
+        """
+        decide, _, updates, observes, _ = self._calls
+        parts = [[event], [*updates, *observes], [policy], decide, [orders]]
+        between = [stamp] if stamp else []
+        calls = [call for part in parts for call in (*between, *part)] + between
+        first, following = (self._fill(make_plan(c, [], [])) for c in ([policy, *decide, orders], calls))
+        for plan in (first, following):
+            plan[kernel.ACTIONS_AT] = plan[kernel.OBSERVATIONS_AT] = 0
+        return EventPlans(first, following, calls)
 
     def _fill(self, plan: np.ndarray) -> np.ndarray:
         plan[kernel.BLOCKS], plan[kernel.COUNT], plan[kernel.WIDTH] = self.blocks, self.n, self.width

@@ -2,7 +2,8 @@
 
 A bundle is a zip of `bundle.json` (format version, schema, features, quote and risk configuration, structure
 of the network, provenance, evaluation), one `.npy` for each array of weights, and `SHA256SUMS` over all of
-them, as `sha256sum -c` reads it. It loads without torch, and without trusting its origin.
+them, as `sha256sum -c` reads it; in format "onnx" also `policy.onnx`. It loads without torch, without the
+data it was trained on, and without trusting its origin.
 
     bundle = load("policy.mmz")
     policy = bundle.policy()         # many environments: backtest, evaluation
@@ -19,19 +20,29 @@ import os
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmenv.config import ConfigError, EnvConfig, Market, differences, make_config
+from mmenv.config import ConfigError, EnvConfig, Market, differences, make_config, require
 from mmenv.features import observation_features
+from policies.base import Policy
 from policies.runtime import BatchPolicy, Layer, Network, Stream
+
+if TYPE_CHECKING:
+    from policies.onnx_engine import OnnxStream
 
 SUFFIX = ".mmz"
 VERSION = 1
 """Of the file format; a reader refuses what is newer than itself."""
 MANIFEST, SUMS = "bundle.json", "SHA256SUMS"
-FORMATS = ("float32", "float16", "int8")
+MODEL = "policy.onnx"
+REFERENCE = "reference.npy"
+FORMATS = ("float32", "float16", "int8", "onnx")
+ENGINES = ("numba", "onnx")
+
+REFERENCE_SEED = 3_000_000_000
+"""Far from the seeds of training, evaluation and tuning."""
 
 UNSEEN = ("market", "start_inventory", "maker_fee_bp", "reward")
 """Fields of `EnvConfig` that a policy neither reads nor decides: it may run where only these differ."""
@@ -50,15 +61,44 @@ class Bundle:
     """Where it comes from."""
     evaluation: dict[str, Any] = field(default_factory=dict)
     """What it is worth, and how that was measured."""
+    units: tuple[int, float] = (0, 0.0)
+    """Half-ticks in a price unit, and typical lots of a step, on the market it was trained on."""
+    reference: np.ndarray | None = None
+    """Actions, float32 (T, 2), that torch gave in the first episode of seed `REFERENCE_SEED`."""
+    onnx: bytes | None = None
+    """The network as an ONNX model."""
     name: str = "bundle"
 
-    def policy(self) -> BatchPolicy:
-        """The policy for any number of environments; its actions do not depend on how many."""
+    def policy(self, engine: str = "numba") -> Policy:
+        """The policy for any number of environments, on one of `ENGINES`; the first is the fastest.
+
+        On it, an environment's actions do not depend on how many others there are.
+        """
+        if self._use_onnx(engine):
+            from policies.onnx_engine import OnnxPolicy
+
+            return OnnxPolicy(self.network, self.to_onnx(), f"{self.name} (ONNX)")
         return BatchPolicy(self.network, self.name)
 
-    def stream(self) -> Stream:
-        """The policy for one stream of observations."""
+    def stream(self, engine: str = "numba") -> Stream | OnnxStream:
+        """The policy for one stream of observations, on one of `ENGINES`; the first is the fastest."""
+        if self._use_onnx(engine):
+            from policies.onnx_engine import OnnxStream
+
+            return OnnxStream(self.network, self.to_onnx())
         return Stream(self.network)
+
+    def to_onnx(self) -> bytes:
+        """The ONNX model that came with it, or one made now."""
+        if self.onnx is not None:
+            return self.onnx
+        from policies.onnx_engine import to_onnx
+
+        return to_onnx(self.network)
+
+    def _use_onnx(self, engine: str) -> bool:
+        require(engine in ENGINES, "Bundle", "engine", engine, f"one of {', '.join(ENGINES)}")
+        return engine == "onnx"
 
     def on(self, market: Market | str | dict[str, Any]) -> EnvConfig:
         """The configuration under which this policy runs on another market: that one's fees and rewards, its
@@ -93,11 +133,16 @@ def save(bundle: Bundle, path: str | Path) -> None:
         plain = {"kind": layer.kind, "activation": layer.activation, "reads": layer.reads, "arrays": names}
         layers.append(plain)
     network = bundle.network
+    if bundle.reference is not None:
+        files[REFERENCE] = _npy(bundle.reference)
+    if bundle.onnx is not None:
+        files[MODEL] = bundle.onnx
     manifest = {
         "version": VERSION,
         "format": bundle.format,
         "schema_id": bundle.config.schema_id,
         "config": bundle.config.to_dict(),
+        "units": bundle.units,
         "features": _features(bundle.config),
         "network": {
             "inputs": network.inputs,
@@ -110,7 +155,7 @@ def save(bundle: Bundle, path: str | Path) -> None:
         "provenance": bundle.provenance,
         "evaluation": bundle.evaluation,
     }
-    files[MANIFEST] = json.dumps(manifest, indent=1).encode()
+    files[MANIFEST] = json.dumps(manifest, separators=(",", ":")).encode()
     sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items()))
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -118,7 +163,7 @@ def save(bundle: Bundle, path: str | Path) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, data in {MANIFEST: files.pop(MANIFEST), **files, SUMS: sums.encode()}.items():
                 # A fixed date: the same policy gives the same bytes.
-                archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+                archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED, 9)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
@@ -155,7 +200,15 @@ def load(path: str | Path, config: EnvConfig | None = None, *, other_market: boo
     bounds = None if plain["bounds"] is None else (plain["bounds"][0], plain["bounds"][1])
     network = Network(plain["inputs"], tuple(layers), tuple(plain["outputs"]), bounds)
     bundle = Bundle(
-        network, made, manifest["format"], manifest["provenance"], manifest["evaluation"], path.name
+        network,
+        made,
+        format=manifest["format"],
+        provenance=manifest["provenance"],
+        evaluation=manifest["evaluation"],
+        units=(manifest["units"][0], manifest["units"][1]),
+        reference=_array(path, files, REFERENCE) if REFERENCE in files else None,
+        onnx=files.get(MODEL),
+        name=path.name,
     )
     if config is not None:
         bundle.check(config, other_market=other_market)

@@ -153,6 +153,11 @@ class Network:
         """Floats of memory over all layers: for each recurrent one in order, hidden state, then cell."""
         return sum(layer.state_size for layer in self.layers)
 
+    def describe(self) -> str:
+        """Such as "18 -> lstm 64 -> dense 64 tanh -> dense 2"."""
+        parts = [f"{layer.kind} {layer.units} {layer.activation}" for layer in self.layers]
+        return " -> ".join([str(self.inputs), *(part.removesuffix(" identity") for part in parts)])
+
     def _digest(self) -> str:
         digest = hashlib.sha256(repr((self.inputs, self.outputs, self.bounds)).encode())
         for layer in self.layers:
@@ -269,37 +274,40 @@ def _floats(program, slot):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _trusted(x):  # type: ignore[no-untyped-def]
+def trusted(x):  # type: ignore[no-untyped-def]
+    """Whether every entry is a number, and none larger than `LARGEST`."""
     good = True
     for j in range(x.size):
         good &= abs(x[j]) < F(LARGEST)
     return good
 
 
-@njit(
-    [
-        types.void(types.int64[::1], types.Array(types.float32, 1, "C", readonly=fixed))
-        for fixed in (False, True)
-    ],
-    cache=True,
-    nogil=True,
-    fastmath=FAST,
-)
-def _step(program, observation):  # type: ignore[no-untyped-def]
-    """One observation in, the action in its place in the memory."""
-    if observation.size != program[INPUTS]:
-        raise ValueError("the observation does not have as many entries as the policy reads")
-    if _trusted(observation):
-        x = carray(array_at(program[MEMORY], types.float32), (program[INPUTS],))
-        for j in range(x.size):
-            x[j] = observation[j]
+@compiled
+def decide(program):  # type: ignore[no-untyped-def]
+    """`advance` from an input that can be trusted; else no action, and no trace in the state."""
+    x = carray(array_at(program[MEMORY], types.float32), (program[INPUTS],))
+    if trusted(x):
         advance(program)
     else:
         _floats(program, ACTION_AT)[:] = F(np.nan)
 
 
+ROWS = [types.Array(types.float32, 1, "C", readonly=fixed) for fixed in (False, True)]
+
+
+@njit([types.void(types.int64[::1], row) for row in ROWS], cache=True, nogil=True)
+def _step(program, observation):  # type: ignore[no-untyped-def]
+    """One observation in, the action in its place in the memory."""
+    x = carray(array_at(program[MEMORY], types.float32), (program[INPUTS],))
+    if observation.size != x.size:
+        raise ValueError("the observation does not have as many entries as the policy reads")
+    for j in range(x.size):
+        x[j] = observation[j]
+    decide(program)
+
+
 @compiled
-def _step_rows(program, observations, states, actions):  # type: ignore[no-untyped-def]
+def step_rows(program, observations, states, actions):  # type: ignore[no-untyped-def]
     """`_step` for each row, with its own state."""
     state, action = _floats(program, STATE_AT), _floats(program, ACTION_AT)
     for i in range(observations.shape[0]):
@@ -317,27 +325,28 @@ class Program:
         self._operations: list[tuple[int, ...]] = []
         self._kept: list[np.ndarray] = []  # the operations hold addresses of these
         state_at = self._take(network.state_size)
-        outputs: dict[int, tuple[int, int]] = {-1: (0, network.inputs)}
+        self.places: dict[int, tuple[int, int]] = {-1: (0, network.inputs)}
+        """Where each layer's output lies in the memory: offset and size; -1 is the observation."""
         at = state_at
         for i, layer in enumerate(network.layers):
-            outputs[i] = self._add(layer, [outputs[j] for j in network.reads(i)], at)
+            self.places[i] = self._add(layer, [self.places[j] for j in network.reads(i)], at)
             at += layer.state_size
         action_at = action_end = self._take(network.width_out)
         for j in network.outputs:
-            source = outputs[j % len(network.layers)]
+            source = self.places[j % len(network.layers)]
             self._operations.append((COPY, action_end, source[1], *source, 0))
             action_end += source[1]
-        self._memory = aligned(np.zeros(self._size, np.float32))
+        self.memory = aligned(np.zeros(self._size, np.float32))
         bounds = self._keep(np.array(network.bounds or (-np.inf, np.inf), np.float32))
         header = np.zeros(HEADER, np.int64)
         header[[MEMORY, OPERATIONS, INPUTS, STATE_AT, STATES, ACTION_AT, ACTIONS, BOUNDS]] = (
-            address(self._memory), len(self._operations), network.inputs, state_at, network.state_size,
+            address(self.memory), len(self._operations), network.inputs, state_at, network.state_size,
             action_at, network.width_out, bounds,
         )  # fmt: skip
         self.operations = np.concatenate([header, np.array(self._operations, np.int64).ravel()])
-        self.state = self._memory[state_at : state_at + network.state_size]
+        self.state = self.memory[state_at : state_at + network.state_size]
         """The state itself, float32 (S,), in place."""
-        self.action = self._memory[action_at : action_at + network.width_out]
+        self.action = self.memory[action_at : action_at + network.width_out]
         """The outputs of the last step, float32 (outputs,), in place."""
 
     def _add(self, layer: Layer, reads: list[tuple[int, int]], state_at: int) -> tuple[int, int]:
@@ -474,7 +483,7 @@ class BatchPolicy:
     def act(self, observation: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         after = state.copy()
         actions = np.empty((len(observation), self.network.width_out), np.float32)
-        _step_rows(self._program.operations, np.ascontiguousarray(observation, np.float32), after, actions)
+        step_rows(self._program.operations, np.ascontiguousarray(observation, np.float32), after, actions)
         return actions, after
 
 

@@ -19,9 +19,12 @@ from torch import nn
 from mmenv.config import ConfigError, make_config
 from mmenv.env import action_space, observation_space
 from policies.base import make_policy
+from policies.bench import random_network
 from policies.bundle import MANIFEST, SUMS, Bundle, load, save
+from policies.quantise import to_float16, to_int8
 from policies.recurrent import RecurrentPolicy
 from policies.runtime import BatchPolicy, Layer, Network, Stream
+from policies.tick import TickToQuote, record
 from policies.trained import TrainedPolicy, actor_network, layers_of
 
 CONFIG = make_config("brownian", horizon=50)
@@ -129,6 +132,91 @@ def test_branches_heads_and_skips_equal_torch():
         shared = dense(torch.cat([memory, x[..., market:]], -1))
         expected = torch.cat([heads[1](shared), heads[0](shared)], -1).numpy()
     np.testing.assert_allclose(run(BatchPolicy(network), seen), expected, atol=1e-6, rtol=0)
+
+
+# --- Other engines and smaller weights ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"cell": "gru", "n_lstm_layers": 2}, {"activation_fn": nn.ReLU}])
+def test_onnx_runtime_agrees_and_takes_over_the_state(kwargs):
+    onnx_engine = pytest.importorskip("policies.onnx_engine")
+    pytest.importorskip("onnxruntime"), pytest.importorskip("onnx")
+    network = actor_network(torch_policy(**kwargs))
+    model = onnx_engine.to_onnx(network)
+    seen = observations(40, 3, network.inputs)
+    seen[7, 1, 2] = np.nan
+    ours = run(BatchPolicy(network), seen)
+    assert np.isnan(ours[7, 1]).all()
+    assert np.isfinite(ours).sum() == ours.size - 2
+    np.testing.assert_allclose(run(onnx_engine.OnnxPolicy(network, model), seen), ours, atol=1e-5, rtol=0)
+    first, second = onnx_engine.OnnxStream(network, model), Stream(network)
+    alone = [first.step(row).copy() for row in seen[:21, 1]]
+    second.state = first.state
+    alone += [second.step(row).copy() for row in seen[21:30, 1]]
+    first.state = second.state
+    alone += [first.step(row).copy() for row in seen[30:, 1]]
+    np.testing.assert_allclose(alone, ours[:, 1], atol=1e-5, rtol=0)
+
+
+def test_engines_behind_one_flag(bundle, path):
+    pytest.importorskip("onnxruntime"), pytest.importorskip("onnx")
+    seen = observations(5, 2, bundle.network.inputs)
+    policies = [make_policy(str(path), CONFIG, engine=engine) for engine in ("numba", "onnx")]
+    np.testing.assert_allclose(run(policies[0], seen), run(policies[1], seen), atol=1e-5)
+    assert [bundle.stream(engine).engine for engine in ("numba", "onnx")] == ["numba", "onnx"]
+    with pytest.raises(ConfigError, match="engine = 'torch'"):
+        bundle.stream("torch")
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_int8_is_a_third_of_the_size_and_close(cell, tmp_path):
+    """Against the same arithmetic in NumPy on the multiplied-out weights, and against full precision."""
+    network = actor_network(torch_policy(cell, hidden=64))
+    seen = observations(100, 4, network.inputs)
+    small = to_int8(network, seen)
+    assert all(layer.quantised for layer in small.layers)
+    multiplied = [
+        dataclasses.replace(
+            layer, arrays={name: layer.real(name) for name in layer.arrays if name != "scale"}
+        )
+        for layer in small.layers
+    ]
+    full, ours = run(BatchPolicy(network), seen), run(BatchPolicy(small), seen)
+    expected = run(BatchPolicy(dataclasses.replace(network, layers=tuple(multiplied))), seen)
+    np.testing.assert_allclose(ours, expected, atol=1e-4, rtol=0)
+    assert np.sqrt(np.mean((ours - full) ** 2)) < 0.05 * np.std(full)
+    sizes = []
+    for made in (network, small):
+        save(Bundle(made, CONFIG), tmp_path / "policy.mmz")
+        sizes.append((tmp_path / "policy.mmz").stat().st_size)
+        assert load(tmp_path / "policy.mmz").network.digest == made.digest
+    assert sizes[1] <= sizes[0] / 3
+
+
+def test_calibration_beats_the_largest_weight():
+    """On inputs of one large, coarse column, clipping the others' outliers must pay, and the bias must not
+    drift."""
+    rng = np.random.default_rng(0)
+    weight = rng.normal(0, 0.1, (8, 20)).astype(np.float32)
+    weight[:, 3] = 4.0  # never read: full scale would spend its steps on it
+    network = Network(20, (Layer("dense", {"weight": weight, "bias": np.zeros(8, np.float32)}),))
+    seen = rng.normal(1, 1, (200, 4, 20)).astype(np.float32)
+    seen[..., 3] = 0.01
+    exact = run(BatchPolicy(network), seen)
+    step = 4.0 / 127
+    naive = exact + seen @ (np.rint(weight / step) * step - weight).T
+    off = run(BatchPolicy(to_int8(network, seen)), seen) - exact
+    assert np.mean(off**2) < 0.5 * np.mean((naive - exact) ** 2)
+    assert np.abs(off.mean(axis=(0, 1))).max() < 1e-4
+
+
+def test_float16_is_half_the_size_and_close(tmp_path):
+    network = actor_network(torch_policy(hidden=64))
+    seen = observations(50, 4, network.inputs)
+    half = to_float16(network)
+    np.testing.assert_allclose(run(BatchPolicy(half), seen), run(BatchPolicy(network), seen), atol=0.02)
+    save(Bundle(half, CONFIG, format="float16"), tmp_path / "policy.mmz")
+    assert load(tmp_path / "policy.mmz").network.digest == half.digest
 
 
 # --- One stream ---------------------------------------------------------------------------------------------
@@ -340,3 +428,126 @@ def test_impossible_networks_are_refused():
             make()
     with pytest.raises(ConfigError, match="cannot be exported"):
         layers_of(nn.Conv1d(1, 1, 1))
+
+
+# --- Tick to quote ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def on_book():
+    config = make_config("book", horizon=150)
+    torch.manual_seed(3)
+    return Bundle(random_network(18, 16, 3), config)
+
+
+def test_events_give_the_orders_of_their_session(on_book):
+    session = record(on_book, on_book.config, 600, seed=5)
+    tick = TickToQuote(on_book)
+    got = [
+        (tick.start(event) if first else tick.quote(event)).copy()
+        for event, first in zip(session.events, session.starts, strict=True)
+    ]
+    assert np.array_equal(got, session.orders)
+    fills = session.events[:, [12, 14]].sum()
+    assert session.starts.sum() == 4
+    assert fills > 5
+    assert len(np.unique(session.orders, axis=0)) > 20
+
+
+def test_the_position_limit_holds_from_event_to_orders(on_book):
+    session = record(on_book, on_book.config, 1, seed=5)
+    tick = TickToQuote(on_book)
+    limit = on_book.config.risk.position_limit
+    assert tick.start(session.events[0], position=limit).tolist()[1::2] == [1, 0]
+    assert tick.start(session.events[0], position=-limit).tolist()[1::2] == [0, 1]
+
+
+def test_a_broken_observation_quotes_nothing_from_event_to_orders(on_book, monkeypatch):
+    from policies import tick as module
+
+    session = record(on_book, on_book.config, 2, seed=5)
+    tick = module.TickToQuote(on_book)
+    assert tick.start(session.events[0])[1] == 1
+    tick.desk.core["entry"][0, 0] = np.nan
+    tick.desk.core["position"][0, 0] = 1
+    assert tick.quote(session.events[1])[1::2].tolist() == [0, 0]
+
+
+def test_a_session_needs_whole_ticks(bundle):
+    with pytest.raises(ConfigError, match="whole ticks"):
+        record(bundle, CONFIG, 2, seed=0)
+
+
+# --- The commands -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """An untrained model as `neuralmm train` saves it."""
+    from train.evaluate import ENV_CONFIG
+    from train.recurrent_ppo import FastRecurrentPPO
+    from train.vec_env import NeuralMMVecEnv
+
+    path = tmp_path_factory.mktemp("run") / "best_model.zip"
+    made = FastRecurrentPPO(
+        "MlpLstmPolicy", NeuralMMVecEnv(CONFIG, 2, seed=0), n_steps=8, batch_size=16, threads=1, seed=0,
+        policy_kwargs={"lstm_hidden_size": 16, "enable_critic_lstm": False},
+    )  # fmt: skip
+    nn.init.normal_(made.policy.action_net.weight, std=0.3)
+    setattr(made, ENV_CONFIG, CONFIG.to_dict())
+    made.save(path)
+    return path
+
+
+def command(monkeypatch, *arguments):
+    from train.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["neuralmm", *map(str, arguments)])
+    try:
+        main()
+    except SystemExit as stop:
+        return stop.code
+    return 0
+
+
+def test_export_and_verify(model, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "policy.mmz"
+    assert command(monkeypatch, "export", model.parent, "-o", path, "--episodes", "0") == 0
+    assert command(monkeypatch, "verify", path) == 0
+    assert command(monkeypatch, "verify", path, "--against", model, "--value-episodes", "64") == 0
+    out = capsys.readouterr().out
+    assert out.count("Verified.") == 2
+    assert "of the optimum" in out
+    found = load(path, CONFIG)
+    assert found.reference.shape == (50, 2)
+    assert found.units == (4096, 1.0)
+    assert found.provenance["model"].endswith("/best_model.zip")
+
+
+def test_verify_notices_a_changed_weight(model, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "policy.mmz"
+    command(monkeypatch, "export", model, "-o", path, "--episodes", "0")
+    found = load(path)
+    *layers, last = found.network.layers
+    bias = last.arrays["bias"] + np.float32(2e-5)
+    layers.append(dataclasses.replace(last, arrays={**last.arrays, "bias": bias}))
+    changed = dataclasses.replace(found.network, layers=tuple(layers))
+    save(dataclasses.replace(found, network=changed), path)
+    assert command(monkeypatch, "verify", path) == 1
+    assert "NOT VERIFIED" in capsys.readouterr().out
+
+
+def test_int8_says_what_it_costs(model, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "policy.mmz"
+    assert command(monkeypatch, "export", model, "-o", path, "--format", "int8", "--episodes", "64") == 0
+    assert load(path).evaluation.keys() >= {"value", "minus float32", "% of optimum"}
+    assert command(monkeypatch, "verify", path, "--against", model, "--value-episodes", "64") == 0
+    out = capsys.readouterr().out
+    assert "of the quotes differ" in out
+    assert "paired" in out
+
+
+def test_export_refuses_in_a_sentence(model, tmp_path, monkeypatch):
+    assert "must end in .mmz" in command(monkeypatch, "export", model, "-o", tmp_path / "policy.zip")
+    assert "there is no model" in command(monkeypatch, "export", tmp_path / "none.zip")
+    assert "no such bundle" in command(monkeypatch, "verify", tmp_path / "none.mmz")

@@ -9,6 +9,8 @@ COMMANDS = {
     "train": ("train.ppo", "train the recurrent policy, then evaluate it"),
     "evaluate": ("train.evaluate", "print the table of a trained model and the baselines"),
     "backtest": ("train.backtest", "play policies over recorded or simulated markets; a tear sheet"),
+    "export": ("train.export", "write a trained model as one file that runs without torch"),
+    "verify": ("train.verify", "prove that an exported policy does what the trained one did"),
     "solve": ("policies.optimal", "print the exact optima of the solvable markets"),
     "facts": ("mmenv.facts", "check a market or tape against the stylised facts"),
     "bench": ("mmenv.bench", "time the environment beside its peers"),
@@ -31,3 +33,7 @@ def main() -> None:
     except (ValueError, FileNotFoundError) as error:
         # Bad input is a sentence; anything else keeps its traceback.
         sys.exit(f"neuralmm {name}: {error}")
+
+
+if __name__ == "__main__":
+    main()

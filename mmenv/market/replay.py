@@ -183,18 +183,18 @@ class ReplayFeed:
     def begin(self, desk: Desk, lane: int, event: np.ndarray) -> None:
         """An episode of the lane starts with this row of EVENT_FIELDS."""
         self._windows[lane] = self.venue.window(lane)
-        _begin(desk.core, lane, event)
+        begin(desk.core, lane, event)
 
     def advance(self, desk: Desk) -> None:
-        _take_quotes(desk.core, self._windows, self._quotes)
-        _give_events(desk.core, self.venue.advance(self._quotes))
+        take_quotes(desk.core, self._windows, self._quotes)
+        give_events(desk.core, self.venue.advance(self._quotes))
 
     def close(self) -> None:
         self.venue.close()
 
 
 @njit(cache=True)
-def _begin(core, lane, event):  # type: ignore[no-untyped-def]
+def begin(core, lane, event):  # type: ignore[no-untyped-def]
     """The book at the start of a lane's episode."""
     s, i = core[lane // LANES], lane % LANES
     s.mid[i] = event[1] + event[2]
@@ -204,7 +204,7 @@ def _begin(core, lane, event):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _take_quotes(core, windows, quotes):  # type: ignore[no-untyped-def]
+def take_quotes(core, windows, quotes):  # type: ignore[no-untyped-def]
     """Quotes (ask tick, lots, bid tick, lots) within what the lane's tape can take."""
     for lane in range(len(quotes)):
         s, i = core[lane // LANES], lane % LANES
@@ -216,7 +216,7 @@ def _take_quotes(core, windows, quotes):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _give_events(core, events):  # type: ignore[no-untyped-def]
+def give_events(core, events):  # type: ignore[no-untyped-def]
     """The market's answer, in half-ticks; columns as `mmenv.venue.replay.EVENT_FIELDS`."""
     for lane in range(len(events)):
         s, i = core[lane // LANES], lane % LANES

@@ -1,0 +1,210 @@
+"""The same networks through ONNX: a graph for other programs, and ONNX Runtime behind our interface.
+
+The graph is built here, layer by layer, in standard operators (opset 17), so that it needs no torch and stays
+the same whatever its exporters do. Inputs: `observation` (n, inputs) and, for each recurrent layer i,
+`hidden_i` (1, n, units) and, for an LSTM, `cell_i`; outputs: `action` and the same states with `next_` before
+their names. It needs the `deploy` extra.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mmenv.config import ConfigError
+from policies.runtime import LARGEST, Layer, Network, pack_state, trusted, unpack_state
+
+# Gates in ONNX's order: i, o, f, g of i, f, g, o; z, r, n of r, z, n.
+ORDER = {"lstm": [0, 3, 1, 2], "gru": [1, 0, 2]}
+OPERATORS = {"tanh": "Tanh", "relu": "Relu", "sigmoid": "Sigmoid"}
+OPSET, IR_VERSION = 17, 8
+
+
+def need(module: str) -> Any:
+    """`onnx` or `onnxruntime`; raises `ConfigError` where it is not installed."""
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise ConfigError(
+            f"{module} is not installed: `pip install 'neuralmm[deploy]'`, or use the numba engine."
+        ) from None
+
+
+def states(network: Network) -> list[tuple[str, int]]:
+    """Name and size of each state, in the order of `Network.state_size`."""
+    found = []
+    for i, layer in enumerate(network.layers):
+        kinds = {"lstm": ("hidden", "cell"), "gru": ("hidden",), "dense": ()}[layer.kind]
+        found += [(f"{kind}_{i}", layer.units) for kind in kinds]
+    return found
+
+
+def to_onnx(network: Network) -> bytes:
+    """The network as an ONNX model."""
+    onnx = need("onnx")
+    helper, numpy_helper = onnx.helper, onnx.numpy_helper
+    nodes: list[Any] = []
+    constants: list[Any] = []
+
+    def constant(name: str, array: np.ndarray) -> str:
+        constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def node(operator: str, inputs: list[str], outputs: list[str], **attributes: Any) -> str:
+        nodes.append(helper.make_node(operator, inputs, outputs, **attributes))
+        return outputs[0]
+
+    def joined(names: list[str], name: str) -> str:
+        return names[0] if len(names) == 1 else node("Concat", names, [name], axis=1)
+
+    first_axis = constant("first_axis", np.array([0], np.int64))
+    outputs = {-1: "observation"}
+    for i, layer in enumerate(network.layers):
+        x = joined([outputs[j] for j in network.reads(i)], f"joined_{i}")
+        if layer.kind == "dense":
+            weights = [constant(f"{name}_{i}", layer.real(name)) for name in ("weight", "bias")]
+            y = node("Gemm", [x, *weights], [f"linear_{i}"], transB=1)
+            if layer.activation != "identity":
+                y = node(OPERATORS[layer.activation], [y], [f"active_{i}"])
+            outputs[i] = y
+            continue
+        sequence = node("Unsqueeze", [x, first_axis], [f"sequence_{i}"])
+        kinds = ("hidden", "cell") if layer.kind == "lstm" else ("hidden",)
+        weights = [constant(f"{name}_{i}", array) for name, array in _gates(layer).items()]
+        node(
+            layer.kind.upper(),
+            [sequence, *weights, "", *(f"{kind}_{i}" for kind in kinds)],
+            ["", *(f"next_{kind}_{i}" for kind in kinds)],
+            hidden_size=layer.units,
+            **({"linear_before_reset": 1} if layer.kind == "gru" else {}),
+        )
+        outputs[i] = node("Squeeze", [f"next_hidden_{i}", first_axis], [f"memory_{i}"])
+    last = len(network.layers)
+    result = joined([outputs[j % last] for j in network.outputs], "joined")
+    low, high = network.bounds or (-np.inf, np.inf)
+    limits = [constant(name, np.array(v, np.float32)) for name, v in (("low", low), ("high", high))]
+    node("Clip", [result, *limits], ["action"])
+
+    def value(name: str, shape: list[int | str]) -> Any:
+        return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+
+    memory: list[tuple[str, list[int | str]]] = [(name, [1, "n", size]) for name, size in states(network)]
+    graph = helper.make_graph(
+        nodes,
+        "policy",
+        [value("observation", ["n", network.inputs]), *(value(name, shape) for name, shape in memory)],
+        [
+            value("action", ["n", network.width_out]),
+            *(value(f"next_{name}", shape) for name, shape in memory),
+        ],
+        constants,
+    )
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="neuralmm"
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+def _gates(layer: Layer) -> dict[str, np.ndarray]:
+    """Weights and bias of a recurrent layer in ONNX's order, with its axis of directions."""
+
+    def ordered(array: np.ndarray) -> np.ndarray:
+        gates = array.reshape(len(ORDER[layer.kind]), layer.units, -1)[ORDER[layer.kind]]
+        return gates.reshape(array.shape)[None]
+
+    bias = np.concatenate([ordered(layer.real(name)) for name in ("bias_ih", "bias_hh")], axis=1)
+    return {"W": ordered(layer.real("weight_ih")), "R": ordered(layer.real("weight_hh")), "B": bias}
+
+
+class OnnxPolicy:
+    """An ONNX model of `network` as a `policies.base.Policy`; its memory is float32 (n, S)."""
+
+    def __init__(self, network: Network, model: bytes, name: str = "bundle (ONNX)") -> None:
+        self.network, self.name = network, name
+        self._session = open_session(model)
+        self._states = states(network)
+        self._ends = np.cumsum([size for _, size in self._states])[:-1]
+
+    def reset(self, n: int) -> np.ndarray:
+        return np.zeros((n, self.network.state_size), np.float32)
+
+    def act(self, observation: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        trusted = (np.abs(observation) < LARGEST).all(axis=1)
+        feed = {"observation": np.where(trusted[:, None], observation, 0).astype(np.float32)}
+        parts = np.split(state, self._ends, axis=1)
+        feed |= {name: part[None] for (name, _), part in zip(self._states, parts, strict=False)}
+        action, *after = self._session.run(None, feed)
+        action[~trusted] = np.nan
+        if not after:
+            return action, state
+        return action, np.where(trusted[:, None], np.concatenate(after, axis=2)[0], state)
+
+
+class OnnxStream:
+    """An ONNX model of `network` as one stream; used like `policies.runtime.Stream`."""
+
+    engine = "onnx"
+
+    def __init__(self, network: Network, model: bytes) -> None:
+        self.network = network
+        self._session = open_session(model)
+        self._observation = np.zeros((1, network.inputs), np.float32)
+        self._action = np.zeros((1, network.width_out), np.float32)
+        self._row, self._result = self._observation[0], self._action[0]
+        # What one step writes is what the next one reads: two memories take turns.
+        self._memory = np.zeros((2, network.state_size), np.float32)
+        self._bindings = [self._bind(now) for now in (0, 1)]
+        self._now = 0
+
+    def _bind(self, now: int) -> Any:
+        binding = self._session.io_binding()
+        binding.bind_cpu_input("observation", self._observation)
+        arrays: dict[str, np.ndarray] = {"action": self._action}
+        at = 0
+        for name, size in states(self.network):
+            before, after = (self._memory[i, at : at + size].reshape(1, 1, size) for i in (now, 1 - now))
+            binding.bind_cpu_input(name, before)
+            arrays[f"next_{name}"] = after
+            at += size
+        for name, array in arrays.items():
+            binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        return binding
+
+    def step(self, observation: np.ndarray) -> np.ndarray:
+        """As `policies.runtime.Stream.step`."""
+        if len(observation) != self.network.inputs:
+            raise ValueError("the observation does not have as many entries as the policy reads")
+        self._row[:] = observation
+        if trusted(self._row):
+            self._session.run_with_iobinding(self._bindings[self._now])
+            self._now = 1 - self._now
+        else:
+            self._result[:] = np.nan
+        return self._result
+
+    def reset(self) -> None:
+        """Start anew, without memory."""
+        self._memory[:] = 0
+
+    @property
+    def state(self) -> bytes:
+        """The memory, to continue from after a restart, by this engine or the other."""
+        return pack_state(self.network, self._memory[self._now])
+
+    @state.setter
+    def state(self, saved: bytes) -> None:
+        self._memory[self._now] = unpack_state(self.network, saved)
+
+
+def open_session(model: bytes) -> Any:
+    """ONNX Runtime on one thread."""
+    runtime = need("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
