@@ -16,7 +16,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +25,7 @@ import numpy as np
 
 from mmenv.config import ConfigError, EnvConfig, Market, differences, make_config, require
 from mmenv.features import observation_features
+from mmenv.files import replacing
 from policies.base import Policy
 from policies.runtime import BatchPolicy, Layer, Network, Stream
 
@@ -157,16 +157,10 @@ def save(bundle: Bundle, path: str | Path) -> None:
     }
     files[MANIFEST] = json.dumps(manifest, separators=(",", ":")).encode()
     sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items()))
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, data in {MANIFEST: files.pop(MANIFEST), **files, SUMS: sums.encode()}.items():
-                # A fixed date: the same policy gives the same bytes.
-                archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED, 9)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, data in {MANIFEST: files.pop(MANIFEST), **files, SUMS: sums.encode()}.items():
+            # A fixed date: the same policy gives the same bytes.
+            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED, 9)
 
 
 def load(path: str | Path, config: EnvConfig | None = None, *, other_market: bool = False) -> Bundle:

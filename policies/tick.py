@@ -21,7 +21,8 @@ from mmenv import kernel
 from mmenv.config import ConfigError, EnvConfig, Market
 from mmenv.desk import Desk
 from mmenv.kernel import LANES, Call, address, array_at, stage
-from mmenv.market.replay import begin, give_events, take_quotes
+from mmenv.market.live import Live
+from mmenv.market.replay import give_events, take_quotes
 from policies.bundle import Bundle
 from policies.runtime import ACTION_AT, INPUTS, MEMORY, Program, decide
 
@@ -65,42 +66,15 @@ def give_orders(core, own, params, out):  # type: ignore[no-untyped-def]
     take_quotes(carray(core, 1), window, carray(array_at(at + 16, types.int64), (1, 4)))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Events(Market):
-    """A market outside that is told its units; its events are handed in one by one."""
-
-    name = "events"
-
-    half_ticks: int
-    """In a price unit."""
-    lots: float
-    """Typical lots of a step."""
-
-    @property
-    def price_scale(self) -> int:
-        return self.half_ticks
-
-    @property
-    def lot_scale(self) -> float:
-        return self.lots
-
-    def attach(self, config: EnvConfig, n: int) -> FirstEvent:
-        return FirstEvent()
-
-
-class FirstEvent:
-    """Shows a desk the book that it starts from."""
-
-    event: np.ndarray = np.zeros(EVENT_SIZE, np.int64)
-
-    def reset(self, desk: Desk, lanes: np.ndarray) -> None:
-        begin(desk.core, 0, self.event)
-
-    def advance(self, desk: Desk) -> None:
-        raise NotImplementedError("events are handed to TickToQuote")
-
-    def close(self) -> None:
-        pass
+def as_live(market: Market) -> Live:
+    """A market outside in the units of `market`: its events are handed in."""
+    return Live(
+        step_seconds=market.step_seconds,
+        venue="given",
+        symbol="given",
+        price_unit=market.price_scale,
+        lot_unit=float(market.lot_scale),
+    )
 
 
 class TickToQuote:
@@ -120,14 +94,13 @@ class TickToQuote:
         """
         config = bundle.config if config is None else config
         bundle.check(config, other_market=True)
-        market = Events(
-            step_seconds=config.market.step_seconds,
-            half_ticks=config.market.price_scale,
-            lots=config.market.lot_scale,
-        )
+        market = as_live(config.market)
         self.desk = Desk(dataclasses.replace(config, market=market), 1, autoreset=False)
+        link = self.desk.external
+        assert isinstance(link, Live.Link)
         self.program = Program(bundle.network)
-        self.event = np.zeros(EVENT_SIZE, np.int64)
+        self.event = link.event[0]
+        """Where the next event goes, int64 (EVENT_SIZE,)."""
         self._numbers = np.array([*window, 0, 0, 0, 0], np.int64)
         self.orders = self._numbers[2:]
         """The orders of the last event, in place."""
@@ -145,9 +118,7 @@ class TickToQuote:
 
     def start(self, event: np.ndarray, position: int = 0) -> np.ndarray:
         """The first orders of a session: this book, this position, and a policy without memories."""
-        external = self.desk.external
-        assert isinstance(external, FirstEvent)
-        external.event = np.asarray(event, np.int64)
+        self.event[:] = event
         self.desk.reset(positions=np.array([position], np.int32))
         self.program.state[:] = 0
         kernel.step_blocks(self._plans.first)

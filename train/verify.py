@@ -23,12 +23,13 @@ from mmenv.desk import Desk
 from mmenv.market.replay import Replay
 from policies.base import Policy
 from policies.bundle import REFERENCE_SEED, SUFFIX, Bundle, load
-from policies.tick import Events
+from policies.tick import as_live
 from train.simulate import simulate
 
 TOLERANCE = 1e-5
 """Largest difference to torch that float32 may have in any action."""
 EXACT = ("float32", "onnx")
+QUOTES = ("ask_distance", "bid_distance", "ask_lots", "bid_lots")
 
 
 @dataclass(frozen=True)
@@ -84,41 +85,43 @@ class Parity:
         return self.action <= TOLERANCE and (self.ticks == 0 if self.whole_ticks else self.ticks <= 1)
 
 
-def compare(policy: Policy, reference: Policy, config: EnvConfig, n: int, steps: int, seed: int) -> Parity:
-    """Follow the reference through the first `steps` decisions of n episodes."""
-    desk = Desk(config, n, autoreset=False)
-    market = Events(half_ticks=config.market.price_scale, lots=config.market.lot_scale)
-    other = Desk(replace(config, market=market), n, autoreset=False)
-    desk.seed(range(seed, seed + n))
-    seen, states = desk.reset(), [policy.reset(n), reference.reset(n)]
-    running, largest = np.ones(n, bool), 0.0
-    decisions = quotes = differing = apart = 0
-    for _ in tqdm(range(steps), desc="comparing", unit=" steps", leave=False, disable=None):
-        ours, states[0] = policy.act(seen, states[0])
-        theirs, states[1] = reference.act(seen, states[1])
-        other.core[...] = desk.core
-        other.decide(ours)
-        out = desk.step(theirs)
-        decisions += int(running.sum())
-        largest = max(largest, float(np.abs(ours - theirs)[running].max()))
-        sides = [
-            [d.get(f"{side}_{field}")[running] for d in (other, desk)]
-            for side in ("ask", "bid")
-            for field in ("distance", "lots")
-        ]
-        for (distance, meant), (lots, size) in zip(sides[::2], sides[1::2], strict=True):
-            live = (lots > 0) | (size > 0)
-            off = np.abs(distance - meant)[live]
-            differing += int(((off > 0) | (lots != size)[live]).sum())
-            apart = max(apart, int(off.max(initial=0)))
-            quotes += int(live.sum())
-        seen = out.observations
-        running &= ~(out.terminated | out.truncated)
-        if not running.any():
-            break
+def compare(
+    policy: Policy, reference: Policy, config: EnvConfig, episodes: int, steps: int, seed: int
+) -> Parity:
+    """Follow the reference through the first `steps` decisions of each episode."""
+    desk = Desk(config, 1, autoreset=False)
+    # A desk that only quotes: what the policy asks for, in the very situation of the reference.
+    beside = Desk(replace(config, market=as_live(config.market)), 1, autoreset=False)
+    desk.seed([seed])
+    actions, asked = [], []
+    with tqdm(total=episodes * steps, desc="comparing", unit=" steps", leave=False, disable=None) as bar:
+        for _ in range(episodes):
+            seen, mine, its = desk.reset(), policy.reset(1), reference.reset(1)
+            for _ in range(steps):
+                ours, mine = policy.act(seen, mine)
+                theirs, its = reference.act(seen, its)
+                beside.core[...] = desk.core
+                beside.decide(ours)
+                out = desk.step(theirs)
+                seen = out.observations
+                actions.append((ours[0], theirs[0]))
+                asked.append([[int(d.core[name][0, 0]) for name in QUOTES] for d in (beside, desk)])
+                bar.update()
+                if out.terminated[0] or out.truncated[0]:
+                    break
     desk.close()
-    continuous = type(config.market).price_scale is Market.price_scale
-    return Parity(decisions, largest, differing / max(quotes, 1), apart / 2, not continuous)
+    pairs = np.array(actions)
+    distances, lots = np.array(asked)[..., :2], np.array(asked)[..., 2:]
+    quoted = (lots > 0).any(axis=1)
+    apart = np.abs(distances[:, 0] - distances[:, 1])[quoted]
+    differ = (apart > 0) | (lots[:, 0] != lots[:, 1])[quoted]
+    return Parity(
+        decisions=len(pairs),
+        action=float(np.abs(pairs[:, 0] - pairs[:, 1]).max()),
+        quotes=float(differ.mean()) if len(differ) else 0.0,
+        ticks=float(apart.max(initial=0)) / 2,
+        whole_ticks=type(config.market).price_scale is not Market.price_scale,
+    )
 
 
 def the_model(path: Path, bundle: Bundle) -> Policy:

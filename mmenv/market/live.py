@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mmenv.config import ConfigError, EnvConfig, Market, require, require_number
 from mmenv.market import register
-from mmenv.market.replay import _begin, _give_events, _take_quotes
+from mmenv.market.replay import begin, give_events, take_quotes
 
 if TYPE_CHECKING:
     from mmenv.desk import Desk
@@ -62,19 +62,19 @@ class Live(Market):
             self._quotes = np.zeros((1, 4), np.int64)
 
         def reset(self, desk: Desk, lanes: np.ndarray) -> None:
-            _begin(desk.core, 0, self.event[0])
+            begin(desk.core, 0, self.event[0])
 
         def advance(self, desk: Desk) -> None:
             raise ConfigError("a live market moves by itself; drive it with mmenv.live.session.Session.")
 
         def quotes(self, desk: Desk) -> NDArray[np.int64]:
             """Ask tick, lots, bid tick, lots, int64 (4,), that the desk decided on."""
-            _take_quotes(desk.core, self.window, self._quotes)
+            take_quotes(desk.core, self.window, self._quotes)
             return self._quotes[0].copy()
 
         def answer(self, desk: Desk) -> None:
             """Hand `event` to the desk."""
-            _give_events(desk.core, self.event)
+            give_events(desk.core, self.event)
 
         def close(self) -> None:
             pass
