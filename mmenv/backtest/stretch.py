@@ -11,7 +11,7 @@ import numpy as np
 
 from mmenv.config import ConfigError, EnvConfig
 from mmenv.desk import Desk
-from mmenv.market.replay import Replay, ReplayFeed, _begin, measure
+from mmenv.market.replay import Replay, ReplayFeed, begin, measure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ class StretchFeed(ReplayFeed):
         if self._event is None:
             self._event = self.venue.start(0, self._span, self._span.first_ns)
             self._windows[0] = self.venue.window(0)
-        _begin(desk.core, 0, self._event)
+        begin(desk.core, 0, self._event)
 
     def advance(self, desk: Desk) -> None:
         super().advance(desk)
