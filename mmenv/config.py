@@ -12,11 +12,13 @@ import difflib
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from mmenv.desk import ExternalMarket
     from mmenv.kernel import Call
 
@@ -103,11 +105,95 @@ class RewardConfig:
 
 
 @dataclass(frozen=True)
+class Distribution:
+    """What an episode draws one parameter from; see `mmenv.family`."""
+
+    name: str
+    """A parameter that the market can vary, or maker_fee_bp."""
+    kind: str
+    """"uniform" or "log-uniform" on [low, high], or "choice" of the values with equal chance."""
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        require(self.kind in KINDS, "randomise", self.name, self.kind, f"one of {', '.join(KINDS)}")
+        shown = {self.kind: list(self.values)}
+        good = all(isinstance(v, int | float) and math.isfinite(v) for v in self.values)
+        if self.kind == "choice":
+            good = good and len(self.values) >= 1
+            require(good, "randomise", self.name, shown, "a choice of at least one finite number")
+            return
+        good = good and len(self.values) == 2 and self.values[0] < self.values[1]
+        require(good, "randomise", self.name, shown, "two finite numbers, the lower one first")
+        if self.kind == "log-uniform":
+            require(self.values[0] > 0, "randomise", self.name, shown, "above 0 where it is log-uniform")
+
+    @property
+    def low(self) -> float:
+        return min(self.values)
+
+    @property
+    def high(self) -> float:
+        return max(self.values)
+
+    def draw(self, uniform: float) -> float:
+        """The value at `uniform` in [0, 1)."""
+        if self.kind == "choice":
+            return self.values[int(uniform * len(self.values))]
+        if self.kind == "uniform":
+            return self.low + uniform * (self.high - self.low)
+        return self.low * (self.high / self.low) ** uniform
+
+    def mark(self, value: float) -> float:
+        """Where `value` lies: -1 at the low end, 1 at the high one, outside beyond."""
+        if self.low == self.high:
+            return 0.0
+        low, high = self.low, self.high
+        if self.kind == "log-uniform":
+            low, high, value = math.log(low), math.log(high), math.log(max(value, 1e-300))
+        return 2 * (value - low) / (high - low) - 1
+
+    def shrunk(self, base: float, share: float) -> Distribution:
+        """A share of the range, around `base`, on the same scale; a choice stays what it is."""
+        if self.kind == "choice" or share == 1:
+            return self
+        if self.kind == "uniform":
+            ends = [base + share * (end - base) for end in self.values]
+        else:
+            base = base if base > 0 else self.low
+            ends = [base * (end / base) ** share for end in self.values]
+        return Distribution(self.name, self.kind, (ends[0], ends[1]))
+
+
+KINDS = ("uniform", "log-uniform", "choice")
+
+
+def distributions(given: Any) -> tuple[Distribution, ...]:
+    """Distributions from {name: (low, high) or {kind: values}}, or as they are."""
+    if isinstance(given, tuple) and all(isinstance(d, Distribution) for d in given):
+        return given
+    if not isinstance(given, Mapping):
+        raise ConfigError(
+            f"randomise = {given!r} is not possible: give a dict such as {{'volatility': (0.5, 2.0)}}."
+        )
+    found = []
+    for name, spec in given.items():
+        given_kind = isinstance(spec, Mapping) and len(spec) == 1
+        kind, values = next(iter(spec.items())) if given_kind else ("uniform", spec)
+        listed = isinstance(values, Sequence) and not isinstance(values, str)
+        allowed = "(low, high), {'uniform': [low, high]}, {'log-uniform': [low, high]} or {'choice': [...]}"
+        require(listed, "randomise", str(name), spec, allowed)
+        found.append(Distribution(str(name), str(kind), tuple(values)))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
 class MarketStages:
     """What a simulated market adds to a step, and to a reset of the lanes whose `done` is set."""
 
     step: tuple[Call, ...]
     reset: tuple[Call, ...]
+    family: np.ndarray | None = None
+    """The `family` records of the blocks, where parameters differ by lane (see `mmenv.market.by_lane`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +205,8 @@ class Market:
     """
 
     name: ClassVar[str] = ""
+    varied: ClassVar[tuple[str, ...]] = ()
+    """Parameters that may differ between episodes; see `mmenv.family`."""
 
     step_seconds: float = 1.0
     """Time between two decisions, seconds."""
@@ -149,8 +237,13 @@ class Market:
         """The market outside the compiled step for n environments, or None for a simulated one."""
         return None
 
-    def stages(self, blocks: int) -> MarketStages:
-        """This market's compiled stages over `blocks` blocks."""
+    def stages(self, blocks: int, by_lane: bool = False) -> MarketStages:
+        """This market's compiled stages over `blocks` blocks, reading the parameters in `varied` lane by lane
+        where `by_lane`."""
+        raise NotImplementedError(f"market {self.name!r} is not simulated by stages")
+
+    def compiled(self) -> np.ndarray:
+        """The parameters as the stages read them: one record of 4-byte numbers."""
         raise NotImplementedError(f"market {self.name!r} is not simulated by stages")
 
 
@@ -171,10 +264,27 @@ class EnvConfig:
     features: tuple[str, ...] = ("order_flow", "trade_book", "inventory", "clock")
     """Feature groups, in the order of their observation entries; see `mmenv.features`."""
 
+    randomise: tuple[Distribution, ...] = ()
+    """Parameters that each episode draws, as {name: (low, high)} or {name: {kind: values}}; see
+    `mmenv.family`."""
+    curriculum_episodes: int = 0
+    """Episodes of each environment over which the ranges of `randomise` widen to their full width."""
+
     def __post_init__(self) -> None:
+        from mmenv.kernel import PARAMETERS
+
         require_number(self, "horizon", 1, 100_000_000, integer=True)
         require_number(self, "start_inventory", 0, self.risk.position_limit, integer=True)
         require_number(self, "maker_fee_bp", -100.0, 100.0)
+        object.__setattr__(self, "randomise", distributions(self.randomise))
+        names = [d.name for d in self.randomise]
+        check_keys("randomise", dict.fromkeys(names), [*self.market.varied, "maker_fee_bp"])
+        require(len(names) <= PARAMETERS, "EnvConfig", "randomise", names, f"at most {PARAMETERS} parameters")
+        require_number(self, "curriculum_episodes", 0, 1_000_000_000, integer=True)
+        require(
+            bool(names) or not self.curriculum_episodes, "EnvConfig", "curriculum_episodes",
+            self.curriculum_episodes, "0 where nothing is randomised"
+        )  # fmt: skip
 
     @property
     def schema_id(self) -> str:
@@ -186,6 +296,7 @@ class EnvConfig:
         plain = dataclasses.asdict(self)
         plain["market"] = {"name": self.market.name, **plain["market"]}
         plain["features"] = list(self.features)
+        plain["randomise"] = {d.name: {d.kind: list(d.values)} for d in self.randomise}
         return plain
 
 

@@ -9,7 +9,7 @@ outside (`ExternalMarket`) that is handed the quotes and hands back events and f
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -17,8 +17,9 @@ import numpy as np
 
 from mmenv import episode, kernel
 from mmenv.config import EnvConfig
+from mmenv.family import WORD, Family, draw, fee_rate, varies_market
 from mmenv.features import GROUPS, observation_features
-from mmenv.kernel import CORE, EMPTY, FEE_DIGITS, LANES, LEDGER, PARAMS, Call, Stage, address, make_plan
+from mmenv.kernel import CORE, EMPTY, LANES, LEDGER, PARAMS, Call, Stage, address, make_plan
 from mmenv.ledger import settle, track
 from mmenv.quote import quote
 from mmenv.risk import risk
@@ -77,6 +78,8 @@ class Desk:
         self.width = len(observation_features(config))
         self.core = np.zeros(self.blocks, CORE)
         self.core["count"] = np.minimum(LANES, n - LANES * np.arange(self.blocks))
+        self.core["fee_rate"] = fee_rate(config.maker_fee_bp)
+        self.family = Family(config) if config.randomise else None
         self.external: ExternalMarket | None = config.market.attach(config, n)
         self._params = self._make_params()
         self._tile = np.zeros((self.width, LANES), np.float32)
@@ -97,12 +100,21 @@ class Desk:
                 self.core["key0"][block, lane], self.core["key1"][block, lane] = keys(seed)
                 self.core["episode"][block, lane] = 0xFFFFFFFF
 
-    def reset(self, lanes: np.ndarray | None = None, positions: np.ndarray | None = None) -> np.ndarray:
+    def reset(
+        self,
+        lanes: np.ndarray | None = None,
+        positions: np.ndarray | None = None,
+        parameters: Mapping[str, float] | None = None,
+    ) -> np.ndarray:
         """Start a new episode in the environments of the mask `lanes` (all by default); observations (n, F).
 
-        `positions`, int32 (n,), sets where they start in place of the draw.
+        `positions`, int32 (n,), sets where they start, and `parameters` a member of the family, in place of
+        the draw.
         """
         mask = np.ones(self.n, bool) if lanes is None else lanes
+        if parameters is not None:
+            assert self.family is not None
+            self.set("chosen", self.family.choose(parameters), mask)
         self.set("done", mask)
         if positions is not None:
             self.set("forced", 1, mask)
@@ -167,6 +179,11 @@ class Desk:
         field[: self.n] = values if lanes is None else np.where(lanes, values, field[: self.n])
         self.core[name] = field.reshape(self.blocks, LANES)
 
+    def parameters(self) -> dict[str, np.ndarray]:
+        """The parameters that each environment's episode drew, float64 (n,) by name."""
+        values = np.moveaxis(self.core["parameters"], 1, 0).reshape(kernel.PARAMETERS, -1)
+        return {d.name: values[k, : self.n].astype(float) for k, d in enumerate(self.config.randomise)}
+
     def get_state(self) -> dict[str, Any]:
         """Everything the next step depends on, as arrays; see `set_state`."""
         return {"stages": [array.copy() for array in self._states]}
@@ -200,6 +217,7 @@ class Desk:
             "position_limit": c.risk.position_limit,
             "order_lots": c.risk.order_lots,
             "assets": c.market.assets,
+            "parameters": len(c.randomise),
             "half_low": c.quote.min_half_spread * unit,
             "half_range": (c.quote.max_half_spread - c.quote.min_half_spread) * unit,
             "max_skew": c.quote.max_skew * unit,
@@ -214,7 +232,6 @@ class Desk:
             "alpha": c.reward.terminal_penalty,
             "per_unit": 1 / unit,
             "per_lot": 1 / c.market.lot_scale,
-            "fee_rate": round(c.maker_fee_bp * 1e-4 * FEE_DIGITS),
         }.items():
             params[name] = value
         return params
@@ -228,9 +245,12 @@ class Desk:
         decide = [call(quote), call(risk)]
         market: list[Call] = []
         market_reset: list[Call] = []
+        family: np.ndarray | None = None
         if self.external is None:
-            stages = self.config.market.stages(self.blocks)
+            by_lane = varies_market(self.config)
+            stages = self.config.market.stages(self.blocks, by_lane)
             market, market_reset = list(stages.step), list(stages.reset)
+            family = stages.family
             self._states += [c.own for c in market if c.own.dtype != EMPTY]
         updates, observes, row = [call(settle), call(track), call(episode.moves)], [], 0
         for group in (GROUPS[name] for name in self.config.features):
@@ -240,7 +260,10 @@ class Desk:
                 updates.append(call(group.update, own))
             observes.append(call(group.observe, own, row))
             row += len(group.entries(self.config))
-        resets = [call(episode.begin), *market_reset, call(episode.began)]
+        drawn: list[Call] = []
+        if self.family is not None:
+            drawn = [Call(draw, np.zeros(1, WORD) if family is None else family, self.family.params)]
+        resets = [call(episode.begin), *drawn, *market_reset, call(episode.began)]
         self._calls = (decide, market, updates, observes, resets)  # keeps every array alive
 
         if self.external is None:

@@ -12,6 +12,7 @@ from gymnasium import spaces
 
 from mmenv.config import ConfigError, EnvConfig, Market, check_keys, make_config
 from mmenv.desk import Desk
+from mmenv.family import member
 from mmenv.features import observation_features, observation_names
 from mmenv.kernel import LEDGER
 
@@ -43,9 +44,6 @@ def choose_config(
     return config
 
 
-DEFAULT_MARKET = "hidden-regime"
-
-
 def observation_space(config: EnvConfig) -> spaces.Box:
     """Box of the features' bounds, float32 (F,)."""
     features = observation_features(config)
@@ -59,10 +57,13 @@ def action_space() -> spaces.Box:
     return spaces.Box(-1.0, 1.0, (2,), np.float32)
 
 
+OPTIONS = ["position", "parameters"]
+
+
 def start_positions(config: EnvConfig, options: Mapping[str, Any] | None, n: int) -> np.ndarray | None:
     """The positions that `options["position"]` asks for, int32 (n,), or None where it says nothing."""
-    check_keys("reset options", options or {}, ["position"])
-    if not options:
+    check_keys("reset options", options or {}, OPTIONS)
+    if not options or "position" not in options:
         return None
     limit = config.risk.position_limit
     positions = np.asarray(options["position"])
@@ -74,6 +75,20 @@ def start_positions(config: EnvConfig, options: Mapping[str, Any] | None, n: int
             f"give whole lots from {-limit} to {limit}{each}."
         )
     return np.broadcast_to(positions, (n,)).astype(np.int32)
+
+
+def start_parameters(config: EnvConfig, options: Mapping[str, Any] | None) -> dict[str, float] | None:
+    """The member of the family that `options["parameters"]` asks for, or None where it says nothing."""
+    parameters = (options or {}).get("parameters")
+    if parameters is None:
+        return None
+    if not config.randomise or not isinstance(parameters, Mapping):
+        raise ConfigError(
+            f"reset options: parameters = {parameters!r} is not possible: give a dict of parameters that the "
+            "environment was made to `randomise`."
+        )
+    member(config, parameters)
+    return dict(parameters)
 
 
 def open_screen(render_mode: str | None, modes: list[str], config: EnvConfig, n: int) -> Screen | None:
@@ -273,6 +288,7 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._screen = open_screen(render_mode, self.metadata["render_modes"], self.config, 1)
         self._running = False
         self._seeded = False
+        self._drawn: dict[str, float] = {}
         self._take(Desk(self.config, 1, autoreset=False))
 
     def _take(self, desk: Desk) -> None:
@@ -287,15 +303,17 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         positions = start_positions(self.config, options, 1)
+        parameters = start_parameters(self.config, options)
         super().reset(seed=seed)
         if seed is not None or not self._seeded:
             self._desk.seed([int(self.np_random.integers(2**63)) if seed is None else seed])
             self._seeded = True
         self._running = True
-        observation = self._desk.reset(positions=positions)[0]
+        observation = self._desk.reset(positions=positions, parameters=parameters)[0]
+        self._drawn = {name: values.item() for name, values in self._desk.parameters().items()}
         if self._screen is not None:
             self._screen.record(self._desk)
-        return observation, {}
+        return observation, self._about_episode()
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         if not self._running:
@@ -313,8 +331,13 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._running = not (terminated or truncated)
         if self._screen is not None:
             self._screen.record(self._desk)
-        info = {"ledger": as_ledger(self._ledger.tolist())}
+        info: dict[str, Any] = {"ledger": as_ledger(self._ledger.tolist())}
+        if self._drawn:
+            info |= self._about_episode()
         return self._observation.copy(), self._reward.item(), terminated, truncated, info
+
+    def _about_episode(self) -> dict[str, Any]:
+        return {"parameters": dict(self._drawn)} if self._drawn else {}
 
     def render(self) -> Any:
         """A uint8 (height, width, 3) picture, a text, or None where the mode is "human" (a window)."""

@@ -33,6 +33,9 @@ MOVE_WINDOW = 20
 ASSETS = 8
 """Most assets that a market can show beside the quoted one."""
 
+PARAMETERS = 8
+"""Most parameters that episodes can draw."""
+
 ACTIVE, REDUCING, HALTED = 0, 1, 2
 
 LEDGER = (
@@ -116,6 +119,10 @@ CORE = np.dtype(
         lanes("truncated", "i4"),
         lanes("done", "i4"),
         lanes("forced", "i4"),  # the next reset keeps `position`
+        lanes("chosen", "i4"),  # row of the family, from 1, that the next reset takes; 0: it draws one
+        ("parameters", "f4", (PARAMETERS, LANES)),  # of the episode, in the order of `EnvConfig.randomise`
+        ("marks", "f4", (PARAMETERS, LANES)),  # where in their ranges they lie, -1 to 1
+        lanes("fee_rate", "f8"),  # 1 / FEE_DIGITS of notional
         lanes("episode", "u4"),
         lanes("key0", "u4"),
         lanes("key1", "u4"),
@@ -132,6 +139,7 @@ PARAMS = np.dtype(
         ("position_limit", "i4"),
         ("order_lots", "i4"),
         ("assets", "i4"),  # observed
+        ("parameters", "i4"),  # that episodes draw
         ("half_low", "f4"),  # half-ticks
         ("half_range", "f4"),
         ("max_skew", "f4"),
@@ -146,7 +154,6 @@ PARAMS = np.dtype(
         ("alpha", "f8"),
         ("per_unit", "f8"),  # price units in a half-tick
         ("per_lot", "f8"),  # 1 / typical lots in a step
-        ("fee_rate", "i8"),  # 1 / FEE_DIGITS of notional
     ],
     align=True,
 )
@@ -338,7 +345,7 @@ def make_plan(steps: Sequence[Call], observes: Sequence[Call], resets: Sequence[
     plan[STEPS], plan[OBSERVES], plan[RESETS] = len(steps), len(observes), len(resets)
     for k, call in enumerate(calls):
         at = HEADER + k * CALL
-        stride = call.own.dtype.itemsize if len(call.own) > 1 else 0
+        stride = call.own.strides[0] if len(call.own) > 1 else 0
         plan[at : at + CALL] = (call.stage.address, address(call.own), stride, address(call.params), call.row)
     return plan
 

@@ -29,7 +29,7 @@ def settle(core, own, params, out):  # type: ignore[no-untyped-def]
     """Book the fills and the move of this step; the reward; whether the episode is over."""
     s = carray(core, 1)[0]
     p = carray(params, 1)[0]
-    fee_rate, horizon, phi, alpha = p.fee_rate, p.horizon, p.phi, p.alpha
+    horizon, phi, alpha = p.horizon, p.phi, p.alpha
     weight_spread, weight_adverse, weight_carry = p.weight_spread, p.weight_adverse, p.weight_carry
     per_unit, weight_fees = p.per_unit, p.weight_fees
     fee_unit = per_unit / FEE_DIGITS
@@ -41,7 +41,7 @@ def settle(core, own, params, out):  # type: ignore[no-untyped-def]
         adverse = D(net) * D(move)
         carry = D(before) * D(move)
         notional = D(I(bought + sold)) * D(I(s.mid[i] - move)) + s.ask_edge[i] - s.bid_edge[i]
-        fee = notional * fee_rate
+        fee = notional * s.fee_rate[i]
         s.spread_capture[i] = capture
         s.adverse_selection[i] = adverse
         s.carry[i] = carry

@@ -20,6 +20,7 @@ from mmenv.env import (
     choose_config,
     observation_space,
     open_screen,
+    start_parameters,
     start_positions,
 )
 from mmenv.features import observation_names
@@ -38,7 +39,8 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     * `"Disabled"`: it waits for `reset(options={"reset_mask": mask})`; a step before raises `ResetNeeded`.
 
     `reset(seed=s)` seeds environment i with s + i. `reset(options={"reset_mask": mask})` resets some of them,
-    `options={"position": q}` sets starting positions (one, or one for each environment).
+    `options={"position": q}` sets starting positions (one, or one for each environment), and
+    `options={"parameters": {...}}` the member of the family that they start in.
 
     With `strict_actions=False` an action that is not finite quotes nothing instead of raising `ActionError`.
 
@@ -80,6 +82,7 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._desk = Desk(self.config, num_envs, autoreset=self.autoreset_mode == AutoresetMode.SAME_STEP)
         self._screen = open_screen(render_mode, self.metadata["render_modes"], self.config, num_envs)
         self._ended = np.zeros(num_envs, bool)  # and not yet reset
+        self._drawn: dict[str, np.ndarray] = {}
         self._seeded = False
         self._started = False
 
@@ -89,6 +92,7 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         options = dict(options or {})
         mask = self._check_mask(options.pop("reset_mask", None))
         positions = start_positions(self.config, options, self.num_envs)
+        parameters = start_parameters(self.config, options)
         first = int(seed) if isinstance(seed, (int, np.integer)) else None
         super().reset(seed=first)
         seeds = self._seeds(first if first is not None else seed)
@@ -97,10 +101,10 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._desk.seed(seeds)
         self._seeded = self._started = True
         self._ended &= False if mask is None else ~mask
-        observations = self._desk.reset(mask, positions)
+        observations = self._desk.reset(mask, positions, parameters)
         if self._screen is not None:
             self._screen.record(self._desk)
-        return observations, {}
+        return observations, self._about_episodes()
 
     def step(
         self, actions: np.ndarray
@@ -114,10 +118,15 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             out = self._reset_ended(out, ended)
         done = out.terminated | out.truncated
         info: dict[str, Any] = {"ledger": dict(zip(LEDGER, out.ledger, strict=True)), "_ledger": stepped}
+        if self._drawn:
+            drawn = self._drawn
+            info |= self._about_episodes() if done.any() or ended.any() else about(drawn, self.num_envs)
         if self.autoreset_mode != AutoresetMode.SAME_STEP:
             self._ended = done
         elif done.any():
             info |= self._final(out, done, info["ledger"])
+            if self._drawn:
+                info["final_info"] |= {"parameters": drawn, "_parameters": done}
         if self._screen is not None:
             self._screen.record(self._desk)
         return out.observations, out.rewards, out.terminated, out.truncated, info
@@ -155,6 +164,7 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._desk.set_state(state["desk"])
         self.np_random.bit_generator.state = state["np_random"]
         self._ended = state["ended"].copy()
+        self._drawn = self._desk.parameters()
         self._seeded = self._started = True
 
     def _check_actions(self, actions: Any) -> np.ndarray:
@@ -175,6 +185,11 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 f"actions[{row}] = {given[row].tolist()} is not possible: both entries must be finite."
             )
         return given
+
+    def _about_episodes(self) -> dict[str, Any]:
+        """The entries of `info` on what the episodes drew, read anew."""
+        self._drawn = self._desk.parameters()
+        return about(self._drawn, self.num_envs)
 
     def _what_to_reset(self) -> str:
         if not self._started:
@@ -231,6 +246,11 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 "with at least one True."
             )
         return mask
+
+
+def about(drawn: dict[str, np.ndarray], n: int) -> dict[str, Any]:
+    """`info` of parameters that episodes drew; nothing where none are."""
+    return {"parameters": drawn, "_parameters": np.ones(n, bool)} if drawn else {}
 
 
 def as_mode(mode: Any) -> AutoresetMode:

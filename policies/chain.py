@@ -73,6 +73,8 @@ def make_problem(config: EnvConfig) -> Problem:
         raise ConfigError(
             f"market = {market.name!r} has no exact optimum: only 'brownian' and 'hidden-regime' have."
         )
+    drawn = ", ".join(d.name for d in config.randomise)
+    require(not drawn, "EnvConfig", "randomise", drawn, "empty for an exact optimum: solve a single member")
     require(risk.order_lots == 1, "RiskConfig", "order_lots", risk.order_lots, "1 for an exact optimum")
     for name in ("spread_capture", "adverse_selection", "carry", "fees"):
         weight = getattr(reward, name)

@@ -50,8 +50,8 @@ def started(n: int, seed: int, market: dict, **settings) -> Desk:  # type: ignor
 
 def inside(desk: Desk, name: str) -> np.ndarray:
     """A field of the market's own state, (n,)."""
-    own = next(call.own for call in desk._calls[1] if call.own.dtype == book.STATE)
-    return own[name].reshape(-1)[: desk.n].copy()
+    own = next(call.own for call in desk._calls[1] if call.own.dtype == book.FIXED)
+    return own["own"][name].reshape(-1)[: desk.n].copy()
 
 
 def actions(random: np.random.Generator, n: int, still: float = 0.8) -> np.ndarray:

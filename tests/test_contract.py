@@ -32,7 +32,7 @@ from mmenv.kernel import LEDGER
 from mmenv.vector import NeuralMMVectorEnv
 from train.vec_env import NeuralMMVecEnv
 
-MARKETS = ("brownian", "hidden-regime", "correlated", "book")
+MARKETS = ("brownian", "hidden-regime", "correlated", "bursts", "book")
 MODES = tuple(AutoresetMode)
 
 

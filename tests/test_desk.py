@@ -20,7 +20,7 @@ from mmenv.kernel import FEE_DIGITS, HALTED, LEDGER, REDUCING
 from mmenv.quote import to_action
 from mmenv.rng import philox
 
-MARKETS = ("brownian", "hidden-regime", "correlated")
+MARKETS = ("brownian", "hidden-regime", "correlated", "bursts")
 GROUPS = ("order_flow", "trade_book", "inventory", "clock")
 
 

@@ -10,6 +10,8 @@ from mmenv.config import EnvConfig
 from mmenv.desk import Desk
 from mmenv.features import observation_names
 from mmenv.market.correlated import Correlated, forecast
+from policies.base import make_policy
+from train.simulate import simulate
 
 QUIET = np.zeros(2, np.float32)
 
@@ -118,3 +120,37 @@ def test_correlated_settings():
     ):
         with pytest.raises(ConfigError, match=words):
             Correlated(**bad)
+
+
+# bursts
+
+
+def test_bursts_come_and_go_as_written():
+    config = make_config({"name": "bursts", "calm_seconds": 80.0, "burst_seconds": 10.0}, horizon=100_000)
+    desk = started(config, 512)
+    market, rows = config.market, []
+    for _ in range(300):
+        before = desk.get("latent")
+        desk.step(np.zeros((512, 2), np.float32))
+        rows.append(np.stack([before, desk.get("latent"), desk.get("move") / market.price_scale]))
+    before, after, move = np.concatenate(rows, axis=1)
+    for state, leave, deviation in ((0, 1 / 80, 1.0), (1, 1 / 10, market.burst_volatility)):
+        at = before == state
+        left = (after != state)[at]
+        assert abs(left.mean() - leave) < 4 * np.sqrt(leave / left.size)
+        assert move[at].std() == pytest.approx(deviation, rel=0.03)
+    assert abs((before == 1).mean() - 10 / 90) < 0.01
+
+
+def test_bursts_leave_the_mean_and_spoil_the_worst():
+    """The optimum of the mean is that of brownian to the bit; its worst percent is not."""
+    outcomes = []
+    for market in ("brownian", "bursts"):
+        config = make_config(market)
+        policy = make_policy("optimum", config)
+        assert policy.solution.value == pytest.approx(77.026, abs=1e-3)
+        outcomes.append(simulate(policy, config, 2048))
+    wild = outcomes[1]
+    assert abs(wild.controlled.mean() - 77.026) < 4 * wild.controlled.std() / np.sqrt(2048)
+    worst = [np.sort(outcome.returns)[:20].mean() for outcome in outcomes]
+    assert worst[1] < worst[0] - 40

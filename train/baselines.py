@@ -19,6 +19,7 @@ import numpy as np
 from mmenv.config import ConfigError, EnvConfig, Market, make_config
 from mmenv.features import observation_names
 from mmenv.market.brownian import Brownian
+from mmenv.market.bursts import Bursts
 from mmenv.market.hidden_regime import HiddenRegime
 from mmenv.market.replay import Replay
 from policies.analytic import TUNABLE, dynamics, tune
@@ -32,6 +33,7 @@ CACHE = Path("logs/optima")
 
 KINDS: dict[type[Market], list[str]] = {
     Brownian: ["optimum"],
+    Bursts: ["optimum"],
     HiddenRegime: ["belief-optimal", "exponential-average", "memoryless"],
 }
 """The solutions that are compared with, by market; the first is what no policy can beat."""

@@ -95,6 +95,7 @@ from mmenv.features import (  # noqa: E402, F401  (register)
     latent,
     observed,
     order_flow,
+    parameters,
     surprise,
     tape,
     trade_book,

@@ -38,4 +38,12 @@ def make_market(market: str | Mapping[str, Any] | Market) -> Market:
     return cls(**parameters)
 
 
-from mmenv.market import book, brownian, correlated, hidden_regime, live, replay  # noqa: E402, F401  (they register themselves)
+from mmenv.market import (  # noqa: E402, F401  (they register themselves)
+    book,
+    brownian,
+    bursts,
+    correlated,
+    hidden_regime,
+    live,
+    replay,
+)

@@ -38,6 +38,7 @@ from numba.np.numpy_support import carray
 from mmenv.config import Market, MarketStages, require, require_number
 from mmenv.kernel import LANES, Call, lanes, stage
 from mmenv.market import register
+from mmenv.market.by_lane import at, with_family
 from mmenv.rng import RESET_STEP, philox
 from mmenv.vmath import fitted, log, normal, unit
 
@@ -153,6 +154,10 @@ PARAMS = np.dtype(
     align=True,
 )
 
+# The parameters are part of the state: for another record the compiler would have to check that it is apart.
+FIXED = with_family(STATE, PARAMS, by_lane=False)
+BY_LANE = with_family(STATE, PARAMS)
+
 # 2^x on [-1/2, 1/2].
 E0, E1, E2, E3, E4, E5 = fitted(lambda x: 2.0**x, -0.5, 0.5, 5)
 PER_LN2 = F(1 / np.log(2.0))
@@ -211,13 +216,19 @@ def take(s, w):  # type: ignore[no-untyped-def]
 
 
 @njit
-def drift(w, p, count):  # type: ignore[no-untyped-def]
+def drift(own, count):  # type: ignore[no-untyped-def]
     """Once a decision: activity, jump of the efficient price, next metaorder."""
-    decay0, decay1, decay2 = p.decay[0], p.decay[1], p.decay[2]
-    shock0, shock1, shock2 = p.shock[0], p.shock[1], p.shock[2]
-    variance, deviation, jump_chance, jump_mean = p.variance, p.deviation, p.jump, p.jump_size
-    meta_length, meta_power = p.meta_length, p.meta_power
+    w, p = own.own, own.family
+    decay0_of, decay1_of, decay2_of = p.decay[0], p.decay[1], p.decay[2]
+    shock0_of, shock1_of, shock2_of = p.shock[0], p.shock[1], p.shock[2]
+    variance_of, deviation_of, jump_of, jump_size_of = p.variance, p.deviation, p.jump, p.jump_size
+    meta_length_of, meta_power_of = p.meta_length, p.meta_power
     for i in range(count):
+        decay0, decay1, decay2 = at(decay0_of, i), at(decay1_of, i), at(decay2_of, i)
+        shock0, shock1, shock2 = at(shock0_of, i), at(shock1_of, i), at(shock2_of, i)
+        variance, deviation = at(variance_of, i), at(deviation_of, i)
+        jump_chance, jump_mean = at(jump_of, i), at(jump_size_of, i)
+        meta_length, meta_power = at(meta_length_of, i), at(meta_power_of, i)
         age, episode, key0, key1 = w.age[i], w.episode[i], w.key0[i], w.key1[i]
         word0, word1, word2, jump_word = philox(age, episode, U(DECISION_SLOT), U(0), key0, key1)
         size_word, meta_word, side_word, _ = philox(age, episode, U(DECISION_SLOT + 1), U(0), key0, key1)
@@ -240,17 +251,57 @@ def drift(w, p, count):  # type: ignore[no-untyped-def]
 
 
 @njit
-def flow(w, p, count, k):  # type: ignore[no-untyped-def]
+def flow(own, count, k):  # type: ignore[no-untyped-def]
     """Micro-step k of the others: efficient price, market order, cancels, limit orders, move of the price."""
+    w, p = own.own, own.family
     slot, next_slot = U(FLOW_SLOT + 2 * k), U(FLOW_SLOT + 1 + 2 * k)
-    per_width, order, meta_share, informed, pull = p.per_width, p.order, p.meta_share, p.informed, p.pull
-    least, size_power, max_size, race, half_depth = p.size, p.size_power, p.max_size, p.race, F(0.5) * p.depth
-    excite0, excite1, fade0, fade1 = p.excite[0], p.excite[1], p.excite_decay[0], p.excite_decay[1]
-    expected0, expected1 = p.expected[0], p.expected[1]
-    forget0, forget1 = p.forget[0], p.forget[1]
-    impact, event_chance, limit, cancel, lag = p.impact, p.event, p.limit, p.cancel, p.lag
-    response, refill, follow, close, per_print = p.response, p.refill, p.follow, p.close, p.per_print
+    per_width_of, order_of, meta_share_of, informed_of = p.per_width, p.order, p.meta_share, p.informed
+    pull_of, size_of, size_power_of, max_size_of = p.pull, p.size, p.size_power, p.max_size
+    race_of, depth_of, impact_of, event_of = p.race, p.depth, p.impact, p.event
+    limit_of, cancel_of, lag_of, response_of = p.limit, p.cancel, p.lag, p.response
+    refill_of, follow_of, close_of, per_print_of = p.refill, p.follow, p.close, p.per_print
+    excite0_of, excite1_of, expected0_of, expected1_of = (
+        p.excite[0],
+        p.excite[1],
+        p.expected[0],
+        p.expected[1],
+    )
+    fade0_of, fade1_of, forget0_of, forget1_of = (
+        p.excite_decay[0],
+        p.excite_decay[1],
+        p.forget[0],
+        p.forget[1],
+    )
     for i in range(count):
+        per_width, order, meta_share, informed = (
+            at(per_width_of, i),
+            at(order_of, i),
+            at(meta_share_of, i),
+            at(informed_of, i),
+        )
+        pull, least, size_power, max_size = (
+            at(pull_of, i),
+            at(size_of, i),
+            at(size_power_of, i),
+            at(max_size_of, i),
+        )
+        race, impact, event_chance = at(race_of, i), at(impact_of, i), at(event_of, i)
+        limit, cancel, lag, response = at(limit_of, i), at(cancel_of, i), at(lag_of, i), at(response_of, i)
+        refill, follow, close, per_print = (
+            at(refill_of, i),
+            at(follow_of, i),
+            at(close_of, i),
+            at(per_print_of, i),
+        )
+        half_depth = F(0.5) * at(depth_of, i)
+        excite0, excite1, fade0, fade1 = (
+            at(excite0_of, i),
+            at(excite1_of, i),
+            at(fade0_of, i),
+            at(fade1_of, i),
+        )
+        expected0, expected1 = at(expected0_of, i), at(expected1_of, i)
+        forget0, forget1 = at(forget0_of, i), at(forget1_of, i)
         age, episode, key0, key1 = w.age[i], w.episode[i], w.key0[i], w.key1[i]
         order_word, size_word, noise_word, refill_word = philox(age, episode, slot, U(0), key0, key1)
         ask_limit_word, ask_cancel_word, bid_limit_word, bid_cancel_word = philox(
@@ -402,11 +453,12 @@ def chosen(new, old, condition):  # type: ignore[no-untyped-def]
 
 
 @njit
-def orders(w, p, count, k):  # type: ignore[no-untyped-def]
+def orders(own, latency, count, k):  # type: ignore[no-untyped-def]
     """Micro-step k of our orders, after `flow`: a new quote takes effect, then fills."""
-    depth = I(p.depth)
-    arrives, late = k == p.latency, k < p.latency
+    w, p = own.own, own.family
+    arrives, late, depth_of = k == latency, k < latency, p.depth
     for i in range(count):
+        depth = I(at(depth_of, i))
         old_ask = w.old_ask[i], w.old_ask_queue[i]
         old_bid = w.old_bid[i], w.old_bid_queue[i]
         ask, ask_queue, bid, bid_queue = w.ask[i], w.ask_queue[i], w.bid[i], w.bid_queue[i]
@@ -472,51 +524,68 @@ def answer(s, w):  # type: ignore[no-untyped-def]
         s.free_move[i], s.flow_move[i] = F(0), F(0)
 
 
-@stage(STATE, PARAMS)
-def step(core, own, params, out):  # type: ignore[no-untyped-def]
+@njit
+def decide(s, own, params):  # type: ignore[no-untyped-def]
     """One decision: `substeps` micro-steps of the others and of our orders."""
-    s = carray(core, 1)[0]
-    w = carray(own, 1)[0]
-    p = carray(params, 1)[0]
+    w = own.own
     count = s.count
     take(s, w)
-    drift(w, p, count)
-    for k in range(p.substeps):
-        flow(w, p, count, k)
-        orders(w, p, count, k)
+    drift(own, count)
+    for k in range(params.substeps):
+        flow(own, count, k)
+        orders(own, params.latency, count, k)
         value(w, count)
     answer(s, w)
 
 
-@stage(STATE, PARAMS)
-def reset(core, own, params, out):  # type: ignore[no-untyped-def]
+@njit
+def begin(s, own, params):  # type: ignore[no-untyped-def]
     """A book one tick wide at the start price, the efficient price at its mid, stationary activity."""
-    s = carray(core, 1)[0]
-    w = carray(own, 1)[0]
-    p = carray(params, 1)[0]
+    w, p = own.own, own.family
+    start = params.start
     for i in range(s.count):
         if s.done[i] == 0:
             continue
         step, episode, key0, key1 = U(RESET_STEP), s.episode[i], s.key0[i], s.key1[i]
         word0, word1, word2, word3 = philox(step, episode, U(1), U(0), key0, key1)
         word4, word5, queues, _ = philox(step, episode, U(2), U(0), key0, key1)
-        w.activity[0, i] = p.spread[0] * normal(word0, word1)
-        w.activity[1, i] = p.spread[1] * normal(word2, word3)
-        w.activity[2, i] = p.spread[2] * normal(word4, word5)
-        w.ask[i], w.bid[i] = I(p.start + 1), p.start
-        w.ask_queue[i] = I(exponential(queues) * p.refill) + I(1)
-        w.bid_queue[i] = I(exponential(U(queues >> U(16))) * p.refill) + I(1)
+        w.activity[0, i] = at(p.spread[0], i) * normal(word0, word1)
+        w.activity[1, i] = at(p.spread[1], i) * normal(word2, word3)
+        w.activity[2, i] = at(p.spread[2], i) * normal(word4, word5)
+        w.ask[i], w.bid[i] = I(start + 1), start
+        w.ask_queue[i] = I(exponential(queues) * at(p.refill, i)) + I(1)
+        w.bid_queue[i] = I(exponential(U(queues >> U(16))) * at(p.refill, i)) + I(1)
         w.gap[i] = F(0)
         for j in range(2):
-            w.excitation[j, i] = p.excited[j]
+            w.excitation[j, i] = at(p.excited[j], i)
             w.pressure[j, i] = F(0)
         w.meta_sign[i], w.meta_left[i] = F(1), F(0)
-        w.ask_price[i], w.bid_price[i] = I(p.start + 1), p.start
+        w.ask_price[i], w.bid_price[i] = I(start + 1), start
         w.ask_placed[i], w.ask_left[i], w.ask_ahead[i] = I(0), I(0), I(0)
         w.bid_placed[i], w.bid_left[i], w.bid_ahead[i] = I(0), I(0), I(0)
-        s.mid[i] = I(2 * p.start + 1)
+        s.mid[i] = I(2 * start + 1)
         s.spread[i] = I(2)
         s.best_ask_lots[i], s.best_bid_lots[i] = w.ask_queue[i], w.bid_queue[i]
+
+
+@stage(FIXED, PARAMS)
+def step(core, own, params, out):  # type: ignore[no-untyped-def]
+    decide(carray(core, 1)[0], carray(own, 1)[0], carray(params, 1)[0])
+
+
+@stage(BY_LANE, PARAMS)
+def step_by_lane(core, own, params, out):  # type: ignore[no-untyped-def]
+    decide(carray(core, 1)[0], carray(own, 1)[0], carray(params, 1)[0])
+
+
+@stage(FIXED, PARAMS)
+def reset(core, own, params, out):  # type: ignore[no-untyped-def]
+    begin(carray(core, 1)[0], carray(own, 1)[0], carray(params, 1)[0])
+
+
+@stage(BY_LANE, PARAMS)
+def reset_by_lane(core, own, params, out):  # type: ignore[no-untyped-def]
+    begin(carray(core, 1)[0], carray(own, 1)[0], carray(params, 1)[0])
 
 
 COMMON: dict[str, Any] = {
@@ -677,6 +746,11 @@ class Book(Market):
     """
 
     name = "book"
+    varied = (
+        "volatility", "jump_rate", "jump_size", "order_rate", "order_size", "size_exponent", "meta_share",
+        "meta_length", "meta_exponent", "impact", "width", "informed_rate", "pull_rate", "race", "depth",
+        "queue", "queue_rate", "queue_events", "response", "refill", "lag", "follow", "close_rate"
+    )  # fmt: skip
 
     step_seconds: float = 0.1
     preset: str = "binance-usdm-btc"
@@ -821,7 +895,7 @@ class Book(Market):
             "reward": {"inventory_penalty": 0.001, "terminal_penalty": 0.01},
         }
 
-    def stages(self, blocks: int) -> MarketStages:
+    def compiled(self) -> np.ndarray:
         micro = self.micro_seconds
         decay = np.exp(-self.step_seconds / np.array(self.activity_seconds))
         params = np.zeros(1, PARAMS)
@@ -865,8 +939,17 @@ class Book(Market):
             "per_print": 1 / self.lots_per_print,
         }.items():
             params[name] = value
-        call = Call(step, np.zeros(blocks, STATE), params)
-        return MarketStages(step=(call,), reset=(Call(reset, call.own, params),))
+        return params
+
+    def stages(self, blocks: int, by_lane: bool = False) -> MarketStages:
+        params, own = self.compiled(), np.zeros(blocks, BY_LANE if by_lane else FIXED)
+        if not by_lane:
+            own["family"] = params
+        return MarketStages(
+            step=(Call(step_by_lane if by_lane else step, own, params),),
+            reset=(Call(reset_by_lane if by_lane else reset, own, params),),
+            family=own["family"] if by_lane else None,
+        )
 
 
 LIMITS = {

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from numba import njit
 from numba.np.numpy_support import carray
 
 from mmenv.config import Market, MarketStages, require_number
 from mmenv.kernel import EMPTY, Call, stage
 from mmenv.market import START_PRICE, register
+from mmenv.market.by_lane import at, with_family
 from mmenv.rng import philox
 from mmenv.venue.simulated import match
 from mmenv.vmath import log, normal, unit
@@ -34,17 +36,18 @@ PARAMS = np.dtype(
 )
 
 
-@stage(EMPTY, PARAMS)
-def step(core, own, params, out):  # type: ignore[no-untyped-def]
+OWN = with_family(EMPTY, PARAMS)
+
+
+@njit
+def trade(s, arrivals, reaches, deviations):  # type: ignore[no-untyped-def]
     """Market orders with their reach, then the move of the mid.
 
     Given an arrival, the uniform that made it is uniform again on (0, p): its logarithm is the reach, and
     P(reach >= d) = exp(-kappa d).
     """
-    s = carray(core, 1)[0]
-    p = carray(params, 1)[0]
-    arrival, reach, deviation = p.arrival, p.reach, p.deviation
     for i in range(s.count):
+        arrival, reach = at(arrivals, i), at(reaches, i)
         buy, sell, word0, word1 = philox(U(s.age[i]), s.episode[i], U(0), U(0), s.key0[i], s.key1[i])
         bought, sold = unit(buy), unit(sell)
         s.buy_lots[i] = I(1) if bought < arrival else I(0)
@@ -53,11 +56,23 @@ def step(core, own, params, out):  # type: ignore[no-untyped-def]
         s.bid_reach[i] = I(-log(sold / arrival) * reach) if sold < arrival else I(-1)
         s.trades[i] = s.buy_lots[i] + s.sell_lots[i]
         s.buy_chance[i], s.sell_chance[i], s.mean_reach[i] = arrival, arrival, reach
-        change = normal(word0, word1) * deviation
+        change = normal(word0, word1) * at(deviations, i)
         move = I(np.floor(change + F(0.5)))
         s.move[i] = move
         s.mid[i] += move
         s.free_move[i] = F(move)
+
+
+@stage(EMPTY, PARAMS)
+def step(core, own, params, out):  # type: ignore[no-untyped-def]
+    p = carray(params, 1)[0]
+    trade(carray(core, 1)[0], p.arrival, p.reach, p.deviation)
+
+
+@stage(OWN, PARAMS)
+def step_by_lane(core, own, params, out):  # type: ignore[no-untyped-def]
+    p = carray(own, 1)[0].family
+    trade(carray(core, 1)[0], p.arrival, p.reach, p.deviation)
 
 
 @stage(EMPTY, PARAMS)
@@ -80,6 +95,7 @@ class Brownian(Market):
     """
 
     name = "brownian"
+    varied: ClassVar[tuple[str, ...]] = ("arrival_rate", "fill_decay", "volatility")
 
     arrival_rate: float = 0.5
     """lambda: market orders per second and side."""
@@ -101,14 +117,19 @@ class Brownian(Market):
             "reward": {"inventory_penalty": 0.01, "terminal_penalty": 0.1},
         }
 
-    def stages(self, blocks: int) -> MarketStages:
+    def compiled(self) -> np.ndarray:
         unit = self.price_scale
         params = np.zeros(1, PARAMS)
         params["arrival"] = -math.expm1(-self.arrival_rate * self.step_seconds)
         params["reach"] = unit / self.fill_decay
         params["deviation"] = unit * self.volatility * math.sqrt(self.step_seconds)
         params["start"] = START_PRICE * unit
-        own = np.zeros(1, EMPTY)
+        return params
+
+    def stages(self, blocks: int, by_lane: bool = False) -> MarketStages:
+        params, own = self.compiled(), np.zeros(blocks, OWN if by_lane else EMPTY)
         return MarketStages(
-            step=(Call(step, own, params), Call(match, own, own)), reset=(Call(reset, own, params),)
+            step=(Call(step_by_lane if by_lane else step, own, params), Call(match, own, params)),
+            reset=(Call(reset, own, params),),
+            family=own["family"] if by_lane else None,
         )

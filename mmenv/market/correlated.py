@@ -24,11 +24,13 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
+from numba import njit
 from numba.np.numpy_support import carray
 
 from mmenv.config import Market, MarketStages, require, require_number
 from mmenv.kernel import ASSETS, EMPTY, LANES, Call, lanes, stage
 from mmenv.market import START_PRICE, register
+from mmenv.market.by_lane import at, with_family
 from mmenv.rng import philox
 from mmenv.venue.simulated import match
 from mmenv.vmath import log, normal, unit
@@ -65,15 +67,16 @@ PARAMS = np.dtype(
 )
 
 
-@stage(STATE, PARAMS)
-def step(core, own, params, out):  # type: ignore[no-untyped-def]
+OWN = with_family(STATE, PARAMS)
+
+
+@njit
+def trade(s, w, p, assets):  # type: ignore[no-untyped-def]
     """Market orders as in `brownian`, the factor's shock, and the moves of all assets."""
-    s = carray(core, 1)[0]
-    w = carray(own, 1)[0]
-    p = carray(params, 1)[0]
-    arrival, reach, factor, noise = p.arrival, p.reach, p.factor, p.noise
-    speed, per_unit = p.speed, p.per_unit
+    arrivals, reaches, factors, noises = p.arrival, p.reach, p.factor, p.noise
+    speeds, units = p.speed, p.per_unit
     for i in range(s.count):
+        arrival, reach = at(arrivals, i), at(reaches, i)
         age, episode, key0, key1 = U(s.age[i]), s.episode[i], s.key0[i], s.key1[i]
         buy, sell, word0, word1 = philox(age, episode, U(0), U(0), key0, key1)
         bought, sold = unit(buy), unit(sell)
@@ -82,8 +85,10 @@ def step(core, own, params, out):  # type: ignore[no-untyped-def]
         s.ask_reach[i] = I(-log(bought / arrival) * reach) if bought < arrival else I(-1)
         s.bid_reach[i] = I(-log(sold / arrival) * reach) if sold < arrival else I(-1)
         s.trades[i] = s.buy_lots[i] + s.sell_lots[i]
+        s.buy_chance[i], s.sell_chance[i], s.mean_reach[i] = arrival, arrival, reach
         w.shock[i] = normal(word0, word1)
     for i in range(s.count):
+        factor, noise, speed, per_unit = at(factors, i), at(noises, i), at(speeds, i), at(units, i)
         age, episode, key0, key1 = U(s.age[i]), s.episode[i], s.key0[i], s.key1[i]
         word0, word1, _, _ = philox(age, episode, U(1), U(0), key0, key1)
         expected = w.gaps[0, i] * speed
@@ -93,20 +98,39 @@ def step(core, own, params, out):  # type: ignore[no-untyped-def]
         s.mid[i] += move
         s.free_move[i] = F(move) - expected
         left = reached - reached * speed
+        # The latent is the next move's mean, and what it was before the shock that of the latent itself.
+        latent, shown = left * speed * per_unit, speed * per_unit * (F(1) - speed)
+        mean, deviation = shown * w.gaps[0, i], shown * factor
         w.gaps[0, i] = left
-        s.latent[i] = left * speed * per_unit
-    for k in range(p.assets):
-        observed_speed, observed_noise = p.observed_speed[k], p.observed_noise[k]
-        flow, flow_noise = p.flow[k], p.flow_noise[k]
+        s.latent[i] = latent
+        s.latent_drift[i] = latent - mean
+        s.latent_square_drift[i] = latent * latent - mean * mean - deviation * deviation
+    for k in range(assets):
+        observed_speeds, observed_noises = p.observed_speed[k], p.observed_noise[k]
+        flows, flow_noises = p.flow[k], p.flow_noise[k]
         for i in range(s.count):
+            observed_speed, observed_noise = at(observed_speeds, i), at(observed_noises, i)
+            flow, flow_noise = at(flows, i), at(flow_noises, i)
             age, episode, key0, key1 = U(s.age[i]), s.episode[i], s.key0[i], s.key1[i]
             word0, word1, word2, word3 = philox(age, episode, U(2 + k), U(0), key0, key1)
             shock = w.shock[i]
-            reached = w.gaps[1 + k, i] + factor * shock
+            reached = w.gaps[1 + k, i] + at(factors, i) * shock
             move = reached * observed_speed + normal(word0, word1) * observed_noise
             s.asset_moves[k, i] = I(np.floor(move + F(0.5)))
             s.asset_flows[k, i] = flow * shock + flow_noise * normal(word2, word3)
             w.gaps[1 + k, i] = reached - reached * observed_speed
+
+
+@stage(STATE, PARAMS)
+def step(core, own, params, out):  # type: ignore[no-untyped-def]
+    p = carray(params, 1)[0]
+    trade(carray(core, 1)[0], carray(own, 1)[0], p, p.assets)
+
+
+@stage(OWN, PARAMS)
+def step_by_lane(core, own, params, out):  # type: ignore[no-untyped-def]
+    w = carray(own, 1)[0]
+    trade(carray(core, 1)[0], w.own, w.family, carray(params, 1)[0].assets)
 
 
 @stage(STATE, PARAMS)
@@ -141,6 +165,7 @@ class Correlated(Market):
     """
 
     name = "correlated"
+    varied = ("arrival_rate", "fill_decay", "factor_volatility", "volatility", "lag")
 
     arrival_rate: float = 0.5
     """lambda: market orders on the quoted asset per second and side."""
@@ -193,7 +218,7 @@ class Correlated(Market):
             "features": ("order_flow", "trade_book", "inventory", "clock", "observed"),
         }
 
-    def stages(self, blocks: int) -> MarketStages:
+    def compiled(self) -> np.ndarray:
         scale, root = self.price_scale, math.sqrt(self.step_seconds)
         params = np.zeros(1, PARAMS)
         params["arrival"] = -math.expm1(-self.arrival_rate * self.step_seconds)
@@ -209,10 +234,17 @@ class Correlated(Market):
         params["flow_noise"][observed] = np.sqrt(1 - np.square(self.observed_flows))
         params["assets"] = self.assets
         params["start"] = START_PRICE * scale
-        own = np.zeros(blocks, STATE)
+        return params
+
+    def stages(self, blocks: int, by_lane: bool = False) -> MarketStages:
+        params, own = self.compiled(), np.zeros(blocks, OWN if by_lane else STATE)
         return MarketStages(
-            step=(Call(step, own, params), Call(match, np.zeros(1, EMPTY), params)),
+            step=(
+                Call(step_by_lane if by_lane else step, own, params),
+                Call(match, np.zeros(1, EMPTY), params),
+            ),
             reset=(Call(reset, own, params),),
+            family=own["family"] if by_lane else None,
         )
 
 

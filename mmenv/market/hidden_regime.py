@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numba.np.numpy_support import carray
 
 from mmenv.config import Market, MarketStages, require, require_number
 from mmenv.kernel import EMPTY, Call, lanes, stage
 from mmenv.market import START_PRICE, register
+from mmenv.market.by_lane import at, with_family
 from mmenv.rng import RESET_STEP, philox
 from mmenv.venue.simulated import match
 from mmenv.vmath import log, unit
@@ -39,15 +41,18 @@ PARAMS = np.dtype(
 )
 
 
-@stage(STATE, PARAMS)
-def step(core, own, params, out):  # type: ignore[no-untyped-def]
+OWN = with_family(STATE, PARAMS)
+
+
+@njit
+def trade(s, hidden, p):  # type: ignore[no-untyped-def]
     """Market orders with sizes and reach (see `brownian`), the move of the mid, then the regime's change."""
-    s = carray(core, 1)[0]
-    hidden = carray(own, 1)[0]
-    p = carray(params, 1)[0]
-    arrival, tilt, large_informed, large = p.arrival, p.tilt, p.large_informed, p.large
-    reach, jump, drift, scale, impact, leave = p.reach, p.jump, p.drift, p.scale, p.impact, p.leave
+    arrivals, tilts, larges_informed, larges = p.arrival, p.tilt, p.large_informed, p.large
+    reaches, jumps, drifts, scales, impacts, leaves = p.reach, p.jump, p.drift, p.scale, p.impact, p.leave
     for i in range(s.count):
+        arrival, tilt, jump, drift = at(arrivals, i), at(tilts, i), at(jumps, i), at(drifts, i)
+        large_informed, large, reach = at(larges_informed, i), at(larges, i), at(reaches, i)
+        scale, impact, leave = at(scales, i), at(impacts, i), at(leaves, i)
         key0, key1 = s.key0[i], s.key1[i]
         age = U(s.age[i])
         buy, sell, jump_word, stay_word = philox(age, s.episode[i], U(0), U(0), key0, key1)
@@ -90,6 +95,17 @@ def step(core, own, params, out):  # type: ignore[no-untyped-def]
 
 
 @stage(STATE, PARAMS)
+def step(core, own, params, out):  # type: ignore[no-untyped-def]
+    trade(carray(core, 1)[0], carray(own, 1)[0], carray(params, 1)[0])
+
+
+@stage(OWN, PARAMS)
+def step_by_lane(core, own, params, out):  # type: ignore[no-untyped-def]
+    w = carray(own, 1)[0]
+    trade(carray(core, 1)[0], w.own, w.family)
+
+
+@stage(STATE, PARAMS)
 def reset(core, own, params, out):  # type: ignore[no-untyped-def]
     """Start at the same price, in a regime drawn from the stationary distribution (1/4, 1/2, 1/4)."""
     s = carray(core, 1)[0]
@@ -118,6 +134,9 @@ class HiddenRegime(Market):
     """
 
     name = "hidden-regime"
+    varied = (
+        "mean_stay", "arrival", "tilt", "jump", "drift", "impact", "large", "large_informed", "fill_decay"
+    )  # fmt: skip
 
     mean_stay: float = 60.0
     """Mean number of steps in a regime."""
@@ -164,7 +183,7 @@ class HiddenRegime(Market):
             "reward": {"inventory_penalty": 0.01, "terminal_penalty": 0.05},
         }
 
-    def stages(self, blocks: int) -> MarketStages:
+    def compiled(self) -> np.ndarray:
         scale = self.price_scale
         params = np.zeros(1, PARAMS)
         params["leave"] = 1.0 / self.mean_stay
@@ -174,8 +193,15 @@ class HiddenRegime(Market):
         params["scale"] = scale
         params["impact"] = round(scale * self.impact)
         params["start"] = START_PRICE * scale
-        own = np.zeros(blocks, STATE)
+        return params
+
+    def stages(self, blocks: int, by_lane: bool = False) -> MarketStages:
+        params, own = self.compiled(), np.zeros(blocks, OWN if by_lane else STATE)
         return MarketStages(
-            step=(Call(step, own, params), Call(match, np.zeros(1, EMPTY), params)),
+            step=(
+                Call(step_by_lane if by_lane else step, own, params),
+                Call(match, np.zeros(1, EMPTY), params),
+            ),
             reset=(Call(reset, own, params),),
+            family=own["family"] if by_lane else None,
         )
