@@ -15,7 +15,7 @@ from train.vec_env import NeuralMMVecEnv
 SURPRISES = [feature.name for feature in GROUPS["surprise"].features]
 
 
-@pytest.mark.parametrize("market", ["brownian", "hidden-regime"])
+@pytest.mark.parametrize("market", ["brownian", "hidden-regime", "bursts", "correlated"])
 def test_surprises_have_mean_zero_given_action_and_state(market):
     """Products with action, position and hidden state before the step average to zero, within five errors."""
     n, k = 4096, len(SURPRISES)
