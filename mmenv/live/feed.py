@@ -198,16 +198,10 @@ class Feed:
             finally:
                 silent.cancel()
                 broken.cancel()
-                await self._hang_up(url)
+                await self.client.hang_up(url)
             self._broke(f"connection lost: {reason}")
             tries = 0 if self.messages > before else tries + 1
             await asyncio.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
-
-    async def _hang_up(self, url: str) -> None:
-        connection = self.client.clients.pop(url, None)
-        if connection is not None:
-            with suppress(Exception):
-                await connection.close()
 
     async def _until_silent(self) -> None:
         while True:

@@ -163,6 +163,7 @@ class _Socket:
     async def close(self) -> None:
         if not self.closed:
             self.closed = True
+            self._arrived.put_nowait(WSMessage(WSMsgType.CLOSED, None, None))
             self._carrier.exchange.disconnect(self._session)
             self._carrier.sockets.remove(self)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ except ImportError as error:
 __all__ = ["VENUES", "BaseError", "Credentials", "ExchangeError", "Instrument", "NetworkError", "VenueClient"]
 
 VENUES: Final = ("binance-usdm", "binance-spot")
+PING_MS: Final = 5_000
 Clock = Callable[[], int]
 OnMessage = Callable[[str | bytes], None]
 
@@ -95,6 +97,8 @@ class VenueClient(ccxt.pro.binance):  # type: ignore[misc]
         if credentials is not None:
             config |= {"apiKey": credentials.key, "secret": credentials.secret}
         super().__init__(config)
+        # A dead line is noticed after two unanswered pings; ccxt's own pause for Binance is three minutes.
+        self.streaming["keepAlive"] = PING_MS
         if url is not None:
             self.urls["api"] = local_urls(url)
 
@@ -109,6 +113,15 @@ class VenueClient(ccxt.pro.binance):  # type: ignore[misc]
         if not known and url in self.takers:
             connection.handle_text_or_binary_message = self.takers[url]
         return connection
+
+    async def hang_up(self, url: str) -> None:
+        """Close the connection for `url`, if there is one; the next `watch` makes a new one."""
+        connection = (self.clients or {}).pop(url, None)
+        if connection is not None:
+            # Without an error ccxt forgets, when it notices, whatever connection this url has by then.
+            connection.error = connection.error or NetworkError("hung up")
+            with suppress(Exception):
+                await connection.close()
 
     async def instrument(self, symbol: str) -> Instrument:
         """What the venue says about `symbol`. Raises ValueError if it does not list it."""
