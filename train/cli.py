@@ -14,6 +14,9 @@ COMMANDS = {
     "solve": ("policies.optimal", "print the exact optima of the solvable markets"),
     "facts": ("mmenv.facts", "check a market or tape against the stylised facts"),
     "bench": ("mmenv.bench", "time the environment beside its peers"),
+    "paper": ("policies.live:paper", "trade on paper: live data, fills from our own matcher"),
+    "halt": ("policies.live:halt", "stop live desks: cancel everything"),
+    "replay-journal": ("policies.live:replay_journal", "play a session again and compare every byte"),
     "import": ("mmenv.data.importer", "read recorded market data into a store"),
 }
 
@@ -22,14 +25,15 @@ def main() -> None:
     """Run the subcommand that the command line names."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
-        lines = "\n".join(f"  {command:<10} {what}" for command, (_, what) in COMMANDS.items())
+        lines = "\n".join(f"  {command:<14} {what}" for command, (_, what) in COMMANDS.items())
         print(f"usage: neuralmm COMMAND [OPTIONS]\n\n{lines}\n\n`neuralmm COMMAND --help` shows its options.")
         return
     if name not in COMMANDS:
         sys.exit(f"neuralmm has no command {name!r}. Allowed: {', '.join(COMMANDS)}.")
     sys.argv = [f"neuralmm {name}", *sys.argv[2:]]
     try:
-        importlib.import_module(COMMANDS[name][0]).main()
+        module, _, function = COMMANDS[name][0].partition(":")
+        getattr(importlib.import_module(module), function or "main")()
     except (ValueError, FileNotFoundError) as error:
         # Bad input is a sentence; anything else keeps its traceback.
         sys.exit(f"neuralmm {name}: {error}")

@@ -56,7 +56,7 @@ _CHECKED: Final = struct.Struct("<QB")
 LARGEST: Final = 1 << 28
 
 
-class JournalError(RuntimeError):
+class JournalError(ValueError):
     """A journal that cannot be read or written, in one sentence."""
 
 

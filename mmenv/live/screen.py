@@ -1,0 +1,131 @@
+"""What a live desk looks like in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from rich.columns import Columns
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from mmenv.kernel import ACTIVE, HALTED
+from mmenv.live.desk import LiveDesk
+from mmenv.live.guard import STATES
+from mmenv.live.session import Session
+from mmenv.venue.paper import BEST_ASK, BEST_BID, PaperVenue
+
+LEVELS = 5
+COLOURS = ("green", "yellow", "bold red")
+TERMS = ("spread capture", "adverse selection", "carry", "fees")
+
+
+def screen(desks: Sequence[LiveDesk]) -> RenderableType:
+    """All desks, and what happened last."""
+    messages = sorted((text for desk in desks for text in desk.messages), reverse=True)[:10]
+    return Group(
+        Columns([panel(desk) for desk in desks]),
+        Panel("\n".join(reversed(messages)) or "nothing yet", title="messages", title_align="left"),
+    )
+
+
+def panel(desk: LiveDesk) -> Panel:
+    """One desk."""
+    title = f"{desk.plan.symbol} {desk.plan.venue} {desk.plan.mode}"
+    session = desk.session
+    if session is None:
+        return Panel("connecting and measuring the market...", title=title)
+    state = Text(f"{STATES[session.state]}  {session.guard.reason()}", style=COLOURS[session.state])
+    return Panel(Group(state, Columns([book(session), figures(desk, session)])), title=title)
+
+
+def book(session: Session) -> Table:
+    """Levels around the mid, ours marked with the lots ahead of them where that is known."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("ours", "lots", "price"):
+        table.add_column(name, justify="right")
+    tick = float(session.setup.tick_size)
+    low = session.view.low_tick
+    sizes, best = session.view.book.sizes, session.view.book.best
+    ours = _ours(session)
+    if not session.view.known:
+        table.add_row("", "", "no book")
+        return table
+    for side, style in ((1, "red"), (0, "green")):
+        away = 1 if side else -1
+        start = int(best[side]) - low
+        part = sizes[1, start:] if side else sizes[0, start::-1]
+        found = np.flatnonzero(part)[:LEVELS]
+        mine = [int(t) for t in ours if (t >= best[1] if side else t <= best[0])]
+        shown = sorted({start + low + away * int(at) for at in found} | set(mine), reverse=True)
+        for level in shown:
+            size = int(sizes[side, level - low])
+            table.add_row(ours.get(level, ""), f"{size:,}", f"{level * tick:,.8g}", style=style)
+    return table
+
+
+def _ours(session: Session) -> dict[int, str]:
+    """Our orders by tick."""
+    found = {}
+    for side in range(2):
+        for place, slot in enumerate(session.working.slots[side]):
+            if slot["id"]:
+                text = f"{slot['lots'] - slot['filled']}"
+                if isinstance(session.venue, PaperVenue) and slot["acknowledged"]:
+                    index = side * session.working.slots.shape[1] + place
+                    text += f" behind {session.venue.engine.orders['ahead'][index]:,.0f}"
+                found[int(slot["tick"])] = text
+    return found
+
+
+def figures(desk: LiveDesk, session: Session) -> Table:
+    """Position, profit and its parts, latency."""
+    table = Table(box=None, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    event = session.view.event
+    tick = float(session.setup.tick_size)
+    limit = session.setup.config.risk.position_limit
+    rows = {
+        "mid": f"{(event[BEST_BID] + event[BEST_ASK]) * tick / 2:,.8g}",
+        "position": f"{session.working.position} of {limit} lots",
+        "profit": f"{session.wealth:+,.4f}",
+        **{name: f"{value:+,.4f}" for name, value in zip(TERMS, signed(session.terms), strict=True)},
+        "fills": f"{session.fills}",
+        "rows received": f"{desk.rows:,}",
+        "tick to quote": " / ".join(f"{value * 1e3:.2f}" for value in quantiles(desk.latencies)) + " ms",
+        "decision": " / ".join(f"{value * 1e6:.0f}" for value in quantiles(desk.work)) + " us",
+    }
+    for name, text in rows.items():
+        table.add_row(name, text)
+    return table
+
+
+def signed(terms: np.ndarray) -> list[float]:
+    """Spread capture, adverse selection, carry, and fees as what they do to the profit."""
+    return [*terms[:3].tolist(), -float(terms[3])]
+
+
+def quantiles(seconds: Sequence[float]) -> tuple[float, ...]:
+    """Median, 99% and largest."""
+    if not seconds:
+        return (0.0, 0.0, 0.0)
+    return tuple(float(value) for value in np.quantile(np.array(seconds), (0.5, 0.99, 1.0)))
+
+
+def summary(desk: LiveDesk) -> str:
+    """One line at the end."""
+    session = desk.session
+    if session is None:
+        return f"{desk.plan.symbol}: never began"
+    _, p99, _ = quantiles(desk.latencies)
+    state = STATES[session.state]
+    why = "" if session.state == ACTIVE else f" ({session.guard.reason()})"
+    word = "halted" if session.state == HALTED else state
+    return (
+        f"{desk.plan.symbol}: {session.decision['number'] + 1} decisions, {session.fills} fills, position "
+        f"{session.working.position}, profit {session.wealth:+.4f}, tick to quote p99 {p99 * 1e3:.2f} ms, "
+        f"{word}{why}; journal {desk.plan.journal}"
+    )
