@@ -30,7 +30,7 @@ from mmenv.live import orders
 from mmenv.live.again import recover, setup_of
 from mmenv.live.feed import Batch
 from mmenv.live.guard import STATES, GuardConfig
-from mmenv.live.journal import Journal, Memory
+from mmenv.live.journal import Journal, Memory, read
 from mmenv.live.orders import OrderClient, VenueError
 from mmenv.live.session import Outgoing, Player, Session, Setup
 from mmenv.market.live import Live
@@ -43,7 +43,9 @@ SECOND: Final = 1_000_000_000
 WINDOW: Final = 0.1
 """Prices within this fraction of the first mid are followed."""
 HALT_FILE: Final = "halt"
-FOREIGN: Final = ("start_ns", "session", "low_tick", "high_tick", "position")
+FOREIGN: Final = (
+    "start_ns", "session", "low_tick", "high_tick", "position", "baseline", "last_trade",
+)  # fmt: skip
 """Fields of a `Setup` that a restart takes from the journal."""
 SLEEP_S: Final = 0.05
 GRACE_S: Final = 5.0
@@ -146,12 +148,15 @@ class LiveDesk:
         """
         self._failed = asyncio.get_running_loop().create_future()
         try:
-            self.session = await self._begin()
+            beginning = asyncio.ensure_future(self._begin())
+            await asyncio.wait((beginning, self._failed), return_when=asyncio.FIRST_COMPLETED)
+            if not beginning.done():
+                beginning.cancel()
+                return
+            beginning.result()
             for work in (self._watch_market(), self._decide(), self._watch_halt()):
                 self._start(work)
             if self.client is not None:
-                self._start(self._watch_orders(self.client))
-                await self._reconcile(self.client)
                 self._start(self._stay_alive(self.client))
             with suppress(TimeoutError):
                 await asyncio.wait_for(
@@ -181,18 +186,23 @@ class LiveDesk:
 
     # Beginning.
 
-    async def _begin(self) -> Session:
+    async def _begin(self) -> None:
         rehearse(self.plan, self.player)
         instrument = await self.feed.open()
-        if self.plan.journal.exists() and self.plan.journal.stat().st_size > 100:
-            session = self._recover(instrument)
-        else:
-            session = await self._new(instrument)
         if self.client is not None:
             await self.client.open()
-        self._word = ""
+        known = self.plan.journal.exists() and next(read(self.plan.journal), None) is not None
+        if not known:
+            self.session = await self._new(instrument)
+        else:
+            self.session = self._recover(instrument)
+        if self.client is not None:
+            self._start(self._watch_orders(self.client))
+        if known:
+            if self.client is not None:
+                await self._reconcile(self.client)
+            self._resume()
         self._heed()
-        return session
 
     def _recover(self, instrument: Any) -> Session:
         found = setup_of(self.plan.journal)
@@ -204,15 +214,18 @@ class LiveDesk:
                 f"{self.plan.journal} is of a session with other settings ({differ}). "
                 "Use the same, or move it away to begin a new session."
             )
-        session = recover(self.plan.journal, self.player, self.plan.sync)
-        now = self.clock()
-        down = (now - session.next_ns) / SECOND
-        # On the old grid of decisions, so that times stay comparable.
-        missed = max(-(-(now - session.next_ns) // found.interval_ns), 0) + 1
+        return recover(self.plan.journal, self.player, self.plan.sync)
+
+    def _resume(self) -> None:
+        """Go on deciding, on the old grid of times; with the memory there was, unless it is stale."""
+        session = self.session
+        assert session is not None
+        down = (self.clock() - session.next_ns) / SECOND
+        missed = max(-(round(-down * SECOND) // session.setup.interval_ns), 0) + 1
         command = "resume" if down < self.plan.resume_s else "restart"
-        session.operator(command, f"down for {down:.1f} s", session.next_ns + missed * found.interval_ns)
-        self.note(f"recovered {session.sink.frames} frames, down for {down:.1f} s: {command}")  # type: ignore[attr-defined]
-        return session
+        at = session.next_ns + missed * session.setup.interval_ns
+        session.operator(command, f"down for {down:.1f} s", at)
+        self.note(f"{command} after {down:.1f} s")
 
     async def _new(self, instrument: Any) -> Session:
         """Gather rows until the book is known and the market measured; then begin."""
@@ -228,14 +241,33 @@ class LiveDesk:
                 break
         rows = np.concatenate(held)
         market, window = self._measure(rows)
+        books: dict[str, Any] = {} if self.client is None else await self._first_books(self.client)
         interval = round(market.step_seconds * SECOND)
         start = (max(self.clock(), int(rows["local_ns"].max())) // interval + 1) * interval
-        setup = self._setup(instrument, market, start, window)
+        setup = replace(self._setup(instrument, market, start, window), **books)
         session = Session(setup, self.player, Journal(self.plan.journal, self.plan.sync))
         session.feed(True, "")
         session.take(rows, self.clock())
         self.note(f"price unit {market.price_unit} half-ticks, volume unit {market.lot_unit:g} lots")
         return session
+
+    async def _first_books(self, client: OrderClient) -> dict[str, Any]:
+        """What a new session must know of the account. Raises `ConfigError` where it is not alone."""
+        found = await client.open_orders()
+        if found:
+            names = ", ".join(order.client_id for order in found)
+            raise ConfigError(
+                f"{self.plan.symbol} has open orders that no journal knows ({names}): cancel them, a desk "
+                "must be alone with its symbol."
+            )
+        trades = [fill.trade_id for fill in await client.fills(0)]
+        held = (await client.account()).position_lots
+        linear = self.plan.venue.endswith("usdm")
+        return {
+            "last_trade": max(trades, default=0),
+            "position": held if linear else 0,
+            "baseline": 0 if linear else held,
+        }
 
     def _measure(self, rows: NDArray[np.void]) -> tuple[Live, tuple[int, int]]:
         """The market with its units, and the window of prices to follow."""
@@ -344,7 +376,7 @@ class LiveDesk:
         assert client is not None
         assert isinstance(session.venue, LiveVenue)
         if outgoing.cancel_all:
-            self._request(client.cancel_all())
+            self._cancel_all()
         for command in outgoing.commands:
             name = session.venue.client_id(int(command["id"]))
             if command["lots"] == 0:
@@ -366,7 +398,17 @@ class LiveDesk:
 
     def _cancel_all(self) -> None:
         if self.client is not None:
-            self._request(self.client.cancel_all())
+            self._request(self._until_cancelled(self.client))
+
+    async def _until_cancelled(self, client: OrderClient) -> None:
+        """Cancel all, however often the venue must be asked."""
+        while not self._stopping:
+            try:
+                await client.cancel_all()
+                return
+            except VenueError as error:
+                self.note(str(error))
+                await asyncio.sleep(20 * SLEEP_S)
 
     async def _watch_orders(self, client: OrderClient) -> None:
         session = self.session
@@ -377,28 +419,36 @@ class LiveDesk:
                 self.note(f"rejected: {event.code} {event.reason}")
 
     async def _reconcile(self, client: OrderClient) -> None:
-        """Tell the session of missed fills and of the venue's books; it takes over or halts."""
+        """After a restart: cancel all, hear the missed fills, compare orders and position.
+
+        The session then goes on, or halts naming the difference.
+        """
         session = self.session
         assert session is not None
         assert isinstance(session.venue, LiveVenue)
-        while not self._stopping:
+        while True:
             try:
+                standing = await client.open_orders()
+                await client.cancel_all()
+                while await client.open_orders():
+                    await asyncio.sleep(SLEEP_S)
                 missed = await client.fills(session.venue.last_trade)
-                open_orders, account = await client.open_orders(), await client.account()
+                account = await client.account()
                 break
             except VenueError as error:
-                self.note(f"reconciling: {error}")
-                await asyncio.sleep(SLEEP_S * 20)
-        else:
-            return
+                self.note(f"comparing with the venue: {error}")
+                await asyncio.sleep(20 * SLEEP_S)
         for fill in missed:
             session.hear(fill)
-        session.account(open_orders, account.position_lots, self.clock())
-        self.note(f"reconciled: {len(missed)} missed fills, {len(open_orders)} open orders")
+        session.account(standing, account.position_lots, self.clock())
+        self.note(f"compared with the venue: {len(missed)} missed fills, {len(standing)} orders were open")
 
     async def _stay_alive(self, client: OrderClient) -> None:
         """Keep the venue's countdown from cancelling our orders; it does once we are gone."""
-        while await client.cancel_after(self.plan.countdown_s):
+        while True:
+            with suppress(VenueError):
+                if not await client.cancel_after(self.plan.countdown_s):
+                    return
             await asyncio.sleep(self.plan.countdown_s / 3)
 
     async def _watch_halt(self) -> None:

@@ -81,6 +81,10 @@ class Setup:
     """Prices outside are ignored."""
     position: int = 0
     """Lots held at the start."""
+    baseline: int = 0
+    """Lots at the venue that are not ours to trade, such as a spot balance."""
+    last_trade: int = 0
+    """Newest trade id of the account before the session."""
     latency_ns: int = 10_000_000
     """Of paper orders, one way."""
     queue_model: str = "risk-adverse"
@@ -164,7 +168,7 @@ class Session:
                 setup.partial_fills,
             )
             if setup.mode == "paper"
-            else LiveVenue(self.view, self.working, setup.session)
+            else LiveVenue(self.view, self.working, setup.session, setup.last_trade)
         )  # fmt: skip
         self.desk = Desk(setup.config, 1, autoreset=False)
         assert isinstance(self.desk.external, Live.Link)
@@ -240,11 +244,11 @@ class Session:
         self._collect_faults(event.local_ns)
 
     def account(self, open_orders: list[OpenOrder], position: int, time_ns: int) -> None:
-        """The venue's own books, at a moment when all reports have been heard."""
+        """The venue's own books at a restart; see `LiveVenue.reconcile`."""
         assert isinstance(self.venue, LiveVenue)
         found = [dataclasses.asdict(order) for order in open_orders]
         self._note(journal.ACCOUNT, {"orders": found, "position": position, "time_ns": time_ns})
-        self.venue.reconcile(open_orders, position, time_ns)
+        self.venue.reconcile(open_orders, position - self.setup.baseline)
         self._collect_faults(time_ns)
 
     def operator(self, command: str, reason: str, time_ns: int) -> None:

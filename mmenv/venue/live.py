@@ -32,15 +32,17 @@ class LiveVenue:
         view: what we know of the market; fills are booked in its event.
         working: our orders.
         prefix: of client ids; no other session of this account may use it.
+        last_trade: newest trade id of the account before the session.
     """
 
-    def __init__(self, view: View, working: Working, prefix: str) -> None:
+    def __init__(self, view: View, working: Working, prefix: str, last_trade: int = 0) -> None:
         self.view, self.working, self.prefix = view, working, prefix
         self.notional = 0
         """Ticks x lots paid for the lots bought less those sold."""
         self.fees: dict[str, Decimal] = {}
         """Paid, by asset."""
-        self.last_trade = 0
+        self.last_trade = last_trade
+        """Newest trade id of ours."""
         self.stream = ""
         """What is wrong with the reports on our orders."""
         self.faults: list[tuple[str, str]] = []
@@ -114,28 +116,22 @@ class LiveVenue:
         elif isinstance(event, Cancel):
             self._gone(slot, event)
 
-    def reconcile(self, orders: list[OpenOrder], position: int, time_ns: int) -> None:
-        """Compare with the venue's books, all reports heard: take over what is there, name what differs."""
-        theirs = {order.client_id: order for order in orders}
-        for slot in self.working.slots.reshape(-1):
-            if not slot["id"]:
-                continue
-            order = theirs.pop(self.client_id(int(slot["id"])), None)
-            if order is None:
-                self._free(slot)
-                continue
-            slot["acknowledged"], slot["arrives_ns"], slot["cancel_ns"], slot["cancelled"] = 1, 0, 0, 0
-            if order.filled_lots != slot["filled"]:
+    def reconcile(self, orders: list[OpenOrder], position: int) -> None:
+        """Compare with the venue's books at a restart, when all missed fills have been heard.
+
+        Args:
+            orders: what was open before all was cancelled.
+            position: lots held, now that nothing is open.
+        """
+        for order in orders:
+            if self.working.find(self.number(order.client_id)) is None:
                 self.faults.append(
-                    ("unknown-order", f"{order.client_id} has {order.filled_lots} lots filled at the venue, "
-                     f"{slot['filled']} in the journal")
+                    ("unknown-order", f"the venue had {order.client_id} open, {order.side * order.lots} lots "
+                     f"at tick {order.tick}, which is not in the journal")
                 )  # fmt: skip
-        self._unknown.clear()
-        for order in theirs.values():
-            self.faults.append(
-                ("unknown-order", f"the venue has {order.client_id}, {order.side * order.lots} lots at tick "
-                 f"{order.tick}, which is not in the journal")
-            )  # fmt: skip
+        for slot in self.working.slots.reshape(-1):
+            if slot["id"]:
+                self._free(slot)
         if position != self.working.position:
             self.faults.append(
                 ("unknown-order", f"position {position} at the venue, {self.working.position} in the journal")
