@@ -46,7 +46,7 @@ class Make:
         if self.kind in globals():
             return globals()[self.kind]()
         policy = make_policy(self.kind, config, **dict(self.parameters))
-        return Tabulated(policy.distances) if hasattr(policy, "distances") else policy
+        return Tabulated(policy) if hasattr(policy, "distances") else policy
 
 
 class Wandering:
@@ -141,7 +141,7 @@ def test_a_table_of_quotes_is_the_policy(store):
     unit = units([entrant], Settings(sensitivity=False))[0]
     for config in (make_config("brownian", horizon=5000), unit.config):
         policy = make_policy("glft", config, **GLFT)
-        looked = play(Tabulated(policy.distances), "it", config, seeds=range(3))
+        looked = play(Tabulated(policy), "it", config, seeds=range(3))
         asked = play(policy, "it", config, seeds=range(3))
         assert (looked.rows == asked.rows).all()
         assert (looked.rows["bid_fill"] > 0).any()

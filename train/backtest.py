@@ -31,6 +31,8 @@ from mmenv.report import write_report
 from mmenv.report.words import show
 from policies.analytic import TUNABLE, tune
 from policies.base import POLICIES, QuotingPolicy, make_policy
+from policies.bundle import SUFFIX
+from policies.bundle import load as load_bundle
 from train.baselines import GRID, solvable, tune_by_simulation
 
 
@@ -135,8 +137,8 @@ class File:
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
     def make(self, config: EnvConfig) -> Player | Tabulated:
-        if self.path.suffix == ".mmz":
-            return load_bundle(self.path)
+        if self.path.suffix == SUFFIX:
+            return load_bundle(self.path).policy()
         from policies.trained import TrainedPolicy
         from train.evaluate import load
 
@@ -184,15 +186,7 @@ class Object:
 def tabulated(policy: Any) -> Player | Tabulated:
     """The policy, as a table where its quotes depend on time and position alone."""
     plain = isinstance(policy, QuotingPolicy) and type(policy).act is QuotingPolicy.act
-    return Tabulated(policy.distances) if plain else policy
-
-
-def load_bundle(path: Path) -> Any:
-    try:
-        from policies import bundle  # type: ignore[attr-defined, unused-ignore]
-    except ImportError:
-        raise ConfigError(f"{path}: this version cannot read bundles.") from None
-    return bundle.load(path)
+    return Tabulated(policy) if plain else policy
 
 
 def known_policies() -> list[str]:
@@ -205,8 +199,8 @@ def known_policies() -> list[str]:
 def model_config(text: str) -> EnvConfig | None:
     """The configuration a trained model or bundle was made under; None for other policies."""
     path = Path(text)
-    if path.suffix == ".mmz":
-        return getattr(load_bundle(path), "config", None)
+    if path.suffix == SUFFIX:
+        return load_bundle(path).config
     if path.exists() and (path.is_dir() or path.suffix == ".zip"):
         from train.evaluate import load
 
@@ -302,7 +296,7 @@ def short_names(texts: list[str]) -> dict[str, str]:
 
     def short(text: str) -> str:
         path = Path(text)
-        if path.suffix in (".zip", ".mmz") or path.is_dir():
+        if path.suffix in (".zip", SUFFIX) or path.is_dir():
             return path.stem
         name, _, rest = text.partition(":")
         return name if name in known_policies() else rest or text
@@ -315,7 +309,7 @@ def make_source(text: str, label: str, config: EnvConfig) -> tuple[Any, int]:
     """Where the policy `text` comes from, and how many configurations were tried to choose it."""
     name, _, rest = text.partition(":")
     path = Path(text)
-    if path.suffix in (".zip", ".mmz") or path.is_dir():
+    if path.suffix in (".zip", SUFFIX) or path.is_dir():
         file = path / "best_model.zip" if path.is_dir() else path
         if not file.exists():
             raise FileNotFoundError(f"{file}: there is no model; `neuralmm train` makes one.")

@@ -7,7 +7,6 @@ market, its orders and its position go on.
 
 from __future__ import annotations
 
-import math
 import signal
 import threading
 import time
@@ -17,13 +16,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numba import njit
 
+from mmenv.backtest.record import DECISION, record, record_book, simulated_steps
 from mmenv.backtest.stretch import Stretch, StretchFeed
 from mmenv.config import ConfigError, EnvConfig
 from mmenv.desk import Desk
 from mmenv.features import observation_names
-from mmenv.kernel import LANES
 from mmenv.quote import to_action
 
 ROWS = 2_000_000
@@ -31,33 +29,8 @@ ROWS = 2_000_000
 
 MOST_LANES = 1024
 
-DECISION = np.dtype(
-    [
-        ("time_ns", "i8"),
-        ("session", "i4"),
-        ("mid", "i4"),  # half-ticks, at the decision, as all here
-        ("spread", "i4"),
-        ("best_bid_lots", "i4"),
-        ("best_ask_lots", "i4"),
-        ("position", "i4"),  # before the decision
-        ("ask_distance", "i4"),
-        ("bid_distance", "i4"),
-        ("ask_lots", "i4"),  # quoted, after all limits
-        ("bid_lots", "i4"),
-        ("ask_fill", "i4"),
-        ("bid_fill", "i4"),
-        ("ask_edge", "f8"),  # lots x distance from the mid at the decision
-        ("bid_edge", "f8"),
-        ("move", "i4"),  # of the mid until the next decision
-        ("buy_lots", "i4"),  # traded by others until then
-        ("sell_lots", "i4"),
-        ("risk_state", "i4"),
-        ("unusable", "i4"),  # 1: the policy's action was not finite, so nothing was quoted
-        ("signal", "f4"),
-    ],
-    align=True,
-)
-"""A decision and what came of it."""
+CHUNK = 4096
+"""Decisions of a `Tabulated` policy in one compiled call."""
 
 
 class BacktestError(ValueError):
@@ -72,12 +45,18 @@ class Player(Protocol):
     def act(self, observation: np.ndarray, state: Any) -> tuple[np.ndarray, Any]: ...
 
 
+class Quoting(Player, Protocol):
+    """A policy whose quotes depend on step and position alone, such as `policies.base.QuotingPolicy`."""
+
+    def distances(self, step: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Distances of ask and bid from the mid, price units, as `act` quotes them (broadcast)."""
+
+
 @dataclass(frozen=True)
 class Tabulated:
-    """A policy whose quotes depend on step and position alone: looked up instead of asked for, which is the
-    same and much faster. `distances(step, position)` broadcasts, price units."""
+    """Have the quotes of a policy looked up instead of asking for each: the same, and much faster."""
 
-    distances: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+    policy: Quoting
 
 
 @dataclass
@@ -167,11 +146,14 @@ class _Game:
         patience: float,
         progress: Callable[[int], Any],
     ) -> None:
-        self.policy, self.name, self.config, self.n = policy, name, config, len(seeds)
+        self.table = policy.policy if isinstance(policy, Tabulated) else None
+        self.policy = policy.policy if isinstance(policy, Tabulated) else policy
+        self.name, self.config, self.n = name, config, len(seeds)
         self.decisions, self.column, self.patience, self.progress = decisions, column, patience, progress
         self.seeds = seeds
         self.clock = Clock()
         self.made = 0
+        self._untold, self._told = 0, time.monotonic()
 
     def run(self) -> np.ndarray:
         """DECISION (decisions, n); shorter where a tape ends before."""
@@ -186,33 +168,65 @@ class _Game:
     def _run(self, desk: Desk) -> np.ndarray:
         table = np.zeros((self.decisions + 1, self.n), DECISION)
         self.observations = desk.reset()
-        decide = self._decider()
-        feed = desk.external if isinstance(desk.external, StretchFeed) else None
-        _record_book(desk.core, table, 0)
-        session, told, out = 0, time.monotonic(), desk.out
-        for t in range(self.decisions):
-            self.made = t
-            if feed is not None:
-                table["time_ns"][t] = feed.time_ns
-                table["session"][t] = session
-            table["signal"][t] = self.observations[:, self.column]
-            desk.actions[...] = decide(table["position"][t])
-            desk.step_in_place()
-            _record(desk.core, desk.actions, table, t)
-            self.observations = out.observations.copy()
-            if out.truncated.any():
-                return table[: t + 1]
-            if out.terminated.any() and t + 1 < self.decisions:
-                self._next_session(desk)
-                decide = self._decider()
-                session += 1
-            if time.monotonic() - told > 0.2:
-                self.progress((t + 1 - self._told) * self.n)
-                self._told, told = t + 1, time.monotonic()
-        self.progress((self.decisions - self._told) * self.n)
-        return table[: self.decisions]
+        record_book(desk.core, table, 0)
+        play_session = self._look_up if self.table is not None and compiled(desk) else self._ask_for
+        done, session = 0, 0
+        while True:
+            end = min(done + self.config.horizon, self.decisions)
+            reached = play_session(desk, table, done, end)
+            table["session"][done:reached] = session
+            if reached == self.decisions or desk.out.truncated.any():
+                return table[:reached]
+            self._next_session(desk)
+            done, session = reached, session + 1
 
-    _told = 0
+    def _tell(self, decisions: int) -> None:
+        """Pass the progress on, a few times a second."""
+        self._untold += decisions * self.n
+        if time.monotonic() - self._told > 0.2 or self.made + 1 >= self.decisions:
+            self.progress(self._untold)
+            self._untold, self._told = 0, time.monotonic()
+
+    def _ask_for(self, desk: Desk, table: np.ndarray, begin: int, end: int) -> int:
+        """A session in which the policy is asked at every decision; where it ended."""
+        feed, out = desk.external, desk.out
+        self.state = self._ask(lambda: self.policy.reset(self.n))
+        for t in range(begin, end):
+            self.made = t
+            if isinstance(feed, StretchFeed):
+                table["time_ns"][t] = feed.time_ns
+            table["signal"][t] = self.observations[:, self.column]
+            desk.actions[...] = self._act()
+            desk.step_in_place()
+            record(desk.core, desk.actions, table, t)
+            self.observations = out.observations.copy()
+            self._tell(1)
+            if out.truncated.any():
+                return t + 1
+        return end
+
+    def _look_up(self, desk: Desk, table: np.ndarray, begin: int, end: int) -> int:
+        """A session of a `Tabulated` policy, in one compiled call for many decisions; where it ended."""
+        assert self.table is not None
+        steps = simulated_steps
+        if desk.external is not None:
+            from mmenv.backtest.tape import tape_steps as steps
+        out, limit = desk.out, self.config.risk.position_limit
+        out.observations[:] = self.observations
+        out.truncated[:] = False
+        positions = np.arange(-limit, limit + 1)
+        shared = desk.core, desk.actions, out.observations, out.truncated, self.column
+        for first in range(begin, end, CHUNK):
+            last = min(first + CHUNK, end)
+            distances = self.table.distances(np.arange(first, last)[:, None] - begin, positions[None, :])
+            actions = to_action(self.config.quote, *distances)
+            self.made = last - 1
+            reached = steps(desk, *shared, actions, table, first)
+            self._tell(reached - first)
+            if reached < last or out.truncated.any():
+                return reached
+        self.observations = out.observations.copy()
+        return end
 
     def _next_session(self, desk: Desk) -> None:
         """A new episode with the position, the profit and the risk state of the last."""
@@ -223,16 +237,9 @@ class _Game:
 
     # The policy.
 
-    def _decider(self) -> Callable[[np.ndarray], np.ndarray]:
-        """What gives the actions of this session from the positions, which a network need not be told."""
-        if isinstance(self.policy, Tabulated):
-            return _Lookup(self.policy, self.config)
-        self.state = self._ask(lambda: self.policy.reset(self.n))  # type: ignore[union-attr]
-        return self._act
-
-    def _act(self, position: np.ndarray) -> np.ndarray:
+    def _act(self) -> np.ndarray:
         started = time.perf_counter()
-        answer = self._ask(lambda: self.policy.act(self.observations, self.state))  # type: ignore[union-attr]
+        answer = self._ask(lambda: self.policy.act(self.observations, self.state))
         self.clock.add(time.perf_counter() - started)
         try:
             actions, self.state = answer
@@ -259,31 +266,15 @@ class _Game:
             ) from error
 
 
+def compiled(desk: Desk) -> bool:
+    """Whether the loop of decisions can be one compiled call: not so with our own matcher."""
+    feed = desk.external
+    return feed is None or (isinstance(feed, StretchFeed) and feed.compiled)
+
+
 def _shown(answer: Any) -> str:
     text = repr(answer)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-class _Lookup:
-    """Actions of a `Tabulated` policy, some steps of every position at a time."""
-
-    STEPS = 4096
-
-    def __init__(self, policy: Tabulated, config: EnvConfig) -> None:
-        self.policy, self.config, self.limit = policy, config, config.risk.position_limit
-        self.step = 0
-        self.table = np.zeros((0, 0, 2), np.float32)
-
-    def __call__(self, position: np.ndarray) -> np.ndarray:
-        at = self.step % self.STEPS
-        if at == 0:
-            steps = np.arange(self.step, min(self.step + self.STEPS, self.config.horizon))
-            positions = np.arange(-self.limit, self.limit + 1)
-            self.table = to_action(
-                self.config.quote, *self.policy.distances(steps[:, None], positions[None, :])
-            )
-        self.step += 1
-        return self.table[at, position + self.limit]
 
 
 @contextmanager
@@ -314,29 +305,3 @@ def alarm(game: _Game) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-@njit(cache=True)
-def _record_book(core, table, t):  # type: ignore[no-untyped-def]
-    """The book that decision t sees."""
-    for lane in range(table.shape[1]):
-        s, i, row = core[lane // LANES], lane % LANES, table[t, lane]
-        row.mid, row.spread = s.mid[i], s.spread[i]
-        row.best_bid_lots, row.best_ask_lots = s.best_bid_lots[i], s.best_ask_lots[i]
-        row.position = s.position[i]
-
-
-@njit(cache=True)
-def _record(core, actions, table, t):  # type: ignore[no-untyped-def]
-    """What was quoted at decision t, what came of it, and the book that the next one sees."""
-    for lane in range(table.shape[1]):
-        s, i, row = core[lane // LANES], lane % LANES, table[t, lane]
-        row.ask_distance, row.bid_distance = s.ask_distance[i], s.bid_distance[i]
-        row.ask_lots, row.bid_lots = s.ask_lots[i], s.bid_lots[i]
-        row.ask_fill, row.bid_fill = s.ask_fill[i], s.bid_fill[i]
-        row.ask_edge, row.bid_edge = s.ask_edge[i], s.bid_edge[i]
-        row.move, row.risk_state = s.move[i], s.risk_state[i]
-        row.buy_lots, row.sell_lots = s.buy_lots[i], s.sell_lots[i]
-        finite = math.isfinite(actions[lane, 0]) and math.isfinite(actions[lane, 1])
-        row.unusable = 0 if finite else 1
-    _record_book(core, table, t + 1)

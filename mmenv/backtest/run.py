@@ -15,7 +15,6 @@ import math
 import multiprocessing
 import os
 import re
-import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from mmenv.backtest.stretch import Stretch, stretches
 from mmenv.backtest.tables import Scale
 from mmenv.config import ConfigError, EnvConfig, require, require_number
 from mmenv.features import observation_names
+from mmenv.files import replacing
 from mmenv.market.replay import Replay
 
 VERSION = 1
@@ -418,25 +418,12 @@ def _in_processes(missing: Sequence[Unit], folder: Path, jobs: int, bar: Any) ->
 
 
 def write_parquet(path: Path, table: tables.Table) -> None:
-    """Write `table` under its name at once or not at all."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
+    """Write `table` whole or not at all."""
+    with replacing(path) as temporary:
         pq.write_table(pa.table(table), temporary, compression="zstd")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` under its name at once or not at all."""
-    write_text(path, json.dumps(content, indent=1))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` under its name at once or not at all."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write `content` whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmenv.config import ConfigError, EnvConfig
 from mmenv.desk import Desk
-from mmenv.market.replay import Replay, ReplayFeed, begin, measure
+from mmenv.market.replay import Replay, ReplayFeed, give_events, take_quotes, measure
+
+if TYPE_CHECKING:
+    from mmenv.venue.replay import ReplayVenue
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +45,15 @@ class Stretch(Replay):
         return measure(self.whole).lot_scale
 
     def attach(self, config: EnvConfig, n: int) -> StretchFeed:
-        return StretchFeed(self, config, n)
+        from mmenv.data.tape import Tape
+        from mmenv.venue.paper import MatcherVenue
+        from mmenv.venue.replay import ReplayVenue
+
+        if n != 1:
+            raise ConfigError(f"n = {n} is not possible: a stretch of a tape is played by one environment.")
+        kind = MatcherVenue if self.engine == "matcher" else ReplayVenue
+        venue = kind([Tape(self.tape)], 1, self.venue_config("all", 1, config.risk.position_limit))
+        return StretchFeed(venue, self.start_ns, self.end_ns)
 
 
 def stretch(market: Replay, tape: Path, start_ns: int, end_ns: int) -> Stretch:
@@ -52,20 +63,19 @@ def stretch(market: Replay, tape: Path, start_ns: int, end_ns: int) -> Stretch:
 
 
 class StretchFeed(ReplayFeed):
-    """Connects one lane of a `ReplayVenue` to a desk, see `Stretch`."""
+    """Connects the one lane of a venue to a desk, see `Stretch`."""
 
-    def __init__(self, market: Stretch, config: EnvConfig, n: int) -> None:
-        from mmenv.data.tape import Tape
-        from mmenv.venue.replay import ReplayVenue, Span
-
-        if n != 1:
-            raise ConfigError(f"n = {n} is not possible: a stretch of a tape is played by one environment.")
-        settings = market.venue_config("all", 1, config.risk.position_limit)
-        self.venue = ReplayVenue([Tape(market.tape)], 1, settings)
-        self._quotes = np.zeros((1, 4), np.int64)
-        self._windows = np.zeros((1, 2), np.int64)
-        self._span = Span(0, market.start_ns, market.start_ns, market.end_ns)
+    def __init__(self, venue: ReplayVenue, start_ns: int, end_ns: int) -> None:
+        super().__init__(venue)
+        self._times = start_ns, end_ns
         self._event: np.ndarray | None = None
+
+    @property
+    def compiled(self) -> bool:
+        """Whether hftbacktest plays the exchange, whose step can be called from compiled code."""
+        from mmenv.venue.replay import ReplayVenue
+
+        return type(self.venue) is ReplayVenue
 
     @property
     def time_ns(self) -> int:
@@ -74,14 +84,18 @@ class StretchFeed(ReplayFeed):
         return int(self._event[0])
 
     def reset(self, desk: Desk, lanes: np.ndarray) -> None:
+        from mmenv.venue.replay import Span
+
         if self._event is None:
-            self._event = self.venue.start(0, self._span, self._span.first_ns)
-            self._windows[0] = self.venue.window(0)
-        begin(desk.core, 0, self._event)
+            start, end = self._times
+            self._event = self.venue.start(0, Span(0, start, start, end), start)
+        self.begin(desk, 0, self._event)
 
     def advance(self, desk: Desk) -> None:
-        super().advance(desk)
-        self._event = self.venue._events[0]
+        take_quotes(desk.core, self._windows, self._quotes)
+        events = self.venue.advance(self._quotes)
+        give_events(desk.core, events)
+        self._event = events[0]
 
 
 def stretches(

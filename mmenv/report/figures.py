@@ -524,8 +524,12 @@ def picture(result: Result, run: Run) -> Figure:
                 "xaxis": f"x{k + 1}" if k else "x",
                 "yaxis": f"y{k + 1}" if k else "y",
                 "colorscale": "Viridis" if not k else DIVERGING,
-                **({"zmid": 0} if k else {}),
-                "colorbar": {"x": 0.44 if not k else 1.0, "title": {"text": f"{title}, pu"}, "thickness": 12},
+                **colour_range(mean[rows], centred=bool(k)),
+                "colorbar": {
+                    "x": 0.4 if not k else 0.98,
+                    "title": {"text": f"{title}, pu", "side": "right"},
+                    "thickness": 12,
+                },
                 "hoverongaps": False,
             }
         )
@@ -535,12 +539,25 @@ def picture(result: Result, run: Run) -> Figure:
         "layout": layout(
             360,
             hovermode="closest",
-            xaxis={"domain": [0, 0.42], "title": {"text": signal}},
-            xaxis2={"domain": [0.57, 0.98], "anchor": "y2", "title": {"text": signal}},
+            plot_bgcolor="#e2e8f0",
+            xaxis={"domain": [0, 0.39], "title": {"text": signal}},
+            xaxis2={"domain": [0.58, 0.97], "anchor": "y2", "title": {"text": signal}},
             yaxis={"title": {"text": "position before, lots"}},
             yaxis2={"anchor": "x2"},
         ),
     }
+
+
+def colour_range(values: np.ndarray, centred: bool) -> dict[str, float]:
+    """Bounds of the colours: at least 5% either way, or rounding to the tick looks like a policy."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return {}
+    if centred:
+        top = max(float(np.abs(known).max()), 0.1)
+        return {"zmin": -top, "zmax": top}
+    middle = float(known.mean())
+    return {"zmin": min(float(known.min()), 0.95 * middle), "zmax": max(float(known.max()), 1.05 * middle)}
 
 
 def sensitivity(result: Result, run: Run) -> Figure:

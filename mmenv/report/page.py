@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from mmenv.backtest.result import FIGURES, Result, Run
-from mmenv.backtest.run import write_text
+from mmenv.files import replacing
 from mmenv.metrics import Estimate
 from mmenv.report import figures as draw
 from mmenv.report import words
@@ -83,9 +83,8 @@ PER_POLICY: tuple[tuple[str, str, str, Picture], ...] = (
     (
         "picture",
         "The policy as a picture",
-        "Mean half-spread and skew it asked for, by position and signal, in price units (pu). White is where "
-        "it never was. "
-        "A positive skew moves both quotes up.",
+        "Mean half-spread and skew it asked for, by position and signal, in price units (pu). Grey is where "
+        "it never was. A positive skew moves both quotes up.",
         draw.picture,
     ),
     (
@@ -97,6 +96,9 @@ PER_POLICY: tuple[tuple[str, str, str, Picture], ...] = (
         draw.sensitivity,
     ),
 )
+
+POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+"""What the browser may load: nothing but what is in the file."""
 
 SCRIPT = """
 for (const source of document.querySelectorAll('script[data-figure]')) {
@@ -112,7 +114,8 @@ document.body.dataset.drawn = document.querySelectorAll('.plot .main-svg').lengt
 
 def write_report(result: Result, path: Path) -> None:
     """Write the tear sheet of `result` to `path`."""
-    write_text(path, page(result))
+    with replacing(path) as temporary:
+        temporary.write_text(page(result), encoding="utf-8")
 
 
 def page(result: Result) -> str:
@@ -161,6 +164,7 @@ def page(result: Result) -> str:
     style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<link rel="icon" href="data:,"><style>{style}</style></head>'
         f"<body><main>{body}</main>{scripts}<script>{plotly()}</script><script>{SCRIPT}</script></body></html>\n"

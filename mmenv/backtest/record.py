@@ -1,0 +1,98 @@
+"""What is recorded of a decision, and the compiled loop for policies that are tables."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from mmenv.desk import Desk
+from mmenv.kernel import LANES, step_blocks
+
+DECISION = np.dtype(
+    [
+        ("time_ns", "i8"),
+        ("session", "i4"),
+        ("mid", "i4"),  # half-ticks, at the decision, as all here
+        ("spread", "i4"),
+        ("best_bid_lots", "i4"),
+        ("best_ask_lots", "i4"),
+        ("position", "i4"),  # before the decision
+        ("ask_distance", "i4"),
+        ("bid_distance", "i4"),
+        ("ask_lots", "i4"),  # quoted, after all limits
+        ("bid_lots", "i4"),
+        ("ask_fill", "i4"),
+        ("bid_fill", "i4"),
+        ("ask_edge", "f8"),  # lots x distance from the mid at the decision
+        ("bid_edge", "f8"),
+        ("move", "i4"),  # of the mid until the next decision
+        ("buy_lots", "i4"),  # traded by others until then
+        ("sell_lots", "i4"),
+        ("risk_state", "i4"),
+        ("unusable", "i4"),  # 1: the policy's action was not finite, so nothing was quoted
+        ("signal", "f4"),
+    ],
+    align=True,
+)
+"""A decision and what came of it."""
+
+
+@njit(cache=True)
+def record_book(core, table, t):  # type: ignore[no-untyped-def]
+    """The book that decision t sees."""
+    for lane in range(table.shape[1]):
+        s, i, row = core[lane // LANES], lane % LANES, table[t, lane]
+        row.mid, row.spread = s.mid[i], s.spread[i]
+        row.best_bid_lots, row.best_ask_lots = s.best_bid_lots[i], s.best_ask_lots[i]
+        row.position = s.position[i]
+
+
+@njit(cache=True)
+def record(core, actions, table, t):  # type: ignore[no-untyped-def]
+    """What was quoted at decision t, what came of it, and the book that the next one sees."""
+    for lane in range(table.shape[1]):
+        s, i, row = core[lane // LANES], lane % LANES, table[t, lane]
+        row.ask_distance, row.bid_distance = s.ask_distance[i], s.bid_distance[i]
+        row.ask_lots, row.bid_lots = s.ask_lots[i], s.bid_lots[i]
+        row.ask_fill, row.bid_fill = s.ask_fill[i], s.bid_fill[i]
+        row.ask_edge, row.bid_edge = s.ask_edge[i], s.bid_edge[i]
+        row.move, row.risk_state = s.move[i], s.risk_state[i]
+        row.buy_lots, row.sell_lots = s.buy_lots[i], s.sell_lots[i]
+        finite = math.isfinite(actions[lane, 0]) and math.isfinite(actions[lane, 1])
+        row.unusable = 0 if finite else 1
+    record_book(core, table, t + 1)
+
+
+@njit(cache=True, inline="always")
+def choose(core, actions, observations, column, quotes, table, t, k):  # type: ignore[no-untyped-def]
+    """The actions of decision t by the positions that stand there, row k of `quotes`."""
+    middle = quotes.shape[1] // 2
+    for lane in range(len(actions)):
+        row = table[t, lane]
+        row.signal = observations[lane, column]
+        actions[lane, 0] = quotes[k, middle + row.position, 0]
+        actions[lane, 1] = quotes[k, middle + row.position, 1]
+
+
+def simulated_steps(desk: Desk, *arguments: Any) -> int:
+    """One decision for each row of `quotes`, float32 (k, positions, 2), from `first` on; where it ended.
+
+    Arguments: core, actions, observations and truncated of the desk, the column of the signal, `quotes`, the
+    record and `first`.
+    """
+    return int(_simulated_steps(desk._plan, *arguments))
+
+
+@njit(cache=True)
+def _simulated_steps(plan, core, actions, observations, truncated, column, quotes, table, first):  # type: ignore[no-untyped-def]
+    for k in range(len(quotes)):
+        t = first + k
+        choose(core, actions, observations, column, quotes, table, t, k)
+        step_blocks(plan)
+        record(core, actions, table, t)
+        if truncated.any():
+            return t + 1
+    return first + len(quotes)
