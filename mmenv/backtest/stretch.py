@@ -11,7 +11,7 @@ import numpy as np
 
 from mmenv.config import ConfigError, EnvConfig
 from mmenv.desk import Desk
-from mmenv.market.replay import Replay, ReplayFeed, give_events, take_quotes, measure
+from mmenv.market.replay import Replay, ReplayFeed, give_events, measure, take_quotes
 
 if TYPE_CHECKING:
     from mmenv.venue.replay import ReplayVenue
