@@ -51,17 +51,21 @@ class Settings:
     batch_size: int = 1200
     n_epochs: int = 2
     learning_rate: float = 3e-3
-    """At the start; it falls linearly to 0."""
+    falling: bool = True
+    """The learning rate falls linearly to 0."""
     gamma: float = 0.98
     gae_lambda: float = 0.5
     clip_range: float = 0.2
     ent_coef: float = 0.0
     vf_coef: float = 0.5
     max_grad_norm: float = 5.0
+    cell: Literal["lstm", "gru"] = "lstm"
     lstm_size: int = 64
     critic: Literal["privileged", "lstm", "shared"] = "privileged"
     """privileged: without memory, but it sees the hidden state of a simulated market (group `latent`), which
     the actor never does; lstm: an LSTM of its own; shared: the actor's LSTM."""
+    prediction_coef: float = 0.5
+    """Weight of the loss of the actor's memory predicting that hidden state."""
     net_arch: tuple[int, ...] = (64, 64)
     log_std_init: float = -1.0
     min_std: float = 0.06
@@ -144,7 +148,7 @@ def train(settings: Settings, config: EnvConfig, folder: Path) -> None:
             n_steps=settings.n_steps,
             batch_size=settings.batch_size,
             n_epochs=settings.n_epochs,
-            learning_rate=Falling(settings.learning_rate),
+            learning_rate=Falling(settings.learning_rate) if settings.falling else settings.learning_rate,
             gamma=settings.gamma,
             gae_lambda=settings.gae_lambda,
             clip_range=settings.clip_range,
@@ -155,7 +159,9 @@ def train(settings: Settings, config: EnvConfig, folder: Path) -> None:
             seed=settings.seed,
             device=settings.device,
             threads=settings.threads or "auto",
+            prediction_coef=settings.prediction_coef,
             policy_kwargs={
+                "cell": settings.cell,
                 "lstm_hidden_size": settings.lstm_size,
                 "shared_lstm": settings.critic == "shared",
                 "enable_critic_lstm": settings.critic == "lstm",
