@@ -68,7 +68,7 @@ class Settings:
     """Weight of the loss of the actor's memory predicting that hidden state."""
     net_arch: tuple[int, ...] = (64, 64)
     log_std_init: float = -1.0
-    min_std: float = 0.06
+    min_std: float = 0.02
     """Floor of the standard deviation of the actions in training."""
     target_kl: float | None = 0.1
     """Stop an update once the policy has moved 1.5 times as far (approximate KL divergence)."""
