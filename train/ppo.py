@@ -54,7 +54,7 @@ class Settings:
     falling: bool = True
     """The learning rate falls linearly to 0."""
     gamma: float = 0.98
-    gae_lambda: float = 0.5
+    gae_lambda: float = 0.3
     clip_range: float = 0.2
     ent_coef: float = 0.0
     vf_coef: float = 0.5
