@@ -328,8 +328,13 @@ def interval(rows: Rows, combine: Callable[[Rows], float], resamples: int, seed:
 # Recording.
 
 
-def simulate(market: str | dict[str, Any], environments: int, seconds: float, seed: int) -> Record:
-    """`environments` paths of a simulated market, `seconds` long each, one lot at the touch on both sides."""
+def simulate(
+    market: str | dict[str, Any], environments: int, seconds: float, seed: int, away: int = 0
+) -> Record:
+    """`environments` paths of a simulated market, `seconds` long each, one lot on both sides.
+
+    It rests `away` half-ticks from the mid, or at the touch where that is further out.
+    """
     step_seconds = make_config(market).market.step_seconds
     steps = round(seconds / step_seconds)
     config = make_config(
@@ -338,10 +343,10 @@ def simulate(market: str | dict[str, Any], environments: int, seconds: float, se
     desk = Desk(config, environments, autoreset=False)
     desk.seed(range(seed, seed + environments))
     desk.reset()
-    zero = np.zeros(environments)
-    action = np.ascontiguousarray(to_action(config.quote, zero, zero))
+    distance = np.full(environments, away / config.market.price_scale)
+    action = np.ascontiguousarray(to_action(config.quote, distance, distance))
     rows = np.zeros((len(FIELDS), steps + 1, environments), np.int64)
-    name = market if isinstance(market, str) else ":".join(str(value) for value in market.values())
+    name = market if isinstance(market, str) else ":".join(filter(None, map(market.get, ("name", "preset"))))
     for t in tqdm(range(steps + 1), desc=name, unit="decision", leave=False, disable=None):
         before = desk.get("mid")
         if t > 0:
@@ -354,14 +359,14 @@ def simulate(market: str | dict[str, Any], environments: int, seconds: float, se
     return make_record(name, step_seconds, [rows[:, :, lane] for lane in range(environments)])
 
 
-def replay(tape: Tape, step_seconds: float) -> Record:
-    """A recorded tape from its first decision to its last, one lot at the touch on both sides."""
+def replay(tape: Tape, step_seconds: float, away: int = 0, split: str = "all") -> Record:
+    """A recorded tape, or one part of it, decision by decision; quotes as in `simulate`."""
     from mmenv.venue.replay import EVENT_FIELDS, SECOND, ReplayConfig, ReplayVenue
 
     interval_ns = round(step_seconds * SECOND)
     paths = []
     with ReplayVenue(
-        [tape], 1, ReplayConfig(decision_interval_ns=interval_ns, episode_ns=interval_ns)
+        [tape], 1, ReplayConfig(decision_interval_ns=interval_ns, episode_ns=interval_ns, split=split)
     ) as venue:
         for span in venue.spans:
             event = dict(zip(EVENT_FIELDS, venue.start(0, span, span.first_ns).tolist(), strict=True))
@@ -370,9 +375,8 @@ def replay(tape: Tape, step_seconds: float) -> Record:
             for _ in tqdm(range(total), desc=tape_name(tape), unit="decision", leave=False, disable=None):
                 bid, ask = event["best_bid_ticks"], event["best_ask_ticks"]
                 rows.append(row_of(event))
-                event = dict(
-                    zip(EVENT_FIELDS, venue.advance(np.array([[ask, 1, bid, 1]]))[0].tolist(), strict=True)
-                )
+                quotes = [max(ask, -((-ask - bid - away) // 2)), 1, min(bid, (ask + bid - away) // 2), 1]
+                event = dict(zip(EVENT_FIELDS, venue.advance(np.array([quotes]))[0].tolist(), strict=True))
             paths.append(np.array(rows, np.int64).T)
     return make_record(tape_name(tape), step_seconds, paths)
 

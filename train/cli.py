@@ -12,6 +12,8 @@ COMMANDS = {
     "export": ("train.export", "write a trained model as one file that runs without torch"),
     "verify": ("train.verify", "prove that an exported policy does what the trained one did"),
     "solve": ("policies.optimal", "print the exact optima of the solvable markets"),
+    "calibrate": ("mmenv.calibrate", "measure a market and write it down as presets"),
+    "study": ("train.study", "train seeds of several configurations and compare them"),
     "facts": ("mmenv.facts", "check a market or tape against the stylised facts"),
     "bench": ("mmenv.bench", "time the environment beside its peers"),
     "paper": ("policies.live:paper", "trade on paper: live data, fills from our own matcher"),

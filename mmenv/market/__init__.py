@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from mmenv.config import ConfigError, Market, check_keys
@@ -24,9 +26,11 @@ def register(cls: M) -> M:
 
 
 def make_market(market: str | Mapping[str, Any] | Market) -> Market:
-    """A market from its name, from a dict with `name` and parameters, or as it is."""
+    """A market from its name, `FILE.json:NAME` of a calibration, a dict with `name` and parameters, or itself."""
     if isinstance(market, Market):
         return market
+    if isinstance(market, str) and ".json" in market:
+        market = _calibrated(market)
     parameters = {} if isinstance(market, str) else dict(market)
     name = market if isinstance(market, str) else parameters.pop("name", None)
     if name not in MARKETS:
@@ -36,6 +40,21 @@ def make_market(market: str | Mapping[str, Any] | Market) -> Market:
     cls = MARKETS[name]
     check_keys(f"market {name!r}", parameters, [f.name for f in dataclasses.fields(cls)])
     return cls(**parameters)
+
+
+def _calibrated(path: str) -> dict[str, Any]:
+    """The preset that `neuralmm calibrate` wrote to a file, named as FILE.json:MARKET."""
+    file, _, name = path.rpartition(":") if not path.endswith(".json") else (path, "", "brownian")
+    try:
+        found = json.loads(Path(file).read_text())["presets"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"market = {path!r} is not readable ({error}); `neuralmm calibrate` writes it."
+        ) from None
+    if name not in found:
+        raise ConfigError(f"market = {path!r}: {file} has no preset {name!r}. Allowed: {', '.join(found)}.")
+    parameters: dict[str, Any] = found[name]
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in parameters.items()}
 
 
 from mmenv.market import (  # noqa: E402, F401  (they register themselves)

@@ -1,0 +1,517 @@
+"""Measure a market and write it down as presets: `neuralmm calibrate STORE`.
+
+From a recorded tape, or a simulated market, come with 95% block-bootstrap intervals:
+
+* the fill rate of a quote by its distance from the mid: exponential in the distance (Avellaneda and Stoikov
+  2008), with an atom at the touch, where the queue decides; Poisson regression and its goodness of fit;
+* volatility at several scales;
+* clustering of market orders: a Hawkes process with exponential kernel by maximum likelihood (Ozaki 1979);
+* sizes of market orders: a Pareto tail by maximum likelihood;
+* spread, imbalance and mark-out, as `mmenv.facts` measures them.
+
+The result is a JSON file that `gym.make` takes for a market: `market="calibration.json:brownian"` or
+`"calibration.json:book"`. Tapes are measured on their first part alone (`train_share`), so that nothing that
+is evaluated on the rest has seen it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+from numba import njit
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from scipy import optimize, stats
+
+from mmenv import facts
+from mmenv.config import ConfigError
+from mmenv.data.capture import TRADE
+from mmenv.data.tape import Tape, tapes
+from mmenv.files import replacing
+from mmenv.market import MARKETS
+from mmenv.market.book import PRESETS
+from mmenv.venue.replay import ReplayConfig
+
+Array = NDArray[np.float64]
+
+SCALES = (0.1, 1.0, 10.0, 60.0)
+"""Intervals at which volatility is measured, seconds."""
+DISTANCES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+"""Of a quote from the mid, standard deviations of its move between two decisions; the first is the touch."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+
+def bootstrap(
+    blocks: int, statistic: Callable[[NDArray[np.int64]], Array], resamples: int = 200, seed: int = 0
+) -> list[Estimate]:
+    """Estimates of `statistic(indices of blocks)`, an array, with intervals over resampled blocks of time."""
+    value = statistic(np.arange(blocks))
+    drawn = np.random.default_rng(seed).integers(blocks, size=(resamples, blocks))
+    draws = np.stack([statistic(index) for index in drawn])
+    low, high = np.nanquantile(draws, (0.025, 0.975), axis=0)
+    return [Estimate(*map(float, row)) for row in zip(value, low, high, strict=True)]
+
+
+# Fill rate --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FillCurve:
+    """Chance of a fill in a decision, P(d) = exp(-decay d) (1 - exp(-rate seconds)), d from the mid."""
+
+    rate: Estimate
+    """Market orders per second and side that would reach the mid (A)."""
+    decay: Estimate
+    """Per half-tick (k)."""
+    touch: Estimate
+    """Fills at the touch over what the exponential says there: below one, a queue is ahead."""
+    distance: list[float]
+    """Distances of the quotes, half-ticks."""
+    per_second: list[float]
+    """Fills per second and side at each."""
+    p_value: float
+    """Of the exponential beyond the touch, chi-square of the deviance, overdispersion taken out."""
+
+
+def fit_exponential(distance: Array, fills: Array, trials: Array) -> tuple[float, float, float]:
+    """Maximum likelihood of fills ~ Poisson(trials x exp(a - k distance)): a, k and the deviance.
+
+    Distances must differ; raises `ValueError` where there is no fill at two of them.
+    """
+    if (fills > 0).sum() < 2:
+        raise ValueError("fills at fewer than two distances: measure for longer, or nearer to the touch")
+    scale = max(float(np.ptp(distance)), 1e-9)
+    design = np.stack([np.ones_like(distance), -distance / scale], axis=1)
+    start = np.polyfit(-distance / scale, np.log((fills + 0.5) / trials), 1)[::-1]
+
+    def loss(theta: Array) -> tuple[float, Array]:
+        mean = trials * np.exp(np.clip(design @ theta, -50, 50))
+        return float((mean - fills * np.log(mean)).sum()), design.T @ (mean - fills)
+
+    theta = optimize.minimize(loss, start, jac=True, method="BFGS").x
+    mean = trials * np.exp(design @ theta)
+    ratio = np.where(fills > 0, fills * np.log(np.maximum(fills, 1e-12) / mean), 0.0)
+    return float(theta[0]), float(theta[1] / scale), float(2 * (ratio - (fills - mean)).sum())
+
+
+def fill_curve(distance: Array, fills: Array, seconds: float, decisions: int, touch: bool) -> FillCurve:
+    """The curve from fills (blocks, distances) at `distance`, half-ticks, in blocks of so many decisions.
+
+    With `touch` the first distance is the touch and stands apart.
+    """
+    first = int(touch)
+    far = slice(first, None)
+
+    def parameters(index: NDArray[np.int64]) -> Array:
+        total, trials = fills[index].sum(axis=0), float(len(index) * 2 * decisions)
+        try:
+            a, k, _ = fit_exponential(distance[far], total[far], np.full(len(distance) - first, trials))
+        except ValueError:
+            return np.full(3, math.nan)
+        at_touch = total[0] / trials / math.exp(a - k * distance[0])
+        return np.array([-math.log1p(-min(math.exp(a), 1 - 1e-12)) / seconds, k, at_touch])
+
+    fit_exponential(distance[far], fills.sum(0)[far], np.full(len(distance) - first, 1.0))  # or it raises
+    rate, decay, atom = bootstrap(len(fills), parameters)
+    total = fills.sum(axis=0)
+    trials = np.full(len(distance) - first, float(len(fills) * 2 * decisions))
+    _, _, deviance = fit_exponential(distance[far], total[far], trials)
+    # Fills of one block come together: the variance of a block's count over its mean.
+    counts = fills[:, far]
+    spread = float(np.mean(counts.var(axis=0, ddof=1) / np.maximum(counts.mean(axis=0), 1e-9)))
+    freedom = max(len(distance) - first - 2, 1)
+    p_value = float(stats.chi2.sf(deviance / max(spread, 1.0), freedom))
+    per_second = total / (len(fills) * 2 * decisions * seconds)
+    return FillCurve(rate, decay, atom, distance.tolist(), per_second.tolist(), p_value)
+
+
+# Clustering of orders ---------------------------------------------------------------------------------------
+
+
+@njit(cache=True)
+def hawkes_likelihood(times, end, rate, branching, decay):  # type: ignore[no-untyped-def]
+    """Log-likelihood of event times in [0, end): intensity rate + branching decay sum exp(-decay age)."""
+    total = -rate * end
+    memory, before = 0.0, 0.0
+    for i in range(len(times)):
+        t = times[i]
+        memory *= math.exp(-decay * (t - before))
+        total += math.log(rate + branching * decay * memory)
+        total -= branching * (1.0 - math.exp(-decay * (end - t)))
+        memory += 1.0
+        before = t
+    return total
+
+
+@dataclass(frozen=True)
+class Hawkes:
+    """Market orders: `rate` a second unprompted; each sets off `branching` more, fading at `decay`."""
+
+    rate: Estimate
+    branching: Estimate
+    decay: Estimate
+
+
+def fit_hawkes(blocks: Sequence[Array], seconds: float, resamples: int = 100) -> Hawkes:
+    """By maximum likelihood over blocks of event times, each from 0 to `seconds`.
+
+    Blocks start without memory of the one before: make them long against 1 / decay.
+    """
+    events = sum(len(block) for block in blocks)
+    if events < 20:
+        raise ValueError(
+            f"{events} market orders are too few to fit their clustering; at least 20 are needed"
+        )
+
+    def fit(index: NDArray[np.int64], start: Array) -> Array:
+        chosen = [blocks[i] for i in index]
+        settings = {"xatol": 1e-3, "fatol": 1e-3}
+        best = optimize.minimize(_loss, start, (chosen, seconds), method="Nelder-Mead", options=settings).x
+        return np.asarray(best)
+
+    mean = events / len(blocks) / seconds
+    whole = np.arange(len(blocks))
+    starts = [np.array([math.log(mean / 2), 0.0, math.log(b)]) for b in (0.5, 5.0, 50.0)]
+    best = min((fit(whole, start) for start in starts), key=lambda theta: _loss(theta, blocks, seconds))
+
+    def parameters(index: NDArray[np.int64]) -> Array:
+        theta = best if len(index) == len(whole) and (index == whole).all() else fit(index, best)
+        return np.array(_hawkes_parameters(theta))
+
+    return Hawkes(*bootstrap(len(blocks), parameters, resamples))
+
+
+def _loss(theta: Array, blocks: Sequence[Array], seconds: float) -> float:
+    return -sum(hawkes_likelihood(block, seconds, *_hawkes_parameters(theta)) for block in blocks)
+
+
+def _hawkes_parameters(theta: Array) -> tuple[float, float, float]:
+    """Rate, branching below one, and decay, from numbers without bounds."""
+    return float(np.exp(theta[0])), float(1 / (1 + np.exp(-theta[1]))), float(np.exp(theta[2]))
+
+
+# Sizes ------------------------------------------------------------------------------------------------------
+
+
+def fit_pareto(blocks: Sequence[Array], smallest: float) -> Estimate:
+    """Pareto exponent of sizes of at least `smallest` (Hill's estimator over all of them)."""
+
+    def exponent(index: NDArray[np.int64]) -> Array:
+        sizes = np.concatenate([blocks[i] for i in index])
+        sizes = sizes[sizes >= smallest]
+        total = np.log(sizes / smallest).sum() if len(sizes) else 0.0
+        return np.array([len(sizes) / total if total > 0 else math.nan])
+
+    return bootstrap(len(blocks), exponent)[0]
+
+
+# Sources ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """All that was measured of one source, and the presets made of it."""
+
+    source: str
+    seconds: float
+    fills: FillCurve
+    volatility: dict[str, Estimate]
+    """By scale in seconds; half-ticks per square root of a second."""
+    hawkes: Hawkes | None
+    size: Estimate | None
+    facts: dict[str, Estimate]
+    presets: dict[str, dict[str, Any]]
+
+
+def volatility(record: facts.Record) -> dict[str, Estimate]:
+    """Root mean square of the mid's moves over each scale, per square root of a second."""
+    found = {}
+    for scale in SCALES:
+        if scale < 0.99 * record.seconds:
+            continue
+        squares = record.returns(scale) ** 2
+        if squares.shape[1] < 2:
+            continue
+        seconds = record.lag(scale) * record.seconds
+        found[f"{scale:g}"] = bootstrap(
+            len(squares), lambda index, s=squares, t=seconds: np.array([math.sqrt(s[index].mean() / t)])
+        )[0]
+    return found
+
+
+def measure(
+    name: str,
+    record: Callable[[int], facts.Record],
+    orders: tuple[Sequence[Array], Sequence[Array]] | None = None,
+) -> Calibration:
+    """Everything about one source.
+
+    Args:
+        record: the source as its desk saw it, quoting so many half-ticks from the mid.
+        orders: times and lots of market orders by block of `HAWKES_SECONDS`; None where they are not known.
+    """
+    touch = record(0)
+    distance, counts = [], []
+    for m in DISTANCES:
+        away = round(m * touch.scale)
+        each = touch if m == 0 else record(away)
+        mid, spread = each.blocks["mid"], each.blocks["spread"]
+        # Where the quote really stood: at the touch or beyond, on a whole tick (an even price).
+        distance.append(float(np.maximum(spread // 2, away + ((mid + away) & 1)).mean()))
+        counts.append((each.blocks["ask_fill"] + each.blocks["bid_fill"])[:, 1:].sum(axis=1))
+    keep = np.concatenate([[0], 1 + np.flatnonzero(np.diff(distance) > 0.5)])
+    decisions = touch.blocks["mid"].shape[1] - 1
+    fills = fill_curve(
+        np.array(distance)[keep], np.stack(counts, axis=1)[:, keep].astype(float), touch.seconds, decisions,
+        touch=touch.has_book,
+    )  # fmt: skip
+    found = Calibration(
+        source=name,
+        seconds=touch.blocks["mid"].size * touch.seconds,
+        fills=fills,
+        volatility=volatility(touch),
+        hawkes=fit_hawkes(orders[0], HAWKES_SECONDS) if orders else None,
+        size=fit_pareto(orders[1], 1.0) if orders else None,
+        facts={
+            f.fact.name: Estimate(f.value, f.low, f.high)
+            for f in facts.findings(touch)
+            if not math.isnan(f.value)
+        },
+        presets={},
+    )
+    return dataclasses.replace(found, presets=presets(found, touch))
+
+
+def tape_orders(tape: Tape, seconds: float, share: float) -> tuple[list[Array], list[Array], list[Array]]:
+    """Market orders in the first `share` of a tape: times, lots and sides, by block of `seconds`.
+
+    Prints of one side at one exchange time are one order.
+    """
+    trades = np.concatenate([rows[rows["kind"] == TRADE] for rows in tape.rows()])
+    trades = trades[np.argsort(trades["exch_ns"], kind="stable")]
+    first = int(trades["exch_ns"][0])
+    trades = trades[trades["exch_ns"] < first + share * (int(trades["exch_ns"][-1]) - first)]
+    start = np.ones(len(trades), bool)
+    start[1:] = (np.diff(trades["exch_ns"]) > 0) | (np.diff(trades["side"]) != 0)
+    at = np.flatnonzero(start)
+    lots = np.add.reduceat(trades["size"], at).astype(float)
+    time = (trades["exch_ns"][at] - first) / 1e9
+    block = (time // seconds).astype(int)
+    chosen = [block == k for k in range(int(block[-1]))]  # the last one is not whole
+    return (
+        [np.unique(time[c] % seconds) for c in chosen],
+        [lots[c] for c in chosen],
+        [trades["side"][at][c].astype(float) for c in chosen],
+    )
+
+
+HAWKES_SECONDS = 20.0
+"""Length of a block of the fit of the Hawkes process."""
+
+
+def calibrate_tape(tape: Tape, step_seconds: float) -> Calibration:
+    """A tape's training part."""
+    share = ReplayConfig().fractions[0]
+
+    def record(away: int) -> facts.Record:
+        return facts.replay(tape, step_seconds, away, split="train")
+
+    times, sizes, _ = tape_orders(tape, HAWKES_SECONDS, share)
+    return measure(facts.tape_name(tape), record, (times, sizes))
+
+
+def calibrate_market(market: str | dict[str, Any], options: Options) -> Calibration:
+    """A simulated market, through the same eyes."""
+
+    def record(away: int) -> facts.Record:
+        return facts.simulate(market, options.environments, options.seconds, options.seed, away)
+
+    return measure(market if isinstance(market, str) else str(market["name"]), record)
+
+
+# Presets ----------------------------------------------------------------------------------------------------
+
+
+def presets(found: Calibration, record: facts.Record) -> dict[str, dict[str, Any]]:
+    """Parameters of `brownian`, and where there is a book of `book`, that look like what was found."""
+    unit, short = record.scale, found.volatility.get("1", next(iter(found.volatility.values())))
+    brownian = {
+        "name": "brownian",
+        "step_seconds": record.seconds,
+        "arrival_rate": found.fills.rate.value,
+        "fill_decay": max(found.fills.decay.value * unit, 1e-2),
+        "volatility": short.value / unit,
+    }
+    if not record.has_book or found.hawkes is None or found.size is None:
+        return {"brownian": brownian}
+    return {"brownian": brownian, "book": _book(found, record, short.value)}
+
+
+def _book(found: Calibration, record: facts.Record, volatility: float) -> dict[str, Any]:
+    """The nearest preset with what was measured put in; its volatility and order rate are then scaled until
+    the simulated mid and volume are as lively as the recorded ones."""
+    b = record.blocks
+    assert found.hawkes is not None
+    assert found.size is not None
+    unit = volatility / 2
+    source = found.source.lower()
+    same = [name for name in PRESETS if all(part in source for part in name.rsplit("-", 1))]
+    nearest = min(same or PRESETS, key=lambda name: abs(math.log(PRESETS[name]["unit"] / unit)))
+    volume = float((b["buy_lots"] + b["sell_lots"]).mean() / record.seconds)
+    queue = float((b["best_bid_lots"] + b["best_ask_lots"]).mean() / 2)
+    market: dict[str, Any] = {
+        "name": "book",
+        "preset": nearest,
+        "step_seconds": record.seconds,
+        "start_price": int(np.median(b["mid"] - b["spread"] // 2) // 2),
+        "unit": unit,
+        "volume": volume,
+        "size_exponent": found.size.value,
+        "excitation": (min(found.hawkes.branching.value, 0.9), 0.0),
+        "excitation_seconds": (max(1 / found.hawkes.decay.value, 1e-3), 1.0),
+        "order_rate": found.hawkes.rate.value,
+        "volatility": unit,
+        "queue": queue,
+        "refill": max(queue * PRESETS[nearest]["refill"] / PRESETS[nearest]["queue"], 1.0),
+    }
+    for _ in range(ROUNDS):
+        simulated = facts.simulate(market, 16, 120.0, seed=1)
+        s = simulated.blocks
+        moves = simulated.returns(1.0)
+        liveliness = volatility / max(float(np.sqrt((moves**2).mean())), 1e-9)
+        trading = volume / max(float((s["buy_lots"] + s["sell_lots"]).mean() / record.seconds), 1e-9)
+        market["volatility"] *= min(max(liveliness, 0.25), 4.0)
+        market["order_rate"] *= min(max(trading, 0.25), 4.0)
+    return market
+
+
+ROUNDS = 4
+
+
+# The command ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure markets and write them down as presets that gym.make takes."""
+
+    source: tyro.conf.Positional[str]
+    """A store, a tape.parquet, or a simulated market to check the method on."""
+    output: Path = Path("calibration.json")
+    """Where the presets go. The page of plots lies beside it."""
+    symbol: str = "*"
+    """Which symbol of a store; exactly one tape must match."""
+    step_seconds: float = 0.1
+    """Time between two decisions on a tape."""
+    seconds: float = 600.0
+    """Length of each simulated path."""
+    environments: int = 16
+    """Number of simulated paths."""
+    seed: int = 0
+
+
+def write(found: Calibration, path: Path) -> None:
+    """The JSON file, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(dataclasses.asdict(found), indent=2))
+
+
+def table(found: Calibration) -> Table:
+    """What was measured, with units."""
+    result = Table(title=f"{found.source}: {found.seconds:,.0f} s")
+    for heading in ("estimate", "unit", "value [95% block bootstrap]"):
+        result.add_column(heading, justify="left" if heading == "estimate" else "right")
+    fills = found.fills
+    rows: list[tuple[str, str, object]] = [
+        ("fill rate at the mid, A", "1/s", fills.rate),
+        ("its decay, k", "1/half-tick", fills.decay),
+        ("fills at the touch over the exponential", "", fills.touch),
+        ("fit beyond the touch, p-value", "", f"{fills.p_value:.3f}"),
+        *((f"volatility over {s} s", "half-ticks/sqrt(s)", e) for s, e in found.volatility.items()),
+    ]
+    if found.hawkes is not None:
+        rows += [
+            ("orders of their own", "1/s", found.hawkes.rate),
+            ("orders that each sets off", "", found.hawkes.branching),
+            ("decay of their excitation", "1/s", found.hawkes.decay),
+        ]
+    if found.size is not None:
+        rows.append(("Pareto exponent of order sizes", "", found.size))
+    rows += [(name, "", estimate) for name, estimate in found.facts.items()]
+    for name, unit, value in rows:
+        result.add_row(name, unit, str(value).replace("[", "\\["))
+    return result
+
+
+def plot_fills(found: Calibration, path: Path) -> None:
+    """Fills by distance, and the exponential through them."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    fills = found.fills
+    distance = np.linspace(0, max(fills.distance), 100)
+    axes.plot(fills.distance, fills.per_second, "o", label="measured")
+    axes.plot(distance, fills.rate.value * np.exp(-fills.decay.value * distance), label="A exp(-k d)")
+    axes.set(xlabel="distance from the mid, half-ticks", ylabel="fills per second and side", yscale="log")
+    axes.set_title(found.source)
+    axes.legend()
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:], dpi=110)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """The command."""
+    options = tyro.cli(Options, args=args, prog="neuralmm calibrate")
+    path = Path(options.source)
+    if path.exists():
+        found_tapes = [Tape(path)] if path.is_file() else tapes(path, symbol=options.symbol)
+        if len(found_tapes) != 1:
+            names = ", ".join(facts.tape_name(tape) for tape in found_tapes)
+            raise ConfigError(
+                f"--symbol {options.symbol!r} matches {len(found_tapes)} tapes ({names}): name one."
+            )
+        found = calibrate_tape(found_tapes[0], options.step_seconds)
+        shown = [facts.replay(found_tapes[0], options.step_seconds, split="train")]
+    elif options.source in MARKETS:
+        found = calibrate_market(options.source, options)
+        shown = [facts.simulate(options.source, options.environments, options.seconds, options.seed)]
+    else:
+        raise ConfigError(
+            f"{options.source!r} is neither the path of a store or tape nor a market ({', '.join(MARKETS)})."
+        )
+    write(found, options.output)
+    Console().print(table(found))
+    if "book" in found.presets:
+        copy = facts.simulate(found.presets["book"], options.environments, options.seconds, options.seed)
+        shown.append(dataclasses.replace(copy, name="book, calibrated"))
+    page = options.output.with_suffix(".png")
+    facts.plot(shown, page)
+    plot_fills(found, page.with_stem(f"{page.stem}-fills"))
+    names = " and ".join(f"{options.output}:{name}" for name in found.presets)
+    print(
+        f'Presets: {names}, as in gym.make("NeuralMM-v0", market="{options.output}:brownian")\nPlots: {page}'
+    )
+
+
+if __name__ == "__main__":
+    main()
