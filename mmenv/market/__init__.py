@@ -26,7 +26,7 @@ def register(cls: M) -> M:
 
 
 def make_market(market: str | Mapping[str, Any] | Market) -> Market:
-    """A market from its name, `FILE.json:NAME` of a calibration, a dict with `name` and parameters, or itself."""
+    """A market from its name, `FILE.json:NAME` of a calibration, a dict with `name`, or itself."""
     if isinstance(market, Market):
         return market
     if isinstance(market, str) and ".json" in market:
