@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mmenv.desk import ExternalMarket
+    from mmenv.features.signals import Signal
     from mmenv.kernel import Call
 
 T = TypeVar("T")
@@ -248,6 +249,25 @@ class Market:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ManagerConfig:
+    """The neural risk manager: how much its score takes off the position limit; see `mmenv.sizing`."""
+
+    signal: Signal
+    """Reads the risk score, from 0 to 1, off its first output."""
+    share: float = 0.1
+    """Of what is left of the daily loss limit, what a full position may lose within `horizon`."""
+    horizon: int = 60
+    """Decisions it takes, at worst, to be rid of a position."""
+    quantile: float = 2.33
+    """Standard deviations of the move that the loss per lot counts with (2.33: one case in a hundred)."""
+
+    def __post_init__(self) -> None:
+        require_number(self, "share", 1e-6, 1.0)
+        require_number(self, "horizon", 1, 1_000_000, integer=True)
+        require_number(self, "quantile", 0.0, 100.0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EnvConfig:
     """Everything that makes one NeuralMM environment. Build it with `make_config`."""
 
@@ -263,7 +283,10 @@ class EnvConfig:
     reward: RewardConfig = field(default_factory=RewardConfig)
     features: tuple[str, ...] = ("order_flow", "trade_book", "inventory", "clock")
     """Feature groups, in the order of their observation entries; see `mmenv.features`."""
-
+    signals: tuple[Signal, ...] = ()
+    """Trained networks whose outputs follow the features in the observation; see `mmenv.features.signals`."""
+    manager: ManagerConfig | None = None
+    """A network that lowers the position limit when it sees danger, never raises it; see `mmenv.sizing`."""
     randomise: tuple[Distribution, ...] = ()
     """Parameters that each episode draws, as {name: (low, high)} or {name: {kind: values}}; see
     `mmenv.family`."""
@@ -285,6 +308,15 @@ class EnvConfig:
             bool(names) or not self.curriculum_episodes, "EnvConfig", "curriculum_episodes",
             self.curriculum_episodes, "0 where nothing is randomised"
         )  # fmt: skip
+        if self.networks:
+            from mmenv.features.signals import check_signals
+
+            check_signals(self)
+
+    @property
+    def networks(self) -> tuple[Signal, ...]:
+        """The signals, and that of the risk manager."""
+        return (*self.signals, self.manager.signal) if self.manager is not None else self.signals
 
     @property
     def schema_id(self) -> str:
@@ -293,10 +325,22 @@ class EnvConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain JSON types; `make_config(**config.to_dict())` gives it back."""
-        plain = dataclasses.asdict(self)
+        from mmenv.features.signals import describe
+
+        shown = dataclasses.replace(self, signals=(), manager=None)
+        plain = dataclasses.asdict(shown)
+        del plain["signals"], plain["manager"]
         plain["market"] = {"name": self.market.name, **plain["market"]}
         plain["features"] = list(self.features)
         plain["randomise"] = {d.name: {d.kind: list(d.values)} for d in self.randomise}
+        # Only where there are any, so that the schema ids of all others stay what they were.
+        if self.signals:
+            plain["signals"] = [describe(signal) for signal in self.signals]
+        if self.manager is not None:
+            plain["manager"] = {
+                **{f.name: getattr(self.manager, f.name) for f in dataclasses.fields(self.manager)},
+                "signal": describe(self.manager.signal),
+            }
         return plain
 
 
@@ -352,4 +396,17 @@ def make_config(market: str | Mapping[str, Any] | Market = "hidden-regime", **se
         from mmenv.features import check_groups
 
         merged["features"] = check_groups(merged["features"])
-    return EnvConfig(market=made, **merged)
+    networks = _networks(merged)
+    return EnvConfig(market=made, **merged, **networks)
+
+
+def _networks(merged: dict[str, Any]) -> dict[str, Any]:
+    """Takes `signals` and `manager` out of the settings and gives them back with their files read."""
+    from mmenv.features.signals import load_signal, load_signals
+
+    signals, manager = load_signals(merged.pop("signals", ())), merged.pop("manager", None)
+    if isinstance(manager, Mapping) and "signal" in manager:
+        manager = {**manager, "signal": load_signal(manager["signal"])}
+    elif manager is not None and not isinstance(manager, ManagerConfig):
+        raise ConfigError(f"manager = {manager!r} is not possible: give a dict with a `signal`.")
+    return {"signals": signals, "manager": manager and build(ManagerConfig, manager, {})}

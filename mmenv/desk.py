@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from mmenv import episode, kernel
-from mmenv.config import EnvConfig
+from mmenv.config import ConfigError, EnvConfig
 from mmenv.family import WORD, Family, draw, fee_rate, varies_market
 from mmenv.features import GROUPS, observation_features
 from mmenv.kernel import CORE, EMPTY, LANES, LEDGER, PARAMS, Call, Stage, address, make_plan
@@ -84,6 +84,7 @@ class Desk:
         self._params = self._make_params()
         self._tile = np.zeros((self.width, LANES), np.float32)
         self._states: list[np.ndarray] = [self.core]
+        self._groups: dict[str, np.ndarray] = {}
         self.actions = np.zeros((n, 2), np.float32)
         self._final = np.zeros((n, self.width), np.float32)
         self._build_plans()
@@ -111,6 +112,14 @@ class Desk:
         `positions`, int32 (n,), sets where they start, and `parameters` a member of the family, in place of
         the draw.
         """
+        return self._restart(lanes, positions, parameters)
+
+    def _restart(
+        self,
+        lanes: np.ndarray | None = None,
+        positions: np.ndarray | None = None,
+        parameters: Mapping[str, float] | None = None,
+    ) -> np.ndarray:
         mask = np.ones(self.n, bool) if lanes is None else lanes
         if parameters is not None:
             assert self.family is not None
@@ -132,7 +141,7 @@ class Desk:
         self._renew_out()
         self.actions[...] = actions
         self.step_in_place()
-        return self._out
+        return self.out
 
     def step_in_place(self) -> None:
         """One decision from `self.actions` into the arrays of `self.out`, without allocation."""
@@ -156,11 +165,12 @@ class Desk:
         assert self.external is not None
         kernel.step_blocks(self._decide)
         self.external.advance(self)
-        out = self.finish()
+        kernel.step_blocks(self._plan)
+        out = self._out
         done = out.terminated | out.truncated
         if self.autoreset and done.any():
             out.final_observations[done] = out.observations[done]
-            out.observations[:] = self.reset(done)
+            out.observations[:] = self._restart(done)
 
     # Arrays.
 
@@ -183,6 +193,12 @@ class Desk:
         """The parameters that each environment's episode drew, float64 (n,) by name."""
         values = np.moveaxis(self.core["parameters"], 1, 0).reshape(kernel.PARAMETERS, -1)
         return {d.name: values[k, : self.n].astype(float) for k, d in enumerate(self.config.randomise)}
+
+    def group_state(self, name: str) -> np.ndarray:
+        """The state of a feature group, one record for each block; `ConfigError` where it is not used."""
+        if name not in self._groups:
+            raise ConfigError(f"feature group {name!r} is not in use: used are {', '.join(self._groups)}.")
+        return self._groups[name]
 
     def get_state(self) -> dict[str, Any]:
         """Everything the next step depends on, as arrays; see `set_state`."""
@@ -256,6 +272,7 @@ class Desk:
         for group in (GROUPS[name] for name in self.config.features):
             own = np.zeros(self.blocks, group.own)
             self._states.append(own)
+            self._groups[group.name] = own
             if group.update is not None:
                 updates.append(call(group.update, own))
             observes.append(call(group.observe, own, row))
@@ -328,8 +345,17 @@ class Layout:
         return Step(observations, rewards, terminated, truncated, ledger, final_observations)
 
 
+def make_desk(config: EnvConfig, n: int, *, autoreset: bool) -> Desk:
+    """A desk, with the networks that `config` names."""
+    if config.networks:
+        from mmenv.signal_desk import SignalDesk
+
+        return SignalDesk(config, n, autoreset=autoreset)
+    return Desk(config, n, autoreset=autoreset)
+
+
 def restore(config: EnvConfig, n: int, autoreset: bool, state: dict[str, Any]) -> Desk:
     """A desk from its pickled parts: addresses differ in every process, so the plan is made anew."""
-    desk = Desk(config, n, autoreset=autoreset)
+    desk = make_desk(config, n, autoreset=autoreset)
     desk.set_state(state)
     return desk

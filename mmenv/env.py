@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from mmenv.config import ConfigError, EnvConfig, Market, check_keys, make_config
-from mmenv.desk import Desk
+from mmenv.desk import Desk, make_desk
 from mmenv.family import member
 from mmenv.features import observation_features, observation_names
 from mmenv.kernel import LEDGER
@@ -243,6 +243,8 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     | `start_inventory` | 0 | largest position, long or short, that an episode starts with, lots |
     | `maker_fee_bp` | 0 | fee on our fills, basis points of notional; negative is a rebate |
     | `features` | all simulated groups | names of feature groups, in the order of their entries |
+    | `signals` | none | trained networks, whose outputs follow the features; see `mmenv.features.signals` |
+    | `manager` | none | dict with `signal`: a network that lowers the position limit; see `mmenv.sizing` |
     | `quote`, `risk`, `reward` | the market's | dict, or `QuoteConfig`, `RiskConfig`, `RewardConfig` |
     | `config` | None | a whole `EnvConfig` (see `make_config`) in place of all the above |
     | `render_mode` | None | "rgb_array": a picture; "ansi": two lines of text; "human": a window |
@@ -289,7 +291,7 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._running = False
         self._seeded = False
         self._drawn: dict[str, float] = {}
-        self._take(Desk(self.config, 1, autoreset=False))
+        self._take(make_desk(self.config, 1, autoreset=False))
 
     def _take(self, desk: Desk) -> None:
         """Keep the desk, with the views of its arrays that every step reads."""

@@ -94,6 +94,7 @@ CORE = np.dtype(
         lanes("buy_chance", "f4"),  # chance of a market order in the step, given the state before it
         lanes("sell_chance", "f4"),
         lanes("mean_reach", "f4"),  # of a market order, exponentially distributed, half-ticks; 0: not known
+        lanes("day_seconds", "f4"),  # time of day, UTC; simulated markets stay at midnight
         # The ledger.
         lanes("position", "i4"),
         lanes("entry", "f4"),  # mid minus average entry price, half-ticks
@@ -115,6 +116,7 @@ CORE = np.dtype(
         lanes("held", "i4"),  # steps since the position was last zero or changed sign
         lanes("risk_state", "i4"),
         lanes("risk_floor", "i4"),  # the least state that a live desk's own rules ask for
+        lanes("limit_cut", "i4"),  # lots that the risk manager takes off the position limit
         lanes("terminated", "i4"),
         lanes("truncated", "i4"),
         lanes("done", "i4"),

@@ -3,6 +3,7 @@
 ACTIVE quotes both sides as far as the position limit allows. REDUCING, from a fraction of the loss limit,
 quotes only the side that shrinks the position. HALTED, from the loss limit until reset, quotes nothing.
 A live desk has further rules (`mmenv.live.guard`); what they ask for comes in as `risk_floor`.
+A risk manager (`mmenv.sizing`) can take lots off the position limit; it cannot add any.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ def risk(core, own, params, out):  # type: ignore[no-untyped-def]
         state = max(state, s.risk_floor[i])
         s.risk_state[i] = state
         q = s.position[i]
-        ask_room = max(I(position_limit + q), I(0))
-        bid_room = max(I(position_limit - q), I(0))
+        limit = max(I(position_limit - max(s.limit_cut[i], I(0))), I(0))
+        ask_room = max(I(limit + q), I(0))
+        bid_room = max(I(limit - q), I(0))
         ask_room = ask_room if state == ACTIVE else max(q, I(0))
         bid_room = bid_room if state == ACTIVE else max(I(-q), I(0))
         s.ask_lots[i] = min(s.ask_lots[i], ask_room) if state != HALTED else I(0)

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from mmenv.config import ConfigError, EnvConfig, Market
-from mmenv.desk import Desk, Step
+from mmenv.desk import Step, make_desk
 from mmenv.env import (
     DEFAULT_MARKET,
     RENDER_FPS,
@@ -79,7 +79,8 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.single_action_space = action_space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._desk = Desk(self.config, num_envs, autoreset=self.autoreset_mode == AutoresetMode.SAME_STEP)
+        autoreset = self.autoreset_mode == AutoresetMode.SAME_STEP
+        self._desk = make_desk(self.config, num_envs, autoreset=autoreset)
         self._screen = open_screen(render_mode, self.metadata["render_modes"], self.config, num_envs)
         self._ended = np.zeros(num_envs, bool)  # and not yet reset
         self._drawn: dict[str, np.ndarray] = {}

@@ -17,6 +17,7 @@ import hashlib
 import io
 import json
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,44 +124,19 @@ class Bundle:
 
 def save(bundle: Bundle, path: str | Path) -> None:
     """Write a bundle, whole or not at all."""
-    files: dict[str, bytes] = {}
-    layers = []
-    for i, layer in enumerate(bundle.network.layers):
-        names = {}
-        for name, array in layer.arrays.items():
-            names[name] = f"weights/{i}.{name}.npy"
-            files[names[name]] = _npy(array)
-        plain = {"kind": layer.kind, "activation": layer.activation, "reads": layer.reads, "arrays": names}
-        layers.append(plain)
-    network = bundle.network
-    if bundle.reference is not None:
-        files[REFERENCE] = _npy(bundle.reference)
-    if bundle.onnx is not None:
-        files[MODEL] = bundle.onnx
     manifest = {
-        "version": VERSION,
         "format": bundle.format,
         "schema_id": bundle.config.schema_id,
         "config": bundle.config.to_dict(),
         "units": bundle.units,
         "features": _features(bundle.config),
-        "network": {
-            "inputs": network.inputs,
-            "layers": layers,
-            "outputs": network.outputs,
-            "bounds": network.bounds,
-            "state_size": network.state_size,
-            "digest": network.digest,
-        },
         "provenance": bundle.provenance,
         "evaluation": bundle.evaluation,
     }
-    files[MANIFEST] = json.dumps(manifest, separators=(",", ":")).encode()
-    sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items()))
-    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for name, data in {MANIFEST: files.pop(MANIFEST), **files, SUMS: sums.encode()}.items():
-            # A fixed date: the same policy gives the same bytes.
-            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED, 9)
+    files = {} if bundle.reference is None else {REFERENCE: _npy(bundle.reference)}
+    if bundle.onnx is not None:
+        files[MODEL] = bundle.onnx
+    write_archive(path, manifest, bundle.network, files)
 
 
 def load(path: str | Path, config: EnvConfig | None = None, *, other_market: bool = False) -> Bundle:
@@ -172,27 +148,15 @@ def load(path: str | Path, config: EnvConfig | None = None, *, other_market: boo
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such bundle; `neuralmm export MODEL` makes one.")
-    files = _read(path)
-    manifest = json.loads(files[MANIFEST])
-    if manifest["version"] > VERSION:
-        raise ConfigError(
-            f"{path} has format version {manifest['version']}, this program reads up to {VERSION}: "
-            "install a newer one, or export the policy with this one."
-        )
+    manifest, network, files = read_archive(path)
+    if "config" not in manifest:
+        raise ConfigError(f"{path} holds no policy; give a bundle that `neuralmm export` made.")
     made = make_config(**manifest["config"])
     if _features(made) != manifest["features"] or made.schema_id != manifest["schema_id"]:
         raise ConfigError(
             f"{path} was made with other features or settings of the same names "
             f"({_changed(made, manifest)}); export the policy anew."
         )
-    plain = manifest["network"]
-    layers = []
-    for layer in plain["layers"]:
-        arrays = {name: _array(path, files, file) for name, file in layer["arrays"].items()}
-        reads = None if layer["reads"] is None else tuple(layer["reads"])
-        layers.append(Layer(layer["kind"], arrays, layer["activation"], reads))
-    bounds = None if plain["bounds"] is None else (plain["bounds"][0], plain["bounds"][1])
-    network = Network(plain["inputs"], tuple(layers), tuple(plain["outputs"]), bounds)
     bundle = Bundle(
         network,
         made,
@@ -207,6 +171,57 @@ def load(path: str | Path, config: EnvConfig | None = None, *, other_market: boo
     if config is not None:
         bundle.check(config, other_market=other_market)
     return bundle
+
+
+def write_archive(
+    path: str | Path, manifest: Mapping[str, Any], network: Network, extra: Mapping[str, bytes] | None = None
+) -> None:
+    """Write a network, what `manifest` says of it (JSON types) and `extra` files, whole or not at all."""
+    files: dict[str, bytes] = dict(extra or {})
+    layers = []
+    for i, layer in enumerate(network.layers):
+        names = {}
+        for name, array in layer.arrays.items():
+            names[name] = f"weights/{i}.{name}.npy"
+            files[names[name]] = _npy(array)
+        plain = {"kind": layer.kind, "activation": layer.activation, "reads": layer.reads, "arrays": names}
+        layers.append(plain)
+    structure = {
+        "inputs": network.inputs,
+        "layers": layers,
+        "outputs": network.outputs,
+        "bounds": network.bounds,
+        "state_size": network.state_size,
+        "digest": network.digest,
+    }
+    whole = {"version": VERSION, **manifest, "network": structure}
+    files[MANIFEST] = json.dumps(whole, separators=(",", ":")).encode()
+    sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items()))
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, data in {MANIFEST: files.pop(MANIFEST), **files, SUMS: sums.encode()}.items():
+            # A fixed date: the same policy gives the same bytes.
+            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED, 9)
+
+
+def read_archive(path: Path) -> tuple[dict[str, Any], Network, dict[str, bytes]]:
+    """What `write_archive` wrote, and all its files; `ConfigError` where it is damaged or newer than this
+    program."""
+    files = _read(path)
+    manifest = json.loads(files[MANIFEST])
+    if manifest["version"] > VERSION:
+        raise ConfigError(
+            f"{path} has format version {manifest['version']}, this program reads up to {VERSION}: "
+            "install a newer one, or export the policy with this one."
+        )
+    plain = manifest["network"]
+    layers = []
+    for layer in plain["layers"]:
+        arrays = {name: _array(path, files, file) for name, file in layer["arrays"].items()}
+        reads = None if layer["reads"] is None else tuple(layer["reads"])
+        layers.append(Layer(layer["kind"], arrays, layer["activation"], reads))
+    bounds = None if plain["bounds"] is None else (plain["bounds"][0], plain["bounds"][1])
+    network = Network(plain["inputs"], tuple(layers), tuple(plain["outputs"]), bounds)
+    return manifest, network, files
 
 
 def _read(path: Path) -> dict[str, bytes]:

@@ -14,6 +14,7 @@ COMMANDS = {
     "solve": ("policies.optimal", "print the exact optima of the solvable markets"),
     "calibrate": ("mmenv.calibrate", "measure a market and write it down as presets"),
     "study": ("train.study", "train seeds of several configurations and compare them"),
+    "signals": ("train.signals", "train, evaluate or list the networks beside the policy"),
     "facts": ("mmenv.facts", "check a market or tape against the stylised facts"),
     "bench": ("mmenv.bench", "time the environment beside its peers"),
     "paper": ("policies.live:paper", "trade on paper: live data, fills from our own matcher"),

@@ -81,7 +81,8 @@ def check_groups(names: Iterable[str]) -> tuple[str, ...]:
 
 def observation_features(config: EnvConfig) -> tuple[Feature, ...]:
     """The features of the observation, in order."""
-    return tuple(feature for name in config.features for feature in GROUPS[name].entries(config))
+    features = tuple(feature for name in config.features for feature in GROUPS[name].entries(config))
+    return features + tuple(feature for signal in config.signals for feature in signal.outputs)
 
 
 def observation_names(config: EnvConfig) -> tuple[str, ...]:
@@ -93,9 +94,11 @@ from mmenv.features import (  # noqa: E402, F401  (register)
     clock,
     inventory,
     latent,
+    microstructure,
     observed,
     order_flow,
     parameters,
+    risk_inputs,
     surprise,
     tape,
     trade_book,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mmenv.data.capture import CLEAR, SNAPSHOT, TRADE
 from mmenv.data.tape import ROW, Tape, TapeInfo, TapeWriter, tape_path
-from mmenv.desk import Desk
+from mmenv.desk import Desk, make_desk
 from mmenv.files import replacing
 from mmenv.kernel import ACTIVE
 from mmenv.live import journal
@@ -229,7 +229,7 @@ def backtest(path: Path, tape: Tape, engine: str) -> Backtest:
         partial_fills=setup.partial_fills, episode_ns=setup.interval_ns,
         position_limit_lots=setup.config.risk.position_limit,
     )  # fmt: skip
-    desk = Desk(setup.config, 1, autoreset=False)
+    desk = make_desk(setup.config, 1, autoreset=False)
     with (MatcherVenue if engine == "matcher" else ReplayVenue)([tape], 1, config) as venue:
         feed = _FromStart(venue, setup.start_ns)
         desk.external = feed

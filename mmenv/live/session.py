@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from mmenv.config import EnvConfig, make_config
 from mmenv.data.capture import CLEAR, SNAPSHOT
 from mmenv.data.tape import ROW
-from mmenv.desk import Desk, Step
+from mmenv.desk import Step, make_desk
 from mmenv.kernel import ACTIVE, FEE_DIGITS, HALTED, REDUCING
 from mmenv.live import journal, orders
 from mmenv.live.guard import STATES, Facts, Guard, GuardConfig
@@ -170,7 +170,7 @@ class Session:
             if setup.mode == "paper"
             else LiveVenue(self.view, self.working, setup.session, setup.last_trade)
         )  # fmt: skip
-        self.desk = Desk(setup.config, 1, autoreset=False)
+        self.desk = make_desk(setup.config, 1, autoreset=False)
         assert isinstance(self.desk.external, Live.Link)
         self.link = self.desk.external
         self.link.window[0] = setup.low_tick, setup.high_tick

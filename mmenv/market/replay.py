@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mmenv.venue.replay import ReplayConfig, ReplayVenue
 
 ENGINES = ("hftbacktest", "matcher")
+DAY_NS = 86_400_000_000_000
 
 MEASURED_DECISIONS = 36_000
 """At most this many decisions of the training split are used to measure the units: an hour at 100 ms."""
@@ -87,21 +88,26 @@ class Replay(Market):
         )
 
     @property
+    def measured(self) -> Measured:
+        """What the training split says: the units."""
+        return measure(self)
+
+    @property
     def price_scale(self) -> int:
-        return measure(self).price_scale
+        return self.measured.price_scale
 
     @property
     def lot_scale(self) -> float:
-        return measure(self).lot_scale
+        return self.measured.lot_scale
 
     def defaults(self) -> dict[str, Any]:
         return {
-            "maker_fee_bp": measure(self).maker_fee_bp,
+            "maker_fee_bp": self.measured.maker_fee_bp,
             "reward": {"inventory_penalty": 0.001, "terminal_penalty": 0.01},
         }
 
     def attach(self, config: EnvConfig, n: int) -> ExternalMarket:
-        venue = _open(self, self.split, config.horizon, config.risk.position_limit, n)
+        venue = open_venue(self, self.split, config.horizon, config.risk.position_limit, n)
         return ReplayFeed(venue)
 
 
@@ -123,7 +129,7 @@ def measure(market: Replay) -> Measured:
 
 @functools.cache
 def _measure(market: Replay) -> Measured:
-    venue = _open(market, "train", 1, 1_000_000, n=1)
+    venue = open_venue(market, "train", 1, 1_000_000, n=1)
     with venue:
         events = _watch(venue)
         maker_fee_bp = venue.fees_bp(0)[0]
@@ -138,7 +144,8 @@ def units(events: dict[str, np.ndarray]) -> tuple[int, float]:
     return scale, max(volume, 1.0)
 
 
-def _open(market: Replay, split: str, horizon: int, position_limit: int, n: int) -> ReplayVenue:
+def open_venue(market: Replay, split: str, horizon: int, position_limit: int, n: int) -> ReplayVenue:
+    """The venue that replays the market's tapes in n lanes, episodes of `horizon` decisions in `split`."""
     from mmenv.data.tape import tapes
     from mmenv.venue.paper import MatcherVenue
     from mmenv.venue.replay import ReplayVenue
@@ -201,6 +208,7 @@ def begin(core, lane, event):  # type: ignore[no-untyped-def]
     s.spread[i] = 2 * (event[2] - event[1])
     s.best_bid_lots[i] = event[3]
     s.best_ask_lots[i] = event[4]
+    s.day_seconds[i] = event[0] % DAY_NS * 1e-9
 
 
 @njit(cache=True)
@@ -227,6 +235,7 @@ def give_events(core, events):  # type: ignore[no-untyped-def]
         s.move[i] = mid - old
         s.spread[i] = 2 * (e[2] - e[1])
         s.best_bid_lots[i], s.best_ask_lots[i] = e[3], e[4]
+        s.day_seconds[i] = e[0] % DAY_NS * 1e-9
         s.buy_lots[i], s.sell_lots[i] = e[5], e[6]
         s.trades[i] = e[9]
         s.trade_value[i] = 2 * (e[7] + e[8]) - (e[5] + e[6]) * old

@@ -1,0 +1,150 @@
+"""Risk inputs: how the market and the position stand against what is usual, for the neural risk manager.
+
+With `volatility` of `trade_book` these are its ten inputs. Two of them, `news` and `macro`, are not to be had
+from market data: they are 0 until somebody who knows sets them (`set_external`), and a network that was never
+shown another value ignores them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numba.np.numpy_support import carray
+
+from mmenv.config import ConfigError
+from mmenv.features import Feature, Group, register
+from mmenv.kernel import FEE_DIGITS, LANES, MOVE_WINDOW, lanes, stage
+
+if TYPE_CHECKING:
+    from mmenv.desk import Desk
+
+F = np.float32
+D = np.float64
+I = np.int32  # noqa: E741
+
+FAST, SLOW = 20, 200
+"""Time constants of the averages, decisions."""
+SPREAD_WINDOW = 100
+
+FAST_KEEP, SLOW_KEEP = F(np.exp(-1 / FAST)), F(np.exp(-1 / SLOW))
+PER_DAY = F(1 / 86_400)
+
+STATE = np.dtype(
+    [
+        lanes("fast_weight", "f4"),
+        lanes("slow_weight", "f4"),
+        lanes("fast_lots", "f4"),
+        lanes("slow_lots", "f4"),
+        lanes("slow_depth", "f4"),
+        ("spreads", "i4", (SPREAD_WINDOW, LANES)),
+        lanes("rank", "f4"),
+        # Products of our moves and the reference's: own squares, its squares, both; fast, then slow.
+        ("products", "f4", (6, LANES)),
+        lanes("news", "f4"),
+        lanes("macro", "f4"),
+    ],
+    align=True,
+)
+
+
+@stage(STATE)
+def update(core, own, params, out):  # type: ignore[no-untyped-def]
+    """Averages with exponential weights, fast and slow; the rank of the spread among the last ones."""
+    s = carray(core, 1)[0]
+    w = carray(own, 1)[0]
+    head = s.clock % SPREAD_WINDOW
+    if head < 0:
+        return
+    for i in range(s.count):
+        fresh = s.age[i] <= 1
+        fast, slow = F(0) if fresh else FAST_KEEP, F(0) if fresh else SLOW_KEEP
+        lots = F(I(s.buy_lots[i] + s.sell_lots[i]))
+        w.fast_weight[i] = fast * w.fast_weight[i] + F(1)
+        w.slow_weight[i] = slow * w.slow_weight[i] + F(1)
+        w.fast_lots[i] = fast * w.fast_lots[i] + lots
+        w.slow_lots[i] = slow * w.slow_lots[i] + lots
+        w.slow_depth[i] = slow * w.slow_depth[i] + F(s.best_bid_lots[i]) + F(s.best_ask_lots[i])
+        ours, theirs = F(s.move[i]), F(s.asset_moves[0, i])
+        w.products[0, i] = fast * w.products[0, i] + ours * ours
+        w.products[1, i] = fast * w.products[1, i] + theirs * theirs
+        w.products[2, i] = fast * w.products[2, i] + ours * theirs
+        w.products[3, i] = slow * w.products[3, i] + ours * ours
+        w.products[4, i] = slow * w.products[4, i] + theirs * theirs
+        w.products[5, i] = slow * w.products[5, i] + ours * theirs
+    for i in range(s.count):
+        w.spreads[head, i] = s.spread[i]
+        w.rank[i] = F(0)
+    for k in range(SPREAD_WINDOW):
+        behind = I((head - k) % SPREAD_WINDOW)
+        for i in range(s.count):
+            other = w.spreads[k, i]
+            half = (F(0.5) if other <= s.spread[i] else F(0)) + (F(0.5) if other < s.spread[i] else F(0))
+            w.rank[i] += half if behind < s.age[i] else F(0)
+
+
+@stage(STATE)
+def observe(core, own, params, out):  # type: ignore[no-untyped-def]
+    s = carray(core, 1)[0]
+    w = carray(own, 1)[0]
+    p = carray(params, 1)[0]
+    x = carray(out, (9, LANES))
+    unit, per_lot, loss_limit = F(p.per_unit), F(p.per_lot), p.loss_limit
+    for i in range(s.count):
+        begun = s.age[i] > 0
+        fast_lots = w.fast_lots[i] / max(w.fast_weight[i], F(1))
+        slow_lots = w.slow_lots[i] / max(w.slow_weight[i], F(1))
+        x[0, i] = min(fast_lots / max(slow_lots, F(1e-6)), F(10)) if begun & (slow_lots > F(0)) else F(1)
+        seen = F(max(min(s.age[i], I(SPREAD_WINDOW)), I(1)))
+        x[1, i] = w.rank[i] / seen if begun else F(0.5)
+        x[2, i] = s.day_seconds[i] * PER_DAY
+        # Square-root law: unwinding q lots moves the price by about sigma sqrt(q / V), over the time in which
+        # V lots trade.
+        count = F(max(min(s.age[i], I(MOVE_WINDOW)), I(1)))
+        volatility = np.sqrt(F(s.move_squares[i]) / count) * unit
+        volume = max(slow_lots if begun else F(0), F(1) / max(per_lot, F(1e-6)))
+        x[3, i] = min(volatility * np.sqrt(F(abs(s.position[i])) / volume), F(10))
+        lost = s.fees[i] * (1.0 / FEE_DIGITS) - s.pnl[i]
+        x[4, i] = F(min(max(lost / loss_limit, 0.0), 1.0))
+    for i in range(s.count):
+        begun = s.age[i] > 0
+        fast = w.products[2, i] / np.sqrt(max(w.products[0, i] * w.products[1, i], F(1)))
+        slow = w.products[5, i] / np.sqrt(max(w.products[3, i] * w.products[4, i], F(1)))
+        x[5, i] = min(max(slow - fast, F(-2)), F(2)) if begun else F(0)
+        depth = F(s.best_bid_lots[i]) + F(s.best_ask_lots[i])
+        usual = w.slow_depth[i] / max(w.slow_weight[i], F(1))
+        x[6, i] = min(depth / max(usual, F(1)), F(10)) if begun & (usual > F(0)) else F(1)
+        x[7, i] = w.news[i]
+        x[8, i] = w.macro[i]
+
+
+register(
+    Group(
+        name="risk",
+        features=(
+            Feature("volume_ratio", 0, 10, "market volume, average over 20 decisions over that of 200"),
+            Feature("spread_rank", 0, 1, "share of the last 100 spreads below this one (equal: half)"),
+            Feature("day_fraction", 0, 1, "time of day, UTC, in days (0 in simulated markets)"),
+            Feature("own_impact", 0, 10, "volatility x sqrt(|position| / volume of a step), price units"),
+            Feature("loss_used", 0, 1, "loss since reset / daily loss limit"),
+            Feature("correlation_loss", -2, 2, "correlation with the first observed asset, slow less fast"),
+            Feature("liquidity", 0, 10, "size at the touch over its average of 200 decisions (1: no book)"),
+            Feature("news", -1, 1, "set from outside: expected effect of news on risk (0: none known)"),
+            Feature("macro", -1, 1, "set from outside: macroeconomic risk, such as a release due (0: none)"),
+        ),
+        update=update,
+        observe=observe,
+        warm_up=SLOW,
+    )
+)
+
+
+def set_external(desk: Desk, *, news: float | None = None, macro: float | None = None) -> None:
+    """Set what the environments of `desk` observe as `news` and `macro`, in [-1, 1], until set anew."""
+    own = desk.group_state("risk")
+    for name, value in (("news", news), ("macro", macro)):
+        if value is not None:
+            if not (math.isfinite(value) and -1 <= value <= 1):
+                raise ConfigError(f"{name} = {value!r} is not possible: give a number from -1 to 1.")
+            own[name] = value
