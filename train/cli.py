@@ -20,6 +20,7 @@ COMMANDS = {
     "paper": ("policies.live:paper", "trade on paper: live data, fills from our own matcher"),
     "halt": ("policies.live:halt", "stop live desks: cancel everything"),
     "replay-journal": ("policies.live:replay_journal", "play a session again and compare every byte"),
+    "record": ("mmenv.live.recorder", "record live market data into a store"),
     "import": ("mmenv.data.importer", "read recorded market data into a store"),
 }
 

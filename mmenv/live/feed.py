@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from array import array
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,13 +26,15 @@ from numba import njit
 from numpy.typing import NDArray
 
 from mmenv.data.binance import Decoder
-from mmenv.data.capture import UNKNOWN_NS, Problem, Report, Source, decimal_units
+from mmenv.data.capture import RAW, UNKNOWN_NS, CaptureError, Problem, Report, Source, decimal_units
 from mmenv.data.tape import ROW
 from mmenv.live.venue import BaseError, Clock, Instrument, VenueClient
 
 RETRY_S: Final = (0.0, 0.1, 0.2, 0.4, 0.8)
 """Pauses before a new connection or snapshot; the last one is repeated. A venue's return is thus noticed
 within a second, at less than the 300 connections in five minutes that Binance allows."""
+SNAPSHOT_S: Final = 1.0
+"""A snapshot not answered for so long is asked for again."""
 MAX_WAITING: Final = 1 << 20
 """Messages kept for a consumer that does not come; beyond them the feed breaks rather than the memory."""
 
@@ -82,7 +85,7 @@ class Feed:
         client: a connection to the venue to share; otherwise one of its own.
         url: address of another server of the same protocol, such as "http://127.0.0.1:8080".
         silence_s: without any message for so long the connection is given up for dead.
-        clock: local time in nanoseconds since 1970.
+        clock: local time in nanoseconds since 1970; a shared client's own is used.
         keep: is given the local time and bytes of everything received, stream and snapshot, as it comes.
     """
 
@@ -103,7 +106,7 @@ class Feed:
         self.messages = 0
         self._owned = client is None
         self._silence_s = silence_s
-        self._clock = clock
+        self._clock = self.client.clock
         self._keep = keep
         self._report = _Problems()
         self._decoder = Decoder(Source(venue, symbol), self._report)
@@ -172,7 +175,16 @@ class Feed:
         return Batch(self.symbol, rows, not self._reason, self._reason, problems)
 
     def _rows(self) -> NDArray[np.void]:
-        rows, off = _on_grid(self._decoder.flush(), self._tick, self._lot)
+        decoder = self._decoder
+        try:
+            raw = decoder.flush()
+        except CaptureError as error:
+            # Something among them is no price: what it was to say is lost.
+            decoder.messages, raw = array("q"), np.zeros(0, RAW)
+            decoder.texts.clear()
+            decoder.problem("bad-message", str(error))
+            self._broke("a message was lost")
+        rows, off = _on_grid(raw, self._tick, self._lot)
         if off:
             self._decoder.problem("off-grid", f"{off} rows fit no tick or lot; skipped")
         return rows
@@ -255,8 +267,9 @@ class Feed:
     async def _synchronise(self) -> None:
         """Ask for snapshots until one fits what has come since the gap."""
         for tries in itertools.count():
-            with suppress(BaseError):
-                snapshot = orjson.dumps(await self.client.depth(self.symbol))
+            with suppress(BaseError, TimeoutError):
+                async with asyncio.timeout(SNAPSHOT_S):
+                    snapshot = orjson.dumps(await self.client.depth(self.symbol))
                 local_ns = self._clock()
                 if self._keep is not None:
                     self._keep(local_ns, snapshot)
