@@ -98,7 +98,7 @@ def plan(study: Study) -> list[Run]:
             run = Run(variant, seed, study.logs / path.stem / f"{variant.replace(' ', '-')}_{seed}")
             _prepare(run, _settings(study, given, run))
             runs.append(run)
-    return runs
+    return sorted(runs, key=lambda run: run.seed)  # what is finished first can be compared first
 
 
 def _settings(study: Study, given: dict[str, Any], run: Run) -> Settings:
