@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+DEFAULT_MARKET = "book"
+"""The market of `NeuralMM-v0` where none is named."""
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be: the message names the field, its value and what is allowed."""
@@ -375,7 +378,7 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str 
     return found
 
 
-def make_config(market: str | Mapping[str, Any] | Market = "hidden-regime", **settings: Any) -> EnvConfig:
+def make_config(market: str | Mapping[str, Any] | Market = DEFAULT_MARKET, **settings: Any) -> EnvConfig:
     """The configuration for `market`, its defaults overlaid with `settings` (fields of `EnvConfig`).
 
     `market` is a registered name, a dict with `name` and parameters, or a `Market`. `quote`, `risk` and

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from mmenv.config import ConfigError, EnvConfig, Market, check_keys, make_config
+from mmenv.config import DEFAULT_MARKET, ConfigError, EnvConfig, Market, check_keys, make_config
 from mmenv.desk import Desk, make_desk
 from mmenv.family import member
 from mmenv.features import observation_features, observation_names
@@ -19,7 +19,6 @@ from mmenv.kernel import LEDGER
 if TYPE_CHECKING:
     from mmenv.render import Screen
 
-DEFAULT_MARKET = "hidden-regime"
 RENDER_FPS = 30
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 

@@ -10,10 +10,9 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from mmenv.config import ConfigError, EnvConfig, Market
+from mmenv.config import DEFAULT_MARKET, ConfigError, EnvConfig, Market
 from mmenv.desk import Step, make_desk
 from mmenv.env import (
-    DEFAULT_MARKET,
     RENDER_FPS,
     ActionError,
     action_space,

@@ -366,12 +366,23 @@ def test_record_video(tmp_path, videos):
     assert {frame.shape for frame in tiled} == {(600, 1600, 3)}
 
 
+def test_record_video_writes_a_film(tmp_path):
+    pytest.importorskip("moviepy", reason="pip install moviepy")
+    env = gym.make("NeuralMM-v0", horizon=10, render_mode="rgb_array")
+    env = gym.wrappers.RecordVideo(env, str(tmp_path), episode_trigger=lambda episode: True)
+    rollout(env, draw_actions(10, 1)[:, 0], seed=2)
+    env.close()
+    (film,) = tmp_path.glob("*.mp4")
+    assert film.stat().st_size > 5000
+
+
 # Rendering.
 
 
 def test_pictures_show_what_happened():
     """Fill marks, and every line of the picture, against the ledger and the observation."""
-    env = gym.make("NeuralMM-v0", horizon=60, maker_fee_bp=0.5, render_mode="rgb_array").unwrapped
+    settings = {"market": "hidden-regime", "horizon": 60, "maker_fee_bp": 0.5}
+    env = gym.make("NeuralMM-v0", **settings, render_mode="rgb_array").unwrapped
     env.reset(seed=4)
     start = env.render()
     ledgers = []
