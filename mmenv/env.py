@@ -142,11 +142,23 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     You make a market. At every decision you quote a bid and an ask around the mid-price; market orders of
     others may fill them, then the mid moves. You earn the spread, lose to those who know where the price
-    goes, and carry the risk of what you hold. The same environment runs over simulated markets, two of them
-    with a known optimum, and over recorded ones with queue position, latency and fees.
+    goes, and carry the risk of what you hold. The same environment runs over simulated markets, some of them
+    with a known optimum, and over recorded ones with queue position, latency and fees:
 
-    Prices and distances are in *price units* of the market, "pu": 1.0 in simulated markets, one standard
-    deviation of the mid's move between two decisions on recorded ones. Sizes are in lots, money in pu x lots.
+    | Market | What it is for | Seconds a decision |
+    |--------|----------------|--------------------|
+    | `book` (default) | a calibrated order book: our orders queue, partial fills, informed flow | 0.1 |
+    | `brownian` | correctness: orders at random, a random walk, the exact optimum | 1 |
+    | `bursts` | risk: `brownian` whose volatility now and then multiplies; the same optimum of the mean | 1 |
+    | `hidden-regime` | memory: informed flow behind a hidden state; optima with and without memory | 1 |
+    | `correlated` | other assets: some are observed, and lead the quoted one; the exact worth of it | 1 |
+    | `replay` | recorded tapes, see `neuralmm import` | 0.1 |
+
+    Prices and distances are in *price units*, "pu", so that the same numbers mean the same everywhere: on
+    `book` and `replay` one standard deviation of the mid's move between two decisions, on the others what
+    their formulas call 1. Sizes are in *lots*, the smallest tradable size; volume also in *typical lots of a
+    step*, what is traded between two decisions in the mean (1 on the other markets). Money is in pu x lots,
+    time in decisions where no seconds are named. `Market.price_scale` is the number of half-ticks in a pu.
 
     ## Action Space
 
@@ -163,8 +175,9 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     ## Observation Space
 
-    `Box(low, high, (18,), float32)` with the default feature groups; `observation_names` names the entries.
-    A window that is not yet full counts what it has.
+    `Box(low, high, (18,), float32)` with the default feature groups `order_flow` (0 to 7), `trade_book` (8 to
+    11), `inventory` (12 to 16) and `clock` (17); `observation_names` names the entries of any choice. All are
+    known at the decision. A window that is not yet full counts what it has.
 
     | Num | Observation | Min | Max | Meaning |
     |-----|-------------|-----|-----|---------|
@@ -187,6 +200,23 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     | 16 | risk_exposure | 0 | 10 | abs(position) x volatility over the horizon / daily loss limit |
     | 17 | time_left | 0 | 1 | decisions left / horizon |
 
+    `features` chooses groups. Beside those above there are:
+
+    | Group | Observation | Min | Max | Meaning |
+    |-------|-------------|-----|-----|---------|
+    | `tape` | buy_volume | 0 | 10 | market buys since the last decision, typical lots of a step |
+    | `tape` | sell_volume | 0 | 10 | market sells since the last decision, typical lots of a step |
+    | `tape` | move | -10 | 10 | move of the mid since the last decision, pu |
+    | `observed` | asset_1_return | -10 | 10 | move of asset 1 since the last decision, pu |
+    | `observed` | asset_1_flow | -10 | 10 | market buys minus sells of asset 1, standard deviations |
+    | `observed` | asset_1_relative | -10 | 10 | its moves less ours, fading in 10 steps, over sqrt(10), pu |
+    | `parameters` | parameter_volatility | -3 | 3 | volatility of this episode: -1 for 0.5, 1 for 2 |
+    | `latent` | latent | -10 | 10 | hidden state of the simulated market (0: none) |
+
+    `observed` has three entries for each asset that the market shows (default on `correlated`), `parameters`
+    one for each that `randomise` draws, here volatility from 0.5 to 2. For training only, never for a policy
+    that is to trade: `latent` and `surprise` (what happened less its mean, see `mmenv.features.surprise`).
+
     ## Rewards
 
     The profit and loss of the step by an exact identity, minus penalties:
@@ -208,6 +238,9 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     `reset(seed=s)` starts path 0 of seed s, each further `reset()` the next one; what the others do on a path
     does not depend on what is quoted. `reset(options={"position": 3})` sets the position, in whole lots up to
     the position limit.
+
+    With `randomise` each episode draws parameters of its market (see `mmenv.family`), and
+    `info["parameters"]` says which; `reset(options={"parameters": {"volatility": 3.0}})` sets them.
 
     ## Episode End
 
@@ -232,18 +265,26 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     >>> observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
     >>> sorted(info["ledger"])[:3]
     ['adverse_selection', 'carry', 'fees']
+    >>> env = gym.make("mmenv:NeuralMM-v0", market="brownian", randomise={"volatility": (0.5, 2.0)})
+    >>> observation, info = env.reset(seed=1)
+    >>> info["parameters"]
+    {'volatility': 1.8681739568710327}
+    >>> env.reset(options={"parameters": {"volatility": 3.0}})[1]["parameters"]
+    {'volatility': 3.0}
 
     ```
 
     | Argument | Default | Meaning |
     |----------|---------|---------|
-    | `market` | `"hidden-regime"` | its name, a dict with `name` and parameters, or a `Market` |
-    | `horizon` | 300 | decisions in an episode |
+    | `market` | `"book"` | its name, a dict with `name` and parameters, or a `Market` |
+    | `horizon` | 600 on `book`, else 300 | decisions in an episode |
     | `start_inventory` | 0 | largest position, long or short, that an episode starts with, lots |
     | `maker_fee_bp` | 0 | fee on our fills, basis points of notional; negative is a rebate |
-    | `features` | all simulated groups | names of feature groups, in the order of their entries |
+    | `features` | the four groups above | names of feature groups, in the order of their entries |
     | `signals` | none | trained networks, whose outputs follow the features; see `mmenv.features.signals` |
     | `manager` | none | dict with `signal`: a network that lowers the position limit; see `mmenv.sizing` |
+    | `randomise` | nothing | what episodes draw: {parameter: (low, high)}, or see `mmenv.family` |
+    | `curriculum_episodes` | 0 | episodes of each environment until the drawn ranges are at full width |
     | `quote`, `risk`, `reward` | the market's | dict, or `QuoteConfig`, `RiskConfig`, `RewardConfig` |
     | `config` | None | a whole `EnvConfig` (see `make_config`) in place of all the above |
     | `render_mode` | None | "rgb_array": a picture; "ansi": two lines of text; "human": a window |
@@ -268,7 +309,8 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     ## Version History
 
-    * v0: initial version
+    * v0: initial version. `book` became the default market; `bursts`, `correlated`, `randomise` and groups
+      `observed` and `parameters` were added before the first release.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array", "ansi"], "render_fps": RENDER_FPS}  # noqa: RUF012

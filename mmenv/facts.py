@@ -290,7 +290,7 @@ FACTS = (
     Fact("book: AUC of the imbalance for the move in 5 s", 0.5, 0.7, lambda r: ranks(r, 5.0), area,
          needs_book=True),
     Fact("book: share of time with a spread of one tick", 0.8, 1.0, narrow, share, needs_book=True),
-    Fact("maker: fills of one lot at the touch, per second and side", 0.0, math.inf, fill_rate, share,
+    Fact("maker: fills of one lot at the touch, per second and side", 0.1, 2.0, fill_rate, share,
          needs_book=True),
     Fact("maker: mark-out at the touch, at once (std of a move)", 0.0, math.inf,
          lambda r: markout(r, 0.0), share, needs_book=True),

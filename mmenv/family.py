@@ -30,7 +30,7 @@ import numpy as np
 from numba import types
 from numba.np.numpy_support import carray
 
-from mmenv.config import ConfigError, EnvConfig, check_keys
+from mmenv.config import ConfigError, EnvConfig, Market, check_keys
 from mmenv.kernel import FEE_DIGITS, LANES, array_at, stage
 from mmenv.rng import RESET_STEP, philox
 
@@ -151,7 +151,7 @@ def _row(config: EnvConfig, parameters: Mapping[str, float]) -> Array:
             f"randomise: {dict(parameters)} changes the market's units, which an episode cannot."
         )
     words = made.market.compiled().view(np.int32) if varies_market(config) else np.zeros(0, np.int32)
-    own = base_values(config)
+    own = base_values(config.market, config.maker_fee_bp)
     values = [parameters.get(d.name, own[d.name]) for d in config.randomise]
     marks = [d.mark(value) for d, value in zip(config.randomise, values, strict=True)]
     return np.concatenate(
@@ -159,10 +159,9 @@ def _row(config: EnvConfig, parameters: Mapping[str, float]) -> Array:
     )
 
 
-def base_values(config: EnvConfig) -> dict[str, float]:
-    """The market's own value of each parameter of the family."""
-    own = {"maker_fee_bp": config.maker_fee_bp}
-    return {d.name: own.get(d.name, getattr(config.market, d.name, 0.0)) for d in config.randomise}
+def base_values(market: Market, maker_fee_bp: float) -> dict[str, float]:
+    """What the market has for each parameter that can vary, where nothing is drawn."""
+    return {**{name: getattr(market, name) for name in market.varied}, "maker_fee_bp": maker_fee_bp}
 
 
 def even_points(count: int, dimensions: int) -> Array:
@@ -184,7 +183,7 @@ def _members(config: EnvConfig) -> Array:
     for corner in itertools.product(*((d.low, d.high) for d in family)):
         _checked(config, dict(zip((d.name for d in family), corner, strict=True)))
     rows = []
-    own = base_values(config)
+    own = base_values(config.market, config.maker_fee_bp)
     levels, members = grid(config)
     points = even_points(members, len(family))
     for level in range(levels):

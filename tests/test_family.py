@@ -14,6 +14,10 @@ from mmenv.desk import Desk
 from mmenv.env import NeuralMMEnv
 from mmenv.family import LEVELS, even_points, member
 from mmenv.vector import NeuralMMVectorEnv
+from policies.base import make_policy
+from policies.optimal import solve
+from train.members import able, compare, parse, table
+from train.simulate import simulate
 
 VARIED = {
     "brownian": {"volatility": 1.7, "arrival_rate": 0.9},
@@ -224,3 +228,27 @@ def test_configuration_round_trip():
     config = make_config("brownian", randomise=FAMILY, curriculum_episodes=9)
     assert make_config(**config.to_dict()) == config
     assert config.schema_id != make_config("brownian").schema_id
+
+
+def test_members_of_a_family_are_compared_on_their_own_markets():
+    """The table's outcomes are those of the market with these parameters; exact where it is solvable."""
+    single, family = make_config("brownian"), make_config("brownian", randomise={"volatility": (0.5, 2.0)})
+    values = {"volatility": 3.0, "arrival_rate": 0.8}
+    policies = [(make_policy("fixed-spread", c, half_spread=h), c) for c, h in ((family, 1.0), (single, 2.0))]
+    rows = compare(policies, [values, {"volatility": 0.5}], 16)
+    market = {"name": "brownian", **values}
+    for (policy, config), found in zip(policies, rows[0].outcomes, strict=True):
+        expected = simulate(policy, make_config(market, horizon=config.horizon), 16)
+        assert (found.returns == expected.returns).all()
+    assert rows[0].scale is not None
+    assert rows[0].scale.one == pytest.approx(solve(make_config(market), "optimum").value)
+    assert [row.name for row in rows[1:]] == ["volatility = 0.5", "drawn from the family"]
+    assert table("title", rows).row_count == 3
+    observing = make_config("brownian", randomise=FAMILY, features=("inventory", "clock", "parameters"))
+    with pytest.raises(ConfigError, match="arrival_rate, which the model's family does not have"):
+        able(observing, [values])
+    with pytest.raises(ConfigError, match="'sigma', which 'brownian' cannot vary"):
+        able(single, [{"sigma": 1.0}])
+    assert parse("volatility=2, maker_fee_bp=0.5") == {"volatility": 2.0, "maker_fee_bp": 0.5}
+    with pytest.raises(ConfigError, match="name=value"):
+        parse("volatility")

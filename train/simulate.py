@@ -7,7 +7,7 @@ see `mmenv.ledger`) is taken off: the mean stays, the interval shrinks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -82,17 +82,19 @@ def simulate(
     *,
     seed: int = EVALUATION_SEED,
     batch: int = BATCH,
+    parameters: Mapping[str, float] | None = None,
     watch: Watch | None = None,
     progress: Callable[[int], Any] | None = None,
 ) -> Outcome:
     """Run `policy` for episodes seeded seed, seed + 1, ... of `config`.
 
+    `parameters` is the member of its family that all episodes have (see `mmenv.family`).
     `watch(observations, actions, position)` sees each decision; `progress(n)` is told of n finished episodes.
     """
     parts = []
     for first in range(0, episodes, batch):
         n = min(batch, episodes - first)
-        parts.append(_simulate_batch(policy, config, n, seed + first, watch))
+        parts.append(_simulate_batch(policy, config, n, seed + first, parameters, watch))
         if progress:
             progress(n)
     joined = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
@@ -108,13 +110,19 @@ def simulate(
 
 
 def _simulate_batch(
-    policy: Policy, config: EnvConfig, n: int, seed: int, watch: Watch | None
+    policy: Policy,
+    config: EnvConfig,
+    n: int,
+    seed: int,
+    parameters: Mapping[str, float] | None,
+    watch: Watch | None,
 ) -> list[np.ndarray]:
     rows = [LEDGER.index(term) for term in TERMS]
     noise, position = LEDGER.index("noise"), LEDGER.index("position")
     envs = NeuralMMVectorEnv(n, config=config, strict_actions=False)
     try:
-        observations, _ = envs.reset(seed=seed)
+        options = None if parameters is None else {"parameters": parameters}
+        observations, _ = envs.reset(seed=seed, options=options)
         state = policy.reset(n)
         running = np.ones(n, bool)
         sums = np.zeros((4 + len(TERMS), n))

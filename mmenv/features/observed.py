@@ -60,18 +60,12 @@ def features(config: EnvConfig) -> tuple[Feature, ...]:
         for k in range(1, config.market.assets + 1)
         for feature in (
             Feature(f"asset_{k}_return", -10, 10, f"move of asset {k} since the last decision, price units"),
-            Feature(
-                f"asset_{k}_flow",
-                -10,
-                10,
-                f"buy minus sell market volume of asset {k} since the last decision, standard deviations",
-            ),
+            Feature(f"asset_{k}_flow", -10, 10, f"market buys minus sells of asset {k}, standard deviations"),
             Feature(
                 f"asset_{k}_relative",
                 -10,
                 10,
-                f"moves of asset {k} minus those of the quoted one, fading with a time constant of 10 "
-                "decisions, over sqrt(10), price units",
+                "its moves less ours, fading in 10 steps, over sqrt(10), price units",
             ),
         )
     )
