@@ -202,16 +202,49 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     `features` chooses groups. Beside those above there are:
 
-    | Group | Observation | Min | Max | Meaning |
-    |-------|-------------|-----|-----|---------|
-    | `tape` | buy_volume | 0 | 10 | market buys since the last decision, typical lots of a step |
-    | `tape` | sell_volume | 0 | 10 | market sells since the last decision, typical lots of a step |
-    | `tape` | move | -10 | 10 | move of the mid since the last decision, pu |
-    | `observed` | asset_1_return | -10 | 10 | move of asset 1 since the last decision, pu |
-    | `observed` | asset_1_flow | -10 | 10 | market buys minus sells of asset 1, standard deviations |
-    | `observed` | asset_1_relative | -10 | 10 | its moves less ours, fading in 10 steps, over sqrt(10), pu |
-    | `parameters` | parameter_volatility | -3 | 3 | volatility of this episode: -1 for 0.5, 1 for 2 |
-    | `latent` | latent | -10 | 10 | hidden state of the simulated market (0: none) |
+    | Observation | Min | Max | Meaning |
+    |-------------|-----|-----|---------|
+    | **tape** | | | |
+    | buy_volume | 0 | 10 | market buys since the last decision, typical lots of a step |
+    | sell_volume | 0 | 10 | market sells since the last decision, typical lots of a step |
+    | move | -10 | 10 | move of the mid since the last decision, pu |
+    | **microstructure** | | | |
+    | flow_fast | -10 | 10 | signed market volume, average over 5 decisions, unit variance |
+    | flow_medium | -10 | 10 | signed market volume, average over 20 decisions, unit variance |
+    | flow_slow | -10 | 10 | signed market volume, average over 100 decisions, unit variance |
+    | trade_run | -10 | 10 | decisions in a row with trades of one side alone, signed, tens |
+    | imbalance_change | -2 | 2 | book imbalance less that of the decision before |
+    | volatility_ratio | 0 | 10 | volatility of the last 20 moves over that of about 200 |
+    | trade_vwap | -10 | 10 | price of the last trades less VWAP, pu (0: none) |
+    | depth_taken | -10 | 10 | bought / ask size less sold / bid size at the touch |
+    | microprice_gap | -10 | 10 | microprice less mid, pu (0: no book) |
+    | day_sine | -1 | 1 | sine of the time of day, UTC (0 in simulated markets) |
+    | day_cosine | -1 | 1 | cosine of the time of day, UTC (1 in simulated markets) |
+    | **risk** | | | |
+    | volume_ratio | 0 | 10 | market volume, average over 20 decisions over that of 200 |
+    | spread_rank | 0 | 1 | share of the last 100 spreads below this one (equal: half) |
+    | day_fraction | 0 | 1 | time of day, UTC, in days (0 in simulated markets) |
+    | own_impact | 0 | 10 | volatility x sqrt(abs(position) / volume of a step), pu |
+    | loss_used | 0 | 1 | loss since reset / daily loss limit |
+    | correlation_loss | -2 | 2 | correlation with the first observed asset, slow less fast |
+    | liquidity | 0 | 10 | size at the touch over its average of 200 decisions (1: no book) |
+    | news | -1 | 1 | set from outside: expected effect of news on risk (0: none known) |
+    | macro | -1 | 1 | set from outside: macroeconomic risk, such as a release due (0: none) |
+    | **observed** | | | |
+    | asset_1_return | -10 | 10 | move of asset 1 since the last decision, pu |
+    | asset_1_flow | -10 | 10 | market buys minus sells of asset 1, standard deviations |
+    | asset_1_relative | -10 | 10 | its moves less ours, fading in 10 steps, over sqrt(10), pu |
+    | **parameters** | | | |
+    | parameter_volatility | -3 | 3 | volatility of this episode: -1 for 0.5, 1 for 2 |
+    | **latent** | | | |
+    | latent | -10 | 10 | hidden state of the simulated market (0: none) |
+    | **surprise** | | | |
+    | ask_fill_surprise | -1e+06 | 1e+06 | lots sold less their mean |
+    | bid_fill_surprise | -1e+06 | 1e+06 | lots bought less their mean |
+    | buy_surprise | -1 | 1 | whether a market buy came, less its chance |
+    | sell_surprise | -1 | 1 | whether a market sell came, less its chance |
+    | latent_surprise | -10 | 10 | hidden state less its mean |
+    | latent_square_surprise | -100 | 100 | square of the hidden state less its mean |
 
     `observed` has three entries for each asset that the market shows (default on `correlated`), `parameters`
     one for each that `randomise` draws, here volatility from 0.5 to 2. For training only, never for a policy

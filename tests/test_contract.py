@@ -613,28 +613,41 @@ def test_actions_of_other_kinds_are_the_same_action():
 # The class docstring, which is the environment's page.
 
 
+def plain(meaning: str) -> str:
+    """A bar would end the cell of a table."""
+    return re.sub(r"\|(\w+)\|", r"abs(\1)", meaning)
+
+
 def test_docstring_table_is_the_registered_features():
     rows = re.findall(r"^ *\| (\d+) \| (\w+) \| (-?\d+) \| (\d+) \| (.*) \|$", NeuralMMEnv.__doc__, re.M)
     expected = [
-        (str(i), f.name, f"{f.low:g}", f"{f.high:g}", re.sub(r"\|(\w+)\|", r"abs(\1)", f.meaning))
+        (str(i), f.name, f"{f.low:g}", f"{f.high:g}", plain(f.meaning))
         for i, f in enumerate(observation_features(make_config()))
     ]
     assert [(*row[:4], row[4].replace("pu", "price units", row[1] != "volume")) for row in rows] == expected
 
 
 def test_docstring_table_of_further_groups():
-    """Every row is the registered entry; every group, and every market that can be made, is named."""
+    """Every entry of every registered group that the first table leaves out, and every market by its name."""
     doc = NeuralMMEnv.__doc__
-    rows = re.findall(r"^ *\| `(\w+)` \| (\w+) \| (-?\d+) \| (\d+) \| (.*) \|$", doc, re.M)
-    family = make_config("brownian", randomise={"volatility": (0.5, 2.0)})
-    configs = {"observed": make_config("correlated"), "parameters": family}
-    for group, name, low, high, meaning in rows:
+    table = doc[doc.index("| **") : doc.index("## Rewards")]
+    one = dict.fromkeys(("observed_lags", "observed_volatilities", "observed_flows"), (0.5,))
+    configs = {
+        "observed": make_config({"name": "correlated", **one}),
+        "parameters": make_config("brownian", randomise={"volatility": (0.5, 2.0)}),
+    }
+    found = {}
+    for part in table.split("| **")[1:]:
+        group = part[: part.index("**")]
+        found[group] = re.findall(r"^ *\| (\w+) \| (\S+) \| (\S+) \| (.*) \|$", part, re.M)
         entries = GROUPS[group].entries(configs.get(group, make_config()))
-        f = next(f for f in entries if f.name == name)
-        assert (low, high) == (f"{f.low:g}", f"{f.high:g}")
-        assert meaning.replace(" pu", " price units") == f.meaning
-    assert len(rows) == 8
-    assert [f"`{name}`" for name in (*GROUPS, *MARKETS, "replay") if f"`{name}`" not in doc] == []
+        expected = [
+            (f.name, f"{f.low:g}", f"{f.high:g}", plain(f.meaning).replace(" price units", " pu"))
+            for f in entries
+        ]
+        assert found[group] == expected
+    assert set(found) == set(GROUPS) - set(make_config().features)
+    assert [name for name in (*MARKETS, "replay") if f"`{name}`" not in doc] == []
 
 
 def test_docstring_examples_run():
