@@ -12,10 +12,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from mmenv.data import binance, columns, grid, importer, lobster
 from mmenv.data.capture import BUY, CLEAR, TRADE, Report
 from mmenv.data.importer import Import
 from mmenv.data.tape import Tape
-from tests import orders
+from tests import captures, orders
 from tests.orders import Book, Market, write_lines
 
 MIDNIGHT_NS = orders.START_NS - 34_200 * 10**9  # in New York
@@ -185,3 +186,118 @@ def _ends(rows: np.ndarray) -> list[tuple[int, ...]]:
     """The last row of each message that `books` tells of."""
     rows = rows[rows["kind"] != TRADE]
     return rows[np.flatnonzero(np.append(np.diff(rows["id"]) != 0, True))].tolist()
+
+
+# Whatever the size of a chunk, and wherever an import is killed.
+
+FORMATS = ("tardis", "plain", "lobster", "databento", "databento-csv", "plain-parquet", "binance")
+
+
+def capture(name: str, folder: Path) -> tuple[str, list[Path]]:
+    """Two days of a recording in two files where the format has any number of them."""
+    folder.mkdir(exist_ok=True)
+    if name == "binance":
+        sent = captures.market(
+            seconds=6, seed=4, start_ns=captures.MIDNIGHT_NS + captures.OFFSET_NS - 3 * orders.SECOND
+        )
+        half = len(sent.lines) // 2
+        return name, [
+            captures.write(folder / "a.gz", sent.lines[:half]),
+            captures.write(folder / "b", sent.lines[half:], compress=False),
+        ]
+    market = Market(events=160, seed=3, start_ns=orders.START_NS + 37_800 * orders.SECOND - 8 * orders.SECOND)
+    if name == "tardis":
+        return name, [*tardis_files(market, folder, last=70), *tardis_files(market, folder, first=70)]
+    if name == "lobster":
+        market = Market(events=160, seed=3, hidden=True)
+        return name, lobster_files(market, folder)[0]
+    if name.startswith("databento"):
+        return "databento", [databento_file(market, folder, "csv" if name.endswith("csv") else "dbn3.zst")]
+    path = write_lines(folder / "x.csv", orders.plain(market))
+    if name == "plain-parquet":
+        pq.write_table(pyarrow.csv.read_csv(path), folder / "x.parquet", row_group_size=150)
+        path = folder / "x.parquet"
+    return "plain", [path]
+
+
+def import_all(name: str, paths: list[Path], store: Path) -> dict[str, np.ndarray]:
+    """Rows by day, and what was reported."""
+    venue = "mine" if name == "plain" else None
+    [(tapes, report)] = Import(name, tuple(paths), store, venue=venue, progress=False).run()
+    assert not any(path.name.startswith(".import") for path in store.iterdir())
+    notes = [note for note in report.notes if not note.startswith("continued")]
+    found = {f"{tape.info}": rows_of(tape) for tape in tapes}
+    return found | {f"{notes} {report.counts} {report.tally}": np.zeros(0)}
+
+
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns, "BLOCK_BYTES", 150)
+    monkeypatch.setattr(columns, "TABLE_BYTES", 400)
+    monkeypatch.setattr(lobster, "TABLE_BYTES", 400)
+    monkeypatch.setattr(columns, "BATCH_ROWS", 7)
+    monkeypatch.setattr(binance, "BLOCK_BYTES", 400)
+    monkeypatch.setattr(binance, "CHUNK_ROWS", 20)
+    monkeypatch.setattr(grid, "SPOOL_ROWS", 50)
+    monkeypatch.setattr(importer, "CHECKPOINT_ROWS", 60)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_neither_chunks_nor_kills_show(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An import that is killed again and again, ever further on, ends like one that never was."""
+    kind, paths = capture(name, tmp_path / "in")
+    whole = import_all(kind, paths, tmp_path / "whole")
+    assert len(whole) == (2 if name == "lobster" else 3)
+    small_chunks(monkeypatch)
+    counts = count_calls(monkeypatch, None)
+    same(import_all(kind, paths, tmp_path / "small"), whole)
+    total = counts[0]
+    assert total > 20
+    store = tmp_path / "killed"
+    kills = 0
+    # Each life gets through a few more steps than the one before; without checkpoints none would end.
+    for life in range(total):
+        counts = count_calls(monkeypatch, 8 + life // 3)
+        try:
+            same(import_all(kind, paths, store), whole)
+            break
+        except Killed:
+            kills += 1
+            for path in store.glob("venue=*/**/*"):
+                assert path.is_dir() or Tape(path).info.rows > 0
+    assert 2 < kills < total - 1
+
+
+class Killed(BaseException):
+    """A kill, as far as one process can show it."""
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch, limit: int | None) -> list[int]:
+    """Count the steps of an import that touch the disk, and kill it at the one after `limit`."""
+    monkeypatch.undo()
+    small_chunks(monkeypatch)
+    counts = [0]
+
+    def counted(function):  # type: ignore[no-untyped-def]
+        def call(*arguments):  # type: ignore[no-untyped-def]
+            counts[0] += 1
+            if limit is not None and counts[0] > limit:
+                raise Killed
+            return function(*arguments)
+
+        return call
+
+    for owner, method in (
+        (grid.Spool, "append"),
+        (importer._Job, "save"),
+        (grid.SecondPass, "_append"),
+        (grid.SecondPass, "_finish"),
+    ):
+        monkeypatch.setattr(owner, method, counted(getattr(owner, method)))
+    monkeypatch.setattr(importer, "put_tape", counted(importer.put_tape))
+    return counts
+
+
+def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert list(found) == list(expected)
+    for key, rows in expected.items():
+        assert found[key].tobytes() == rows.tobytes()

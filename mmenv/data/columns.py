@@ -67,6 +67,20 @@ def read_blocks(path: Path, skip: int = 0) -> Iterator[tuple[bytes, int]]:
         raise EOFError(str(error)) from None
 
 
+def first_lines(path: Path, count: int) -> list[str]:
+    """The first `count` lines, or as many as there are. Raises `CaptureError` if the file cannot be read."""
+    text = b""
+    try:
+        for block, _ in read_blocks(path):
+            text += block
+            if text.count(b"\n") >= count:
+                break
+    except EOFError as error:
+        if not text:
+            raise CaptureError(f"{path}: cannot be read ({error})") from None
+    return text.decode(errors="replace").split("\n")[:count]
+
+
 def _gzip_blocks(raw: Any) -> Iterator[bytes]:
     member = zlib.decompressobj(wbits=31)
     while block := raw.read(BLOCK_BYTES):

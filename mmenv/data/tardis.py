@@ -25,7 +25,7 @@ from mmenv.data.capture import (
     Source,
     register,
 )
-from mmenv.data.columns import ParquetTable, TextTable, read_blocks, scaled
+from mmenv.data.columns import ParquetTable, TextTable, first_lines, scaled
 from mmenv.data.levels import Decoded, Files, LevelReader
 
 MICROSECOND: Final = 1_000
@@ -60,8 +60,8 @@ def open_files(paths: Sequence[Path], options: Options) -> list[LevelReader]:
 
 
 def _first_row(path: Path) -> dict[str, str]:
-    text = next(read_blocks(path), (b"", 0))[0].decode(errors="replace")
-    header, row = ([value.strip() for value in line.split(",")] for line in [*text.split("\n"), ""][:2])
+    lines = [*first_lines(path, 2), "", ""][:2]
+    header, row = ([value.strip() for value in line.split(",")] for line in lines)
     if not any(set(columns) <= set(header) for columns in (BOOK, TRADES)):
         raise CaptureError(
             f"{path.name}: no Tardis file of book or trades; its first line would be {','.join(BOOK)} "
