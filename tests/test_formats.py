@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from mmenv.data import binance, columns, grid, importer, lobster
-from mmenv.data.capture import BUY, CLEAR, TRADE, Report
+from mmenv.data import binance, columns, grid, importer, lobster, order
+from mmenv.data.capture import BUY, CLEAR, TRADE, CaptureError, Report
 from mmenv.data.importer import Import
 from mmenv.data.tape import Tape
 from tests import captures, orders
@@ -301,3 +302,167 @@ def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
     assert list(found) == list(expected)
     for key, rows in expected.items():
         assert found[key].tobytes() == rows.tobytes()
+
+
+# Faults.
+
+Lines = dict[str, list[str]]
+
+
+def edit(file: str, line: int, column: int, value: object) -> Callable[[Lines], tuple[str, int]]:
+    """Replace one value; lines count from 1."""
+
+    def apply(files: Lines) -> tuple[str, int]:
+        values = files[file][line - 1].split(",")
+        values[column] = str(value)
+        files[file][line - 1] = ",".join(values)
+        return file, line
+
+    return apply
+
+
+def insert(file: str, line: int, text: str) -> Callable[[Lines], tuple[str, int]]:
+    def apply(files: Lines) -> tuple[str, int]:
+        files[file].insert(line - 1, text)
+        return file, line
+
+    return apply
+
+
+def drop(file: str, line: int, found: int = 0) -> Callable[[Lines], tuple[str, int]]:
+    """Leave out a line; what is wrong is found at line `found`, or where it was."""
+
+    def apply(files: Lines) -> tuple[str, int]:
+        del files[file][line - 1]
+        return file, found or line
+
+    return apply
+
+
+def again(file: str, line: int) -> Callable[[Lines], tuple[str, int]]:
+    def apply(files: Lines) -> tuple[str, int]:
+        files[file].insert(line, files[file][line - 1])
+        return file, line + 1
+
+    return apply
+
+
+def find(files: Lines, file: str, text: str, number: int = 0) -> int:
+    """Line of the `number`-th line that has `text`."""
+    return [place for place, line in enumerate(files[file], 1) if text in line][number]
+
+
+def where(
+    text: str, make: Callable[..., Callable[[Lines], tuple[str, int]]], *rest: object, number: int = 30
+):  # type: ignore[no-untyped-def]
+    """`make` at the `number`-th line of the first file that has `text`."""
+
+    def apply(files: Lines) -> tuple[str, int]:
+        file = next(iter(files))
+        return make(file, find(files, file, text, number), *rest)(files)
+
+    return apply
+
+
+def everywhere(file: str, old: str, new: str) -> Callable[[Lines], tuple[str, int]]:
+    def apply(files: Lines) -> tuple[str, int]:
+        files[file] = [line.replace(old, new) for line in files[file]]
+        return file, 2
+
+    return apply
+
+
+def executions(files: Lines) -> list[int]:
+    """Lines of visible executions in a LOBSTER message file."""
+    return [place for place, line in enumerate(files["message.csv"], 1) if line.split(",")[1] == "4"]
+
+
+def without_execution(files: Lines) -> tuple[str, int]:
+    line = executions(files)[9]
+    del files["message.csv"][line - 1], files["book.csv"][line - 1]
+    return "message.csv", line
+
+
+FAULTS = {
+    "tardis bad-line": insert("book.csv", 90, "binance-futures,BTCUSDT,1,2"),
+    "tardis bad-value price": edit("book.csv", 90, 6, "-1"),
+    "tardis bad-value size": edit("book.csv", 90, 7, "-2"),
+    "tardis bad-value text": edit("book.csv", 90, 6, "1x"),
+    "tardis bad-value time": edit("book.csv", 90, 3, "soon"),
+    "tardis bad-value side": edit("book.csv", 90, 5, "left"),
+    "tardis bad-value trade": edit("trades.csv", 60, 7, "0"),
+    "tardis off-grid price": edit("book.csv", 90, 6, "50.005"),
+    "tardis off-grid size": edit("trades.csv", 60, 7, "1.5"),
+    "tardis time-backwards local": edit("book.csv", 90, 3, orders.START_NS // 1000),
+    "tardis time-backwards exchange": edit("trades.csv", 60, 2, orders.START_NS // 1000),
+    "tardis duplicate-trade": again("trades.csv", 70),
+    "tardis trade-gap": drop("trades.csv", 70),
+    "tardis reconnect": edit("book.csv", 200, 4, "true"),
+    "tardis missing-snapshot": everywhere("book.csv", "true", "false"),
+    "tardis crossed-book": where("false,bid", edit, 6, "60"),
+    "plain sequence-gap": where("X,depth", edit, 8, 1),
+    "plain trade-gap": where("X,trade", drop, number=60),
+    "plain duplicate-trade": where("X,trade", again, number=60),
+    "plain missing-snapshot": everywhere("x.csv", "snapshot", "depth"),
+    "plain bad-value kind": where("X,depth", edit, 1, "deep"),
+    "plain time-backwards local": where("X,depth", edit, 2, orders.START_NS),
+    "plain crossed-book": where("X,depth", edit, 5, "80"),
+    "lobster bad-line": insert("book.csv", 90, "1,2"),
+    "lobster bad-value": edit("message.csv", 90, 3, -1),
+    "lobster time-backwards": edit("message.csv", 90, 0, "34200.000000001"),
+    "lobster sequence-gap": without_execution,
+    "lobster truncated": lambda files: (
+        files.update({"book.csv": files["book.csv"][:-3]}) or ("message.csv", len(files["book.csv"]) + 1)
+    ),
+    "databento unknown-order": where(",C,", edit, 10, 7),
+    "databento duplicate-order": where(",A,", again, number=60),
+    "databento bad-value cancel": where(",C,", edit, 8, 9000),
+    "databento bad-value price": where(",A,", edit, 7, -5 * 10**9, number=60),
+    "databento bad-value fine": where(",A,", edit, 7, 5 * 10**9 + 1, number=60),
+    "databento bad-value side": where(",A,", edit, 6, "N", number=60),
+    "databento bad-value action": where(",A,", edit, 5, "Q", number=60),
+    "databento sequence-gap": where(",T,", edit, 11, orders.F_MAYBE_BAD_BOOK),
+    "databento time-backwards": where(",A,", edit, 0, orders.START_NS, number=60),
+    "databento missing-snapshot": drop("es.csv", 2),
+    "databento off-grid": where(",T,", edit, 7, 49 * 10**9 + 5 * 10**6),
+    "databento crossed-book": where(",A,B,", edit, 7, 70 * 10**9, number=60),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_named_where_they_are_and_refused_when_strict(
+    fault: str, market: Market, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(order, "ENOUGH_IDS", 20)
+    name, kind, *_ = fault.split()
+    files: Lines
+    if name == "tardis":
+        files = dict(zip(("book.csv", "trades.csv"), orders.tardis(market), strict=True))
+    elif name == "lobster":
+        files = dict(
+            zip(("message.csv", "book.csv"), orders.lobster(market, LEVELS, MIDNIGHT_NS), strict=False)
+        )
+    elif name == "databento":
+        files = {"es.csv": orders.databento_csv(orders.databento(market), pretty=False)}
+    else:
+        files = {"x.csv": orders.plain(market)}
+    file, line = FAULTS[fault](files)
+    names = {"message.csv": "A_2012-06-21_1_2_message_4.csv", "book.csv": "A_2012-06-21_1_2_orderbook_4.csv"}
+    shown = names.get(file, file) if name == "lobster" else file
+    paths = [
+        write_lines(tmp_path / (names.get(each, each) if name == "lobster" else each), lines)
+        for each, lines in files.items()
+    ]
+    venue = "mine" if name == "plain" else None
+    tape, report = run(name, paths, tmp_path / "store", venue=venue, tick_size="0.01", lot_size="1")
+    assert kind in report.counts, str(report)
+    assert any(p.kind == kind and p.line == line and p.file == shown for p in report.problems), str(report)
+    assert tape.info.book_complete == (not {"sequence-gap", "missing-snapshot"} & set(report.counts))
+    found = rows_of(tape)
+    assert (np.diff(found["local_ns"]) >= 0).all()
+    for _, book in books(found):
+        bids, asks = ([tick for at, tick in book if at == side] for side in "BA")
+        assert not bids or not asks or max(bids) < min(asks)
+    with pytest.raises(CaptureError, match=rf"{shown}:{line} .*{kind}.*--strict"):
+        run(name, paths, tmp_path / "strict", strict=True, venue=venue, tick_size="0.01", lot_size="1")
+    assert not list((tmp_path / "strict").iterdir())

@@ -14,7 +14,7 @@ import pickle
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -128,7 +128,6 @@ class _Job:
     """All of an import; what is pickled as its checkpoint."""
 
     parts: list[_Part]
-    committing: bool = field(default=False)
 
     def run(self, options: Import, folder: Path) -> None:
         for number, part in enumerate(self.parts):
@@ -136,8 +135,6 @@ class _Job:
                 self._read(part, folder / f"{number}.spool", options, folder)
             if not part.finished:
                 self._convert(part, folder / str(number), options, folder)
-        self.committing = True
-        self.save(folder)
         for number, part in enumerate(self.parts):
             assert part.second is not None
             for info in part.second.infos:

@@ -276,7 +276,7 @@ def _changes(heads, messages, books, row, far_count, far):  # type: ignore[no-un
             out[count] = head
             out[count].kind, out[count].side, out[count].price, out[count].size = CLEAR, BUY, 0, 0
             count += 1
-        elif _NEW <= messages[place, 2] <= _EXECUTE and not _fits(messages[place], row, book):
+        elif messages[place, 2] <= _HIDDEN and not _fits(messages[place], row, book):
             gaps.append(place)
         begin = count
         for side in range(2):
@@ -322,12 +322,31 @@ def _size_at(book, side, key):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _fits(message, before, after):  # type: ignore[no-untyped-def]
-    """Whether the level a message names changes by its size, as far as can be seen."""
-    side = 0 if message[6] == SELL else 1
-    key = message[5] if side == 0 else -message[5]
-    old, new = _size_at(before, side, key), _size_at(after, side, key)
-    change = message[4] if message[2] == _NEW else -message[4]
-    return old < 0 or new < 0 or new - old == change
+    """Whether the level a message names changes by its size, and no other, as far as both books show."""
+    named = 0 if message[6] == SELL else 1
+    change = 0 if message[2] == _HIDDEN else message[4] if message[2] == _NEW else -message[4]
+    levels = len(after) // 4
+    for side in range(2):
+        named_key = message[5] if side == 0 else -message[5]
+        seen = min(_worst(before, side), _worst(after, side), NO_LEVEL - 1)
+        wanted = change if side == named and named_key <= seen else 0
+        old, new = 0, 0
+        while old < levels or new < levels:
+            old_key, old_size = _level(before, side, old) if old < levels else (NO_LEVEL, 0)
+            new_key, new_size = _level(after, side, new) if new < levels else (NO_LEVEL, 0)
+            key = min(old_key, new_key)
+            if key > seen:
+                break
+            difference = (new_size if new_key == key else 0) - (old_size if old_key == key else 0)
+            if difference != 0 and (key != named_key or difference != wanted):
+                return False
+            if key == named_key:
+                wanted = 0
+            old += old_key == key
+            new += new_key == key
+        if wanted != 0:
+            return False
+    return True
 
 
 @njit(cache=True, nogil=True)
