@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmenv.data import binance, columns, grid, importer, tape
-from mmenv.data.capture import BBO, BUY, CLEAR, INVALID, TRADE, CaptureError, Report, parse_decimals
+from mmenv.data.capture import BBO, BUY, CLEAR, INVALID, TRADE, CaptureError, Options, Report, parse_decimals
 from mmenv.data.importer import Import
 from mmenv.data.tape import Tape, TapeError, tapes
 
@@ -86,7 +86,6 @@ def test_chunks_do_not_show(tmp_path: Path, venue: str, monkeypatch: pytest.Monk
     sent = market(seconds=5, venue=venue, seed=2)
     [whole], _ = import_lines(tmp_path, sent.lines)
     whole_replay = whole.replay(0)
-    monkeypatch.setattr(binance, "CHUNK_ROWS", 3)
     monkeypatch.setattr(binance, "BLOCK_BYTES", 50)
     monkeypatch.setattr(columns, "BLOCK_BYTES", 99)
     monkeypatch.setattr(grid, "SPOOL_ROWS", 5)
@@ -98,6 +97,51 @@ def test_chunks_do_not_show(tmp_path: Path, venue: str, monkeypatch: pytest.Monk
     assert (replay.events == whole_replay.events).all()
     assert (replay.levels == whole_replay.levels).all()
     assert (replay.rows == whole_replay.rows).all()
+
+
+def without_scan(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = np.zeros(0, np.int64)
+    monkeypatch.setattr(binance, "scan", lambda text, at, symbol, state: (at, nothing, nothing))
+
+
+@pytest.mark.parametrize("venue", VENUES)
+def test_the_compiled_decoder_says_what_the_other_says(
+    venue: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows and problems of captures with a hundred bytes changed at random, line by line and compiled."""
+    sent = market(seconds=8, venue=venue, seed=12)
+    rng = np.random.default_rng(3)
+    clean = [line.encode() for line in sent.lines]
+    changed = list(clean)
+    for line in rng.integers(len(clean) // 4, len(clean), 150):
+        data = bytearray(clean[line])
+        data[rng.integers(len(data))] = rng.choice(list(b'0123456789",:[]{}aABbmTtuUe.- x\\'))
+        # A capture of two symbols is refused as a whole.
+        changed[line] = bytes(data) if b'"s":"' + sent.symbol.encode() in data else clean[line]
+    results = []
+    for number, scanned in enumerate((True, False)):
+        if not scanned:
+            without_scan(monkeypatch)
+        for name, found in (("clean", clean), ("changed", changed)):
+            path = tmp_path / f"{name}.txt"
+            path.write_bytes(b"\n".join(found))
+            [reader] = binance.open_files([path], Options())
+            report = Report(keep=1000)
+            rows = np.concatenate(list(reader.chunks(report)))
+            results.append((rows.tobytes(), [str(problem) for problem in report.problems], number))
+    assert [result[:2] for result in results[:2]] == [result[:2] for result in results[2:]]
+    assert len(results[1][1]) > 20
+
+
+def test_the_compiled_decoder_reads_almost_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sent = market(seconds=8, seed=12)
+    slow = []
+    monkeypatch.setattr(binance.Decoder, "message", lambda *_: slow.append(1) or message(*_))
+    import_lines(tmp_path, sent.lines)
+    assert len(slow) <= sent.snapshot_line + 5
+
+
+message = binance.Decoder.message
 
 
 def test_two_files_of_one_recording_are_one_tape(tmp_path: Path) -> None:

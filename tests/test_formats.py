@@ -237,7 +237,6 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lobster, "TABLE_BYTES", 400)
     monkeypatch.setattr(columns, "BATCH_ROWS", 7)
     monkeypatch.setattr(binance, "BLOCK_BYTES", 400)
-    monkeypatch.setattr(binance, "CHUNK_ROWS", 20)
     monkeypatch.setattr(grid, "SPOOL_ROWS", 50)
     monkeypatch.setattr(importer, "CHECKPOINT_ROWS", 60)
 

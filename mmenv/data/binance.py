@@ -10,11 +10,9 @@ a local order book correctly").
 
 from __future__ import annotations
 
-import gc
 from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -29,6 +27,7 @@ from mmenv.data.capture import (
     BBO,
     BUY,
     CLEAR,
+    DECIMALS,
     DEPTH,
     RAW,
     SELL,
@@ -40,15 +39,16 @@ from mmenv.data.capture import (
     Reader,
     Report,
     Source,
+    parse_decimal,
     parse_decimals,
     register,
     valid,
 )
 from mmenv.data.columns import Block, Lines
 
+NEVER: Final = np.iinfo(np.int64).max
 MILLISECOND: Final = 1_000_000
-CHUNK_ROWS: Final = 65_536
-BLOCK_BYTES: Final = 1 << 18
+BLOCK_BYTES: Final = 1 << 20
 """Text parsed at a time."""
 SNAPSHOT_WAIT_NS: Final = 30_000_000_000
 """How long diffs are held back for a snapshot before the book is started without one."""
@@ -101,18 +101,6 @@ def identify(path: Path) -> tuple[int, Source]:
     raise CaptureError(
         f"{path}: no Binance depth diff found; expected lines of '<local ns> <JSON message>' of a raw capture"
     )
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Parsing makes millions of lists and no cycles; the collector would double its time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _source(diff: dict[str, Any]) -> Source:
@@ -171,6 +159,8 @@ class Decoder:
             data = message.get("data", message)
             kind = data.get("e")
         except AttributeError:
+            data = None
+        if data is None or not 0 < local_ns < NEVER:
             self.problem("bad-line", "not '<local ns> <JSON object>'; skipped")
             return
         if local_ns < self.local_ns:
@@ -189,7 +179,7 @@ class Decoder:
             elif kind is None and "B" in data:
                 # Spot book tickers carry no event name.
                 self._ticker(data)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             if isinstance(error, CaptureError):
                 raise
             self.problem(
@@ -208,6 +198,8 @@ class Decoder:
         if stamp is None:
             return UNKNOWN_NS
         exch_ns = int(stamp) * MILLISECOND
+        if exch_ns > NEVER:
+            raise ValueError("time")
         last = self.exch_ns[stream]
         if exch_ns < last:
             self.problem(
@@ -234,7 +226,8 @@ class Decoder:
             self.interrupt()
         self.last_update, self.straddling = last, False
         diff = _Diff(first, last, previous, exch_ns, data["b"], data["a"])
-        self.recent.append(diff)
+        if not self.valid:
+            self.recent.append(diff)
         if self.started:
             self._emit(DEPTH, diff.bids, diff.asks, exch_ns, last)
             return
@@ -244,9 +237,6 @@ class Decoder:
 
     def _trade(self, data: dict[str, Any]) -> None:
         self._symbol(data)
-        # Insurance-fund and auto-deleveraging prints never met the book.
-        if data.get("X", "MARKET") != "MARKET":
-            return
         trade = int(data["t"])
         exch_ns = self._exchange_ns(TRADE, data)
         if self.last_trade >= 0 and trade <= self.last_trade:
@@ -258,11 +248,12 @@ class Decoder:
                 f"{trade - self.last_trade - 1} trades missing before {trade}",
             )
         self.last_trade = trade
-        if self.started:
+        # Insurance-fund and auto-deleveraging prints never met the book.
+        if self.started and data.get("X", "MARKET") == "MARKET":
             # "m": the buyer was the maker, so the aggressor sold.
             buys, sells = (0, 1) if data["m"] else (1, 0)
             texts = data["p"], data["q"]
-            self.messages.extend((TRADE, buys, sells, exch_ns, self.local_ns, trade, self.line))
+            self._put(TRADE, buys, sells, exch_ns, trade)
             self.texts += texts
 
     def _ticker(self, data: dict[str, Any]) -> None:
@@ -270,7 +261,7 @@ class Decoder:
         exch_ns = self._exchange_ns(BBO, data)
         if self.started:
             texts = data["b"], data["B"], data["a"], data["A"]
-            self.messages.extend((BBO, 1, 1, exch_ns, self.local_ns, int(data["u"]), self.line))
+            self._put(BBO, 1, 1, exch_ns, int(data["u"]))
             self.texts += texts
 
     def _snapshot(self, data: dict[str, Any]) -> None:
@@ -299,6 +290,8 @@ class Decoder:
         # The diffs up to the snapshot are part of it; the first one past it may begin before its end.
         self.straddling = self.last_update < update
         self.last_update = last
+        # A million small lists would keep the garbage collector busy.
+        self.recent.clear()
 
     def interrupt(self) -> None:
         """Messages were lost, or may have been: the book is broken until the next snapshot."""
@@ -323,9 +316,13 @@ class Decoder:
         exch_ns: int,
         number: int,
     ) -> None:
-        self.messages.extend((kind, len(bids), len(asks), exch_ns, self.local_ns, number, self.line))
+        self._put(kind, len(bids), len(asks), exch_ns, number)
         self.texts.extend(chain.from_iterable(bids))
         self.texts.extend(chain.from_iterable(asks))
+
+    def _put(self, kind: int, bids: int, asks: int, exch_ns: int, number: int) -> None:
+        # All seven numbers or, where one does not fit, none.
+        self.messages.extend(array("q", (kind, bids, asks, exch_ns, self.local_ns, number, self.line)))
 
     def flush(self) -> NDArray[np.void]:
         """The rows gathered since the last flush, invalid ones reported and left out."""
@@ -334,10 +331,31 @@ class Decoder:
         if count % 2 or text.count(b"\n") != count:
             raise CaptureError(f"{self.name}: a price level near line {self.line} is not a pair of decimals")
         values = parse_decimals(np.frombuffer(text, np.uint8), count)
-        rows, good = _rows(np.frombuffer(self.messages, np.int64), values, self.file)
+        messages = np.array(self.messages, np.int64)
         self.messages = array("q")
         self.texts.clear()
+        return self.keep_possible(messages, values)
+
+    def keep_possible(self, messages: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.void]:
+        """RAW rows of messages, seven numbers each, without the impossible ones, which are reported."""
+        rows, good = _rows(messages, values, self.file)
         return rows if good else rows[valid(rows, {self.file: self.name}, self.report)]
+
+    def get_state(self, next_line: int) -> NDArray[np.int64]:
+        """What `scan` goes on from, at this line."""
+        state = np.zeros(_STATE_SIZE, np.int64)
+        state[_LINE], state[_LOCAL] = next_line, self.local_ns
+        state[_UPDATE], state[_LAST_TRADE] = self.last_update, self.last_trade
+        for stream, exch_ns in self.exch_ns.items():
+            state[_EXCH + stream] = exch_ns
+        return state
+
+    def set_state(self, state: NDArray[np.int64]) -> int:
+        """Inverse of `get_state`."""
+        self.line, self.local_ns = int(state[_LINE]) - 1, int(state[_LOCAL])
+        self.last_update, self.last_trade = int(state[_UPDATE]), int(state[_LAST_TRADE])
+        self.exch_ns = {stream: int(state[_EXCH + stream]) for stream in self.exch_ns}
+        return int(state[_LINE])
 
 
 @njit(cache=True, nogil=True)
@@ -389,12 +407,9 @@ class BinanceReader(Reader):
             if begins:
                 yield self._end_file()
                 decoder.file, decoder.name = block.file, self.names[block.file]
-            with _without_collector():
-                self._block(block, begins)
+            yield np.concatenate([np.zeros(0, RAW), *self._block(block, begins), decoder.flush()])
             if self._lines.error:
                 decoder.problem("truncated", self._lines.error)
-            if len(decoder.texts) > 2 * CHUNK_ROWS:
-                yield decoder.flush()
         yield self._end_file()
 
     def _end_file(self) -> NDArray[np.void]:
@@ -403,33 +418,308 @@ class BinanceReader(Reader):
             self._decoder.start_without_snapshot()
         return self._decoder.flush()
 
-    def _block(self, block: Block, begins: bool) -> None:
-        lines = block.text.split(b"\n")
-        if not lines[-1]:
-            lines.pop()
-        parts = [line.partition(b" ") for line in lines]
-        try:
-            # One call for all lines is faster than one for each.
-            payloads = orjson.loads(b"[" + b",".join([payload for _, _, payload in parts]) + b"]")
-            stamps = [int(stamp) for stamp, _, _ in parts]
-        except ValueError:
-            payloads = stamps = []
-        decoder = self._decoder
-        if begins and stamps and stamps[0] < decoder.local_ns:
-            before = self.names[block.file - 1]
+    def _block(self, block: Block, begins: bool) -> Iterator[NDArray[np.void]]:
+        """Rows of a block: compiled code takes what is in order, `Decoder.message` the lines it stops at."""
+        decoder, text = self._decoder, np.frombuffer(block.text, np.uint8)
+        symbol = np.frombuffer(self.source.symbol.encode(), np.uint8)
+        at, next_line = 0, block.line
+        if begins and decoder.local_ns and _stamp(block.text) < decoder.local_ns:
             raise CaptureError(
-                f"{decoder.name} begins before {before} ends: they overlap; give only one of them"
+                f"{decoder.name} begins before {self.names[block.file - 1]} ends: they overlap; "
+                "give only one of them"
             )
-        if len(payloads) == len(parts):
-            for decoder.line, local_ns, message in zip(
-                range(block.line, block.line + len(parts)), stamps, payloads, strict=True
-            ):
-                decoder.message(local_ns, message)
-            return
-        for decoder.line, (stamp, _, payload) in enumerate(parts, block.line):
-            try:
-                local_ns, message = int(stamp), orjson.loads(payload)
-            except ValueError:
-                decoder.problem("bad-line", "not '<local ns> <JSON object>'; skipped")
+        while at < len(text):
+            if decoder.started and decoder.valid and not decoder.straddling:
+                begin, state = at, decoder.get_state(next_line)
+                at, messages, values = scan(text, at, symbol, state)
+                if at > begin:
+                    yield decoder.flush()
+                    next_line = decoder.set_state(state)
+                    yield decoder.keep_possible(messages, values)
+                    continue
+            end = block.text.find(b"\n", at)
+            line = block.text[at : end if end >= 0 else len(text)]
+            at += len(line) + 1
+            decoder.line, next_line = next_line, next_line + 1
+            self._line(line)
+
+    def _line(self, line: bytes) -> None:
+        stamp, _, payload = line.partition(b" ")
+        try:
+            local_ns, message = int(stamp), orjson.loads(payload)
+        except ValueError:
+            self._decoder.problem("bad-line", "not '<local ns> <JSON object>'; skipped")
+        else:
+            self._decoder.message(local_ns, message)
+
+
+def _stamp(text: bytes) -> int:
+    stamp = text[:20].partition(b" ")[0]
+    return int(stamp) if stamp.isdigit() else 0
+
+
+# The state of a decoder that compiled code reads and writes.
+_LINE, _LOCAL, _UPDATE, _LAST_TRADE, _EXCH = range(5)
+_STATE_SIZE: Final = _EXCH + 6
+
+# Places of what a message says, by key.
+_E, _T, _U, _LAST_U, _PU, _ID, _MAKER, _FIELDS = range(8)
+_ABSENT: Final = -1
+
+
+@njit(cache=True, nogil=True)
+def scan(text, at, symbol, state):  # type: ignore[no-untyped-def]
+    """Diffs, trades and tickers that are in order, up to the first line that is anything else.
+
+    Args:
+        text: bytes of whole lines; at: where to begin; symbol: bytes.
+        state: of `Decoder.get_state`; updated.
+
+    Returns:
+        Where it stopped, a line's begin; messages and values as `_rows` takes them.
+    """
+    messages = np.empty(7 * (len(text) // 64 + 1), np.int64)
+    values = np.empty(len(text) // 4 + 8, np.int64)
+    fields = np.empty(_FIELDS, np.int64)
+    spans = np.empty((4, 2), np.int64)
+    count, filled = 0, 0
+    while at < len(text) and count + 7 <= len(messages):
+        place, local_ns = _number(text, at)
+        if local_ns < state[_LOCAL] or place >= len(text) or text[place] != 32:
+            break
+        end, kind, bids, asks, used = _wrapped(text, place + 1, symbol, fields, spans, values, filled)
+        if kind == 0 or end >= len(text) or text[end] != 10:
+            break
+        number = _follow(kind, fields, state)
+        if number < 0:
+            break
+        stamp = fields[_T] if fields[_T] > 0 else fields[_E]
+        exch_ns = np.int64(UNKNOWN_NS)
+        if stamp > 0:
+            exch_ns = stamp * MILLISECOND
+            if exch_ns < state[_EXCH + kind]:
+                break
+        if kind == TRADE and fields[_MAKER] == _ABSENT:
+            break
+        # From here on the line counts.
+        if kind == TRADE:
+            bids, asks = 1 - fields[_MAKER], fields[_MAKER]
+            state[_LAST_TRADE] = number
+        elif kind == DEPTH:
+            state[_UPDATE] = number
+        if stamp > 0:
+            state[_EXCH + kind] = exch_ns
+        state[_LOCAL] = local_ns
+        row = messages[count : count + 7]
+        row[0], row[1], row[2], row[3] = kind, bids, asks, exch_ns
+        row[4], row[5], row[6] = local_ns, number, state[_LINE]
+        count += 7
+        filled += used
+        state[_LINE] += 1
+        at = end + 1
+    return at, messages[:count].copy(), values[:filled].copy()
+
+
+@njit(cache=True, nogil=True)
+def _follow(kind, fields, state):  # type: ignore[no-untyped-def]
+    """Number of a message that continues the ones before it, or -1."""
+    if kind == BBO:
+        return fields[_LAST_U]
+    if kind == TRADE:
+        last = state[_LAST_TRADE]
+        return fields[_ID] if last < 0 or fields[_ID] == last + 1 else -1
+    previous = fields[_PU] if fields[_PU] != _ABSENT else fields[_U] - 1
+    follows = previous == state[_UPDATE] and fields[_LAST_U] > state[_UPDATE] and fields[_U] != _ABSENT
+    return fields[_LAST_U] if follows else -1
+
+
+@njit(cache=True, nogil=True)
+def _number(text, at):  # type: ignore[no-untyped-def]
+    """Where a whole number ends, and it; -1 if there is none."""
+    begin, value = at, np.int64(0)
+    while at < len(text) and 48 <= text[at] <= 57:
+        value = 10 * value + (text[at] - 48)
+        at += 1
+    digits = at - begin
+    good = 0 < digits <= 18 or (digits == 19 and value > 0)
+    return at, value if good and (text[begin] != 48 or digits == 1) else np.int64(-1)
+
+
+@njit(cache=True, nogil=True)
+def _wrapped(text, at, symbol, fields, spans, values, filled):  # type: ignore[no-untyped-def]
+    """As `_object`, of a message that may be inside {"stream": ..., "data": ...}."""
+    if not _begins(text, at, _STREAM):
+        return _object(text, at, symbol, fields, spans, values, filled)
+    end = _quote_end(text, at + len(_STREAM))
+    if end < 0 or not _begins(text, end, _DATA):
+        return at, 0, 0, 0, 0
+    end, kind, bids, asks, used = _object(text, end + len(_DATA), symbol, fields, spans, values, filled)
+    if end >= len(text) or text[end] != 125:
+        kind = 0
+    return end + 1, kind, bids, asks, used
+
+
+@njit(cache=True, nogil=True)
+def _object(text, at, symbol, fields, spans, values, filled):  # type: ignore[no-untyped-def]
+    """Read one message, as compact as exchanges write it.
+
+    Returns where it ends, its kind (0: not one of ours), levels of bids and asks, and how many values they
+    took. Prices and sizes go to `values` from `filled` on, numbers to `fields`.
+    """
+    fields[:] = _ABSENT
+    spans[:] = -1
+    nothing = (at, 0, 0, 0, 0)
+    kind, bids, asks, used = -1, 0, 0, 0
+    ours, opened = False, True
+    size = len(text)
+    while at < size:
+        if text[at] == 125:  # }
+            at += 1
+            break
+        if text[at] != (123 if opened else 44) or at + 1 >= size or text[at + 1] != 34:
+            return nothing
+        opened = False
+        begin = at + 2
+        end = _quote_end(text, begin)
+        if end < 0 or end + 2 >= size or text[end + 1] != 58:
+            return nothing
+        at = end + 2
+        first, length = text[begin], end - begin
+        if text[at] == 34:
+            value, at = at + 1, _quote_end(text, at + 1) + 1
+            if at <= 0:
+                return nothing
+            last = at - 1
+            if length > 1:
+                continue
+            if first == 101:  # e
+                kind = _kind(text, value, last)
+            elif first == 115:  # s
+                ours = _same(text, value, last, symbol)
+            elif first == 88 and not _same(text, value, last, _MARKET):  # X
+                return nothing
+            elif first == 112 or first == 98:  # p, b
+                spans[0, 0], spans[0, 1] = value, last
+            elif first == 113 or first == 66:  # q, B
+                spans[1, 0], spans[1, 1] = value, last
+            elif first == 97:  # a
+                spans[2, 0], spans[2, 1] = value, last
+            elif first == 65:  # A
+                spans[3, 0], spans[3, 1] = value, last
+        elif text[at] == 91:  # [
+            if length != 1 or (first != 98 and first != 97):
+                return nothing
+            at, levels = _levels(text, at, values, filled + used)
+            if at < 0:
+                return nothing
+            used += 2 * levels
+            if first == 98:
+                if asks:
+                    return nothing
+                bids = levels
             else:
-                decoder.message(local_ns, message)
+                asks = levels
+        elif _begins(text, at, _TRUE) or _begins(text, at, _FALSE):
+            if length == 1 and first == 109:  # m
+                fields[_MAKER] = 1 if text[at] == 116 else 0
+            at += 4 if text[at] == 116 else 5
+        else:
+            at, number = _number(text, at)
+            if number < 0:
+                return nothing
+            if length == 1:
+                if first == 69:
+                    fields[_E] = number
+                elif first == 84:
+                    fields[_T] = number
+                elif first == 85:
+                    fields[_U] = number
+                elif first == 117:
+                    fields[_LAST_U] = number
+                elif first == 116:
+                    fields[_ID] = number
+            elif length == 2 and first == 112 and text[begin + 1] == 117:  # pu
+                fields[_PU] = number
+    if kind < 0 and spans[1, 0] >= 0 and spans[3, 0] >= 0:
+        kind = BBO  # spot book tickers carry no event name
+    if not ours or kind <= 0 or text[at - 1] != 125:
+        return nothing
+    if kind == DEPTH:
+        return (at, DEPTH, bids, asks, used) if fields[_LAST_U] >= 0 and used else nothing
+    wanted = 2 if kind == TRADE else 4
+    if (fields[_ID] if kind == TRADE else fields[_LAST_U]) < 0 or used:
+        return nothing
+    for number in range(wanted):
+        if spans[number, 0] < 0:
+            return nothing
+        values[filled + number] = parse_decimal(text, spans[number, 0], spans[number, 1], DECIMALS)
+    return at, kind, 1, 1, wanted
+
+
+@njit(cache=True, nogil=True)
+def _quote_end(text, at):  # type: ignore[no-untyped-def]
+    """The quote that ends a text; -1 if there is none on the line, or an escape before it."""
+    while at < len(text) and text[at] != 34:
+        if text[at] == 92 or text[at] == 10:
+            return -1
+        at += 1
+    return at if at < len(text) else -1
+
+
+@njit(cache=True, nogil=True)
+def _begins(text, begin, wanted):  # type: ignore[no-untyped-def]
+    if begin + len(wanted) > len(text):
+        return False
+    same = True
+    for place in range(len(wanted)):
+        same = same and text[begin + place] == wanted[place]
+    return same
+
+
+@njit(cache=True, nogil=True)
+def _same(text, begin, end, wanted):  # type: ignore[no-untyped-def]
+    return end - begin == len(wanted) and _begins(text, begin, wanted)
+
+
+_STREAM: Final = np.frombuffer(b'{"stream":"', np.uint8)
+_DATA: Final = np.frombuffer(b'","data":', np.uint8)
+_MARKET: Final = np.frombuffer(b"MARKET", np.uint8)
+_TRUE: Final = np.frombuffer(b"true", np.uint8)
+_FALSE: Final = np.frombuffer(b"false", np.uint8)
+_DEPTH_NAME: Final = np.frombuffer(b"depthUpdate", np.uint8)
+_TRADE_NAME: Final = np.frombuffer(b"trade", np.uint8)
+_TICKER_NAME: Final = np.frombuffer(b"bookTicker", np.uint8)
+
+
+@njit(cache=True, nogil=True)
+def _kind(text, begin, end):  # type: ignore[no-untyped-def]
+    if _same(text, begin, end, _DEPTH_NAME):
+        return DEPTH
+    if _same(text, begin, end, _TRADE_NAME):
+        return TRADE
+    return BBO if _same(text, begin, end, _TICKER_NAME) else 0
+
+
+@njit(cache=True, nogil=True)
+def _levels(text, at, values, filled):  # type: ignore[no-untyped-def]
+    """Where [["price","size"],...] ends and how many levels it has; -1 if it is anything else."""
+    levels = 0
+    at += 1
+    while at + 1 < len(text) and text[at] != 93:
+        if levels:
+            if text[at] != 44:
+                return -1, 0
+            at += 1
+        if text[at] != 91 or text[at + 1] != 34:
+            return -1, 0
+        end = _quote_end(text, at + 2)
+        if end < 0 or end + 2 >= len(text) or text[end + 1] != 44 or text[end + 2] != 34:
+            return -1, 0
+        last = _quote_end(text, end + 3)
+        if last < 0 or last + 1 >= len(text) or text[last + 1] != 93:
+            return -1, 0
+        values[filled + 2 * levels] = parse_decimal(text, at + 2, end, DECIMALS)
+        values[filled + 2 * levels + 1] = parse_decimal(text, end + 3, last, DECIMALS)
+        levels += 1
+        at = last + 2
+    return at + 1, levels
