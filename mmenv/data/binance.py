@@ -606,6 +606,8 @@ def _object(text, at, symbol, fields, spans, values, filled):  # type: ignore[no
                 spans[2, 0], spans[2, 1] = value, last
             elif first == 65:  # A
                 spans[3, 0], spans[3, 1] = value, last
+            else:
+                return nothing
         elif text[at] == 91:  # [
             if length != 1 or (first != 98 and first != 97):
                 return nothing
