@@ -596,8 +596,9 @@ def _object(text, at, symbol, fields, spans, values, filled):  # type: ignore[no
                 kind = _kind(text, value, last)
             elif first == 115:  # s
                 ours = _same(text, value, last, symbol)
-            elif first == 88 and not _same(text, value, last, _MARKET):  # X
-                return nothing
+            elif first == 88:  # X
+                if not _same(text, value, last, _MARKET):
+                    return nothing
             elif first == 112 or first == 98:  # p, b
                 spans[0, 0], spans[0, 1] = value, last
             elif first == 113 or first == 66:  # q, B
