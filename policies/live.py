@@ -23,9 +23,13 @@ from rich.live import Live as LiveScreen
 from mmenv.config import ConfigError, EnvConfig, make_config
 from mmenv.live.again import backtest, check, setup_of, to_tape
 from mmenv.live.desk import HALT_FILE, LiveDesk, MarketFeed, Plan
+from mmenv.live.feed import Feed
 from mmenv.live.guard import GuardConfig
+from mmenv.live.order_client import VenueOrders
 from mmenv.live.screen import screen, summary
+from mmenv.live.secrets import read_key
 from mmenv.live.session import Player
+from mmenv.live.venue import Credentials, VenueClient
 from mmenv.market.live import Live
 from policies.base import Policy, make_policy
 
@@ -181,7 +185,7 @@ class Paper(Common):
                 queue_model=self.queue_model,
                 maker_fee_bp=self.maker_fee_bp,
             )
-            found.append(LiveDesk(plan, chosen.player(), self._feed(symbol)))
+            found.append(LiveDesk(plan, chosen.player(), self._feed(symbol), realtime=True))
         return found
 
     def _feed(self, symbol: str) -> MarketFeed:
@@ -190,9 +194,39 @@ class Paper(Common):
             from mmenv.live.storefeed import StoreFeed
 
             return StoreFeed(tapes(self.store, self.venue, symbol)[0])
-        from mmenv.live.feed import Feed
-
         return Feed(self.venue, symbol, url=self.url)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Real(Common):
+    """Trade with real orders. Off unless the key, --real-orders and every limit are given."""
+
+    real_orders: bool = False
+    """Say that you mean it."""
+    key_file: Path | None = None
+    """File with key and secret on two lines, readable by its owner alone; otherwise the environment variables
+    NEURALMM_API_KEY and NEURALMM_API_SECRET."""
+    countdown: float = 10.0
+    """The venue cancels all our orders when it has not heard from us for so many seconds (USD-M)."""
+
+    async def desks(self) -> list[LiveDesk]:
+        """A desk for each symbol. Raises `ConfigError` unless everything is given."""
+        missing = [
+            f"--{name.replace('_', '-')}"
+            for name in ("real_orders", "position_limit", "order_lots", "max_loss")
+            if not getattr(self, name)
+        ]
+        if missing:
+            raise ConfigError(f"real orders need {', '.join(missing)}; `neuralmm paper` needs none of it.")
+        credentials = Credentials(*read_key(self.key_file))
+        found = []
+        for symbol in self.symbol:
+            plan, chosen = self.plan(symbol, "live", countdown_s=self.countdown)
+            client = VenueClient(self.venue, url=self.url, credentials=credentials)
+            orders = VenueOrders(client, await client.instrument(symbol))
+            feed = Feed(self.venue, symbol, url=self.url)
+            found.append(LiveDesk(plan, chosen.player(), feed, orders, realtime=True))
+        return found
 
 
 async def trade(desks: list[LiveDesk], common: Common, console: Console) -> None:
@@ -250,13 +284,20 @@ async def shown(desks: list[LiveDesk], show: bool, console: Console) -> AsyncIte
 
 def paper() -> None:
     """Command line of `neuralmm paper`."""
-    options = tyro.cli(Paper)
-    with asyncio.Runner() as runner:
-        runner.run(_paper(options))
+    asyncio.run(_paper(tyro.cli(Paper)))
 
 
 async def _paper(options: Paper) -> None:
     await trade(options.desks(), options, Console())
+
+
+def live() -> None:
+    """Command line of `neuralmm live`."""
+    asyncio.run(_live(tyro.cli(Real)))
+
+
+async def _live(options: Real) -> None:
+    await trade(await options.desks(), options, Console())
 
 
 @dataclass(frozen=True)

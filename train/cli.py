@@ -19,6 +19,7 @@ COMMANDS = {
     "facts": ("mmenv.facts", "check a market or tape against the stylised facts"),
     "bench": ("mmenv.bench", "time the environment beside its peers"),
     "paper": ("policies.live:paper", "trade on paper: live data, fills from our own matcher"),
+    "live": ("policies.live:live", "trade with real orders; off unless key, flag and limits are given"),
     "halt": ("policies.live:halt", "stop live desks: cancel everything"),
     "replay-journal": ("policies.live:replay_journal", "play a session again and compare every byte"),
     "record": ("mmenv.live.recorder", "record live market data into a store"),

@@ -19,7 +19,16 @@ from mmenv.live.guard import STATES
 from mmenv.live.journal import DECISION, ERROR, HEADER, INPUTS, ROWS, TICK, Frame, Journal, JournalError
 from mmenv.live.session import Player, Session, Setup, decision_type
 from mmenv.market.replay import ReplayFeed
-from mmenv.venue.paper import ASK_FILL, BEST_ASK, BEST_BID, BID_FILL, DATA_END, POSITION, MatcherVenue
+from mmenv.venue.paper import (
+    ASK_FILL,
+    BEST_ASK,
+    BEST_BID,
+    BID_FILL,
+    DATA_END,
+    POSITION,
+    STEP_NS,
+    MatcherVenue,
+)
 from mmenv.venue.replay import ReplayConfig, ReplayVenue
 
 
@@ -137,13 +146,14 @@ def to_tape(path: Path, store: Path) -> Tape:
     """
     setup = setup_of(path)
     rows: list[NDArray[np.void]] = []
-    earliest = 0
+    decided = 0
     for frame in journal.read(path):
         if frame.kind == TICK:
-            earliest = frame.json()["time_ns"] - setup.latency_ns + 1
+            decided = frame.json()["time_ns"]
         elif frame.kind == ROWS:
             rows.append(np.frombuffer(frame.payload, ROW).copy())
-            np.maximum(rows[-1]["exch_ns"], earliest, out=rows[-1]["exch_ns"])
+            played = np.maximum(rows[-1]["local_ns"] // STEP_NS * STEP_NS, decided) - setup.latency_ns
+            np.maximum(rows[-1]["exch_ns"], played + 1, out=rows[-1]["exch_ns"])
     if not rows:
         raise JournalError(f"{path} holds no market data.")
     every = np.concatenate(rows)

@@ -105,6 +105,9 @@ class Finding:
     reason: str
 
 
+CALM: Final = (ACTIVE, "")
+"""What a rule says that has nothing to say. Reasons are only put in words when there is one."""
+
 Rule = Callable[["Guard", Facts], tuple[int, str]]
 
 
@@ -133,7 +136,8 @@ class Guard:
                 found.append(Finding(name, state, reason))
             if state == HALTED and name in LATCHING:
                 self.latch(name, reason)
-        self.findings = tuple(sorted(set(found), key=lambda finding: -finding.state))
+        # Not a set: its order would differ from process to process.
+        self.findings = tuple(sorted(dict.fromkeys(found), key=lambda finding: -finding.state))
         asked = self.findings[0].state if self.findings else ACTIVE
         for state in range(REDUCING, asked + 1):
             self._calm_ns[state] = facts.time_ns + round(self.config.calm_s * SECOND)
@@ -185,10 +189,9 @@ class Guard:
         self._peak = max(self._peak, facts.wealth)
 
     def _loss_rule(self, loss: float, limit: float, what: str) -> tuple[int, str]:
-        text = f"{what} {loss:.2f} of {limit:g}"
-        if loss >= limit:
-            return HALTED, text
-        return (REDUCING, text) if loss >= self.config.reducing_at * limit else (ACTIVE, "")
+        if loss < self.config.reducing_at * limit:
+            return CALM
+        return HALTED if loss >= limit else REDUCING, f"{what} {loss:.2f} of {limit:g}"
 
     def daily_loss(self, facts: Facts) -> tuple[int, str]:
         return self._loss_rule(self._opening - facts.wealth, self.config.daily_loss, "lost since midnight")
@@ -197,42 +200,45 @@ class Guard:
         return self._loss_rule(self._peak - facts.wealth, self.config.drawdown, "below the day's peak by")
 
     def position(self, facts: Facts) -> tuple[int, str]:
-        beyond = abs(facts.position) > self.config.position_limit
-        return _ask(beyond, HALTED, f"position {facts.position} beyond {self.config.position_limit} lots")
+        if abs(facts.position) <= self.config.position_limit:
+            return CALM
+        return HALTED, f"position {facts.position} beyond {self.config.position_limit} lots"
 
     def order_rate(self, facts: Facts) -> tuple[int, str]:
         count = _within(self._orders, facts.time_ns, self.config.order_window_s)
-        text = f"{count} orders in {self.config.order_window_s:g} s of {self.config.max_orders}"
-        if count + 2 > self.config.max_orders:
-            return HALTED, text
-        return _ask(count >= 0.8 * self.config.max_orders, REDUCING, text)
+        if count < 0.8 * self.config.max_orders:
+            return CALM
+        state = HALTED if count + 2 > self.config.max_orders else REDUCING
+        return state, f"{count} orders in {self.config.order_window_s:g} s of {self.config.max_orders}"
 
     def stale_data(self, facts: Facts) -> tuple[int, str]:
         silent = facts.silent_ns / MILLISECOND
-        return _ask(silent > self.config.stale_ms, HALTED, f"nothing received for {silent:.0f} ms")
+        if silent <= self.config.stale_ms:
+            return CALM
+        return HALTED, f"nothing received for {silent:.0f} ms"
 
     def book(self, facts: Facts) -> tuple[int, str]:
-        return _ask(bool(facts.book), HALTED, facts.book)
+        return (HALTED, facts.book) if facts.book else CALM
 
     def order_stream(self, facts: Facts) -> tuple[int, str]:
-        return _ask(bool(facts.stream), HALTED, facts.stream)
+        return (HALTED, facts.stream) if facts.stream else CALM
 
     def unsettled(self, facts: Facts) -> tuple[int, str]:
         age = facts.unsettled_ns / MILLISECOND
+        if age <= 0:
+            return CALM
         state = HALTED if age > self.config.unsettled_ms else REDUCING
-        return _ask(age > 0, state, f"an order's fate has been unknown for {age:.0f} ms")
+        return state, f"an order's fate has been unknown for {age:.0f} ms"
 
     def clock_skew(self, facts: Facts) -> tuple[int, str]:
         skew = (facts.skew_ns or 0) / MILLISECOND
-        return _ask(abs(skew) > self.config.clock_skew_ms, HALTED, f"clocks differ by {skew:.0f} ms")
+        if abs(skew) <= self.config.clock_skew_ms:
+            return CALM
+        return HALTED, f"clocks differ by {skew:.0f} ms"
 
     def late(self, facts: Facts) -> tuple[int, str]:
         late = facts.late_ns / MILLISECOND
-        return _ask(late > self.config.late_ms, HALTED, f"decision {late:.0f} ms late")
-
-
-def _ask(condition: bool, state: int, reason: str) -> tuple[int, str]:
-    return (state, reason) if condition else (ACTIVE, "")
+        return (HALTED, f"decision {late:.0f} ms late") if late > self.config.late_ms else CALM
 
 
 def _within(times: deque[int], now_ns: int, seconds: float) -> int:

@@ -54,6 +54,8 @@ ARRAYS: Final = {ROWS: ROW, FILLS: FILL_ROW, ORDERS: COMMAND}
 _FRAME: Final = struct.Struct("<IIQB")
 _CHECKED: Final = struct.Struct("<QB")
 LARGEST: Final = 1 << 28
+CHUNK: Final = 1 << 15
+"""Bytes that are written without waiting for the flush, which then has less to do."""
 
 
 class JournalError(ValueError):
@@ -145,12 +147,17 @@ class Journal:
     def write(self, kind: int, payload: bytes) -> None:
         self._buffer += _frame(self.frames, kind, payload)
         self.frames += 1
+        if len(self._buffer) >= CHUNK:
+            self._write_out()
 
-    def flush(self) -> None:
+    def _write_out(self) -> None:
         view = memoryview(self._buffer)
         while view:
             view = view[os.write(self._file, view) :]
         self._buffer = bytearray()
+
+    def flush(self) -> None:
+        self._write_out()
         if self.sync:
             os.fdatasync(self._file)
 

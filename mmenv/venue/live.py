@@ -49,6 +49,7 @@ class LiveVenue:
         """(rule, reason) of what must not happen, for the guard to collect."""
         self.rejects: list[str] = []
         self._unknown: dict[int, int] = {}
+        self._trade_before: dict[int, int] = {}
         self._trades: deque[int] = deque(maxlen=10_000)
         self._fills: list[tuple[int, int, int, int, int]] = []
 
@@ -59,6 +60,7 @@ class LiveVenue:
             slot = self.working.find(int(command["id"]))
             assert slot is not None
             slot["arrives_ns" if command["lots"] > 0 else "cancel_ns"] = time_ns
+            self._trade_before.setdefault(int(command["id"]), self.last_trade)
         return commands
 
     def collect(self, time_ns: int) -> NDArray[np.void]:
@@ -74,6 +76,15 @@ class LiveVenue:
 
     def take(self, plain: NDArray[np.void]) -> None:
         """Market rows; the exchange plays itself."""
+
+    @property
+    def told_until(self) -> int:
+        """Trade id up to which no fill of ours can be missing.
+
+        Reports come out of order, so the newest one will not do. But an order that we believe closed has
+        had all its fills, and the fills of an open one came after what was known when it was sent.
+        """
+        return min(self._trade_before.values(), default=self.last_trade)
 
     def client_id(self, number: int) -> str:
         return f"{self.prefix}-{number}"
@@ -181,4 +192,5 @@ class LiveVenue:
 
     def _free(self, slot: Any) -> None:
         self._unknown.pop(int(slot["id"]), None)
+        self._trade_before.pop(int(slot["id"]), None)
         slot["id"] = 0

@@ -4,8 +4,8 @@ Two clocks, as in hftbacktest. Ours is the time a message reached us; the exchan
 An order sent at t reaches the exchange at t + latency, and what happens to it there at u is known to us at
 u + latency. So at decision time T the exchange has been played up to T - latency, in the order of exchange
 times: messages that arrive out of order, but within the latency, are put right before they matter. A later
-one counts as happening just after what has been played. With those times on the tape, hftbacktest gives the
-same fills byte for byte; it is tested.
+one counts as happening just after what has been played by then. With those times on the tape, hftbacktest
+gives the same fills byte for byte; it is tested.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ from mmenv.venue.working import FILL, Working
 ) = range(len(EVENT_FIELDS))  # fmt: skip
 
 ROOM: Final = 1 << 12
+STEP_NS: Final = 10_000_000
+"""Between decisions too the paper exchange is played, whenever our clock passes a multiple of this, so that
+a decision finds little left to do."""
 
 
 class View:
@@ -100,6 +103,18 @@ class PaperVenue:
 
     def take(self, plain: NDArray[np.void]) -> None:
         """Rows that `View.take` gave."""
+        if not len(plain):
+            return
+        steps = plain["local_ns"] // STEP_NS
+        if steps[0] == steps[-1]:
+            self._wait(plain, int(steps[0]))
+            return
+        for part in np.split(plain, np.flatnonzero(np.diff(steps)) + 1):
+            self._wait(part, int(part["local_ns"][0]) // STEP_NS)
+
+    def _wait(self, plain: NDArray[np.void], step: int) -> None:
+        """Keep rows of one step until the exchange is played up to their time."""
+        self._play(step * STEP_NS - self.latency_ns)
         earliest = self._played_ns + 1
         self.late += int((plain["exch_ns"] < earliest).sum())
         np.maximum(plain["exch_ns"], earliest, out=plain["exch_ns"])
@@ -117,19 +132,25 @@ class PaperVenue:
 
     def collect(self, time_ns: int) -> NDArray[np.void]:
         """Play the exchange as far as we can know of it at `time_ns`; FILL [k], also booked in the event."""
-        until = time_ns - self.latency_ns
+        self._play(time_ns - self.latency_ns)
+        return self._known()
+
+    def _play(self, until: int) -> None:
+        """Take the exchange to this time, if it is not there yet."""
+        if until <= self._played_ns:
+            return
         pending = self._pending[: self._count]
-        pending = pending[np.argsort(pending["exch_ns"], kind="stable")]
-        due = int(np.searchsorted(pending["exch_ns"], until, side="right"))
+        times = pending["exch_ns"]
+        order = np.argsort(times, kind="stable")
+        due = int((times <= until).sum())
         engine = self.engine
         _play_rows(
-            pending[:due], until, self.working.slots, engine.model, engine.exponent,
+            pending, order[:due], until, self.working.slots, engine.model, engine.exponent,
             engine.partial_fills, *_book(engine),
         )  # fmt: skip
         self._count -= due
-        self._pending[: self._count] = pending[due:]
+        self._pending[: self._count] = pending[np.sort(order[due:])]
         self._played_ns = until
-        return self._known()
 
     def drop(self) -> None:
         """All orders are gone, as after a lost connection."""
@@ -327,11 +348,12 @@ def _deliver(slots, before_ns, sizes, best, orders, live, low_tick):  # type: ig
 
 @njit(cache=True, nogil=True)
 def _play_rows(  # type: ignore[no-untyped-def]
-    rows, until_ns, slots, model, exponent, partial, sizes, best, orders, live, low_tick
+    rows, order, until_ns, slots, model, exponent, partial, sizes, best, orders, live, low_tick
 ):
     """The exchange up to a time: market data before orders at the same nanosecond."""
     due = _deliver(slots, 0, sizes, best, orders, live, low_tick)
-    for row in rows:
+    for place in order:
+        row = rows[place]
         if row.exch_ns > due:
             due = _deliver(slots, row.exch_ns, sizes, best, orders, live, low_tick)
         _play(

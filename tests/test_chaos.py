@@ -1,0 +1,207 @@
+"""Real orders at the local exchange, with faults and kills: `benchmarks.chaos` runs more of the same."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("hftbacktest")
+pytest.importorskip("ccxt")
+
+from benchmarks import chaos
+from mmenv.config import ConfigError
+from mmenv.data.tape import Tape, tapes
+from mmenv.kernel import HALTED
+from mmenv.live import journal
+from mmenv.live.again import check, decisions, setup_of
+from mmenv.live.exchange import MILLISECOND
+from mmenv.live.faults import Fault, Faults
+from mmenv.live.journal import read
+from mmenv.live.loopback import VirtualLoop
+from mmenv.live.orders import Order
+from mmenv.live.secrets import KEY, SECRET, read_key
+from policies.live import Halt, Real
+
+SECRET_TEXT = "the-secret-of-this-account"
+
+
+@pytest.fixture(scope="module")
+def tape(tmp_path_factory: pytest.TempPathFactory) -> list[Tape]:
+    return tapes(chaos.random_store(tmp_path_factory.mktemp("chaos")), "binance-usdm", chaos.SYMBOL)
+
+
+@pytest.mark.parametrize("seed", [3, 7, 13, 14, 21])
+def test_books_agree_to_the_last_unit(tape, seed, monkeypatch):
+    """Position, cash and open orders as the exchange has them, no order while HALTED, no limit passed, no
+    flushed frame lost to a kill, and the journal plays again to the same bytes. Seed 7: two fills were told
+    after a newer one, and the desk killed before it wrote them down."""
+    monkeypatch.setattr("mmenv.live.desk.Journal", chaos.Watched)
+    found = chaos.run(tape, seed, seconds=8.0)
+    assert found.violations == []
+    assert found.orders > 10
+    assert found.fills > 2
+
+
+class Calm(chaos.Trial):
+    """No faults but those given, no kills."""
+
+    def __init__(self, tape, folder, seconds=6.0, faults=()):
+        super().__init__(tape, 1, folder, seconds, kills=0)
+        self.exchange.misbehave(Faults(faults))
+        self.acts = []
+
+    async def _desk(self, carrier, loop):
+        desk = await super()._desk(carrier, loop)
+        for after_s, act in self.acts:
+            loop.call_later(after_s, act, desk)
+        return desk
+
+
+def test_halt_file_cancels_all_and_flattens(tape, tmp_path):
+    """`neuralmm halt --flatten`: everything is cancelled, then only reducing orders leave, until flat."""
+    trial = Calm(tape, tmp_path, seconds=12.0)
+    seen = []
+    trial.acts = [
+        (4.0, lambda desk: Halt(journals=tmp_path, flatten=True, reason="test").run()),
+        (4.3, lambda desk: seen.append(len(trial.account.open(trial.listing)))),
+    ]
+    found = trial.run()
+    path = trial.desk.plan.journal
+    assert found.violations == ["an order was sent while HALTED"]  # to flatten, and so:
+    made = decisions(path)
+    held = dict(zip(made["time_ns"].tolist(), made["event"][:, 18].tolist(), strict=True))
+    halted = made["time_ns"][made["state"] == HALTED]
+    orders = np.concatenate([f.array() for f in read(path) if f.kind == journal.ORDERS])
+    orders = orders[(orders["lots"] > 0) & np.isin(orders["time_ns"], halted)]
+    for order in orders:
+        assert held[int(order["time_ns"])] * order["side"] < 0
+    sent = {f"{setup_of(path).session}-{number}" for number in orders["id"].tolist()}
+    assert all(o.reduce_only for o in trial.account.orders.values() if o.client_id in sent)
+    assert trial.account.position(trial.listing).lots == 0
+    assert seen == [0] or seen == [1]  # at most the first reducing one
+
+
+def test_a_lost_desk_is_cancelled_by_the_venue(tape, tmp_path):
+    """Cancel-on-disconnect: killed and never restarted, it leaves no order behind."""
+    trial = Calm(tape, tmp_path)
+
+    async def trade(loop: VirtualLoop) -> None:
+        carrier = chaos.Loopback(trial.exchange, loop)
+        desk = await trial._desk(carrier, loop)
+        task = loop.create_task(desk.run())
+        await asyncio.sleep(4.0)
+        while not trial.account.open(trial.listing):
+            await asyncio.sleep(0.01)
+        await trial._kill(desk, task)
+        assert trial.account.open(trial.listing)
+        await asyncio.sleep(desk.plan.countdown_s + 0.1)
+        assert not trial.account.open(trial.listing)
+        await carrier.close()
+
+    with VirtualLoop(chaos.START_NS) as loop:
+        loop.set_exception_handler(lambda *_: None)
+        loop.run_until_complete(trade(loop))
+
+
+def test_an_order_that_is_not_ours_halts(tape, tmp_path):
+    """Somebody trades by hand on the same account and symbol."""
+    trial = Calm(tape, tmp_path)
+
+    def by_hand(desk):
+        order = Order(client_id="by-hand", side=1, tick=5900, lots=1)
+        desk._request(desk.client.submit(order))
+
+    trial.acts = [(3.0, by_hand)]
+    found = trial.run()
+    assert "unknown-order: unknown order by-hand" in found.latched
+
+
+def test_secrets_are_nowhere(tape, tmp_path, monkeypatch, caplog, capfd):
+    """Not in the journal, the messages, the log, the output, nor in what objects show of themselves."""
+    caplog.set_level(logging.DEBUG)
+    trial = Calm(
+        tape,
+        tmp_path,
+        faults=[
+            Fault(kind="reject", start_ns=2_000 * MILLISECOND, duration_ns=500 * MILLISECOND),
+            Fault(kind="lose-answer", start_ns=3_000 * MILLISECOND, duration_ns=500 * MILLISECOND),
+        ],
+    )
+    trial.account.secret = SECRET_TEXT
+    monkeypatch.setattr(chaos, "Credentials", lambda key, _: Credentials_(key, SECRET_TEXT))
+    found = trial.run()
+    assert found.orders > 5
+    desk = trial.desk
+    shown = [*desk.messages, repr(desk.plan), repr(desk.session.setup), caplog.text, *capfd.readouterr()]
+    assert not [text for text in shown if SECRET_TEXT in text]
+    assert SECRET_TEXT.encode() not in desk.plan.journal.read_bytes()
+
+
+def Credentials_(key: str, secret: str):
+    from mmenv.live.venue import Credentials
+
+    found = Credentials(key, secret)
+    assert secret not in repr(found)
+    return found
+
+
+def test_keys_come_from_the_environment_or_a_private_file(tmp_path):
+    assert read_key(None, {KEY: "a", SECRET: "b"}) == ("a", "b")
+    file = tmp_path / "key"
+    file.write_text(f"a\n{SECRET_TEXT}\n")
+    file.chmod(0o600)
+    assert read_key(file, {}) == ("a", SECRET_TEXT)
+    file.chmod(0o640)
+    with pytest.raises(ConfigError, match="chmod 600") as error:
+        read_key(file, {})
+    assert SECRET_TEXT not in str(error.value)
+    for environment in ({}, {KEY: "a"}):
+        with pytest.raises(ConfigError, match=SECRET):
+            read_key(None, environment)
+
+
+def test_real_orders_are_off_unless_all_is_given(tmp_path, monkeypatch):
+    given = {"real_orders": True, "position_limit": 1, "order_lots": 1, "max_loss": 1.0}
+    monkeypatch.delenv(KEY, raising=False)
+    for left_out in given:
+        options = Real(policy="fixed-spread", **{k: v for k, v in given.items() if k != left_out})
+        with pytest.raises(ConfigError, match=f"--{left_out.replace('_', '-')}"):
+            asyncio.run(options.desks())
+    with pytest.raises(ConfigError, match="key"):
+        asyncio.run(Real(policy="fixed-spread", **given).desks())
+
+
+def test_sigkill_of_a_real_process(tape, tmp_path):
+    """`neuralmm paper` killed by the system and started again: it goes on in the same journal, which plays
+    again to the same bytes from the first frame to the last."""
+    code = "import sys; sys.argv[0] = 'neuralmm'; from policies.live import paper; paper()"
+    store = tape[0].path.parents[3]
+    command = [sys.executable, "-c", code, "--policy", "fixed-spread", "--parameters", "half_spread", "0.5"]
+    command += ["--store", str(store), "--journals", str(tmp_path), "--price-unit", "4", "--lot-unit", "20"]
+    command += ["--warm-up", "0.5", "--no-show"]
+    path = tmp_path / f"paper-binance-usdm-{chaos.SYMBOL}.journal"
+    process = subprocess.Popen([*command, "--seconds", "60"])
+    until = time.monotonic() + 300
+    while time.monotonic() < until:
+        time.sleep(0.05)
+        if path.exists() and path.stat().st_size > 10_000 and len(decisions(path)) > 3:
+            break
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = len(decisions(path))
+    assert before > 0
+    subprocess.run([*command, "--seconds", "1"], check=True, timeout=300)
+    assert len(decisions(path)) > before
+    commands = [frame.json()["command"] for frame in read(path) if frame.kind == journal.OPERATOR]
+    assert commands[0] in ("resume", "restart")
+    check(path)
+    assert json.loads(next(read(path)).payload)["policy"] == "fixed-spread half_spread=0.5"
