@@ -26,7 +26,7 @@ from mmenv.live.screen import quantiles
 from mmenv.live.venue import Instrument, VenueClient
 from mmenv.market.live import Live
 from policies.base import make_policy
-from policies.live import Solo
+from train.live import Solo
 
 MIDDLE = 600_000
 """Mid, ticks."""

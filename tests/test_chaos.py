@@ -29,7 +29,7 @@ from mmenv.live.journal import read
 from mmenv.live.loopback import VirtualLoop
 from mmenv.live.orders import Order
 from mmenv.live.secrets import KEY, SECRET, read_key
-from policies.live import Halt, Real
+from train.live import Halt, Real
 
 SECRET_TEXT = "the-secret-of-this-account"
 
@@ -183,7 +183,7 @@ def test_real_orders_are_off_unless_all_is_given(tmp_path, monkeypatch):
 def test_sigkill_of_a_real_process(tape, tmp_path):
     """`neuralmm paper` killed by the system and started again: it goes on in the same journal, which plays
     again to the same bytes from the first frame to the last."""
-    code = "import sys; sys.argv[0] = 'neuralmm'; from policies.live import paper; paper()"
+    code = "import sys; sys.argv[0] = 'neuralmm'; from train.live import paper; paper()"
     store = tape[0].path.parents[3]
     command = [sys.executable, "-c", code, "--policy", "fixed-spread", "--parameters", "half_spread", "0.5"]
     command += ["--store", str(store), "--journals", str(tmp_path), "--price-unit", "4", "--lot-unit", "20"]
