@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import tyro
-from numba import types
+from numba import njit, types
 from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 from rich.console import Console
@@ -52,9 +52,9 @@ class Bench:
     observations: int = 27
     """Entries that the default network reads in the comparison of steps."""
     events: int = 1_000_000
-    """Events of the tape, and steps of the fast contenders."""
+    """Events of the tape, and steps of the compiled runtime."""
     peers: int = 20_000
-    """Steps of TorchScript and SB3."""
+    """Steps of TorchScript and SB3, and a tenth of those of ONNX Runtime."""
     store: Path | None = None
     """Store of recorded tapes (`neuralmm import`); by default the tape is a session of market book."""
     symbol: str = "*"
@@ -109,6 +109,30 @@ def take_turns(contenders: list[Contender]) -> None:
                 contender.run(-(-contender.count // ROUNDS))
 
 
+@njit(cache=True)
+def spin(count):  # type: ignore[no-untyped-def]
+    """Arithmetic that touches no memory."""
+    total = 0.0
+    for i in range(count):
+        total += np.sqrt(i + total)
+    return total
+
+
+def bare_loop(like: Contender, count: int) -> Contender:
+    """A loop that takes as long as another contender: what interrupts it is the machine's doing alone."""
+    probe = Contender(like.name, like.call, like.inputs, WARM_UP)
+    warm_up(probe)
+    probe.run(WARM_UP)
+    target, size = np.median(probe.samples), 8
+    while True:
+        trial = Contender("a bare loop, as long", spin, [size], WARM_UP)
+        warm_up(trial)
+        trial.run(WARM_UP)
+        if np.median(trial.samples) >= target:
+            return Contender(trial.name, spin, [size], count)
+        size += max(size // 8, 1)
+
+
 # Policy steps -----------------------------------------------------------------------------------------------
 
 
@@ -138,7 +162,7 @@ def steps(network: Network, options: Bench) -> list[Contender]:
         Contender("compiled (numba), float32", Stream(network).step, given, options.events),
         Contender("compiled (numba), int8", Stream(small).step, given, options.events),
     ]
-    found += onnx_steps(network, given, options.events)
+    found += onnx_steps(network, given, 10 * options.peers)
     if options.bundle is None:
         found += torch_steps(network, given, options.peers)
     return found
@@ -343,6 +367,7 @@ def main() -> None:
     )
     peers = steps(network, options)
     whole, stamped = ticks(bundle, config, session, options)
+    peers.append(bare_loop(peers[0], options.events))
     take_turns([*peers, *whole])
     rows: dict[str, np.ndarray] = {c.name: c.samples for c in peers}
     shape = ", ".join(f"{la.kind} {la.units}" for la in network.layers)
