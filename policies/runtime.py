@@ -7,7 +7,7 @@ read have zero weights. `policies.trained` makes layers from torch modules; ever
 and numba alone.
 
     network = Network(20, [lstm(128), lstm(64), dense, dense, head_a, head_b], outputs=(4, 5))
-    stream = Stream(network)        # one stream; `stream.step(observation)` allocates nothing
+    stream = Stream(network)        # one stream; `stream.step(observation)` makes no array
     stream.state = saved            # bytes of the same network, from before the restart
 
 Arithmetic is float32; `BatchPolicy` steps the rows of a batch with the very same code, so training tables,
@@ -449,7 +449,7 @@ class Stream:
         """
         try:
             _step(self._operations, observation)
-        except TypeError:  # another type or layout, or read-only: copied, which allocates
+        except TypeError:  # another type or layout, or read-only: copied
             _step(self._operations, np.array(observation, np.float32))
         return self._action
 
