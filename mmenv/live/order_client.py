@@ -392,6 +392,8 @@ class VenueOrders:
         _remember(self._trades, fill.trade_id, None)
         self._last_trade = max(self._last_trade, fill.trade_id)
         working = self._working.get(fill.client_id)
+        if working is not None:
+            self._at_venue(fill.client_id, fill.order_id, working.lots, fill.exch_ns)
         if fill.trade_id > (self._first_trade or 0):
             self._events.put_nowait(fill)
         if working is not None:
