@@ -310,7 +310,7 @@ class VenueOrders:
                 return await self._signed(path, method, dict(params), version, symbol)
             except BaseError as error:
                 if pause is None or not isinstance(error, NetworkError):
-                    raise VenueError(f"{method} {path}: {error}") from None
+                    raise VenueError(f"{method} {path}: {error}") from error
                 await asyncio.sleep(pause)
 
     async def _trade_views(self, params: dict[str, Any]) -> list[dict[str, Any]]:
@@ -532,7 +532,8 @@ class VenueOrders:
                 reason, tries = self._why, 0
             except (BaseError, VenueError, TimeoutError) as error:
                 reason, tries = str(error), tries + 1
-                if not self._opened.is_set() and isinstance(error, ExchangeError):
+                refused = isinstance(error, ExchangeError) or isinstance(error.__cause__, ExchangeError)
+                if refused and not self._opened.is_set():
                     self._refused = reason
                     self._opened.set()
                     return
