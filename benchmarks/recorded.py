@@ -1,7 +1,9 @@
 """Speed and memory of recorded data: import, replay steps, eight lanes against one.
 
 `python -m benchmarks.recorded CAPTURE [CAPTURE ...]` imports the captures into a temporary store, replays
-the first tape and prints medians. Quotes sit at the touch, so that most steps cancel and send orders.
+the first tape and prints medians. Quotes sit at the touch, so that most steps cancel and send orders. It then
+writes random captures of each format, some longer than others, and prints the speed of their import and the
+most memory it took.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +26,7 @@ from mmenv.venue.replay import EVENT_FIELDS, MILLISECOND, ReplayConfig, ReplayVe
 
 BID, ASK = EVENT_FIELDS.index("best_bid_ticks"), EVENT_FIELDS.index("best_ask_ticks")
 REPEATS = 5
+RANDOM_MESSAGES = 100_000
 
 
 def import_speed(files: tuple[Path, ...], folder: Path) -> Tape:
@@ -76,6 +80,95 @@ def memory_mib(path: Path, lanes: int) -> float:
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
+def write_random(name: str, folder: Path, messages: int) -> tuple[Path, ...]:
+    """A random capture of ten changed levels and a trade in each message; how long it is does not matter."""
+    random = np.random.default_rng(0)
+    start = 1_723_100_000_000_000_000
+    binance, book, trades, plain, mbo = (folder / f"{name}-{part}.csv" for part in "abcde")
+    with ExitStack() as stack:
+        files = {path: stack.enter_context(path.open("w")) for path in (binance, book, trades, plain, mbo)}
+        files[book].write("exchange,symbol,timestamp,local_timestamp,is_snapshot,side,price,amount\n")
+        files[trades].write("exchange,symbol,timestamp,local_timestamp,id,side,price,amount\n")
+        files[plain].write("local_ns,exch_ns,kind,side,price,size\n")
+        files[mbo].write("ts_recv,ts_event,instrument_id,action,side,price,size,order_id,flags\n")
+        files[mbo].write(f"{start},{start},1,R,N,,0,0,160\n")
+        mid, order = 600_000, 0
+        for number in range(messages):
+            ns = start + number * 20_000_000
+            bids, asks = [], []
+            for at, (distance, size) in enumerate(random.integers(1, (40, 9000), (10, 2)).tolist()):
+                (asks if at % 2 else bids).append((mid + (distance if at % 2 else -distance), size))
+            if name == "binance":
+                texts = [
+                    ",".join(f'["{tick / 10:.1f}","{size / 1000:.3f}"]' for tick, size in side)
+                    for side in (bids, asks)
+                ]
+                head = f'"E":{ns // 10**6},"T":{ns // 10**6},"s":"BTCUSDT"'
+                if not number:
+                    files[binance].write(
+                        f'{ns} {{"lastUpdateId":99,"bids":[{texts[0]}],"asks":[{texts[1]}]}}\n'
+                    )
+                files[binance].write(
+                    f'{ns} {{"stream":"x","data":{{"e":"depthUpdate",{head},"U":{number + 100},"u":{number + 100},'
+                    f'"pu":{number + 99},"b":[{texts[0]}],"a":[{texts[1]}]}}}}\n'
+                    f'{ns} {{"stream":"x","data":{{"e":"trade",{head},"t":{number},"p":"{mid / 10:.1f}","q":"0.010",'
+                    '"X":"MARKET","m":true}}\n'
+                )
+            for side, rows in (("bid", bids), ("ask", asks)):
+                for tick, size in rows:
+                    price, amount = f"{tick / 10:.1f}", f"{size / 1000:.3f}"
+                    if name == "tardis":
+                        snapshot = "false" if number else "true"
+                        files[book].write(
+                            f"x,BTC,{ns // 1000},{ns // 1000},{snapshot},{side},{price},{amount}\n"
+                        )
+                    elif name == "plain":
+                        kind = "depth" if number else "snapshot"
+                        files[plain].write(f"{ns},{ns},{kind},{side},{price},{amount}\n")
+                    elif name == "databento":
+                        order += 1
+                        letter = "B" if side == "bid" else "A"
+                        files[mbo].write(f"{ns},{ns},1,A,{letter},{price},{size},{order},128\n")
+                        if order > 400:
+                            files[mbo].write(f"{ns},{ns},1,C,{letter},{price},9000,{order - 400},128\n")
+            if name == "tardis":
+                files[trades].write(f"x,BTC,{ns // 1000},{ns // 1000},{number},sell,{mid / 10:.1f},0.01\n")
+            if name == "plain":
+                files[plain].write(f"{ns},{ns},trade,sell,{mid / 10:.1f},0.010\n")
+    return {"binance": (binance,), "tardis": (book, trades), "plain": (plain,), "databento": (mbo,)}[name]
+
+
+def import_apart(name: str, files: tuple[Path, ...], store: Path) -> tuple[int, float, float]:
+    """Rows, processor seconds and most memory in MiB of an import in its own process."""
+    code = (
+        "import resource, sys, time, pathlib\n"
+        "from mmenv.data.importer import Import\n"
+        "name, store, *files = sys.argv[1:]\n"
+        "begin = time.process_time()\n"
+        "options = dict(venue='x', symbol='BTC' if name == 'plain' else None, tick_size='0.1')\n"
+        "if name == 'binance': options = {}\n"
+        "paths = tuple(map(pathlib.Path, files))\n"
+        "[([tape, *_], _)] = Import(name, paths, pathlib.Path(store), progress=False, **options).run()\n"
+        "used = time.process_time() - begin\n"
+        "print(tape.info.rows, used, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)\n"
+    )
+    command = [sys.executable, "-c", code, name, str(store), *map(str, files)]
+    rows, used, memory = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return int(rows), float(used), float(memory)
+
+
+def random_imports(folder: Path, messages: int) -> None:
+    """Print speed and memory of each format on a random capture and on one four times as long."""
+    for name in ("binance", "tardis", "plain", "databento"):
+        for times in (1, 4):
+            files = write_random(name, folder, messages * times)
+            rows, used, memory = import_apart(name, files, folder / f"{name}-{times}")
+            print(
+                f"import {name}: {rows} rows, {rows / used:,.0f} rows/s of processor time with start-up, "
+                f"{memory:.0f} MiB at most"
+            )
+
+
 def main(files: tyro.conf.Positional[tuple[Path, ...]], /) -> None:
     """Import and replay the captures `files`; print medians of five."""
     with tempfile.TemporaryDirectory() as folder:
@@ -89,6 +182,7 @@ def main(files: tyro.conf.Positional[tuple[Path, ...]], /) -> None:
                     speed = steps_per_second(tape, lanes, interval_ms, quote)
                     kind = "quoting" if quote else "watching"
                     print(f"replay: {lanes} lanes, {interval_ms} ms, {kind}: {speed:,.0f} steps/s")
+        random_imports(Path(folder), RANDOM_MESSAGES)
         one, eight = memory_mib(tape.path, 1), memory_mib(tape.path, 8)
         print(f"memory: one lane {one:.0f} MiB, eight lanes {eight:.0f} MiB, ratio {eight / one:.2f}")
 
