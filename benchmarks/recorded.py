@@ -109,10 +109,10 @@ def write_random(name: str, folder: Path, messages: int) -> tuple[Path, ...]:
                         f'{ns} {{"lastUpdateId":99,"bids":[{texts[0]}],"asks":[{texts[1]}]}}\n'
                     )
                 files[binance].write(
-                    f'{ns} {{"stream":"x","data":{{"e":"depthUpdate",{head},"U":{number + 100},"u":{number + 100},'
-                    f'"pu":{number + 99},"b":[{texts[0]}],"a":[{texts[1]}]}}}}\n'
-                    f'{ns} {{"stream":"x","data":{{"e":"trade",{head},"t":{number},"p":"{mid / 10:.1f}","q":"0.010",'
-                    '"X":"MARKET","m":true}}\n'
+                    f'{ns} {{"stream":"x","data":{{"e":"depthUpdate",{head},"U":{number + 100},'
+                    f'"u":{number + 100},"pu":{number + 99},"b":[{texts[0]}],"a":[{texts[1]}]}}}}\n'
+                    f'{ns} {{"stream":"x","data":{{"e":"trade",{head},"t":{number},"p":"{mid / 10:.1f}",'
+                    '"q":"0.010","X":"MARKET","m":true}}\n'
                 )
             for side, rows in (("bid", bids), ("ask", asks)):
                 for tick, size in rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,12 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mmenv.data import binance, columns, grid, importer, lobster, order
 from mmenv.data.capture import BUY, CLEAR, TRADE, CaptureError, Report
+from mmenv.data.contract import inverse_profit
 from mmenv.data.importer import Import
 from mmenv.data.tape import Tape
 from tests import captures, orders
@@ -465,3 +469,39 @@ def test_faults_are_named_where_they_are_and_refused_when_strict(
     with pytest.raises(CaptureError, match=rf"{shown}:{line} .*{kind}.*--strict"):
         run(name, paths, tmp_path / "strict", strict=True, venue=venue, tick_size="0.01", lot_size="1")
     assert not list((tmp_path / "strict").iterdir())
+
+
+# Inverse contracts.
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(-50, 50), st.integers(100, 10**7), st.integers(100, 10**7)),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_profit_in_coin_is_that_of_the_round_trips(trips: list[tuple[int, int, int]]) -> None:
+    """n V (1/entry - 1/exit) in exact fractions at any mark; linear profit x V / (entry exit) for one."""
+    lots = [sign * n for n, _, _ in trips for sign in (1, -1)]
+    prices = [price for _, *both in trips for price in both]
+    exact = sum((100 * n * (Fraction(1, e) - Fraction(1, x)) for n, e, x in trips), Fraction(0))
+    scale = sum(100 * abs(n) * (1 / e + 1 / x) for n, e, x in trips) + 1e-300
+    for mark in (150.0, 77_777.0):
+        assert abs(inverse_profit(lots, prices, mark, 100.0) - float(exact)) <= 1e-12 * max(scale, 1.0)
+    n, e, x = trips[0]
+    linear = n * (x - e)
+    assert inverse_profit([n, -n], [e, x], x, 100.0) == pytest.approx(
+        linear * 100 / (e * x), rel=1e-9, abs=1e-15
+    )
+    with pytest.raises(ValueError, match="not positive"):
+        inverse_profit([1], [0.0], 1.0, 100.0)
+
+
+def test_the_example_of_the_documentation_imports(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+    example = page.split("```csv\n")[1].split("```")[0]
+    path = write_lines(tmp_path / "x.csv", example.splitlines())
+    tape, report = run("plain", [path], tmp_path / "store", strict=True, venue="v", symbol="s")
+    assert not report.counts
+    assert books(rows_of(tape))[-1][1] == {("B", 599999): 12, ("A", 600000): 4}
