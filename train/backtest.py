@@ -239,8 +239,7 @@ def base_market(options: Backtest, data: str, models: list[EnvConfig]) -> Market
     if not Path(data).is_dir():
         raise ConfigError(
             f"DATA = {data!r} is neither a store of recorded tapes (a folder that `neuralmm import` wrote) "
-            "nor a "
-            f"simulated market ({', '.join(name for name in MARKETS if name != 'replay')})."
+            f"nor a simulated market ({', '.join(name for name in MARKETS if name != 'replay')})."
         )
     chosen: dict[str, Any] = {
         "store": data,
@@ -327,8 +326,7 @@ def make_source(text: str, label: str, config: EnvConfig) -> tuple[Any, int]:
         return Object(label, text), 0
     raise ConfigError(
         f"policy = {text!r} is not known: give a model's folder or .zip, a bundle (.mmz), module:attribute, "
-        "or "
-        f"one of {', '.join(known_policies())}."
+        f"or one of {', '.join(known_policies())}."
     )
 
 

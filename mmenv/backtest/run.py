@@ -373,8 +373,7 @@ def _claim(folder: Path, planned: Sequence[Unit]) -> None:
     if there - names:
         raise ConfigError(
             f"{folder} holds another backtest (such as {sorted(there - names)[0]}): choose another folder, "
-            "or "
-            "delete it."
+            "or delete it."
         )
     for name in (*TABLES, "units"):
         (folder / name).mkdir(parents=True, exist_ok=True)

@@ -124,8 +124,7 @@ def stretches(
         times = [np.datetime64(t, "ns") for s in spans for t in (s.first_ns, s.end_ns)]
         raise ConfigError(
             f"the range from {_when(start_ns)} to {_when(end_ns)} holds no decision: split {market.split!r} "
-            "of "
-            f"{market.store} runs from {min(times)} to {max(times)} UTC."
+            f"of {market.store} runs from {min(times)} to {max(times)} UTC."
         )
     return chosen
 

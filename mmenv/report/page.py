@@ -41,8 +41,7 @@ PER_POLICY: tuple[tuple[str, str, str, Picture], ...] = (
         "waterfall",
         "From spread to profit",
         "Spread capture is what fills earned against the mid at the decision; adverse selection and carry "
-        "are what "
-        "the mid then did to lots just filled and to lots held; the four sum to the profit exactly.",
+        "are what the mid then did to lots just filled and to lots held; the four sum to the profit exactly.",
         draw.waterfall,
     ),
     (
@@ -62,10 +61,8 @@ PER_POLICY: tuple[tuple[str, str, str, Picture], ...] = (
         "markouts",
         "Mark-out",
         "Where the mid stood some time after a fill, from the maker's side, per money traded, with 95% "
-        "bands. It starts "
-        "near half the spread; where it falls below zero the fill should not have been made. Right: thirds "
-        "of the "
-        "fills by the volatility of the minute before.",
+        "bands. It starts near half the spread; where it falls below zero the fill should not have been "
+        "made. Right: thirds of the fills by the volatility of the minute before.",
         draw.markouts,
     ),
     (
@@ -91,8 +88,8 @@ PER_POLICY: tuple[tuple[str, str, str, Picture], ...] = (
         "sensitivity",
         "Sensitivity",
         "Profit in basis points of turnover under other latencies and queue models; every cell is a run of "
-        "its own, "
-        "fees are applied to its fills. A result that changes sign here is a result of the simulator.",
+        "its own, fees are applied to its fills. A result that changes sign here is a result of the "
+        "simulator.",
         draw.sensitivity,
     ),
 )
@@ -200,8 +197,7 @@ def _header(result: Result) -> str:
     return (
         f"<header><h1>Backtest on {html.escape(', '.join(symbols))}</h1><p>{names}</p>"
         f"<p>{html.escape(span)} · a decision every {words.duration(step)} · {run.counts['decisions']:,} "
-        "decisions · "
-        f"money in {html.escape(result.currency)}</p></header><h2>In short</h2>"
+        f"decisions · money in {html.escape(result.currency)}</p></header><h2>In short</h2>"
     )
 
 
@@ -257,14 +253,11 @@ def _table(result: Result) -> str:
                 f'<tr><td>{label}</td>{"".join(cells)}<td class="meaning">{html.escape(meaning)}</td></tr>'
             )
     note = (
-        f"Intervals: 95%, {1000} moving-block resamples of {words.duration(result.interval)} (of round trips "
-        "for the win "
-        f"rate). Sampled figures use intervals of {words.duration(result.interval)}; annual ones assume "
-        "trading around "
-        f"the clock. Returns relate to a capital of {words.number(result.capital)} "
-        f"{html.escape(result.currency)}. "
-        f"Configurations tried: {result.tries}. Differences are paired: the same resampled intervals for "
-        "both."
+        f"Intervals: 95%, {1000} moving-block resamples of {words.duration(result.interval)} (of round "
+        f"trips for the win rate). Sampled figures use intervals of {words.duration(result.interval)}; "
+        "annual ones assume trading around the clock. Returns relate to a capital of "
+        f"{words.number(result.capital)} {html.escape(result.currency)}. Configurations tried: "
+        f"{result.tries}. Differences are paired: the same resampled intervals for both."
     )
     return (
         f'<div class="card"><p>{note}</p><div class="scroll"><table '

@@ -82,22 +82,21 @@ def _run_story(result: Result, run: Run) -> str:
     if not figures["fills"].value:
         return (
             f"{run.name} was never filled in {length} of {kind} market: it made "
-            f"{number(run.counts['decisions'])} "
-            "decisions and nothing came of them. Its profit is 0 because it did not trade, not because it "
-            "broke even."
+            f"{number(run.counts['decisions'])} decisions and nothing came of them. Its profit is 0 because "
+            "it did not trade, not because it broke even."
         )
     verb = "earned" if profit.value >= 0 else "lost"
     said = (
         f"{run.name} {verb} {number(abs(profit.value))} {money} in {length} of {kind} market with "
-        f"{number(figures['fills'].value)} fills: {number(figures['profit_bp'].value)} bp of what it traded. "
+        f"{number(figures['fills'].value)} fills: {number(figures['profit_bp'].value)} bp of what it "
+        "traded. "
     )
     if math.isnan(profit.low):
         said += "There is too little data for an interval. "
     elif crosses_zero(profit):
         said += (
             f"The 95% interval, [{number(profit.low)}, {number(profit.high)}], holds zero: the data cannot "
-            "tell "
-            "this from luck. "
+            "tell this from luck. "
         )
     else:
         said += (
@@ -148,8 +147,7 @@ def _difference_story(result: Result, name: str) -> str:
     )
     return (
         f"{name} earned {number(abs(found.value))} {result.currency} {more} than {result.first.name} on the "
-        "same data "
-        f"at the same times, 95% interval [{number(found.low)}, {number(found.high)}]: {verdict}."
+        f"same data at the same times, 95% interval [{number(found.low)}, {number(found.high)}]: {verdict}."
     )
 
 
@@ -171,9 +169,8 @@ def _about_data(result: Result) -> list[Warning]:
         found.append(
             Warning(
                 "A simulated market proves no profit",
-                "Its orders arrive and its prices move by the rules it was given. What earns here shows that "
-                "a policy "
-                "does what it should, not that it would earn anywhere else.",
+                "Its orders arrive and its prices move by the rules it was given. What earns here shows "
+                "that a policy does what it should, not that it would earn anywhere else.",
             )
         )
     elif seconds < 20 * DAY_SECONDS:
@@ -181,9 +178,8 @@ def _about_data(result: Result) -> list[Warning]:
             Warning(
                 "Too little data to prove a profit",
                 f"{duration(seconds).capitalize()} of recorded market are one sample of one regime. They "
-                "show whether "
-                "the desk works and why it earned or lost; they support no claim of profit. Weeks are a "
-                "beginning.",
+                "show whether the desk works and why it earned or lost; they support no claim of profit. "
+                "Weeks are a beginning.",
             )
         )
     count = len(result.samples[result.first.name].times_ns)
@@ -202,10 +198,8 @@ def _about_data(result: Result) -> list[Warning]:
             Warning(
                 "Gaps in the data",
                 f"In {len(gaps)} stretches, {duration(total)} in all, no trade was recorded and the book "
-                "stood still; "
-                f"the first begins {stamp(gaps[0][0])}. Quotes stood there without a market, and what moved "
-                "meanwhile "
-                "comes as one jump.",
+                f"stood still; the first begins {stamp(gaps[0][0])}. Quotes stood there without a market, "
+                "and what moved meanwhile comes as one jump.",
             )
         )
     early = [unit["labels"]["day"] for unit in result.first.units if unit["ended_early"]]
@@ -230,10 +224,8 @@ def _about_tries(result: Result) -> list[Warning]:
         Warning(
             "Many tries",
             f"{result.tries} configurations were looked at. The best of so many looks good by chance alone: "
-            "deflated "
-            "for it, the probability that a true Sharpe ratio is above zero is at most "
-            f"{number(100 * best)}%. Tries "
-            "made elsewhere count too: give them with --tries.",
+            "deflated for it, the probability that a true Sharpe ratio is above zero is at most "
+            f"{number(100 * best)}%. Tries made elsewhere count too: give them with --tries.",
         )
     ]
 
@@ -247,11 +239,9 @@ def _about_fills(result: Result) -> list[Warning]:
         found.append(
             Warning(
                 "Fills may be better than the queue allows",
-                f"Under the queue model {market['queue_model']!r} cancels ahead of us are guessed to move us "
-                "up. Only "
-                "\N{LEFT SINGLE QUOTATION MARK}risk-adverse\N{RIGHT SINGLE QUOTATION MARK} never fills an "
-                "order "
-                "that trades alone would not have reached.",
+                f"Under the queue model {market['queue_model']!r} cancels ahead of us are guessed to move "
+                "us up. Only \N{LEFT SINGLE QUOTATION MARK}risk-adverse\N{RIGHT SINGLE QUOTATION MARK} "
+                "never fills an order that trades alone would not have reached.",
             )
         )
     if market["order_latency_ms"] < 1:
@@ -259,8 +249,7 @@ def _about_fills(result: Result) -> list[Warning]:
             Warning(
                 "Latency that nobody has",
                 f"Orders take {market['order_latency_ms']:g} ms to the exchange here; quotes escape what "
-                "they could "
-                "not escape in truth.",
+                "they could not escape in truth.",
             )
         )
     for run in result.runs.values():
@@ -292,9 +281,9 @@ def _about_run(result: Result, run: Run) -> list[Warning]:
         found.append(
             Warning(
                 f"{run.name}: days without a fill",
-                f"On {len(silent)} of {len({u['labels']['day'] for u in run.units})} days nothing was filled "
-                f"({', '.join(silent[:5])}{', ...' if len(silent) > 5 else ''}). Their profit of 0 is no "
-                "result.",
+                f"On {len(silent)} of {len({u['labels']['day'] for u in run.units})} days nothing was "
+                f"filled ({', '.join(silent[:5])}{', ...' if len(silent) > 5 else ''}). Their profit of 0 "
+                "is no result.",
             )
         )
     share = counts["unusable"] / counts["decisions"]
@@ -303,8 +292,7 @@ def _about_run(result: Result, run: Run) -> list[Warning]:
             Warning(
                 f"{run.name}: decisions without a quote",
                 f"{number(100 * share)}% of its actions were not finite (NaN or infinite); the desk quoted "
-                "nothing "
-                "there, as it would live.",
+                "nothing there, as it would live.",
             )
         )
     slowest = max(u["clock"]["slowest"] for u in run.units)
@@ -314,9 +302,9 @@ def _about_run(result: Result, run: Run) -> list[Warning]:
         found.append(
             Warning(
                 f"{run.name}: slower than its own decisions",
-                f"It thinks {number(1e3 * mean)} ms a decision (slowest {number(1e3 * slowest)} ms), and one "
-                "comes "
-                f"every {number(1e3 * step)} ms; live it would miss them. The replay waited for it.",
+                f"It thinks {number(1e3 * mean)} ms a decision (slowest {number(1e3 * slowest)} ms), and "
+                f"one comes every {number(1e3 * step)} ms; live it would miss them. The replay waited for "
+                "it.",
             )
         )
     if figures["participation"].value > PARTICIPATION:
@@ -324,8 +312,7 @@ def _about_run(result: Result, run: Run) -> list[Warning]:
             Warning(
                 f"{run.name}: larger than the market bears",
                 f"Its fills are {number(100 * figures['participation'].value)}% of all that was traded. A "
-                "replay does "
-                "not react to our orders; at this size the true market would have moved.",
+                "replay does not react to our orders; at this size the true market would have moved.",
             )
         )
     halted = counts["reducing"] + counts["halted"]
@@ -334,8 +321,7 @@ def _about_run(result: Result, run: Run) -> list[Warning]:
             Warning(
                 f"{run.name}: stopped by its loss limit",
                 f"{number(100 * halted / counts['decisions'])}% of decisions were spent reducing or halted; "
-                "what "
-                "follows shows the limit, not the policy.",
+                "what it earned from there on shows the limit, not the policy.",
             )
         )
     trips = figures["trips"].value
