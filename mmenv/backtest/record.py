@@ -66,7 +66,7 @@ def record(core, actions, table, t):  # type: ignore[no-untyped-def]
     record_book(core, table, t + 1)
 
 
-@njit(cache=True, inline="always")
+@njit
 def choose(core, actions, observations, column, quotes, table, t, k):  # type: ignore[no-untyped-def]
     """The actions of decision t by the positions that stand there, row k of `quotes`."""
     middle = quotes.shape[1] // 2
@@ -77,6 +77,7 @@ def choose(core, actions, observations, column, quotes, table, t, k):  # type: i
         actions[lane, 1] = quotes[k, middle + row.position, 1]
 
 
+# Not cached, like the loop on a tape: numba would not notice that functions of other files have changed.
 def simulated_steps(desk: Desk, *arguments: Any) -> int:
     """One decision for each row of `quotes`, float32 (k, positions, 2), from `first` on; where it ended.
 
@@ -86,7 +87,7 @@ def simulated_steps(desk: Desk, *arguments: Any) -> int:
     return int(_simulated_steps(desk._plan, *arguments))
 
 
-@njit(cache=True)
+@njit
 def _simulated_steps(plan, core, actions, observations, truncated, column, quotes, table, first):  # type: ignore[no-untyped-def]
     for k in range(len(quotes)):
         t = first + k

@@ -30,7 +30,7 @@ def tape_steps(desk: Desk, *arguments: Any) -> int:
     return int(reached)
 
 
-@njit(cache=True)
+@njit
 def _tape_steps(tape, core, actions, observations, truncated, column, quotes, table, first):  # type: ignore[no-untyped-def]
     """Where the loop ended, or the engine's error as a negative number."""
     decide, settle, windows, orders, lanes, resting, interval_ns, events = tape
