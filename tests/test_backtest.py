@@ -158,6 +158,50 @@ def test_a_session_goes_on_where_the_last_ended(store):
     assert np.abs(rows["position"][np.flatnonzero(np.diff(rows["session"])) + 1]).max() > 0
 
 
+def test_orders_are_the_quotes_that_stood(result):
+    """Orders recounted from the states: one side after the other, decision by decision."""
+    for run in result.runs.values():
+        orders = run.table("orders")
+        for name, side in (("bid", 1), ("ask", -1)):
+            counted: list[list[float]] = []
+            live = None
+            path = -1
+            for row in run.table("states").to_dict("records"):
+                price, lots, filled = row[name], row[f"{name}_lots"], row[f"{name}_filled_lots"]
+                live = None if row["path"] != path else live
+                path = row["path"]
+                if live is not None:
+                    left = live[1] - live[2]
+                    keeps = price == live[0] and left > 0 and lots in (live[1], left)
+                    live = live if keeps else None
+                if live is None and lots > 0:
+                    live = [price, lots, 0]
+                    counted.append(live)
+                if live is not None:
+                    live[2] += filled
+            saved = orders[orders["side"] == side][["price", "lots", "filled_lots"]]
+            assert len(counted) > 50
+            assert saved.to_numpy() == pytest.approx(np.array(counted))
+
+
+def test_losses_outlive_a_session(store):
+    """The risk state of every decision follows from all profit before it, not from that of its session."""
+    config = recorded(store)
+    limits = dataclasses.replace(config.risk, daily_loss_limit=1e6, reducing_at=2e-5)
+    unit = units(
+        [Entrant(Make("it"), dataclasses.replace(config, risk=limits))], Settings(sensitivity=False)
+    )[0]
+    rows = play(make_policy("glft", unit.config, **GLFT), "it", unit.config).rows
+    value = (rows["bid_fill"] + rows["ask_fill"]) * rows["mid"] + rows["ask_edge"] - rows["bid_edge"]
+    net = rows["bid_fill"] - rows["ask_fill"]
+    gain = rows["ask_edge"] + rows["bid_edge"] + (rows["position"] + net) * rows["move"] - 0.5e-4 * value
+    before = np.concatenate([[0.0], np.cumsum(gain)[:-1]])
+    reducing = -before >= 20.0 * unit.config.market.price_scale
+    assert (rows["risk_state"] == reducing).all()
+    first = int(np.argmax(reducing))
+    assert rows["session"].max() > rows["session"][first]
+
+
 def test_paths_are_shared_and_sizes_do_not_matter(simulated):
     """All policies face the same market; a day played in one batch or in two is the same."""
     mids = [run.table("states", ["mid", "market_buy_lots"]) for run in simulated.runs.values()]
