@@ -9,17 +9,30 @@ outside (`ExternalMarket`) that is handed the quotes and hands back events and f
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from mmenv import episode, kernel
+from mmenv import episode, kernel, threads
 from mmenv.config import ConfigError, EnvConfig
 from mmenv.family import WORD, Family, draw, fee_rate, varies_market
 from mmenv.features import GROUPS, observation_features
-from mmenv.kernel import CORE, EMPTY, LANES, LEDGER, PARAMS, Call, Stage, address, make_plan
+from mmenv.kernel import (
+    CORE,
+    EMPTY,
+    LANES,
+    LEDGER,
+    LINE,
+    PARAMS,
+    Call,
+    Stage,
+    address,
+    aligned_zeros,
+    make_plan,
+)
 from mmenv.ledger import settle, track
 from mmenv.quote import quote
 from mmenv.risk import risk
@@ -40,7 +53,8 @@ class ExternalMarket(Protocol):
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of n environments gives. Arrays are fresh at every `Desk.step`."""
+    """What one step of n environments gives. Nobody overwrites the arrays as long as you hold one of them, or
+    a view: `Desk.step` writes to memory that is no longer in use."""
 
     observations: np.ndarray
     """float32 (n, F)."""
@@ -50,6 +64,8 @@ class Step:
     truncated: np.ndarray
     ledger: np.ndarray
     """float64 (len(LEDGER), n), price units x lots, of this step; `wealth` since reset."""
+    ledger_rows: dict[str, np.ndarray]
+    """Its rows by the names of `LEDGER`."""
     final_observations: np.ndarray
     """float32 (n, F): where an episode ended and the desk resets itself, its last observation. Kept by the
     desk: the next step that ends an episode overwrites it."""
@@ -66,29 +82,52 @@ class EventPlans(NamedTuple):
     """Their calls: the plans hold addresses of these."""
 
 
+class NotFiniteError(ValueError):
+    """An action of environment `row` is not finite; no environment has made a step."""
+
+    def __init__(self, row: int) -> None:
+        super().__init__(f"the action of environment {row} is not finite")
+        self.row = row
+
+
 class Desk:
     """n environments of one configuration.
 
-    With `autoreset`, an environment that ends starts its next episode in the same step.
+    With `autoreset`, an environment that ends starts its next episode in the same step. An action that is not
+    finite quotes nothing, or is refused with `NotFiniteError` if `strict`. `num_threads` share the step; None
+    finds the fastest number for this many environments in the first steps. Nothing else depends on it.
     """
 
-    def __init__(self, config: EnvConfig, n: int, *, autoreset: bool) -> None:
-        self.config, self.n, self.autoreset = config, n, autoreset
+    def __init__(
+        self,
+        config: EnvConfig,
+        n: int,
+        *,
+        autoreset: bool,
+        strict: bool = False,
+        num_threads: int | None = 1,
+    ) -> None:
+        self.config, self.n, self.autoreset, self.strict = config, n, autoreset, strict
+        self.num_threads = num_threads
         self.blocks = -(-n // LANES)
         self.width = len(observation_features(config))
-        self.core = np.zeros(self.blocks, CORE)
+        self.core = aligned_zeros(self.blocks, CORE)
+        self._tile = aligned_zeros((self.width, LANES), np.float32)
         self.core["count"] = np.minimum(LANES, n - LANES * np.arange(self.blocks))
         self.core["fee_rate"] = fee_rate(config.maker_fee_bp)
         self.family = Family(config) if config.randomise else None
         self.external: ExternalMarket | None = config.market.attach(config, n)
         self._params = self._make_params()
-        self._tile = np.zeros((self.width, LANES), np.float32)
         self._states: list[np.ndarray] = [self.core]
         self._groups: dict[str, np.ndarray] = {}
         self.actions = np.zeros((n, 2), np.float32)
         self._final = np.zeros((n, self.width), np.float32)
         self._build_plans()
-        self._layout = Layout(n, self.width)
+        self._trial: threads.Trial | None = None
+        self._share()
+        self.any_done = False
+        """Whether an episode ended in the last step."""
+        self._buffers: list[Buffer] = []
         self._renew_out()
 
     # Steps.
@@ -131,9 +170,11 @@ class Desk:
         if self.external is not None:
             self.external.reset(self, mask)
         observations = np.empty((self.n, self.width), np.float32)
-        self._plan[kernel.OBSERVATIONS_AT] = address(observations)
+        addresses = np.zeros(kernel.OUTPUTS, np.int64)
+        addresses[kernel.OBSERVATIONS_AT] = address(observations)
+        self._plan[kernel.OUT_AT] = address(addresses)
         kernel.reset_blocks(self._plan)
-        self._plan[kernel.OBSERVATIONS_AT] = address(self._out.observations)
+        self._plan[kernel.OUT_AT] = self._buffer.address
         return observations
 
     def step(self, actions: np.ndarray) -> Step:
@@ -144,31 +185,53 @@ class Desk:
         return self.out
 
     def step_in_place(self) -> None:
-        """One decision from `self.actions` into the arrays of `self.out`, without allocation."""
-        if self.external is None:
-            kernel.step_blocks(self._plan)
-        else:
+        """One decision from `self.actions` into the arrays of `self.out`, whoever holds them."""
+        if self.external is not None:
             self._step_external()
+            return
+        self._check(self._run())
 
     def decide(self, actions: np.ndarray) -> None:
         """First half of a step on a market outside: quotes, cut to the limits, from actions, (n, 2)."""
         self._renew_out()
         self.actions[...] = actions
-        kernel.step_blocks(self._decide)
+        self._check(kernel.step_blocks(self._decide))
 
     def finish(self) -> Step:
         """Second half, once the market has answered: ledger, features, observation."""
-        kernel.step_blocks(self._plan)
+        self._check(self._run())
         return self._out
+
+    def _run(self) -> int:
+        if self._trial is not None:
+            status = self._trial.step(self._run_on)
+            if self._trial.over:
+                self._threads, self._trial = self._trial.best, None
+            return status
+        if self._threads == 1:
+            return int(kernel.step_at(self._plan_at))
+        return self._run_on(self._threads)
+
+    def _run_on(self, count: int) -> int:
+        """A step on so many threads; its status."""
+        plans = self._shares[count]
+        plans[:, kernel.OUT_AT] = self._buffer.address
+        statuses = threads.run(kernel.step_at, [address(plan) for plan in plans])
+        return min(statuses) if min(statuses) < 0 else max(statuses)
+
+    def _check(self, status: int) -> None:
+        if status < 0:
+            raise NotFiniteError(-1 - status)
+        self.any_done = status == kernel.DONE
 
     def _step_external(self) -> None:
         assert self.external is not None
-        kernel.step_blocks(self._decide)
+        self._check(kernel.step_blocks(self._decide))
         self.external.advance(self)
-        kernel.step_blocks(self._plan)
+        self._check(self._run())
         out = self._out
-        done = out.terminated | out.truncated
-        if self.autoreset and done.any():
+        if self.autoreset and self.any_done:
+            done = out.terminated | out.truncated
             out.final_observations[done] = out.observations[done]
             out.observations[:] = self._restart(done)
 
@@ -219,7 +282,8 @@ class Desk:
             self.external.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return restore, (self.config, self.n, self.autoreset, self.get_state())
+        settings = {"autoreset": self.autoreset, "strict": self.strict, "num_threads": self.num_threads}
+        return restore, (self.config, self.n, settings, self.get_state())
 
     # Making the plan.
 
@@ -270,7 +334,7 @@ class Desk:
             self._states += [c.own for c in market if c.own.dtype != EMPTY]
         updates, observes, row = [call(settle), call(track), call(episode.moves)], [], 0
         for group in (GROUPS[name] for name in self.config.features):
-            own = np.zeros(self.blocks, group.own)
+            own = aligned_zeros(self.blocks, group.own)
             self._states.append(own)
             self._groups[group.name] = own
             if group.update is not None:
@@ -288,6 +352,8 @@ class Desk:
         else:
             self._decide = self._fill(make_plan(decide, [], []))
             self._plan = self._fill(make_plan(updates, observes, resets))
+            self._plan[kernel.ACTIONS_AT] = 0  # taken already
+            self._plan[kernel.STRICT] = 0
 
     def event_plans(self, event: Call, policy: Call, orders: Call, stamp: Call | None = None) -> EventPlans:
         """Plans for `kernel.step_blocks` that take one event of a market outside to orders in one call.
@@ -301,7 +367,7 @@ class Desk:
         calls = [call for part in parts for call in (*between, *part)] + between
         first, following = (self._fill(make_plan(c, [], [])) for c in ([policy, *decide, orders], calls))
         for plan in (first, following):
-            plan[kernel.ACTIONS_AT] = plan[kernel.OBSERVATIONS_AT] = 0
+            plan[kernel.ACTIONS_AT] = plan[kernel.STRICT] = 0
         return EventPlans(first, following, calls)
 
     def _fill(self, plan: np.ndarray) -> np.ndarray:
@@ -310,52 +376,94 @@ class Desk:
         plan[kernel.TILE_AT], plan[kernel.PARAMS_AT] = address(self._tile), address(self._params)
         plan[kernel.ACTIONS_AT], plan[kernel.FINAL_AT] = address(self.actions), address(self._final)
         plan[kernel.AUTORESET] = int(self.autoreset and self.external is None)
+        plan[kernel.STRICT] = int(self.strict)
         return plan
 
+    def _share(self) -> None:
+        """Plans for each number of threads that may be used: every thread has its blocks and its tile."""
+        self._plan_at = address(self._plan)
+        most = min(self.blocks, self.num_threads or threads.processors())
+        counts = [most]
+        if self.num_threads is None:
+            counts = [2**k for k in range(most.bit_length())] if self.n >= LEAST_THREADED else [1]
+        self._tiles = aligned_zeros((most, self.width, LANES), np.float32)
+        self._shares: dict[int, np.ndarray] = {}
+        for count in counts:
+            plans = self._shares[count] = np.tile(self._plan, (count, 1))
+            edges = np.linspace(0, self.blocks, count + 1).round().astype(int)
+            plans[:, kernel.FIRST_BLOCK], plans[:, kernel.BLOCKS] = edges[:-1], np.diff(edges)
+            plans[:, kernel.TILE_AT] = [address(tile) for tile in self._tiles[:count]]
+        self._threads = counts[0]
+        self._trial = threads.Trial(counts) if len(counts) > 1 else None
+
     def _renew_out(self) -> None:
-        """Fresh arrays for the next step, in one piece of memory that the plan points to."""
-        memory = np.empty(self._layout.size, np.uint8)
-        self._out = self._layout.step(memory, self._final)
-        self._plan[self._layout.slots] = self._layout.offsets + address(memory)
+        """Choose memory for the next step that nobody uses."""
+        for buffer in self._buffers:
+            if buffer.unused():
+                break
+        else:
+            buffer = Buffer(self.n, self.width, self._final)
+            self._buffers = [buffer, *self._buffers[: BUFFERS - 1]]
+        self._buffer, self._out = buffer, buffer.step
+        self._plan[kernel.OUT_AT] = buffer.address
 
 
-class Layout:
-    """Where the arrays of a `Step` lie in one piece of memory: finding their addresses one by one would take
-    longer than stepping a block of environments."""
+LEAST_THREADED = 1024
+"""Below so many environments, handing the work over takes longer than the work."""
 
-    def __init__(self, n: int, width: int) -> None:
+BUFFERS = 4
+"""How many of the last steps' memory is looked at for reuse."""
+
+
+class Buffer:
+    """The arrays of a step in one piece of memory, used again once nobody holds any of them.
+
+    Fresh memory would cost more than the step itself, because the system has to clear it page by page.
+    """
+
+    def __init__(self, n: int, width: int, final_observations: np.ndarray) -> None:
         f4, f8, flag = (np.dtype(kind) for kind in (np.float32, np.float64, np.bool_))
         shapes = ((n, width), (n,), (n,), (n,), (len(LEDGER), n))
-        self._arrays = tuple(zip(shapes, (f4, f8, flag, flag, f8), strict=True))
-        k = kernel
-        slots = (k.OBSERVATIONS_AT, k.REWARDS_AT, k.TERMINATED_AT, k.TRUNCATED_AT, k.LEDGER_AT)
-        self.slots = np.array(slots)
-        sizes = [-(-math.prod(shape) * kind.itemsize // 64) * 64 for shape, kind in self._arrays]
-        self.offsets = np.cumsum([0, *sizes[:-1]])
-        self.size = sum(sizes)
-        self._starts = self.offsets.tolist()
-
-    def step(self, memory: np.ndarray, final_observations: np.ndarray) -> Step:
-        """The arrays of a step in this memory."""
-        arrays: list[np.ndarray] = [
-            np.ndarray(shape, kind, memory, start)
-            for (shape, kind), start in zip(self._arrays, self._starts, strict=True)
+        kinds = (f4, f8, flag, flag, f8)
+        sizes = [
+            -(-math.prod(shape) * kind.itemsize // LINE) * LINE
+            for shape, kind in zip(shapes, kinds, strict=True)
         ]
+        starts = np.cumsum([0, *sizes])
+        memory = aligned_zeros(int(starts[-1]), np.uint8)
+        arrays: list[np.ndarray] = [
+            np.ndarray(shape, kind, memory, int(start))
+            for shape, kind, start in zip(shapes, kinds, starts[:-1], strict=True)
+        ]
+        rows = dict(zip(LEDGER, arrays[-1], strict=True))
         observations, rewards, terminated, truncated, ledger = arrays
-        return Step(observations, rewards, terminated, truncated, ledger, final_observations)
+        self.step = Step(observations, rewards, terminated, truncated, ledger, rows, final_observations)
+        self._addresses = np.array([address(array) for array in arrays])
+        self.address = address(self._addresses)
+        # A view of a view holds the array that owns the memory, not what it was made from.
+        self._held = (memory.base, *arrays, *rows.values())
+        del memory, arrays, rows, observations, rewards, terminated, truncated, ledger
+        self._references = self._count()
+
+    def unused(self) -> bool:
+        """Whether only this object refers to the arrays."""
+        return self._count() == self._references
+
+    def _count(self) -> int:
+        return sum(map(sys.getrefcount, self._held))
 
 
-def make_desk(config: EnvConfig, n: int, *, autoreset: bool) -> Desk:
+def make_desk(config: EnvConfig, n: int, **settings: Any) -> Desk:
     """A desk, with the networks that `config` names."""
     if config.networks:
         from mmenv.signal_desk import SignalDesk
 
-        return SignalDesk(config, n, autoreset=autoreset)
-    return Desk(config, n, autoreset=autoreset)
+        return SignalDesk(config, n, **settings)
+    return Desk(config, n, **settings)
 
 
-def restore(config: EnvConfig, n: int, autoreset: bool, state: dict[str, Any]) -> Desk:
+def restore(config: EnvConfig, n: int, settings: dict[str, Any], state: dict[str, Any]) -> Desk:
     """A desk from its pickled parts: addresses differ in every process, so the plan is made anew."""
-    desk = make_desk(config, n, autoreset=autoreset)
+    desk = make_desk(config, n, **settings)
     desk.set_state(state)
     return desk

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import prange
 from numba.np.numpy_support import carray
 
 from mmenv.kernel import MOVE_WINDOW, stage
 from mmenv.rng import RESET_STEP, philox
 
 F = np.float32
+D = np.float64
 I = np.int32  # noqa: E741
 U = np.uint32
 
@@ -18,7 +20,7 @@ def begin(core, own, params, out):  # type: ignore[no-untyped-def]
     """Clear the lanes whose `done` is set and draw their starting position. Markets reset after this."""
     s = carray(core, 1)[0]
     p = carray(params, 1)[0]
-    for i in range(s.count):
+    for i in prange(s.count):
         if s.done[i] == 0:
             continue
         s.episode[i] += U(1)
@@ -42,6 +44,8 @@ def begin(core, own, params, out):  # type: ignore[no-untyped-def]
         s.bid_fill[i] = 0
         s.move_sum[i] = 0
         s.move_squares[i] = 0
+        s.move_mean[i] = F(0)
+        s.volatility[i] = F(0)
 
 
 @stage()
@@ -49,23 +53,30 @@ def began(core, own, params, out):  # type: ignore[no-untyped-def]
     """After the market's own reset: no lane is done any more."""
     s = carray(core, 1)[0]
     s.any_done = 0
-    for i in range(s.count):
+    for i in prange(s.count):
         s.done[i] = 0
 
 
 @stage()
 def moves(core, own, params, out):  # type: ignore[no-untyped-def]
-    """Sum and sum of squares of the last MOVE_WINDOW moves of the mid, in integers: they never drift.
+    """Mean and root mean square of the last MOVE_WINDOW moves of the mid, from sums that are integers: they
+    never drift.
 
     One ring head for all lanes and their age as a mask, so that a reset clears nothing.
     """
     s = carray(core, 1)[0]
+    p = carray(params, 1)[0]
+    unit = F(p.per_unit)
     head = s.clock % MOVE_WINDOW
     if head < 0:
         return
-    for i in range(s.count):
-        new = s.move[i]
-        old = s.moves[head, i] if s.age[i] > MOVE_WINDOW else I(0)
+    for i in prange(s.count):
+        age, new, old = s.age[i], s.move[i], s.moves[head, i]
+        old = old if age > MOVE_WINDOW else I(0)
         s.moves[head, i] = new
-        s.move_sum[i] += np.int64(new) - np.int64(old)
-        s.move_squares[i] += np.int64(new) * np.int64(new) - np.int64(old) * np.int64(old)
+        move_sum = I(s.move_sum[i] + new - old)
+        squares = s.move_squares[i] + (D(new) * D(new) - D(old) * D(old))
+        s.move_sum[i], s.move_squares[i] = move_sum, squares
+        per_step = F(1) / F(min(age, I(MOVE_WINDOW)))
+        s.move_mean[i] = F(move_sum) * unit * per_step
+        s.volatility[i] = np.sqrt(F(squares) * unit * unit * per_step)

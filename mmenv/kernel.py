@@ -12,6 +12,7 @@ held in float64: exact below 2^53, and unlike int64 it has vector instructions f
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,11 +20,16 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import cfunc, from_dtype, njit, types
+from numba import cfunc, from_dtype, njit, prange, types
 from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 
+from mmenv.lanes import LaneCompiler
+
 LANES = 64
+
+LINE = 64
+"""Bytes of a cache line."""
 
 FEE_DIGITS = 1_000_000
 """Fees are integers in 1 / FEE_DIGITS half-ticks x lots: exact for rates in hundredths of a basis point."""
@@ -62,6 +68,7 @@ CORE = np.dtype(
         ("count", "i8"),  # lanes in use
         ("clock", "i8"),  # steps this block has made, never reset: the head of every ring
         ("any_done", "i8"),
+        ("padding", "i8", 5),  # so that vectors of lanes do not lie across cache lines
         # The decision.
         ("action", "f4", (2, LANES)),
         lanes("ask_distance", "i4"),  # half-ticks from the mid, at least 0
@@ -77,7 +84,7 @@ CORE = np.dtype(
         lanes("buy_lots", "i4"),  # market orders since the decision, by aggressor
         lanes("sell_lots", "i4"),
         lanes("trades", "i4"),
-        lanes("trade_value", "i8"),  # sum over trades of lots x (price - mid at the decision)
+        lanes("trade_value", "f8"),  # sum over trades of lots x (price - mid at the decision)
         lanes("ask_reach", "i4"),  # how far from the mid a market order would have filled us, -1: none
         lanes("bid_reach", "i4"),
         lanes("ask_fill", "i4"),  # our fills, lots
@@ -109,8 +116,10 @@ CORE = np.dtype(
         lanes("reward", "f8"),
         # Moves of the mid in the last MOVE_WINDOW steps, which several feature groups use.
         ("moves", "i4", (MOVE_WINDOW, LANES)),
-        lanes("move_sum", "i8"),
-        lanes("move_squares", "i8"),
+        lanes("move_sum", "i4"),
+        lanes("move_squares", "f8"),
+        lanes("move_mean", "f4"),  # price units
+        lanes("volatility", "f4"),  # root mean square, price units
         # The episode.
         lanes("age", "i4"),  # steps since reset
         lanes("held", "i4"),  # steps since the position was last zero or changed sign
@@ -188,7 +197,7 @@ class Stage:
         pointers = [types.CPointer(from_dtype(record)) for record in (CORE, self.own, self.params)]
         signature = types.void(*pointers, types.CPointer(types.float32))
         # error_model: Python's check for division by zero would be a branch in the loops.
-        return cfunc(signature, cache=cache, error_model="numpy")(self.function)
+        return cfunc(signature, cache=cache, error_model="numpy", pipeline_class=LaneCompiler)(self.function)
 
 
 def cacheable(function: Callable[..., None]) -> bool:
@@ -213,10 +222,15 @@ class Call:
 
 # The plan is one integer array, because each further argument would cost a call 0.1 microseconds.
 # Header, then for each call: function, own state, its stride, parameters, row of the tile.
-(BLOCKS, CORE_AT, CORE_STRIDE, TILE_AT, WIDTH, COUNT, AUTORESET, ACTIONS_AT, OBSERVATIONS_AT, FINAL_AT,
- REWARDS_AT, TERMINATED_AT, TRUNCATED_AT, LEDGER_AT, PARAMS_AT, STEPS, OBSERVES, RESETS, FIRST_BLOCK,
- HEADER) = range(20)  # fmt: skip
+(BLOCKS, CORE_AT, CORE_STRIDE, TILE_AT, WIDTH, COUNT, AUTORESET, STRICT, ACTIONS_AT, OUT_AT, FINAL_AT,
+ PARAMS_AT, STEPS, OBSERVES, RESETS, FIRST_BLOCK, SIZE, HEADER) = range(18)  # fmt: skip
 CALL = 5
+
+# What OUT_AT points to: addresses of the arrays of a step, so that one number exchanges them all.
+OBSERVATIONS_AT, REWARDS_AT, TERMINATED_AT, TRUNCATED_AT, LEDGER_AT, OUTPUTS = range(6)
+
+DONE, NOTHING_DONE = 1, 0
+"""What `step_blocks` returns; or -(row + 1), with no step made, for an action that is not finite."""
 
 
 def _call_stage(typing: Any, function: Any, core: Any, own: Any, params: Any, out: Any) -> Any:
@@ -242,14 +256,57 @@ def _array_at(typing: Any, address: Any, kind: Any) -> Any:
     return pointer(types.int64, kind), generate
 
 
+TRANSPOSED = 8
+"""Lanes and features that `transpose` takes."""
+
+
+def _transpose(typing: Any, source: Any, source_row: Any, target: Any, target_row: Any) -> Any:
+    """Transpose 8 x 8 float32 from one address to another, rows that many bytes apart, in registers.
+
+    Halves of rows i and i + 4 side by side make four vectors of two 4 x 4 matrices each.
+    """
+    low, high = [0, 8, 1, 9, 4, 12, 5, 13], [2, 10, 3, 11, 6, 14, 7, 15]
+    low_pairs, high_pairs = [0, 1, 8, 9, 4, 5, 12, 13], [2, 3, 10, 11, 6, 7, 14, 15]
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source, source_row, target, target_row = arguments
+        half, whole = (ir.VectorType(ir.FloatType(), lanes) for lanes in (4, 8))
+
+        def at(kind: Any, base: Any, row: int, stride: Any, offset: int = 0) -> Any:
+            rows = builder.mul(ir.Constant(ir.IntType(64), row), stride)
+            place = builder.add(builder.add(base, rows), ir.Constant(ir.IntType(64), offset))
+            return builder.inttoptr(place, kind.as_pointer())
+
+        def shuffle(a: Any, b: Any, order: list[int]) -> Any:
+            kind = ir.VectorType(ir.IntType(32), len(order))
+            return builder.shuffle_vector(a, b, ir.Constant(kind, order))
+
+        for offset in (0, 4):
+            halves = [builder.load(at(half, source, i, source_row, 4 * offset), align=4) for i in range(8)]
+            a, b, c, d = (shuffle(halves[i], halves[i + 4], list(range(8))) for i in range(4))
+            ab, cd = ((shuffle(x, y, low), shuffle(x, y, high)) for x, y in ((a, b), (c, d)))
+            for pair in range(2):
+                for i, order in enumerate((low_pairs, high_pairs)):
+                    row = shuffle(ab[pair], cd[pair], order)
+                    builder.store(row, at(whole, target, offset + 2 * pair + i, target_row), align=4)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), generate
+
+
 call_stage: Any = intrinsic(_call_stage)
 array_at: Any = intrinsic(_array_at)
+transpose: Any = intrinsic(_transpose)
 
 CORE_TYPE = from_dtype(CORE)
 PARAMS_TYPE = from_dtype(PARAMS)
 
+compiled = njit(nogil=True, cache=True)
+over_lanes = njit(nogil=True, cache=True, pipeline_class=LaneCompiler)
+"""For helpers that loop over lanes, with `prange`."""
 
-@njit(nogil=True, cache=True)
+
+@compiled
 def run_calls(plan, start, count, block):  # type: ignore[no-untyped-def]
     core = plan[CORE_AT] + block * plan[CORE_STRIDE]
     tile = plan[TILE_AT]
@@ -259,82 +316,138 @@ def run_calls(plan, start, count, block):  # type: ignore[no-untyped-def]
         call_stage(plan[at], core, own, plan[at + 3], tile + plan[at + 4] * LANES * 4)
 
 
-@njit(nogil=True, cache=True)
+@over_lanes
+def take_actions(core, actions, count):  # type: ignore[no-untyped-def]
+    for i in prange(count):
+        core.action[0, i] = actions[i, 0]
+        core.action[1, i] = actions[i, 1]
+
+
+@over_lanes
+def finite(numbers):  # type: ignore[no-untyped-def]
+    bad = np.int32(0)
+    for i in prange(len(numbers)):
+        bad |= np.int32(0) if abs(numbers[i]) < np.float32(np.inf) else np.int32(1)
+    return bad == 0
+
+
+@compiled
 def publish_observations(plan, block, address):  # type: ignore[no-untyped-def]
     """Copy the tile (width, LANES) to the rows of the observation array (count, width)."""
     width = plan[WIDTH]
     count = min(LANES, plan[COUNT] - block * LANES)
+    target = address + block * LANES * width * 4
+    if count >= TRANSPOSED and width >= TRANSPOSED:
+        # The last square of a row or column overlaps the one before where there is no room for a whole one.
+        for i in range(0, count, TRANSPOSED):
+            lane = min(i, count - TRANSPOSED)
+            for j in range(0, width, TRANSPOSED):
+                feature = min(j, width - TRANSPOSED)
+                source = plan[TILE_AT] + (feature * LANES + lane) * 4
+                transpose(source, LANES * 4, target + (lane * width + feature) * 4, width * 4)
+        return
     tile = carray(array_at(plan[TILE_AT], types.float32), (width, LANES))
-    rows = carray(array_at(address + block * LANES * width * 4, types.float32), (count, width))
+    rows = carray(array_at(target, types.float32), (count, width))
     for i in range(count):
         for j in range(width):
             rows[i, j] = tile[j, i]
 
 
-@njit(nogil=True, cache=True)
-def publish_outcome(plan, block):  # type: ignore[no-untyped-def]
+@over_lanes
+def outcome(core, per_unit, count, rewards, terminated, truncated, ledger, stride):  # type: ignore[no-untyped-def]
+    """Reward, flags and ledger of a block's lanes; rows of the ledger are `stride` apart."""
+    if stride < 0:
+        return  # never so; it tells the compiler that indices are not negative
+    fee_unit = per_unit / FEE_DIGITS
+    for i in prange(count):
+        rewards[i] = core.reward[i]
+        ledger[i] = core.spread_capture[i] * per_unit
+        ledger[stride + i] = core.adverse_selection[i] * per_unit
+        ledger[2 * stride + i] = core.carry[i] * per_unit
+        ledger[3 * stride + i] = core.fee[i] * fee_unit
+    for i in prange(count):
+        ledger[4 * stride + i] = core.penalty[i]
+        ledger[5 * stride + i] = core.pnl[i] * per_unit - core.fees[i] * fee_unit
+        ledger[6 * stride + i] = core.noise[i]
+        ledger[7 * stride + i] = core.ask_fill[i] + core.bid_fill[i]
+        ledger[8 * stride + i] = core.position[i]
+    for i in prange(count):
+        terminated[i] = core.terminated[i] != 0
+        truncated[i] = core.truncated[i] != 0
+
+
+@compiled
+def publish_outcome(plan, out, block, core):  # type: ignore[no-untyped-def]
     """Write reward, flags and ledger of a block to the arrays of all environments."""
     n = plan[COUNT]
     first = block * LANES
     count = min(LANES, n - first)
-    core = carray(array_at(plan[CORE_AT] + block * plan[CORE_STRIDE], CORE_TYPE), 1)[0]
-    params = carray(array_at(plan[PARAMS_AT], PARAMS_TYPE), 1)[0]
-    rewards = carray(array_at(plan[REWARDS_AT], types.float64), n)
-    terminated = carray(array_at(plan[TERMINATED_AT], types.boolean), n)
-    truncated = carray(array_at(plan[TRUNCATED_AT], types.boolean), n)
-    ledger = carray(array_at(plan[LEDGER_AT], types.float64), (9, n))
-    unit = params.per_unit
-    fee_unit = unit / FEE_DIGITS
-    for i in range(count):
-        e = first + i
-        rewards[e] = core.reward[i]
-        terminated[e] = core.terminated[i] != 0
-        truncated[e] = core.truncated[i] != 0
-        ledger[0, e] = core.spread_capture[i] * unit
-        ledger[1, e] = core.adverse_selection[i] * unit
-        ledger[2, e] = core.carry[i] * unit
-        ledger[3, e] = core.fee[i] * fee_unit
-        ledger[4, e] = core.penalty[i]
-        ledger[5, e] = core.pnl[i] * unit - core.fees[i] * fee_unit
-        ledger[6, e] = core.noise[i]
-        ledger[7, e] = core.ask_fill[i] + core.bid_fill[i]
-        ledger[8, e] = core.position[i]
+    per_unit = carray(array_at(plan[PARAMS_AT], PARAMS_TYPE), 1)[0].per_unit
+    rewards = carray(array_at(out[REWARDS_AT] + first * 8, types.float64), count)
+    terminated = carray(array_at(out[TERMINATED_AT] + first, types.boolean), count)
+    truncated = carray(array_at(out[TRUNCATED_AT] + first, types.boolean), count)
+    ledger = carray(array_at(out[LEDGER_AT] + first * 8, types.float64), 8 * n + count)
+    outcome(core, per_unit, count, rewards, terminated, truncated, ledger, n)
 
 
-@njit(nogil=True, cache=True)
+@compiled
+def first_not_finite(actions):  # type: ignore[no-untyped-def]
+    """The first row of (n, 2) that is not finite, or -1."""
+    if not finite(actions.reshape(-1)):
+        for row in range(len(actions)):
+            if not (np.isfinite(actions[row, 0]) and np.isfinite(actions[row, 1])):
+                return row
+    return -1
+
+
+@compiled
 def step_blocks(plan):  # type: ignore[no-untyped-def]
     """Take every block of the plan through one step, resetting finished lanes where AUTORESET is set."""
+    actions = carray(array_at(plan[ACTIONS_AT], types.float32), (plan[COUNT], 2))
+    if plan[STRICT] != 0:
+        row = first_not_finite(actions)
+        if row >= 0:
+            return -1 - row
+    out = carray(array_at(plan[OUT_AT], types.int64), OUTPUTS)
+    status = NOTHING_DONE
     for block in range(plan[FIRST_BLOCK], plan[FIRST_BLOCK] + plan[BLOCKS]):
         if block < 0:
-            return  # never so; it tells the compiler that indices are not negative
+            return 0  # never so, as above
         core = carray(array_at(plan[CORE_AT] + block * plan[CORE_STRIDE], CORE_TYPE), 1)[0]
         if plan[ACTIONS_AT] != 0:
-            count = min(LANES, plan[COUNT] - block * LANES)
-            actions = carray(array_at(plan[ACTIONS_AT] + block * LANES * 8, types.float32), (count, 2))
-            for i in range(count):
-                core.action[0, i] = actions[i, 0]
-                core.action[1, i] = actions[i, 1]
+            take_actions(core, actions[block * LANES : block * LANES + LANES], core.count)
         run_calls(plan, 0, plan[STEPS], block)
-        if plan[OBSERVATIONS_AT] == 0:
+        if plan[OBSERVES] == 0:
             continue  # the first half of a step whose market lives outside
         run_calls(plan, plan[STEPS], plan[OBSERVES], block)
-        publish_outcome(plan, block)
-        if core.any_done != 0 and plan[AUTORESET] != 0:
-            publish_observations(plan, block, plan[FINAL_AT])
-            run_calls(plan, plan[STEPS] + plan[OBSERVES], plan[RESETS], block)
-            run_calls(plan, plan[STEPS], plan[OBSERVES], block)
-        publish_observations(plan, block, plan[OBSERVATIONS_AT])
+        publish_outcome(plan, out, block, core)
+        if core.any_done != 0:
+            status = DONE
+            if plan[AUTORESET] != 0:
+                publish_observations(plan, block, plan[FINAL_AT])
+                run_calls(plan, plan[STEPS] + plan[OBSERVES], plan[RESETS], block)
+                run_calls(plan, plan[STEPS], plan[OBSERVES], block)
+        publish_observations(plan, block, out[OBSERVATIONS_AT])
+    return status
 
 
-@njit(nogil=True, cache=True)
+@compiled
+def step_at(plan_at):  # type: ignore[no-untyped-def]
+    """`step_blocks` of the plan at an address: an array would cost the call 0.1 microseconds more."""
+    size = carray(array_at(plan_at, types.int64), HEADER)[SIZE]
+    return step_blocks(carray(array_at(plan_at, types.int64), size))
+
+
+@compiled
 def reset_blocks(plan):  # type: ignore[no-untyped-def]
     """Reset the lanes whose `done` is set and publish the observations of all."""
+    out = carray(array_at(plan[OUT_AT], types.int64), OUTPUTS)
     for block in range(plan[FIRST_BLOCK], plan[FIRST_BLOCK] + plan[BLOCKS]):
         if block < 0:
             return
         run_calls(plan, plan[STEPS] + plan[OBSERVES], plan[RESETS], block)
         run_calls(plan, plan[STEPS], plan[OBSERVES], block)
-        publish_observations(plan, block, plan[OBSERVATIONS_AT])
+        publish_observations(plan, block, out[OBSERVATIONS_AT])
 
 
 def make_plan(steps: Sequence[Call], observes: Sequence[Call], resets: Sequence[Call]) -> np.ndarray:
@@ -345,11 +458,20 @@ def make_plan(steps: Sequence[Call], observes: Sequence[Call], resets: Sequence[
         print(f"NeuralMM: compiling {len(missing)} stages (once; cached afterwards)...", file=sys.stderr)
     plan = np.zeros(HEADER + CALL * len(calls), np.int64)
     plan[STEPS], plan[OBSERVES], plan[RESETS] = len(steps), len(observes), len(resets)
+    plan[SIZE] = len(plan)
     for k, call in enumerate(calls):
         at = HEADER + k * CALL
         stride = call.own.strides[0] if len(call.own) > 1 else 0
         plan[at : at + CALL] = (call.stage.address, address(call.own), stride, address(call.params), call.row)
     return plan
+
+
+def aligned_zeros(shape: int | tuple[int, ...], kind: Any) -> np.ndarray:
+    """Zeros that begin at a cache line."""
+    size = math.prod(np.atleast_1d(shape).tolist()) * np.dtype(kind).itemsize
+    memory = np.zeros(size + LINE, np.uint8)
+    start = -address(memory) % LINE
+    return memory[start : start + size].view(kind).reshape(shape)
 
 
 def address(array: np.ndarray) -> int:

@@ -15,6 +15,7 @@ a control variate, with which training and evaluation may shrink their variance 
 from __future__ import annotations
 
 import numpy as np
+from numba import prange
 from numba.np.numpy_support import carray
 
 from mmenv.kernel import FEE_DIGITS, stage
@@ -33,7 +34,7 @@ def settle(core, own, params, out):  # type: ignore[no-untyped-def]
     weight_spread, weight_adverse, weight_carry = p.weight_spread, p.weight_adverse, p.weight_carry
     per_unit, weight_fees = p.per_unit, p.weight_fees
     fee_unit = per_unit / FEE_DIGITS
-    for i in range(s.count):
+    for i in prange(s.count):
         bought, sold, move = s.bid_fill[i], s.ask_fill[i], s.move[i]
         before = s.position[i]
         net = I(bought - sold)
@@ -51,12 +52,12 @@ def settle(core, own, params, out):  # type: ignore[no-untyped-def]
         gain = weight_spread * capture + weight_adverse * adverse + weight_carry * carry
         s.reward[i] = gain * per_unit - weight_fees * fee * fee_unit
     # Short loops: the compiler gives up on vector instructions in one long one.
-    for i in range(s.count):
+    for i in prange(s.count):
         old, filled = D(s.position[i]), D(I(s.bid_fill[i] - s.ask_fill[i]))
         free, flow = D(s.free_move[i]), D(s.flow_move[i])
         s.noise[i] = per_unit * (weight_carry * old * (free + flow) + weight_adverse * filled * free)
     any_done = I(0)
-    for i in range(s.count):
+    for i in prange(s.count):
         after = I(s.position[i] + s.bid_fill[i] - s.ask_fill[i])
         age = I(s.age[i] + I(1))
         over = I(1) if age >= horizon else I(0)
@@ -78,7 +79,7 @@ def settle(core, own, params, out):  # type: ignore[no-untyped-def]
 def track(core, own, params, out):  # type: ignore[no-untyped-def]
     """Average entry price and holding time of the position, for the observation."""
     s = carray(core, 1)[0]
-    for i in range(s.count):
+    for i in prange(s.count):
         bought, sold = s.bid_fill[i], s.ask_fill[i]
         net = I(bought - sold)
         after = s.position[i]
@@ -87,10 +88,11 @@ def track(core, own, params, out):  # type: ignore[no-untyped-def]
         bought_gap = F(s.bid_edge[i]) / F(max(bought, I(1)))
         sold_gap = F(s.ask_edge[i]) / F(max(sold, I(1)))
         new_gap = bought_gap if net > 0 else -sold_gap
-        adds = D(before) * D(net) > 0
-        mixed = (F(abs(before)) * s.entry[i] + F(abs(net)) * new_gap) / F(max(abs(after), I(1)))
-        flipped = D(before) * D(after) <= 0
-        gap = mixed if adds else s.entry[i]
-        gap = new_gap if flipped else gap
-        s.entry[i] = gap + F(s.move[i]) if after != 0 else F(0)
-        s.held[i] = I(0) if flipped else I(s.held[i] + I(1))
+        entry, move, held = s.entry[i], F(s.move[i]), I(s.held[i] + I(1))
+        mixed = (F(abs(before)) * entry + F(abs(net)) * new_gap) / F(max(abs(after), I(1)))
+        grew = abs(after) > abs(before)
+        same_side = (before != 0) & (after != 0) & (I(before ^ after) >= 0)
+        gap = mixed if grew else entry
+        gap = gap if same_side else new_gap
+        s.entry[i] = gap + move if after != 0 else F(0)
+        s.held[i] = held if same_side else I(0)

@@ -9,7 +9,7 @@ always below the ask. An action that is not finite quotes nothing.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 from numba.np.numpy_support import carray
 
 from mmenv.config import QuoteConfig
@@ -36,7 +36,7 @@ def quote(core, own, params, out):  # type: ignore[no-untyped-def]
     s.any_done = 0
     half_low, half_range, max_skew = p.half_low, p.half_range, p.max_skew
     max_distance, order_lots = p.max_distance, p.order_lots
-    for i in range(s.count):
+    for i in prange(s.count):
         a0, a1 = s.action[0, i], s.action[1, i]
         finite = (abs(a0) < F(np.inf)) & (abs(a1) < F(np.inf))
         a0 = min(max(a0, F(-1)), F(1)) if finite else F(1)

@@ -9,6 +9,7 @@ A risk manager (`mmenv.sizing`) can take lots off the position limit; it cannot 
 from __future__ import annotations
 
 import numpy as np
+from numba import prange
 from numba.np.numpy_support import carray
 
 from mmenv.kernel import ACTIVE, FEE_DIGITS, HALTED, REDUCING, stage
@@ -22,17 +23,17 @@ def risk(core, own, params, out):  # type: ignore[no-untyped-def]
     s = carray(core, 1)[0]
     p = carray(params, 1)[0]
     reducing_loss, loss_limit, position_limit = p.reducing_loss, p.loss_limit, p.position_limit
-    for i in range(s.count):
+    for i in prange(s.count):
         loss = s.fees[i] * (1.0 / FEE_DIGITS) - s.pnl[i]
         state = I(REDUCING) if loss >= reducing_loss else I(ACTIVE)
         state = I(HALTED) if (loss >= loss_limit) | (s.risk_state[i] == HALTED) else state
         state = max(state, s.risk_floor[i])
         s.risk_state[i] = state
         q = s.position[i]
+        # ACTIVE up to the limit, REDUCING up to flat.
         limit = max(I(position_limit - max(s.limit_cut[i], I(0))), I(0))
-        ask_room = max(I(limit + q), I(0))
-        bid_room = max(I(limit - q), I(0))
-        ask_room = ask_room if state == ACTIVE else max(q, I(0))
-        bid_room = bid_room if state == ACTIVE else max(I(-q), I(0))
-        s.ask_lots[i] = min(s.ask_lots[i], ask_room) if state != HALTED else I(0)
-        s.bid_lots[i] = min(s.bid_lots[i], bid_room) if state != HALTED else I(0)
+        room = limit if state == ACTIVE else I(0)
+        ask = min(s.ask_lots[i], max(I(room + q), I(0)))
+        bid = min(s.bid_lots[i], max(I(room - q), I(0)))
+        s.ask_lots[i] = ask if state != HALTED else I(0)
+        s.bid_lots[i] = bid if state != HALTED else I(0)

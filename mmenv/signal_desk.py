@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class Running:
 class SignalDesk(Desk):
     """`Desk`, its observations followed by the outputs of `config.signals`, its limit by `config.manager`."""
 
-    def __init__(self, config: EnvConfig, n: int, *, autoreset: bool) -> None:
+    def __init__(self, config: EnvConfig, n: int, **settings: Any) -> None:
         wanted = dict.fromkeys(group for signal in config.networks for group in signal.groups)
         if config.manager is not None:
             wanted["trade_book"] = None
@@ -56,7 +57,7 @@ class SignalDesk(Desk):
         self._low = np.array([feature.low for feature in bounds], np.float32)
         self._high = np.array([feature.high for feature in bounds], np.float32)
         self._final_shown = np.zeros((n, self._shown + len(bounds)), np.float32)
-        super().__init__(plain, n, autoreset=autoreset)
+        super().__init__(plain, n, **settings)
         self.config = config
         names = observation_names(plain)
         self._signals, self._manager = (

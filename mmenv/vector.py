@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from mmenv.config import DEFAULT_MARKET, ConfigError, EnvConfig, Market
-from mmenv.desk import Step, make_desk
+from mmenv.desk import NotFiniteError, Step, make_desk
 from mmenv.env import (
     RENDER_FPS,
     ActionError,
@@ -23,7 +23,8 @@ from mmenv.env import (
     start_positions,
 )
 from mmenv.features import observation_names
-from mmenv.kernel import LEDGER
+
+FLOAT32 = np.dtype(np.float32)
 
 
 class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
@@ -43,6 +44,9 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     With `strict_actions=False` an action that is not finite quotes nothing instead of raising `ActionError`.
 
+    From about 1,000 environments on the step is shared among threads. `num_threads` says how many; by default
+    (None) the first steps find the fastest number. The bytes do not depend on it.
+
     `render()` with `render_mode="rgb_array"` returns a tuple of pictures, one for each environment.
     """
 
@@ -60,12 +64,17 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         config: EnvConfig | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         strict_actions: bool = True,
+        num_threads: int | None = None,
         render_mode: str | None = None,
         **settings: Any,
     ) -> None:
         if not isinstance(num_envs, int) or num_envs < 1:
             raise ConfigError(
                 f"num_envs = {num_envs!r} is not possible: it must be an integer of at least 1."
+            )
+        if num_threads is not None and (not isinstance(num_threads, int) or num_threads < 1):
+            raise ConfigError(
+                f"num_threads = {num_threads!r} is not possible: it must be None or an integer of at least 1."
             )
         self.config = choose_config(market, config, settings)
         self.num_envs = num_envs
@@ -78,11 +87,16 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.single_action_space = action_space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        autoreset = self.autoreset_mode == AutoresetMode.SAME_STEP
-        self._desk = make_desk(self.config, num_envs, autoreset=autoreset)
+        same_step = self.autoreset_mode == AutoresetMode.SAME_STEP
+        self._desk = make_desk(
+            self.config, num_envs, autoreset=same_step, strict=strict_actions, num_threads=num_threads
+        )
         self._screen = open_screen(render_mode, self.metadata["render_modes"], self.config, num_envs)
         self._ended = np.zeros(num_envs, bool)  # and not yet reset
         self._drawn: dict[str, np.ndarray] = {}
+        self._any_ended = False
+        self._all = np.ones(num_envs, bool)
+        self._all.flags.writeable = False
         self._seeded = False
         self._started = False
 
@@ -100,7 +114,8 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             seeds = [seed if chosen else None for seed, chosen in zip(seeds, mask, strict=True)]
         self._desk.seed(seeds)
         self._seeded = self._started = True
-        self._ended &= False if mask is None else ~mask
+        self._ended[:] = False if mask is None else self._ended & ~mask
+        self._any_ended = bool(self._ended.any())
         observations = self._desk.reset(mask, positions, parameters)
         if self._screen is not None:
             self._screen.record(self._desk)
@@ -109,23 +124,30 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        ended = self._ended
-        if not self._started or (self.autoreset_mode == AutoresetMode.DISABLED and ended.any()):
+        if not self._started or (self._any_ended and self.autoreset_mode == AutoresetMode.DISABLED):
             raise gymnasium.error.ResetNeeded(self._what_to_reset())
-        out = self._desk.step(self._check_actions(actions))
-        stepped = ~ended
-        if ended.any():  # next-step autoreset: what these made of the action does not count
-            out = self._reset_ended(out, ended)
-        done = out.terminated | out.truncated
-        info: dict[str, Any] = {"ledger": dict(zip(LEDGER, out.ledger, strict=True)), "_ledger": stepped}
-        if self._drawn:
-            drawn = self._drawn
-            info |= self._about_episodes() if done.any() or ended.any() else about(drawn, self.num_envs)
+        try:
+            out = self._desk.step(self._check_actions(actions))
+        except NotFiniteError as error:
+            raise ActionError(
+                f"actions[{error.row}] = {np.asarray(actions)[error.row].tolist()} is not possible: "
+                "both entries must be finite."
+            ) from None
+        info: dict[str, Any] = {"ledger": out.ledger_rows.copy(), "_ledger": self._all}
+        drawn, some_reset = self._drawn, self._any_ended
+        if some_reset:  # next-step autoreset: what these made of the action does not count
+            info["_ledger"] = ~self._ended
+            out = self._reset_ended(out, self._ended)
+        if drawn:
+            new = some_reset or self._desk.any_done
+            info |= self._about_episodes() if new else about(drawn, self.num_envs)
         if self.autoreset_mode != AutoresetMode.SAME_STEP:
-            self._ended = done
-        elif done.any():
+            np.logical_or(out.terminated, out.truncated, out=self._ended)
+            self._any_ended = bool(self._ended.any())
+        elif self._desk.any_done:
+            done = out.terminated | out.truncated
             info |= self._final(out, done, info["ledger"])
-            if self._drawn:
+            if drawn:
                 info["final_info"] |= {"parameters": drawn, "_parameters": done}
         if self._screen is not None:
             self._screen.record(self._desk)
@@ -165,10 +187,14 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.np_random.bit_generator.state = state["np_random"]
         self._ended = state["ended"].copy()
         self._drawn = self._desk.parameters()
+        self._any_ended = bool(self._ended.any())
         self._seeded = self._started = True
 
     def _check_actions(self, actions: Any) -> np.ndarray:
-        """The actions as C-contiguous float32 (n, 2)."""
+        """The actions as numbers (n, 2)."""
+        plain = type(actions) is np.ndarray and actions.dtype is FLOAT32
+        if plain and actions.shape == self.action_space.shape:
+            return actions
         try:
             given = np.asarray(actions)
         except (TypeError, ValueError):  # such as lists of different lengths
@@ -177,12 +203,6 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             raise ActionError(
                 f"actions of shape {given.shape} and type {given.dtype} are not possible: expected numbers "
                 f"of shape ({self.num_envs}, 2), a half-spread and a skew for each environment."
-            )
-        given = np.ascontiguousarray(given, np.float32)
-        if self.strict_actions and not np.isfinite(given).all():
-            row = int(np.argmin(np.isfinite(given).all(axis=1)))
-            raise ActionError(
-                f"actions[{row}] = {given[row].tolist()} is not possible: both entries must be finite."
             )
         return given
 

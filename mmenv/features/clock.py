@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import prange
 from numba.np.numpy_support import carray
 
 from mmenv.features import Feature, Group, register
@@ -18,7 +19,7 @@ def observe(core, own, params, out):  # type: ignore[no-untyped-def]
     p = carray(params, 1)[0]
     x = carray(out, (1, LANES))
     horizon = p.horizon
-    for i in range(s.count):
+    for i in prange(s.count):
         x[0, i] = F(I(horizon - s.age[i])) / F(horizon)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import prange
 from numba.np.numpy_support import carray
 
 from mmenv.features import Feature, Group, register
 from mmenv.kernel import EMPTY, LANES, MOVE_WINDOW, stage
 
 F = np.float32
-I = np.int32  # noqa: E741
 
 
 @stage(EMPTY)
@@ -20,18 +20,15 @@ def observe(core, own, params, out):  # type: ignore[no-untyped-def]
     unit = F(p.per_unit)
     per_limit = F(1) / F(p.position_limit)
     per_horizon = F(1) / F(p.horizon)
-    loss_limit = F(p.loss_limit) * unit
-    root = np.sqrt(F(p.horizon))
-    for i in range(s.count):
+    per_loss_limit = np.sqrt(F(p.horizon)) / (F(p.loss_limit) * unit)
+    for i in prange(s.count):
         held = F(s.position[i]) * per_limit
         gap = s.entry[i] * unit
         x[0, i] = held
         x[1, i] = min(max(held * gap, F(-10)), F(10))
         x[2, i] = F(s.held[i]) * per_horizon
         x[3, i] = min(max(gap, F(-10)), F(10))
-        count = F(max(min(s.age[i], I(MOVE_WINDOW)), I(1)))
-        volatility = np.sqrt(F(s.move_squares[i]) * unit * unit / count)
-        x[4, i] = min(F(abs(s.position[i])) * volatility * root / loss_limit, F(10))
+        x[4, i] = min(F(abs(s.position[i])) * s.volatility[i] * per_loss_limit, F(10))
 
 
 register(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numba import prange
 from numba.np.numpy_support import carray
 
 from mmenv.features import Feature, Group, register
@@ -12,7 +13,7 @@ from mmenv.kernel import EMPTY, LANES, stage
 def observe(core, own, params, out):  # type: ignore[no-untyped-def]
     s = carray(core, 1)[0]
     x = carray(out, (1, LANES))
-    for i in range(s.count):
+    for i in prange(s.count):
         x[0, i] = s.latent[i]
 
 

@@ -7,6 +7,7 @@ fifteen inputs of the adverse-selection detector; docs/signals.md says why each 
 from __future__ import annotations
 
 import numpy as np
+from numba import prange
 from numba.np.numpy_support import carray
 
 from mmenv.features import Feature, Group, register
@@ -54,7 +55,7 @@ def update(core, own, params, out):  # type: ignore[no-untyped-def]
     """Averages with exponential weights; runs; what the step took of the book it found."""
     s = carray(core, 1)[0]
     w = carray(own, 1)[0]
-    for i in range(s.count):
+    for i in prange(s.count):
         keep = F(0) if s.age[i] <= 1 else F(1)  # forgets all at the first step
         flow = F(I(s.buy_lots[i] - s.sell_lots[i]))
         fast, medium, slow = keep * w.flow[0, i], keep * w.flow[1, i], keep * w.flow[2, i]
@@ -66,7 +67,7 @@ def update(core, own, params, out):  # type: ignore[no-untyped-def]
         run = keep * w.run[i]
         longer = (run if run * side > F(0) else F(0)) + side
         w.run[i] = longer if buys | sells else run
-    for i in range(s.count):
+    for i in prange(s.count):
         keep = F(0) if s.age[i] <= 1 else F(1)
         bid, ask = s.best_bid_lots[i], s.best_ask_lots[i]
         imbalance = F(I(bid - ask)) / F(max(I(bid + ask), I(1)))
@@ -78,7 +79,7 @@ def update(core, own, params, out):  # type: ignore[no-untyped-def]
         known = keep if (w.ask_depth[i] > 0) & (w.bid_depth[i] > 0) else F(0)
         w.taken[i] = known * (bought - sold)
         w.bid_depth[i], w.ask_depth[i] = bid, ask
-    for i in range(s.count):
+    for i in prange(s.count):
         keep = F(0) if s.age[i] <= 1 else F(1)
         move = F(s.move[i])
         w.slow_squares[i] = keep * SLOW_KEEP * w.slow_squares[i] + move * move
@@ -100,7 +101,7 @@ def observe(core, own, params, out):  # type: ignore[no-untyped-def]
     p = carray(params, 1)[0]
     x = carray(out, (11, LANES))
     unit, per_lot = F(p.per_unit), F(p.per_lot)
-    for i in range(s.count):
+    for i in prange(s.count):
         some = F(1) if s.age[i] > 0 else F(0)
         x[0, i] = some * min(max(w.flow[0, i] * per_lot * N0, F(-10)), F(10))
         x[1, i] = some * min(max(w.flow[1, i] * per_lot * N1, F(-10)), F(10))
@@ -112,7 +113,7 @@ def observe(core, own, params, out):  # type: ignore[no-untyped-def]
         slow = w.slow_squares[i] / max(w.slow_weight[i], F(1))
         ratio = np.sqrt(fast / max(slow, F(1e-6)))
         x[5, i] = min(ratio, F(10)) if (some > F(0)) & (slow > F(0)) else F(1)
-    for i in range(s.count):
+    for i in prange(s.count):
         some = F(1) if s.age[i] > 0 else F(0)
         x[6, i] = some * min(max(w.trade_vwap[i] * unit, F(-10)), F(10))
         x[7, i] = some * min(max(w.taken[i], F(-10)), F(10))

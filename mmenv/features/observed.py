@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import prange
 from numba.np.numpy_support import carray
 
 from mmenv.config import ConfigError, EnvConfig
@@ -27,7 +28,7 @@ def update(core, own, params, out):  # type: ignore[no-untyped-def]
     p = carray(params, 1)[0]
     unit = F(p.per_unit)
     for k in range(p.assets):
-        for i in range(s.count):
+        for i in prange(s.count):
             before = w.relative[k, i] if s.age[i] > 1 else F(0)
             w.relative[k, i] = before * KEEP + F(s.asset_moves[k, i] - s.move[i]) * unit
 
@@ -41,7 +42,7 @@ def observe(core, own, params, out):  # type: ignore[no-untyped-def]
     unit = F(p.per_unit)
     for k in range(p.assets):
         row = np.uint64(ENTRIES * k)
-        for i in range(s.count):
+        for i in prange(s.count):
             relative = w.relative[k, i] if s.age[i] > 0 else F(0)
             x[row, i] = min(max(F(s.asset_moves[k, i]) * unit, F(-10)), F(10))
             x[row + np.uint64(1), i] = min(max(s.asset_flows[k, i], F(-10)), F(10))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import prange
 from numba.np.numpy_support import carray
 
 from mmenv.features import Feature, Group, register
-from mmenv.kernel import LANES, MOVE_WINDOW, lanes, stage
+from mmenv.kernel import LANES, lanes, stage
 
 F = np.float32
+D = np.float64
 I = np.int32  # noqa: E741
 
 VWAP_WINDOW = 20
@@ -18,11 +20,11 @@ ROOT = F(np.sqrt(VWAP_WINDOW))
 STATE = np.dtype(
     [
         ("lots", "i4", (VWAP_WINDOW, LANES)),
-        ("values", "i8", (VWAP_WINDOW, LANES)),
+        ("values", "f8", (VWAP_WINDOW, LANES)),
         ("spreads", "i4", (SPREAD_WINDOW, LANES)),
-        lanes("lot_sum", "i8"),
-        lanes("value_sum", "i8"),  # sum of lots x (price - mid now)
-        lanes("spread_sum", "i8"),
+        lanes("lot_sum", "i4"),
+        lanes("value_sum", "f8"),  # of lots x price, half-ticks
+        lanes("spread_sum", "i4"),
     ],
     align=True,
 )
@@ -37,23 +39,16 @@ def update(core, own, params, out):  # type: ignore[no-untyped-def]
     spread_head = s.clock % SPREAD_WINDOW
     if head < 0 or spread_head < 0:
         return
-    for i in range(s.count):
-        first = s.age[i] <= 1
-        full = s.age[i] > VWAP_WINDOW
-        lots = I(s.buy_lots[i] + s.sell_lots[i])
-        # Values stand relative to a fixed origin, the mid at reset plus all moves: shift to the mid now.
-        old_lots = w.lots[head, i] if full else I(0)
-        old_value = w.values[head, i] if full else np.int64(0)
-        anchor = np.int64(s.mid[i]) - np.int64(s.move[i])
-        value = np.int64(lots) * anchor + s.trade_value[i]
-        w.lots[head, i] = lots
-        w.values[head, i] = value
-        w.lot_sum[i] = (np.int64(0) if first else w.lot_sum[i]) + np.int64(lots) - np.int64(old_lots)
-        w.value_sum[i] = (np.int64(0) if first else w.value_sum[i]) + value - old_value
-        old_spread = w.spreads[spread_head, i] if s.age[i] > SPREAD_WINDOW else I(0)
-        w.spreads[spread_head, i] = s.spread[i]
-        spread_sum = np.int64(0) if first else w.spread_sum[i]
-        w.spread_sum[i] = spread_sum + np.int64(s.spread[i]) - np.int64(old_spread)
+    for i in prange(s.count):
+        age, lots, spread = s.age[i], I(s.buy_lots[i] + s.sell_lots[i]), s.spread[i]
+        first, full, spread_full = age <= 1, age > VWAP_WINDOW, age > SPREAD_WINDOW
+        value = D(lots) * D(I(s.mid[i] - s.move[i])) + s.trade_value[i]
+        old_lots, old_value, old_spread = w.lots[head, i], w.values[head, i], w.spreads[spread_head, i]
+        lot_sum, value_sum, spread_sum = w.lot_sum[i], w.value_sum[i], w.spread_sum[i]
+        w.lots[head, i], w.values[head, i], w.spreads[spread_head, i] = lots, value, spread
+        w.lot_sum[i] = I((I(0) if first else lot_sum) + lots - (old_lots if full else I(0)))
+        w.value_sum[i] = (D(0) if first else value_sum) + value - (old_value if full else D(0))
+        w.spread_sum[i] = I((I(0) if first else spread_sum) + spread - (old_spread if spread_full else I(0)))
 
 
 @stage(STATE)
@@ -64,24 +59,23 @@ def observe(core, own, params, out):  # type: ignore[no-untyped-def]
     x = carray(out, (8, LANES))
     unit = F(p.per_unit)
     per_lot = F(p.per_lot)
-    for i in range(s.count):
+    per_root = unit / ROOT
+    for i in prange(s.count):
         age = s.age[i]
         lots = I(s.buy_lots[i] + s.sell_lots[i])
         x[0, i] = F(I(s.buy_lots[i] - s.sell_lots[i])) / F(max(lots, I(1)))
         x[1, i] = min(max(F(s.move[i]) * unit, F(-10)), F(10))
-        count = F(max(min(age, I(MOVE_WINDOW)), I(1)))
-        mean = F(s.move_sum[i]) * unit / count
-        square = F(s.move_squares[i]) * unit * unit / count
+        mean, volatility = s.move_mean[i], s.volatility[i]
         x[2, i] = min(max(mean * ROOT, F(-10)), F(10))
-        x[3, i] = min(np.sqrt(max(square - mean * mean, F(0))), F(10))
-        traded = (age > 0) & (w.lot_sum[i] > 0)
-        gap = np.int64(s.mid[i]) * w.lot_sum[i] - w.value_sum[i]
-        deviation = F(gap) * unit / F(max(w.lot_sum[i], 1)) / ROOT
-        x[4, i] = min(max(deviation, F(-10)), F(10)) if traded else F(0)
+        x[3, i] = min(np.sqrt(max(volatility * volatility - mean * mean, F(0))), F(10))
+        lot_sum = w.lot_sum[i]
+        gap = F(D(s.mid[i]) * D(lot_sum) - w.value_sum[i])
+        deviation = min(max(gap * per_root / F(max(lot_sum, I(1))), F(-10)), F(10))
+        x[4, i] = deviation if (age > 0) & (lot_sum > 0) else F(0)
         spread = F(s.spread[i]) * unit
         x[5, i] = min(spread, F(10))
-        spread_count = F(max(min(age, I(SPREAD_WINDOW)), I(1)))
-        x[6, i] = min(F(w.spread_sum[i]) * unit / spread_count, F(10)) if age > 0 else min(spread, F(10))
+        spread_mean = F(w.spread_sum[i]) * unit / F(max(min(age, I(SPREAD_WINDOW)), I(1)))
+        x[6, i] = min(spread_mean if age > 0 else spread, F(10))
         x[7, i] = min(F(lots) * per_lot, F(10))
 
 

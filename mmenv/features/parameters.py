@@ -4,6 +4,7 @@ critic, or for a policy that is told which market it is in."""
 from __future__ import annotations
 
 import numpy as np
+from numba import prange
 from numba.np.numpy_support import carray
 
 from mmenv.config import ConfigError, EnvConfig
@@ -19,7 +20,7 @@ def observe(core, own, params, out):  # type: ignore[no-untyped-def]
     p = carray(params, 1)[0]
     x = carray(out, (PARAMETERS, LANES))
     for k in range(p.parameters):
-        for i in range(s.count):
+        for i in prange(s.count):
             x[k, i] = min(max(s.marks[k, i], F(-3)), F(3))
 
 

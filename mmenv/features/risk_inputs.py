@@ -11,11 +11,12 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numba import prange
 from numba.np.numpy_support import carray
 
 from mmenv.config import ConfigError
 from mmenv.features import Feature, Group, register
-from mmenv.kernel import FEE_DIGITS, LANES, MOVE_WINDOW, lanes, stage
+from mmenv.kernel import FEE_DIGITS, LANES, lanes, stage
 
 if TYPE_CHECKING:
     from mmenv.desk import Desk
@@ -57,7 +58,7 @@ def update(core, own, params, out):  # type: ignore[no-untyped-def]
     head = s.clock % SPREAD_WINDOW
     if head < 0:
         return
-    for i in range(s.count):
+    for i in prange(s.count):
         fresh = s.age[i] <= 1
         fast, slow = F(0) if fresh else FAST_KEEP, F(0) if fresh else SLOW_KEEP
         lots = F(I(s.buy_lots[i] + s.sell_lots[i]))
@@ -73,12 +74,12 @@ def update(core, own, params, out):  # type: ignore[no-untyped-def]
         w.products[3, i] = slow * w.products[3, i] + ours * ours
         w.products[4, i] = slow * w.products[4, i] + theirs * theirs
         w.products[5, i] = slow * w.products[5, i] + ours * theirs
-    for i in range(s.count):
+    for i in prange(s.count):
         w.spreads[head, i] = s.spread[i]
         w.rank[i] = F(0)
     for k in range(SPREAD_WINDOW):
         behind = I((head - k) % SPREAD_WINDOW)
-        for i in range(s.count):
+        for i in prange(s.count):
             other = w.spreads[k, i]
             half = (F(0.5) if other <= s.spread[i] else F(0)) + (F(0.5) if other < s.spread[i] else F(0))
             w.rank[i] += half if behind < s.age[i] else F(0)
@@ -90,8 +91,8 @@ def observe(core, own, params, out):  # type: ignore[no-untyped-def]
     w = carray(own, 1)[0]
     p = carray(params, 1)[0]
     x = carray(out, (9, LANES))
-    unit, per_lot, loss_limit = F(p.per_unit), F(p.per_lot), p.loss_limit
-    for i in range(s.count):
+    per_lot, loss_limit = F(p.per_lot), p.loss_limit
+    for i in prange(s.count):
         begun = s.age[i] > 0
         fast_lots = w.fast_lots[i] / max(w.fast_weight[i], F(1))
         slow_lots = w.slow_lots[i] / max(w.slow_weight[i], F(1))
@@ -101,13 +102,11 @@ def observe(core, own, params, out):  # type: ignore[no-untyped-def]
         x[2, i] = s.day_seconds[i] * PER_DAY
         # Square-root law: unwinding q lots moves the price by about sigma sqrt(q / V), over the time in which
         # V lots trade.
-        count = F(max(min(s.age[i], I(MOVE_WINDOW)), I(1)))
-        volatility = np.sqrt(F(s.move_squares[i]) / count) * unit
         volume = max(slow_lots if begun else F(0), F(1) / max(per_lot, F(1e-6)))
-        x[3, i] = min(volatility * np.sqrt(F(abs(s.position[i])) / volume), F(10))
+        x[3, i] = min(s.volatility[i] * np.sqrt(F(abs(s.position[i])) / volume), F(10))
         lost = s.fees[i] * (1.0 / FEE_DIGITS) - s.pnl[i]
         x[4, i] = F(min(max(lost / loss_limit, 0.0), 1.0))
-    for i in range(s.count):
+    for i in prange(s.count):
         begun = s.age[i] > 0
         fast = w.products[2, i] / np.sqrt(max(w.products[0, i] * w.products[1, i], F(1)))
         slow = w.products[5, i] / np.sqrt(max(w.products[3, i] * w.products[4, i], F(1)))

@@ -8,6 +8,7 @@ Zero where the market cannot say. For training only; never for a trading policy.
 from __future__ import annotations
 
 import numpy as np
+from numba import prange
 from numba.np.numpy_support import carray
 
 from mmenv.features import Feature, Group, register
@@ -22,7 +23,7 @@ I = np.int32  # noqa: E741
 def observe(core, own, params, out):  # type: ignore[no-untyped-def]
     s = carray(core, 1)[0]
     x = carray(out, (6, LANES))
-    for i in range(s.count):
+    for i in prange(s.count):
         known = s.mean_reach[i] > F(0) and s.age[i] > I(0)
         weight = F(1) if known else F(0)
         per_reach = F(-1) / max(s.mean_reach[i], F(1e-6))
@@ -30,7 +31,7 @@ def observe(core, own, params, out):  # type: ignore[no-untyped-def]
         bid = s.sell_chance[i] * exp(max(F(s.bid_distance[i]) * per_reach, F(-80)))
         x[0, i] = weight * (F(s.ask_fill[i]) - ask * F(s.ask_lots[i]))
         x[1, i] = weight * (F(s.bid_fill[i]) - bid * F(s.bid_lots[i]))
-    for i in range(s.count):
+    for i in prange(s.count):
         weight = F(1) if s.mean_reach[i] > F(0) and s.age[i] > I(0) else F(0)
         x[2, i] = weight * (F(min(s.buy_lots[i], I(1))) - s.buy_chance[i])
         x[3, i] = weight * (F(min(s.sell_lots[i], I(1))) - s.sell_chance[i])

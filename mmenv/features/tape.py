@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import prange
 from numba.np.numpy_support import carray
 
 from mmenv.features import Feature, Group, register
@@ -18,7 +19,7 @@ def observe(core, own, params, out):  # type: ignore[no-untyped-def]
     x = carray(out, (3, LANES))
     unit = F(p.per_unit)
     per_lot = F(p.per_lot)
-    for i in range(s.count):
+    for i in prange(s.count):
         x[0, i] = min(F(s.buy_lots[i]) * per_lot, F(10))
         x[1, i] = min(F(s.sell_lots[i]) * per_lot, F(10))
         x[2, i] = min(max(F(s.move[i]) * unit, F(-10)), F(10))

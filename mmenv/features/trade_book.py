@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import prange
 from numba.np.numpy_support import carray
 
 from mmenv.features import Feature, Group, register
-from mmenv.kernel import LANES, MOVE_WINDOW, lanes, stage
+from mmenv.kernel import LANES, lanes, stage
 
 F = np.float32
 I = np.int32  # noqa: E741
@@ -16,9 +17,10 @@ GAP_SCALE = F(0.1)
 
 STATE = np.dtype(
     [
-        # Lots above bit 32, number of trades below: one ring and one sum in place of two.
-        ("flow", "i8", (SIZE_WINDOW, LANES)),
-        lanes("flow_sum", "i8"),
+        ("lots", "i4", (SIZE_WINDOW, LANES)),
+        ("trades", "i4", (SIZE_WINDOW, LANES)),
+        lanes("lot_sum", "i4"),
+        lanes("trade_sum", "i4"),
         lanes("gap", "i4"),
     ],
     align=True,
@@ -33,36 +35,33 @@ def update(core, own, params, out):  # type: ignore[no-untyped-def]
     head = s.clock % SIZE_WINDOW
     if head < 0:
         return
-    for i in range(s.count):
-        first = s.age[i] <= 1
-        lots = I(s.buy_lots[i] + s.sell_lots[i])
-        flow = (np.int64(lots) << 32) + np.int64(s.trades[i])
-        old = w.flow[head, i] if s.age[i] > SIZE_WINDOW else np.int64(0)
-        w.flow[head, i] = flow
-        w.flow_sum[i] = (np.int64(0) if first else w.flow_sum[i]) + flow - old
-        gap = I(0) if first else w.gap[i]
-        w.gap[i] = I(0) if s.trades[i] > 0 else I(gap + I(1))
+    for i in prange(s.count):
+        age, lots, trades = s.age[i], I(s.buy_lots[i] + s.sell_lots[i]), s.trades[i]
+        first, full = age <= 1, age > SIZE_WINDOW
+        old_lots, old_trades = w.lots[head, i], w.trades[head, i]
+        lot_sum, trade_sum, gap = w.lot_sum[i], w.trade_sum[i], w.gap[i]
+        w.lots[head, i], w.trades[head, i] = lots, trades
+        w.lot_sum[i] = I((I(0) if first else lot_sum) + lots - (old_lots if full else I(0)))
+        w.trade_sum[i] = I((I(0) if first else trade_sum) + trades - (old_trades if full else I(0)))
+        w.gap[i] = I(0) if trades > 0 else I((I(0) if first else gap) + I(1))
 
 
 @stage(STATE)
 def observe(core, own, params, out):  # type: ignore[no-untyped-def]
     s = carray(core, 1)[0]
     w = carray(own, 1)[0]
-    p = carray(params, 1)[0]
     x = carray(out, (4, LANES))
-    unit = F(p.per_unit)
-    for i in range(s.count):
-        started = s.age[i] > 0
+    for i in prange(s.count):
+        started, trades = s.age[i] > 0, s.trades[i]
         lots = F(I(s.buy_lots[i] + s.sell_lots[i]))
-        size = lots / F(max(s.trades[i], I(1)))
-        average = F(I(w.flow_sum[i] >> 32)) / F(max(I(w.flow_sum[i] & 0xFFFFFFFF), I(1)))
-        traded = started & (s.trades[i] > 0)
-        x[0, i] = min(size / max(average, F(1e-6)), F(10)) if traded else F(0)
-        x[1, i] = min(F(w.gap[i]) * GAP_SCALE, F(10)) if started else F(0)
+        # Mean sizes here and in the window, both lots / trades, as one quotient.
+        size = min(lots * F(w.trade_sum[i]) / (F(max(trades, I(1))) * F(max(w.lot_sum[i], I(1)))), F(10))
+        gap = min(F(w.gap[i]) * GAP_SCALE, F(10))
+        x[0, i] = size if started & (trades > 0) else F(0)
+        x[1, i] = gap if started else F(0)
         bid, ask = s.best_bid_lots[i], s.best_ask_lots[i]
         x[2, i] = F(I(bid - ask)) / F(max(I(bid + ask), I(1)))
-        count = F(max(min(s.age[i], I(MOVE_WINDOW)), I(1)))
-        x[3, i] = min(np.sqrt(F(s.move_squares[i]) * unit * unit / count), F(10))
+        x[3, i] = min(s.volatility[i], F(10))
 
 
 register(

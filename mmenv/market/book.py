@@ -32,11 +32,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 from numba.np.numpy_support import carray
 
 from mmenv.config import Market, MarketStages, require, require_number
-from mmenv.kernel import LANES, Call, lanes, stage
+from mmenv.kernel import LANES, Call, aligned_zeros, lanes, over_lanes, stage
 from mmenv.market import register
 from mmenv.market.by_lane import at, with_family
 from mmenv.rng import RESET_STEP, philox
@@ -199,10 +199,10 @@ def event(uniform, chance):  # type: ignore[no-untyped-def]
     return size if uniform < chance else F(0)
 
 
-@njit
+@over_lanes
 def take(s, w):  # type: ignore[no-untyped-def]
     """Take the decision over from the desk; clear what the micro-steps add up."""
-    for i in range(s.count):
+    for i in prange(s.count):
         w.age[i], w.episode[i], w.key0[i], w.key1[i] = U(s.age[i]), s.episode[i], s.key0[i], s.key1[i]
         mid = s.mid[i]
         w.ask_wanted[i] = I(I(mid + s.ask_distance[i]) >> I(1))
@@ -215,7 +215,7 @@ def take(s, w):  # type: ignore[no-untyped-def]
         w.value[i] = 0.0
 
 
-@njit
+@over_lanes
 def drift(own, count):  # type: ignore[no-untyped-def]
     """Once a decision: activity, jump of the efficient price, next metaorder."""
     w, p = own.own, own.family
@@ -223,7 +223,7 @@ def drift(own, count):  # type: ignore[no-untyped-def]
     shock0_of, shock1_of, shock2_of = p.shock[0], p.shock[1], p.shock[2]
     variance_of, deviation_of, jump_of, jump_size_of = p.variance, p.deviation, p.jump, p.jump_size
     meta_length_of, meta_power_of = p.meta_length, p.meta_power
-    for i in range(count):
+    for i in prange(count):
         decay0, decay1, decay2 = at(decay0_of, i), at(decay1_of, i), at(decay2_of, i)
         shock0, shock1, shock2 = at(shock0_of, i), at(shock1_of, i), at(shock2_of, i)
         variance, deviation = at(variance_of, i), at(deviation_of, i)
@@ -250,7 +250,7 @@ def drift(own, count):  # type: ignore[no-untyped-def]
         w.meta_sign[i] = side if left <= F(0) else sign
 
 
-@njit
+@over_lanes
 def flow(own, count, k):  # type: ignore[no-untyped-def]
     """Micro-step k of the others: efficient price, market order, cancels, limit orders, move of the price."""
     w, p = own.own, own.family
@@ -272,7 +272,7 @@ def flow(own, count, k):  # type: ignore[no-untyped-def]
         p.forget[0],
         p.forget[1],
     )
-    for i in range(count):
+    for i in prange(count):
         per_width, order, meta_share, informed = (
             at(per_width_of, i),
             at(order_of, i),
@@ -452,12 +452,12 @@ def chosen(new, old, condition):  # type: ignore[no-untyped-def]
     )
 
 
-@njit
+@over_lanes
 def orders(own, latency, count, k):  # type: ignore[no-untyped-def]
     """Micro-step k of our orders, after `flow`: a new quote takes effect, then fills."""
     w, p = own.own, own.family
     arrives, late, depth_of = k == latency, k < latency, p.depth
-    for i in range(count):
+    for i in prange(count):
         depth = I(at(depth_of, i))
         old_ask = w.old_ask[i], w.old_ask_queue[i]
         old_bid = w.old_bid[i], w.old_bid_queue[i]
@@ -489,10 +489,10 @@ def orders(own, latency, count, k):  # type: ignore[no-untyped-def]
         w.bid_late[i] = I(w.bid_late[i] + (taken if late else I(0)))
 
 
-@njit
+@over_lanes
 def value(w, count):  # type: ignore[no-untyped-def]
     """Add the market order, at the touch, to the value traded. A loop of its own, because in float64."""
-    for i in range(count):
+    for i in prange(count):
         bought = np.float64(w.buy[i]) * np.float64(w.old_ask[i])
         w.value[i] += bought + np.float64(w.sell[i]) * np.float64(w.old_bid[i])
 
@@ -503,10 +503,10 @@ def edge(lots, price, mid):  # type: ignore[no-untyped-def]
     return np.float64(lots) * np.float64(I(I(2) * price - mid))
 
 
-@njit
+@over_lanes
 def answer(s, w):  # type: ignore[no-untyped-def]
     """The market's answer to the desk. Money in float64, where integers are exact."""
-    for i in range(s.count):
+    for i in prange(s.count):
         ask, bid, before = w.ask[i], w.bid[i], s.mid[i]
         mid = I(ask + bid)
         bought, sold = w.buy_lots[i], w.sell_lots[i]
@@ -538,12 +538,12 @@ def decide(s, own, params):  # type: ignore[no-untyped-def]
     answer(s, w)
 
 
-@njit
+@over_lanes
 def begin(s, own, params):  # type: ignore[no-untyped-def]
     """A book one tick wide at the start price, the efficient price at its mid, stationary activity."""
     w, p = own.own, own.family
     start = params.start
-    for i in range(s.count):
+    for i in prange(s.count):
         if s.done[i] == 0:
             continue
         step, episode, key0, key1 = U(RESET_STEP), s.episode[i], s.key0[i], s.key1[i]
@@ -942,7 +942,7 @@ class Book(Market):
         return params
 
     def stages(self, blocks: int, by_lane: bool = False) -> MarketStages:
-        params, own = self.compiled(), np.zeros(blocks, BY_LANE if by_lane else FIXED)
+        params, own = self.compiled(), aligned_zeros(blocks, BY_LANE if by_lane else FIXED)
         if not by_lane:
             own["family"] = params
         return MarketStages(

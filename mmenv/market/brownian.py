@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numba import njit
+from numba import prange
 from numba.np.numpy_support import carray
 
 from mmenv.config import Market, MarketStages, require_number
-from mmenv.kernel import EMPTY, Call, stage
+from mmenv.kernel import EMPTY, Call, aligned_zeros, over_lanes, stage
 from mmenv.market import START_PRICE, register
 from mmenv.market.by_lane import at, with_family
 from mmenv.rng import philox
@@ -39,14 +39,14 @@ PARAMS = np.dtype(
 OWN = with_family(EMPTY, PARAMS)
 
 
-@njit
+@over_lanes
 def trade(s, arrivals, reaches, deviations):  # type: ignore[no-untyped-def]
     """Market orders with their reach, then the move of the mid.
 
     Given an arrival, the uniform that made it is uniform again on (0, p): its logarithm is the reach, and
     P(reach >= d) = exp(-kappa d).
     """
-    for i in range(s.count):
+    for i in prange(s.count):
         arrival, reach = at(arrivals, i), at(reaches, i)
         buy, sell, word0, word1 = philox(U(s.age[i]), s.episode[i], U(0), U(0), s.key0[i], s.key1[i])
         bought, sold = unit(buy), unit(sell)
@@ -81,7 +81,7 @@ def reset(core, own, params, out):  # type: ignore[no-untyped-def]
     s = carray(core, 1)[0]
     p = carray(params, 1)[0]
     start = p.start
-    for i in range(s.count):
+    for i in prange(s.count):
         s.mid[i] = start if s.done[i] != 0 else s.mid[i]
 
 
@@ -127,7 +127,7 @@ class Brownian(Market):
         return params
 
     def stages(self, blocks: int, by_lane: bool = False) -> MarketStages:
-        params, own = self.compiled(), np.zeros(blocks, OWN if by_lane else EMPTY)
+        params, own = self.compiled(), aligned_zeros(blocks, OWN if by_lane else EMPTY)
         return MarketStages(
             step=(Call(step_by_lane if by_lane else step, own, params), Call(match, own, params)),
             reset=(Call(reset, own, params),),

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import njit
+from numba import prange
 from numba.np.numpy_support import carray
 
 from mmenv.config import MarketStages, require_number
-from mmenv.kernel import EMPTY, Call, lanes, stage
+from mmenv.kernel import EMPTY, Call, aligned_zeros, lanes, over_lanes, stage
 from mmenv.market import brownian, register
 from mmenv.market.brownian import Brownian, trade
 from mmenv.market.by_lane import at, with_family
@@ -43,14 +43,14 @@ PARAMS = np.dtype(
 OWN = with_family(STATE, PARAMS)
 
 
-@njit
+@over_lanes
 def change(s, w, p):  # type: ignore[no-untyped-def]
     """A step at the volatility of now, then the beginning or end of a burst."""
     deviations, multiples, begins, ends = p.deviation, p.multiple, p.begin, p.end
-    for i in range(s.count):
+    for i in prange(s.count):
         w.deviation[i] = at(deviations, i) * (at(multiples, i) if w.burst[i] != 0 else F(1))
     trade(s, p.arrival, p.reach, w.deviation)
-    for i in range(s.count):
+    for i in prange(s.count):
         word, _, _, _ = philox(U(s.age[i]), s.episode[i], U(1), U(0), s.key0[i], s.key1[i])
         before = w.burst[i]
         chance = at(ends, i) if before != 0 else at(begins, i)
@@ -61,11 +61,11 @@ def change(s, w, p):  # type: ignore[no-untyped-def]
         s.latent_drift[i], s.latent_square_drift[i] = surprise, surprise
 
 
-@njit
+@over_lanes
 def start(s, w, p, price):  # type: ignore[no-untyped-def]
     """Start at the same price; in a burst with its share of all time."""
     begins, ends = p.begin, p.end
-    for i in range(s.count):
+    for i in prange(s.count):
         _, word, _, _ = philox(RESET_STEP, s.episode[i], U(0), U(0), s.key0[i], s.key1[i])
         begin, end = at(begins, i), at(ends, i)
         drawn = I(1) if unit(word) * (begin + end) < begin else I(0)
@@ -139,7 +139,7 @@ class Bursts(Brownian):
         return params
 
     def stages(self, blocks: int, by_lane: bool = False) -> MarketStages:
-        params, own = self.compiled(), np.zeros(blocks, OWN if by_lane else STATE)
+        params, own = self.compiled(), aligned_zeros(blocks, OWN if by_lane else STATE)
         return MarketStages(
             step=(
                 Call(step_by_lane if by_lane else step, own, params),

@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
-from numba import njit
+from numba import prange
 from numba.np.numpy_support import carray
 
 from mmenv.config import Market, MarketStages, require, require_number
-from mmenv.kernel import ASSETS, EMPTY, LANES, Call, lanes, stage
+from mmenv.kernel import ASSETS, EMPTY, LANES, Call, aligned_zeros, lanes, over_lanes, stage
 from mmenv.market import START_PRICE, register
 from mmenv.market.by_lane import at, with_family
 from mmenv.rng import philox
@@ -70,12 +70,12 @@ PARAMS = np.dtype(
 OWN = with_family(STATE, PARAMS)
 
 
-@njit
+@over_lanes
 def trade(s, w, p, assets):  # type: ignore[no-untyped-def]
     """Market orders as in `brownian`, the factor's shock, and the moves of all assets."""
     arrivals, reaches, factors, noises = p.arrival, p.reach, p.factor, p.noise
     speeds, units = p.speed, p.per_unit
-    for i in range(s.count):
+    for i in prange(s.count):
         arrival, reach = at(arrivals, i), at(reaches, i)
         age, episode, key0, key1 = U(s.age[i]), s.episode[i], s.key0[i], s.key1[i]
         buy, sell, word0, word1 = philox(age, episode, U(0), U(0), key0, key1)
@@ -87,7 +87,7 @@ def trade(s, w, p, assets):  # type: ignore[no-untyped-def]
         s.trades[i] = s.buy_lots[i] + s.sell_lots[i]
         s.buy_chance[i], s.sell_chance[i], s.mean_reach[i] = arrival, arrival, reach
         w.shock[i] = normal(word0, word1)
-    for i in range(s.count):
+    for i in prange(s.count):
         factor, noise, speed, per_unit = at(factors, i), at(noises, i), at(speeds, i), at(units, i)
         age, episode, key0, key1 = U(s.age[i]), s.episode[i], s.key0[i], s.key1[i]
         word0, word1, _, _ = philox(age, episode, U(1), U(0), key0, key1)
@@ -108,7 +108,7 @@ def trade(s, w, p, assets):  # type: ignore[no-untyped-def]
     for k in range(assets):
         observed_speeds, observed_noises = p.observed_speed[k], p.observed_noise[k]
         flows, flow_noises = p.flow[k], p.flow_noise[k]
-        for i in range(s.count):
+        for i in prange(s.count):
             observed_speed, observed_noise = at(observed_speeds, i), at(observed_noises, i)
             flow, flow_noise = at(flows, i), at(flow_noises, i)
             age, episode, key0, key1 = U(s.age[i]), s.episode[i], s.key0[i], s.key1[i]
@@ -140,15 +140,15 @@ def reset(core, own, params, out):  # type: ignore[no-untyped-def]
     w = carray(own, 1)[0]
     p = carray(params, 1)[0]
     start = p.start
-    for i in range(s.count):
+    for i in prange(s.count):
         fresh = s.done[i] != 0
         s.mid[i] = start if fresh else s.mid[i]
         s.latent[i] = F(0) if fresh else s.latent[i]
     for k in range(1 + p.assets):
-        for i in range(s.count):
+        for i in prange(s.count):
             w.gaps[k, i] = F(0) if s.done[i] != 0 else w.gaps[k, i]
     for k in range(p.assets):
-        for i in range(s.count):
+        for i in prange(s.count):
             fresh = s.done[i] != 0
             s.asset_moves[k, i] = I(0) if fresh else s.asset_moves[k, i]
             s.asset_flows[k, i] = F(0) if fresh else s.asset_flows[k, i]
@@ -237,7 +237,7 @@ class Correlated(Market):
         return params
 
     def stages(self, blocks: int, by_lane: bool = False) -> MarketStages:
-        params, own = self.compiled(), np.zeros(blocks, OWN if by_lane else STATE)
+        params, own = self.compiled(), aligned_zeros(blocks, OWN if by_lane else STATE)
         return MarketStages(
             step=(
                 Call(step_by_lane if by_lane else step, own, params),

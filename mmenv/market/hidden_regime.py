@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import prange
 from numba.np.numpy_support import carray
 
 from mmenv.config import Market, MarketStages, require, require_number
-from mmenv.kernel import EMPTY, Call, lanes, stage
+from mmenv.kernel import EMPTY, Call, aligned_zeros, lanes, over_lanes, stage
 from mmenv.market import START_PRICE, register
 from mmenv.market.by_lane import at, with_family
 from mmenv.rng import RESET_STEP, philox
@@ -44,12 +44,12 @@ PARAMS = np.dtype(
 OWN = with_family(STATE, PARAMS)
 
 
-@njit
+@over_lanes
 def trade(s, hidden, p):  # type: ignore[no-untyped-def]
     """Market orders with sizes and reach (see `brownian`), the move of the mid, then the regime's change."""
     arrivals, tilts, larges_informed, larges = p.arrival, p.tilt, p.large_informed, p.large
     reaches, jumps, drifts, scales, impacts, leaves = p.reach, p.jump, p.drift, p.scale, p.impact, p.leave
-    for i in range(s.count):
+    for i in prange(s.count):
         arrival, tilt, jump, drift = at(arrivals, i), at(tilts, i), at(jumps, i), at(drifts, i)
         large_informed, large, reach = at(larges_informed, i), at(larges, i), at(reaches, i)
         scale, impact, leave = at(scales, i), at(impacts, i), at(leaves, i)
@@ -112,7 +112,7 @@ def reset(core, own, params, out):  # type: ignore[no-untyped-def]
     hidden = carray(own, 1)[0]
     p = carray(params, 1)[0]
     start = p.start
-    for i in range(s.count):
+    for i in prange(s.count):
         _, word, _, _ = philox(RESET_STEP, s.episode[i], U(0), U(0), s.key0[i], s.key1[i])
         draw = unit(word)
         z = (I(1) if draw < F(0.25) else I(0)) - (I(1) if draw > F(0.75) else I(0))
@@ -196,7 +196,7 @@ class HiddenRegime(Market):
         return params
 
     def stages(self, blocks: int, by_lane: bool = False) -> MarketStages:
-        params, own = self.compiled(), np.zeros(blocks, OWN if by_lane else STATE)
+        params, own = self.compiled(), aligned_zeros(blocks, OWN if by_lane else STATE)
         return MarketStages(
             step=(
                 Call(step_by_lane if by_lane else step, own, params),
