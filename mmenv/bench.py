@@ -16,13 +16,14 @@ from dataclasses import dataclass
 import gymnasium as gym
 import numpy as np
 import tyro
-from llvmlite import binding
 from rich.console import Console
 from rich.table import Table
 
 import mmenv  # noqa: F401  (registers the environment)
+from mmenv.kernel import LANES
+from mmenv.lanes import vector_extension
 
-MARKETS = ("brownian", "hidden-regime", "book")
+MARKETS = ("brownian", "hidden-regime", "correlated", "book")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Bench:
     """Medians of so many."""
     seconds: float = 0.2
     """Length of one measurement."""
+    threads: int = 1
+    """Threads of our vector environments; the peers have one."""
 
 
 def single(env: gym.Env) -> Callable[[], None]:
@@ -61,6 +64,10 @@ def vector(envs: gym.vector.VectorEnv) -> Callable[[], None]:
         envs.step(actions)
 
     return step
+
+
+def make(market: str, n: int, threads: int) -> gym.vector.VectorEnv:
+    return gym.make_vec("NeuralMM-v0", n, market=market, num_threads=threads)
 
 
 def numpy_loop(n: int) -> Callable[[], None]:
@@ -109,7 +116,7 @@ def main() -> None:
     console.print(f"Compiled, or read from the cache, in {time.perf_counter() - start:.1f} s.")
     for n in options.sizes:
         peers = {"CartPole-v1": vector(gym.make_vec("CartPole-v1", n)), "NumPy loop": numpy_loop(n)}
-        ours = {market: vector(gym.make_vec("NeuralMM-v0", n, market=market)) for market in MARKETS}
+        ours = {market: vector(make(market, n, options.threads)) for market in MARKETS}
         if n == 1:
             peers["CartPole-v1"] = single(gym.make("CartPole-v1"))
             ours = {market: single(gym.make("NeuralMM-v0", market=market)) for market in MARKETS}
@@ -121,14 +128,14 @@ def main() -> None:
             for name, step in steps.items():
                 samples[name].append(rate(step, n, options.seconds))
         rates = {name: statistics.median(found) for name, found in samples.items()}
-        title = f"{n} environment{'s' if n > 1 else ''}, one thread"
+        threads = min(options.threads, -(-n // LANES))
+        title = f"{n} environment{'s' if n > 1 else ''}, {threads} thread{'s' if threads > 1 else ''}"
         table = Table("", "steps/s", "x CartPole-v1", "x NumPy loop", title=title)
         for name, value in rates.items():
             ratios = (value / rates[peer] for peer in peers)
             table.add_row(name, f"{value:,.0f}", *(f"{ratio:.2f}" for ratio in ratios))
         console.print(table)
-    features = binding.get_host_cpu_features()
-    widest = next((name for name in ("avx512f", "avx2", "sse4.2", "neon") if features.get(name)), "scalar")
+    widest, _ = vector_extension()
     versions = f"gymnasium {gym.__version__}, numpy {np.__version__}, {widest}, {os.cpu_count()} processors"
     console.print(f"Medians of {options.repeats}; {versions}.")
 
