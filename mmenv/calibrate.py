@@ -246,17 +246,17 @@ class Calibration:
 
 def volatility(record: facts.Record) -> dict[str, Estimate]:
     """Root mean square of the mid's moves over each scale, per square root of a second."""
+
+    def deviation(squares: Array, seconds: float) -> Estimate:
+        return bootstrap(len(squares), lambda index: np.array([math.sqrt(squares[index].mean() / seconds)]))[
+            0
+        ]
+
     found = {}
     for scale in SCALES:
-        if scale < 0.99 * record.seconds:
-            continue
         squares = record.returns(scale) ** 2
-        if squares.shape[1] < 2:
-            continue
-        seconds = record.lag(scale) * record.seconds
-        found[f"{scale:g}"] = bootstrap(
-            len(squares), lambda index, s=squares, t=seconds: np.array([math.sqrt(s[index].mean() / t)])
-        )[0]
+        if scale > 0.99 * record.seconds and squares.shape[1] > 1:
+            found[f"{scale:g}"] = deviation(squares, record.lag(scale) * record.seconds)
     return found
 
 
