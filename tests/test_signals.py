@@ -18,15 +18,22 @@ from mmenv import ConfigError, make_config, sizing
 from mmenv.config import ManagerConfig
 from mmenv.data.windows import at_distance, record
 from mmenv.desk import Desk, make_desk
-from mmenv.features import Feature
+from mmenv.features import Feature, observation_names
 from mmenv.features.risk_inputs import set_external
 from mmenv.kernel import FEE_DIGITS
+from mmenv.quote import to_action
 from mmenv.signal_desk import SignalDesk
+from policies.base import make_policy
+from policies.recurrent import RecurrentPolicy
 from policies.signals import TrainedSignal, load, save
 from policies.signals.exact import Filter
 from policies.signals.network import Design, Head, Net
+from policies.signals.quoting import warm_start
 from train.signal_metrics import AUC, Bootstrap, Ratio, brier, log_loss, r2
 from train.signal_tasks import DETECTOR, INVENTORY, MARKET, RISK, TASKS, features_of, recording_config, signs
+
+QUOTED = ("order_flow", "trade_book", "microstructure", "inventory", "risk")
+"""Feature groups that have the inputs of the multi-task network."""
 
 SIZES = {"order-flow": 8, "adverse-selection": 15, "multi-task": 25, "cross-asset": 9, "risk": 10}
 
@@ -44,10 +51,10 @@ def market_of(task):
     return "correlated" if task == "cross-asset" else "book"
 
 
-def make_signal(task, seed=0, config=None, scale=1.0):
+def make_signal(task, seed=0, config=None, options=None):
     """An untrained signal whose outputs differ from row to row."""
     config = recording_config(config or make_config(market_of(task)), TASKS[task].inventory)
-    design = TASKS[task].design(config, Options(task))
+    design = TASKS[task].design(config, options or Options(task))
     names = TASKS[task].inputs(config)
     generator = np.random.default_rng(seed)
     torch.manual_seed(seed)
@@ -233,6 +240,49 @@ def test_a_file_gives_back_the_signal(tmp_path):
     assert again.outputs == signal.outputs
     x = np.random.default_rng(0).normal(size=(20, 25)).astype(np.float32)
     np.testing.assert_array_equal(again.run(x, np.array([0, 20])), signal.run(x, np.array([0, 20])))
+
+
+# As a policy, and as the start of one.
+
+
+def test_the_multi_task_network_quotes_what_it_says():
+    """Its half-spread and skew, by its own memory, equal those of its outputs in the observation."""
+    config = make_config("book", horizon=30, features=(*QUOTED, "clock"))
+    _, signal = make_signal("multi-task", config=make_config("book", horizon=30))
+    policy = make_policy("multi-task", config, signal=signal, follow=0.5, lean=2.0)
+    shown = make_desk(dataclasses.replace(config, signals=(signal,)), 3, autoreset=True)
+    shown.seed([1, 2, 3])
+    observations, state = shown.reset(), policy.reset(3)
+    for _ in range(70):  # over two ends of episodes
+        actions, state = policy.act(observations[:, :-3], state)
+        move, half, position = observations[:, -3:].T.astype(np.float64)
+        held = shown.get("position") / config.risk.position_limit
+        skew = 0.5 * move + 2.0 * half * (position - held)
+        np.testing.assert_allclose(actions, to_action(config.quote, half + skew, half - skew), atol=1e-6)
+        observations = shown.step(actions).observations
+
+
+def test_a_recurrent_policy_starts_with_the_memory_of_a_signal():
+    config = make_config("book", features=(*QUOTED, "clock"))
+    options = Options("multi-task")
+    options.lstm = (16,)
+    net, signal = make_signal("multi-task", options=options)
+    names = observation_names(config)
+    space = gym.spaces.Box(-10, 10, (len(names),), np.float32)
+    box = gym.spaces.Box(-1, 1, (2,), np.float32)
+    policy = RecurrentPolicy(space, box, lambda _: 1e-3, lstm_hidden_size=16)
+    warm_start(policy, signal, names)
+    x = torch.randn(1, 12, len(names))
+    order = [names.index(feature.name) for feature in signal.inputs]
+    with torch.no_grad():
+        ours = policy.lstm_actor(x.transpose(0, 1))[0].transpose(0, 1)
+        standard = (x[..., order][..., :20] - net.mean[:20]) / net.scale[:20]
+        theirs = net.streams[0][0](standard)[0]
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ConfigError, match="16 units"):
+        warm_start(RecurrentPolicy(space, box, lambda _: 1e-3, lstm_hidden_size=8), signal, names)
+    with pytest.raises(ConfigError, match="one recurrent layer"):
+        warm_start(policy, make_signal("multi-task")[1], names)
 
 
 # The risk manager.

@@ -22,8 +22,11 @@ from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import configure
 
 from mmenv.config import ConfigError, EnvConfig, check_keys, make_config
+from mmenv.features import observation_names
 from mmenv.files import replacing
 from mmenv.market import MARKETS
+from policies.signals import load as load_signal
+from policies.signals.quoting import warm_start
 from train.callbacks import Judge, Terms, save_atomically
 from train.checkpoint import Checkpoint, load_latest, remaining_timesteps, resume_logger
 from train.evaluate import ENV_CONFIG, Evaluate, report, wide_console
@@ -91,6 +94,8 @@ class Settings:
     """Episodes of the table at the end; 0 prints none."""
     store: Path | None = None
     """Store of recorded tapes: the same policies on its test split, and the tapes of market replay."""
+    pretrained: Path | None = None
+    """A multi-task signal (.mms) of one recurrent layer of `lstm_size`: the actor's memory starts as it."""
     logs: Path = Path("logs")
     name: str | None = None
     """Folder of the run under `logs`; by default market and number."""
@@ -171,6 +176,8 @@ def train(settings: Settings, config: EnvConfig, folder: Path) -> None:
                 "min_std": settings.min_std,
             },
         )
+        if settings.pretrained is not None:
+            warm_start(model.policy, load_signal(settings.pretrained), observation_names(config))
         # Saved with the model, so that it says what it was made for.
         setattr(model, ENV_CONFIG, config.to_dict())
         model.set_logger(configure(str(folder), formats))
@@ -211,7 +218,8 @@ def write_settings(folder: Path, settings: Settings, config: EnvConfig) -> None:
     """`config.json` of the run: everything needed to continue it or do it again."""
     folder.mkdir(parents=True, exist_ok=True)
     plain = dataclasses.asdict(settings) | {"logs": str(settings.logs), "name": folder.name, "resume": None}
-    plain["store"] = None if settings.store is None else str(settings.store)
+    for key in ("store", "pretrained"):
+        plain[key] = None if plain[key] is None else str(plain[key])
     text = json.dumps({"settings": plain, "env": config.to_dict(), "schema_id": config.schema_id}, indent=2)
     with replacing(folder / "config.json") as temporary:
         temporary.write_text(text)
@@ -226,8 +234,8 @@ def read_settings(folder: Path) -> tuple[Settings, EnvConfig]:
     plain = stored["settings"]
     for name in ("set", "net_arch"):
         plain[name] = tuple(plain[name])
-    for name in ("logs", "store"):
-        plain[name] = None if plain[name] is None else Path(plain[name])
+    for name in ("logs", "store", "pretrained"):
+        plain[name] = None if plain.get(name) is None else Path(plain[name])
     return Settings(**plain), make_config(**stored["env"])
 
 

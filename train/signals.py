@@ -78,7 +78,7 @@ class Train:
     """Distance of the recorded quotes, price units; by default 1 without a book, else at the touch."""
     horizons: tuple[float, ...] = ()
     """Of the labels, seconds; by default those of the signal."""
-    quantile: float = 1.0
+    quantile: float = 2.33
     """Risk: the loss that counts, in standard deviations of the usual move over the horizon."""
     epochs: int = 8
     rows: int | None = None

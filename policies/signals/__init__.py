@@ -6,6 +6,7 @@ no network can beat where that is known, `quoting` a policy from the multi-task 
 """
 
 from mmenv.features.signals import register_loader
+from policies.signals import quoting  # noqa: F401  (registers the policy "multi-task")
 from policies.signals.signal import SUFFIX, TrainedSignal, load, save
 
 __all__ = ["SUFFIX", "TrainedSignal", "load", "save"]

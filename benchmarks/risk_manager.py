@@ -1,0 +1,130 @@
+"""What the neural risk manager is worth: `python -m benchmarks.risk_manager SIGNAL`.
+
+The optimum of the mean profit trades with the hard limits alone, with position sizes from the loss budget but
+no network (a score of 0), and with the network's score, on the same paths. `share`, the part of the budget
+that a position may lose, is chosen on other paths: the smallest worst-percent loss among those that keep the
+mean profit within `cost`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from rich.table import Table
+from tqdm import tqdm
+
+from mmenv.config import EnvConfig, ManagerConfig, make_config
+from mmenv.features.signals import Signal
+from policies.base import make_policy
+from policies.signals import load
+from train.evaluate import wide_console
+from train.simulate import simulate
+
+PROFIT = ("spread_capture", "adverse_selection", "carry")
+TUNING_SEED, SEED = 3_000_000_000, 4_000_000_000
+DRAWS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Mean profit and worst percent with and without the risk manager."""
+
+    signal: tyro.conf.Positional[Path]
+    """The .mms file of a risk signal."""
+    market: str = "bursts"
+    policy: str = "optimum"
+    episodes: int = 20_000
+    tuning_episodes: int = 5_000
+    shares: tuple[float, ...] = (0.03, 0.05, 0.08, 0.12, 0.18, 0.27)
+    horizon: int = 20
+    """Decisions it takes to be rid of a position."""
+    cost: float = 0.02
+    """Part of the mean profit that the choice of `share` may cost."""
+
+
+@dataclass(frozen=True)
+class NoScore:
+    """The sizes alone: a risk score that is always 0."""
+
+    step_seconds: float
+    name: str = "none"
+    groups: tuple[str, ...] = ("trade_book",)
+    inputs: tuple[Any, ...] = ()
+    outputs: tuple[Any, ...] = ()
+    state_size: int = 0
+    identity: str = "none"
+    source: str | None = None
+
+    def step(self, inputs: np.ndarray, states: np.ndarray) -> np.ndarray:
+        return np.zeros((len(inputs), 1), np.float32)
+
+
+def profits(config: EnvConfig, options: Options, episodes: int, seed: int) -> np.ndarray:
+    """Profit of each episode, price units x lots."""
+    policy = make_policy(options.policy, config)
+    with tqdm(total=episodes, unit=" episodes", leave=False) as bar:
+        outcome = simulate(policy, config, episodes, seed=seed, progress=bar.update)
+    return sum((outcome.terms[name] for name in PROFIT), -outcome.terms["fees"])
+
+
+def worst(profit: np.ndarray) -> np.ndarray:
+    """Mean of the worst percent of the last axis (expected shortfall)."""
+    count = max(profit.shape[-1] // 100, 1)
+    return np.partition(profit, count, axis=-1)[..., :count].mean(axis=-1)
+
+
+def choose(config: EnvConfig, signal: Signal, options: Options, plain: np.ndarray) -> ManagerConfig:
+    """The share with the mildest worst percent among those that cost little, on the tuning paths."""
+    best, mildest = None, -np.inf
+    for share in options.shares:
+        manager = ManagerConfig(signal=signal, share=share, horizon=options.horizon)
+        managed = dataclasses.replace(config, manager=manager)
+        found = profits(managed, options, options.tuning_episodes, TUNING_SEED)
+        cheap = found.mean() >= (1 - options.cost) * plain.mean()
+        if best is None or (cheap and worst(found) > mildest):
+            best, mildest = manager, float(worst(found)) if cheap else mildest
+    assert best is not None
+    return best
+
+
+def main() -> None:
+    options = tyro.cli(Options)
+    console = wide_console()
+    config = make_config(options.market)
+    network: Signal = load(options.signal)
+    tuning = profits(config, options, options.tuning_episodes, TUNING_SEED)
+    plain = profits(config, options, options.episodes, SEED)
+    drawn = np.random.default_rng(0).integers(len(plain), size=(DRAWS, len(plain)), dtype=np.int32)
+    table = Table(
+        title=f"{options.policy} on {options.market}, {options.episodes:,} episodes, same paths",
+        caption="95% intervals, paired bootstrap over episodes; share chosen on other paths",
+    )
+    for name in ("", "share", "mean profit", "mean kept, %", "worst 1%", "worst 1% less by, %"):
+        table.add_column(name, justify="right" if name else "left")
+    table.add_row("hard limits alone", "", f"{plain.mean():.2f}", "", f"{worst(plain):.1f}", "")
+    for name, signal in (("sizes, no network", NoScore(config.market.step_seconds)), ("network", network)):
+        manager = choose(config, signal, options, tuning)
+        found = profits(dataclasses.replace(config, manager=manager), options, options.episodes, SEED)
+        kept, milder = [], []
+        for rows in drawn:
+            kept.append(100 * found[rows].mean() / plain[rows].mean())
+            milder.append(100 * (1 - worst(found[rows]) / worst(plain[rows])))
+        cells = []
+        for draws, value in (
+            (kept, 100 * found.mean() / plain.mean()),
+            (milder, 100 * (1 - worst(found) / worst(plain))),
+        ):
+            low, high = np.quantile(draws, [0.025, 0.975])
+            cells.append(f"{value:.1f} [{low:.1f}, {high:.1f}]")
+        mean, shortfall = f"{found.mean():.2f}", f"{worst(found):.1f}"
+        table.add_row(name, f"{manager.share:g}", mean, cells[0], shortfall, cells[1])
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
