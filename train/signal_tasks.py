@@ -18,6 +18,7 @@ from mmenv.data.windows import Recording
 from mmenv.features import Feature
 from mmenv.market.correlated import Correlated, forecast
 from mmenv.market.hidden_regime import HiddenRegime
+from mmenv.market.replay import Replay
 from mmenv.sizing import loss_per_lot
 from policies.signals.exact import Filter
 from policies.signals.network import Design, Head
@@ -229,6 +230,8 @@ def _swap_sides(values: Array) -> Array:
 SPREAD_WINDOW_SECONDS = 4.0
 """Window of fills of the half-spread label, in multiples of the horizon."""
 LEVELS = 10
+PROBE_DECISIONS = 300
+"""Length of the episodes from which the fill rate is fitted where the market does not say it."""
 
 
 def _multi_design(config: EnvConfig, options: Any) -> Design:
@@ -285,7 +288,14 @@ def _multi_labels(recording: Recording, options: Any) -> Labels:
 def fill_decay(config: EnvConfig) -> float:
     """k of the rate of fills A exp(-k d), per price unit: the market's own, or fitted to probes of it."""
     known = getattr(config.market, "fill_decay", None)
-    return float(known) if known is not None else measured_dynamics(config)["fill_decay"]
+    if known is not None:
+        return float(known)
+    probed = dataclasses.replace(
+        config, features=EnvConfig.features, start_inventory=0, horizon=PROBE_DECISIONS
+    )
+    if isinstance(config.market, Replay):
+        probed = dataclasses.replace(probed, market=dataclasses.replace(config.market, split="train"))
+    return measured_dynamics(probed)["fill_decay"]
 
 
 def _mirror_multi(values: Array) -> Array:

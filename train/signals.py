@@ -53,7 +53,7 @@ SUFFIX = "signal.mms"
 REGRESSION = "regression, same features"
 AVERAGES = (1, 5, 20, 100)
 """Windows, rows, of the averages that the stronger regression gets."""
-CLUSTER_ROWS = 300
+CLUSTER_ROWS, FEWEST_CLUSTERS = 300, 30
 EVALUATION_ROWS = 400_000
 """At most so many rows are in the figures: intervals are then as narrow as anybody needs."""
 
@@ -449,7 +449,8 @@ def evaluate(
             forecasts["exact filter"] = values.exact[feature.name][test_rows]
         measures = chance_measures if chance else value_measures
         usual = float(target[train_rows].mean())
-        result = compare(forecasts, target[test_rows], usual, test_rows, recording, measures)
+        clusters = cluster_of(test_rows, recording, values.horizon)
+        result = compare(forecasts, target[test_rows], usual, clusters, measures)
         figures[feature.name] = result
         console.print(figure_table(feature.name, result))
         console.print(verdict(task.name, result))
@@ -505,13 +506,11 @@ def value_measures(forecast: Array, target: Array, usual: float) -> dict[str, An
 
 
 def compare(
-    forecasts: dict[str, Array], target: Array, usual: float, rows: Array, recording: Recording, measures: Any
+    forecasts: dict[str, Array], target: Array, usual: float, clusters: Array, measures: Any
 ) -> dict[str, Any]:
     """For each forecast each figure with its interval, and its paired difference to the first forecast."""
-    sequence = np.searchsorted(recording.first, rows, side="right") - 1
-    cluster = sequence * 10**6 + (rows - recording.first[sequence]) // CLUSTER_ROWS
-    draws = Bootstrap(cluster)
-    result: dict[str, Any] = {"rows": len(rows), "clusters": draws.clusters}
+    draws = Bootstrap(clusters)
+    result: dict[str, Any] = {"rows": len(target), "clusters": draws.clusters}
     ours: dict[str, Array] = {}
     for name, forecast in forecasts.items():
         entry = {}
@@ -524,6 +523,14 @@ def compare(
                 entry[f"{figure}, ours less this"] = draws.interval(ours[figure] - drawn).plain()
         result[name] = entry
     return result
+
+
+def cluster_of(rows: Array, recording: Recording, horizon: int) -> Array:
+    """The cluster of each row, (R,): stretches of `CLUSTER_ROWS`, shorter where the data are, never shorter
+    than two label horizons."""
+    length = min(max((int(rows[-1]) - int(rows[0])) // FEWEST_CLUSTERS, 2 * horizon), CLUSTER_ROWS)
+    sequence = np.searchsorted(recording.first, rows, side="right") - 1
+    return sequence * 10**9 + (rows - recording.first[sequence]) // max(length, 1)
 
 
 def figure_table(head: str, result: dict[str, Any]) -> Table:
