@@ -5,13 +5,17 @@ READY := .venv/.ready
 # Recorded tapes (neuralmm import), if there are any: the same policies are evaluated on them too.
 STORE ?= store
 
-.PHONY: train test check lock clean
+.PHONY: train test paper check lock clean
 
 train: $(READY)
 	$(BIN)/neuralmm train $(if $(wildcard $(STORE)),--store $(STORE))
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+# A demonstration on loopback: a local exchange plays a recorded tape of the store, a desk trades on it.
+paper: $(READY)
+	$(BIN)/python -m examples.paper --store $(STORE)
 
 check: $(READY)
 	$(BIN)/ruff check .
