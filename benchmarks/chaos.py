@@ -15,7 +15,6 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -39,7 +38,7 @@ from mmenv.live.guard import GuardConfig
 from mmenv.live.journal import Journal, read
 from mmenv.live.loopback import Loopback, VirtualLoop
 from mmenv.live.order_client import VenueOrders
-from mmenv.live.venue import Credentials
+from mmenv.live.venue import BaseError, Credentials
 from mmenv.market.live import Live
 from mmenv.venue.live import LiveVenue
 
@@ -149,19 +148,15 @@ class Trial:
         until = START_NS + round(self.seconds * SECOND)
         moments = np.sort(self.rng.uniform(0.2, 1.0, int(self.rng.integers(0, self.kills + 1))))
         for moment in [*moments, None]:
-            desk = await self._desk(carrier, loop)
-            task = loop.create_task(desk.run())
             end = until if moment is None else START_NS + round(float(moment) * self.seconds * SECOND)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(task), max((end - loop.time_ns()) / SECOND, 0.01))
-            if moment is not None and not task.done():
+            desk, task = await self._start(carrier, loop, end)
+            if moment is not None:
                 await self._kill(desk, task)
                 await asyncio.sleep(float(self.rng.uniform(0.0, 3.0)))
-            elif not task.done():
+            else:
                 # The faults are over: everything must come to rest.
                 await asyncio.sleep(8.0)
                 desk.stop("end of the schedule")
-            if moment is None:
                 try:
                     await task
                 except Exception as error:
@@ -169,6 +164,22 @@ class Trial:
             self.desk = desk
             await desk.feed.client.close()  # type: ignore[attr-defined]
         await carrier.close()
+
+    async def _start(
+        self, carrier: Loopback, loop: VirtualLoop, end_ns: int
+    ) -> tuple[LiveDesk, asyncio.Task[None]]:
+        """A desk that runs at `end_ns`; one that finds no venue when it starts is started again."""
+        while True:
+            desk = await self._desk(carrier, loop)
+            task = loop.create_task(desk.run())
+            try:
+                left = max((end_ns - loop.time_ns()) / SECOND, 0.01)
+                await asyncio.wait_for(asyncio.shield(task), left)
+            except TimeoutError:
+                return desk, task
+            except BaseError:
+                await desk.feed.client.close()  # type: ignore[attr-defined]
+                await asyncio.sleep(0.5)
 
     async def _desk(self, carrier: Loopback, loop: VirtualLoop) -> LiveDesk:
         feed = Feed("binance-usdm", SYMBOL, client=carrier.client("binance-usdm"), clock=loop.time_ns)
