@@ -38,6 +38,7 @@ from mmenv.live.guard import GuardConfig
 from mmenv.live.journal import Journal, read
 from mmenv.live.loopback import Loopback, VirtualLoop
 from mmenv.live.order_client import VenueOrders
+from mmenv.live.orders import VenueError
 from mmenv.live.venue import BaseError, Credentials
 from mmenv.market.live import Live
 from mmenv.venue.live import LiveVenue
@@ -177,7 +178,7 @@ class Trial:
                 await asyncio.wait_for(asyncio.shield(task), left)
             except TimeoutError:
                 return desk, task
-            except BaseError:
+            except (BaseError, VenueError):
                 await desk.feed.client.close()  # type: ignore[attr-defined]
                 await asyncio.sleep(0.5)
 
