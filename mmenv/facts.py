@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +25,7 @@ from tqdm import tqdm
 
 from mmenv.config import make_config
 from mmenv.desk import Desk
+from mmenv.files import replacing
 from mmenv.market import MARKETS
 from mmenv.quote import to_action
 
@@ -538,12 +537,8 @@ def plot(all_records: Sequence[Record], path: Path) -> None:
     tails.set_ylim(1e-5, 1)
     tails.legend(fontsize=8)
     sign.legend(fontsize=8)
-    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
-    try:
-        figure.savefig(temporary, dpi=110)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:] or None, dpi=110)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -30,6 +28,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from mmenv.config import ConfigError, EnvConfig, Market, make_config, require
+from mmenv.files import replacing
 from mmenv.market.brownian import Brownian
 from mmenv.market.hidden_regime import HiddenRegime
 from mmenv.quote import to_action
@@ -160,14 +159,8 @@ def _read(path: Path, kind: str, resolution: int) -> Solution | None:
 
 def _write(path: Path, solution: Solution) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, ask=solution.ask, bid=solution.bid, values=solution.values)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, ask=solution.ask, bid=solution.bid, values=solution.values)
 
 
 class OptimalPolicy:

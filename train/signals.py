@@ -18,7 +18,6 @@ import copy
 import dataclasses
 import hashlib
 import json
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +36,7 @@ from tqdm import tqdm
 from mmenv.config import ConfigError, EnvConfig
 from mmenv.data.windows import Part, Recording, at_distance, open_recording, record, split
 from mmenv.features import Feature
+from mmenv.files import replacing
 from mmenv.market import MARKETS
 from mmenv.market.replay import Replay
 from policies.signals import TrainedSignal, load, save
@@ -399,9 +399,8 @@ def validation_loss(net: Net, batches: Batches, weight: torch.Tensor, device: to
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
 
 
 # --- Figures ------------------------------------------------------------------------------------------------
@@ -598,9 +597,8 @@ def new_folder(options: Train) -> Path:
 
 def write_settings(folder: Path, options: Train) -> None:
     folder.mkdir(parents=True)
-    temporary = folder / ".settings.json"
-    temporary.write_text(json.dumps(dataclasses.asdict(options), default=str, indent=1))
-    os.replace(temporary, folder / "settings.json")
+    with replacing(folder / "settings.json") as temporary:
+        temporary.write_text(json.dumps(dataclasses.asdict(options), default=str, indent=1))
 
 
 def read_settings(folder: Path) -> Train:
