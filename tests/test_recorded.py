@@ -11,13 +11,16 @@ import pytest
 import mmenv
 from mmenv import ConfigError, make_config
 from mmenv.desk import Desk
-from mmenv.market.replay import measure
+from mmenv.features import observation_names
+from mmenv.market.replay import common_unit, measure, open_venue
 from policies.base import make_policy
 from tests.captures import market, write
 from train.baselines import make_baselines
 from train.evaluate import compare, on_tape
 
 pytest.importorskip("hftbacktest")
+
+from mmenv.venue.replay import EVENT_FIELDS  # noqa: E402  (needs hftbacktest)
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +98,105 @@ def test_units_come_from_the_training_split_alone(store):
     """The split that is replayed does not change what observations and actions mean."""
     markets = [make_config(replay(store, split=split), horizon=10).market for split in ("train", "all")]
     assert measure(markets[0]) == measure(markets[1])
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One market recorded twice, under two names: the second counts in finer ticks and lots."""
+    from mmenv.data.importer import Import
+
+    folder = tmp_path_factory.mktemp("mixed")
+    lines = market(seconds=120, seed=3).lines
+    for symbol, tick, lot in (("BTCUSDT", "0.1", "0.001"), ("ETHUSDT", "0.02", "0.0005")):
+        renamed = [line.replace("BTCUSDT", symbol) for line in lines]
+        path = write(folder / f"{symbol}.gz", renamed)
+        options = {"tick_size": tick, "lot_size": lot}
+        Import("binance", (path,), folder / "store", strict=True, progress=False, **options).run()
+    return folder / "store"
+
+
+def side_by_side(store: Path, steps: int, **settings) -> Desk:
+    """A desk of two environments: the same stretch of each symbol's tape."""
+    from mmenv.data.windows import _Stretches
+
+    whole = make_config(_Stretches(store=str(store), split="all"), horizon=steps)
+    with open_venue(whole.market, "all", steps, 10, 1) as venue:
+        starts = tuple((span, span.first_ns) for span in venue.spans)
+    desk = Desk(
+        make_config(_Stretches(store=str(store), split="all", starts=starts), horizon=steps, **settings),
+        2,
+        autoreset=False,
+    )
+    desk.seed(range(2))
+    desk.reset()
+    return desk
+
+
+def test_each_symbol_has_its_own_units(mixed):
+    """The same market in other ticks and lots looks the same, and the same quotes earn the same reward."""
+    measured = make_config(replay(mixed), horizon=10).market.measured
+    assert {key[1]: tuple(value) for key, value in measured.multiples.items()} == {
+        "BTCUSDT": (5, 2),
+        "ETHUSDT": (1, 1),
+    }
+    # No lot of ours is on the way at the mid's rounding: far quotes, so only what is observed counts.
+    desk = side_by_side(mixed, 200, risk={"position_limit": 100})
+    names = observation_names(desk.config)
+    moved = 0.0
+    for _ in range(150):
+        seen = desk.step(np.full((2, 2), np.nan, np.float32)).observations
+        columns = [k for k, name in enumerate(names) if name != "spread"]
+        np.testing.assert_allclose(seen[0, columns], seen[1, columns], rtol=1e-4, atol=1e-4)
+        moved += abs(float(seen[0, names.index("return")]))
+    assert moved > 10
+
+
+def test_the_identity_holds_in_each_symbols_units(mixed):
+    """Fills, recounted from the venue in the tape's own ticks, give the rewards' wealth to the last bit."""
+    desk = side_by_side(mixed, 300, maker_fee_bp=0.0)
+    multiples = desk.external._multiples
+    assert (multiples[:, 0] == [5, 1]).all()
+    wealth, position = np.zeros(2, np.int64), np.zeros(2, np.int64)
+    random = np.random.default_rng(0)
+    for _ in range(250):
+        asked = desk.get("mid").astype(np.int64)
+        desk.step(np.ascontiguousarray(random.uniform(-1, -0.7, (2, 2)), np.float32))
+        event = dict(zip(EVENT_FIELDS, desk.external.venue._events.T, strict=True))
+        wealth += 2 * (event["ask_fill_notional"] - event["bid_fill_notional"])
+        position += event["bid_fill_lots"] - event["ask_fill_lots"]
+        mids = event["best_bid_ticks"] + event["best_ask_ticks"]
+        assert (desk.get("mid") == mids * multiples[:, 0]).all()
+        assert (desk.get("pnl") == (wealth + position * mids) * multiples[:, 0]).all()
+        assert (desk.get("position") == position).all()
+        quotes = desk.external._quotes
+        away = asked // multiples[:, 0]
+        assert (quotes[:, 0] * 2 >= away).all()
+        assert (quotes[:, 2] * 2 <= away + 1).all()
+    assert (position != 0).any()
+
+
+def test_units_meet_to_a_percent():
+    for scales in ([40], [40, 8], [37, 91, 12], [1000, 999], [50, 3]):
+        unit, multiples = common_unit(scales, [10_000] * len(scales))
+        assert np.allclose(np.array(scales) * multiples, unit, rtol=0.01)
+    assert common_unit([7], [10]) == (7, [1])
+    with pytest.raises(ConfigError, match=r"too far apart.*market\.symbol"):
+        common_unit([1, 100], [10, 10])
+
+
+def test_fees_that_differ_must_be_named(mixed):
+    """The store's fee is the default; where symbols have different ones there is none."""
+    from mmenv.data.importer import Import
+
+    assert make_config(replay(mixed), horizon=10).maker_fee_bp == 2.0
+    folder = mixed.parent / "fees"
+    for symbol, fee in (("BTCUSDT", 1.5), ("ETHUSDT", -0.5)):
+        path = mixed.parent / f"{symbol}.gz"
+        Import("binance", (path,), folder, progress=False, maker_fee_bp=fee).run()
+    assert make_config(replay(folder, symbol="ETH*"), horizon=10).maker_fee_bp == -0.5
+    assert make_config(replay(folder), horizon=10, maker_fee_bp=1.0).maker_fee_bp == 1.0
+    with pytest.raises(ConfigError, match=r"maker_fee_bp = .*differ.*BTCUSDT.: 1.5"):
+        make_config(replay(folder), horizon=10)
 
 
 def test_policies_move_to_the_tape(store):

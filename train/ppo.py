@@ -41,7 +41,8 @@ class Settings:
     """Train the recurrent policy, then evaluate it against the optimum and the baselines."""
 
     market: str = "hidden-regime"
-    """A registered market; its defaults for everything below are in train/defaults.toml."""
+    """A registered market, or FILE.json:NAME as `neuralmm calibrate` wrote it; its defaults for everything below
+    are in train/defaults.toml."""
     set: tuple[str, ...] = ()
     """Environment settings as name=value, such as horizon=100, market.tilt=0.2, quote.max_half_spread=4 or
     features=[\\"tape\\",\\"inventory\\",\\"clock\\"]."""
@@ -209,9 +210,14 @@ def new_folder(settings: Settings) -> Path:
             raise ConfigError(f"--name {settings.name!r}: {folder} exists; choose another, or --resume it.")
         return folder
     number = 1
-    while (folder := settings.logs / f"{settings.market}_{number}").exists():
+    while (folder := settings.logs / f"{kind(settings.market)}_{number}").exists():
         number += 1
     return folder
+
+
+def kind(market: str) -> str:
+    """The registered market behind a name, which may be FILE.json:NAME of a calibration."""
+    return Path(market.rpartition(":")[2]).stem
 
 
 def write_settings(folder: Path, settings: Settings, config: EnvConfig) -> None:
@@ -247,8 +253,9 @@ def market_defaults(arguments: list[str]) -> Settings:
             market = argument.partition("=")[2]
         elif argument == "--market" and i + 1 < len(arguments):
             market = arguments[i + 1]
-    stored = tomllib.loads(DEFAULTS.read_text()).get(market, {}) if market in MARKETS else {}
-    check_keys(f"{DEFAULTS.name} [{market}]", stored, [f.name for f in dataclasses.fields(Settings)])
+    market_kind = kind(market)
+    stored = tomllib.loads(DEFAULTS.read_text()).get(market_kind, {}) if market_kind in MARKETS else {}
+    check_keys(f"{DEFAULTS.name} [{market_kind}]", stored, [f.name for f in dataclasses.fields(Settings)])
     return Settings(market=market, **stored)
 
 

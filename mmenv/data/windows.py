@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from mmenv.config import ConfigError, EnvConfig, make_config
 from mmenv.desk import Desk
 from mmenv.features import observation_names
-from mmenv.market.replay import Measured, Replay, ReplayFeed, measure, open_venue
+from mmenv.market.replay import Measured, Multiples, Replay, ReplayFeed, Symbol, measure, open_venue
 from mmenv.quote import to_action
 
 if TYPE_CHECKING:
@@ -312,12 +312,17 @@ class _Stretches(Replay):
         return measure(Replay(**settings))
 
     def attach(self, config: EnvConfig, n: int) -> _StretchFeed:
-        return _StretchFeed(_venue(self, config, n), self.starts)
+        return _StretchFeed(_venue(self, config, n), self.measured.multiples, self.starts)
 
 
 class _StretchFeed(ReplayFeed):
-    def __init__(self, venue: ReplayVenue, starts: tuple[tuple[Span, int], ...]) -> None:
-        super().__init__(venue)
+    def __init__(
+        self,
+        venue: ReplayVenue,
+        multiples: Mapping[Symbol, Multiples],
+        starts: tuple[tuple[Span, int], ...],
+    ) -> None:
+        super().__init__(venue, multiples)
         self._starts = starts
 
     def reset(self, desk: Desk, lanes: Array) -> None:

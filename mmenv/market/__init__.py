@@ -26,13 +26,13 @@ def register(cls: M) -> M:
 
 
 def make_market(market: str | Mapping[str, Any] | Market) -> Market:
-    """A market from its name, `FILE.json:NAME` of a calibration, a dict with `name`, or itself."""
+    """A market from its name or `FILE.json:NAME` of a calibration, a dict of that and parameters, or itself."""
     if isinstance(market, Market):
         return market
-    if isinstance(market, str) and ".json" in market:
-        market = _calibrated(market)
-    parameters = {} if isinstance(market, str) else dict(market)
-    name = market if isinstance(market, str) else parameters.pop("name", None)
+    parameters = {"name": market} if isinstance(market, str) else dict(market)
+    if ".json" in str(parameters.get("name")):
+        parameters = {**_calibrated(parameters.pop("name")), **parameters}
+    name = parameters.pop("name", None)
     if name not in MARKETS:
         near = difflib.get_close_matches(str(name), MARKETS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""

@@ -2,16 +2,21 @@
 
 Every episode is a random stretch of the chosen split of a store (see `mmenv.data`), replayed by
 `mmenv.venue.replay`. The price unit is one standard deviation of the mid's move between two decisions, and
-the volume unit the mean volume between two, both measured on the training split alone.
+the volume unit the mean volume between two, both measured on the training split alone, for each symbol.
+
+Where episodes draw symbols of different units, the desk counts prices in a common fraction of their half-ticks
+and volumes in one of their lots (`Multiples`): whole multiples, so that the ledger stays exact, and a price unit
+of the desk is one of each symbol. Our own lots stay each symbol's own.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -101,25 +106,43 @@ class Replay(Market):
         return self.measured.lot_scale
 
     def defaults(self) -> dict[str, Any]:
+        fees = self.measured.maker_fees_bp
+        # Symbols of different fees have no default: the settings then refuse this text, which says why.
+        fee = next(iter(fees.values())) if len({*fees.values()}) == 1 else f"that of the tapes, which differ: {fees}"
         return {
-            "maker_fee_bp": self.measured.maker_fee_bp,
+            "maker_fee_bp": fee,
             "reward": {"inventory_penalty": 0.001, "terminal_penalty": 0.01},
         }
 
     def attach(self, config: EnvConfig, n: int) -> ExternalMarket:
         venue = open_venue(self, self.split, config.horizon, config.risk.position_limit, n)
-        return ReplayFeed(venue)
+        return ReplayFeed(venue, self.measured.multiples)
+
+
+Symbol = tuple[str, str]
+"""Venue and symbol."""
+
+
+class Multiples(NamedTuple):
+    """How many of the desk's integers are one of a tape's."""
+
+    price: int
+    """Of a half-tick."""
+    volume: int
+    """Of a lot traded by others or resting in the book."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What the training split of a tape says."""
+    """What the training split of the tapes says."""
 
     price_scale: int
-    """Half-ticks in a standard deviation of the mid's move between two decisions."""
+    """The desk's half-ticks in a standard deviation of the mid's move between two decisions."""
     lot_scale: float
-    """Mean lots traded between two decisions."""
-    maker_fee_bp: float
+    """The desk's lots that others trade between two decisions, in the mean."""
+    maker_fees_bp: dict[str, float]
+    """By venue and symbol."""
+    multiples: dict[Symbol, Multiples]
 
 
 def measure(market: Replay) -> Measured:
@@ -129,19 +152,64 @@ def measure(market: Replay) -> Measured:
 
 @functools.cache
 def _measure(market: Replay) -> Measured:
-    venue = open_venue(market, "train", 1, 1_000_000, n=1)
-    with venue:
-        events = _watch(venue)
-        maker_fee_bp = venue.fees_bp(0)[0]
-    return Measured(*units(events), maker_fee_bp)
+    from mmenv.data.tape import tapes
+
+    found = tapes(Path(market.store), market.venue, market.symbol, market.day)
+    infos = {(tape.info.venue, tape.info.symbol): tape.info for tape in found}
+    scales = []
+    for venue_name, symbol in infos:
+        one = dataclasses.replace(market, venue=venue_name, symbol=symbol)
+        with open_venue(one, "train", 1, 1_000_000, n=1) as venue:
+            scales.append(units(*_watch(venue)))
+    # The kernel's prices and volumes are 32-bit numbers.
+    room = [(1 << 30) // (4 * info.high_tick) for info in infos.values()]
+    price_unit, prices = common_unit([price for price, _ in scales], room)
+    volumes = [volume for _, volume in scales]
+    volume_unit, lots = common_unit(volumes, [max(int(MOST_VOLUME / volume), 1) for volume in volumes])
+    return Measured(
+        price_scale=round(price_unit),
+        lot_scale=volume_unit,
+        maker_fees_bp={" ".join(key): info.maker_fee_bp for key, info in infos.items()},
+        multiples={key: Multiples(*pair) for key, pair in zip(infos, zip(prices, lots, strict=True), strict=True)},
+    )
 
 
-def units(events: dict[str, np.ndarray]) -> tuple[int, float]:
-    """Half-ticks in a price unit and lots in a volume unit, from columns of EVENT_FIELDS, (decisions,)."""
-    mids = events["best_bid_ticks"] + events["best_ask_ticks"]
-    scale = max(round(float(np.std(np.diff(mids)))), 1)
-    volume = float((events["buy_lots"] + events["sell_lots"]).mean())
-    return scale, max(volume, 1.0)
+def units(*runs: dict[str, np.ndarray]) -> tuple[int, float]:
+    """Half-ticks in a price unit and lots in a volume unit, from runs of columns of EVENT_FIELDS, (decisions,)."""
+    moves = np.concatenate([np.diff(run["best_bid_ticks"] + run["best_ask_ticks"]) for run in runs])
+    volume = float(np.concatenate([run["buy_lots"] + run["sell_lots"] for run in runs]).mean())
+    return max(round(float(np.std(moves))), 1), max(volume, 1.0)
+
+
+MOST_VOLUME = 1 << 17
+"""Largest volume unit, so that volumes of thousands of units are 32-bit numbers."""
+
+
+def common_unit(scales: Sequence[float], room: Sequence[int]) -> tuple[float, list[int]]:
+    """A unit and whole multiples of `scales` that meet it: to within 1%, or as near as `room` allows.
+
+    Args:
+        scales: the unit of each symbol in its own integers.
+        room: largest multiple of each.
+
+    Raises `ConfigError` where the scales are so far apart that not even the largest fits.
+    """
+    size = np.array(scales, np.float64)
+    best: tuple[float, float, list[int]] | None = None
+    for k in range(1, 101):
+        unit = k * float(size.max())
+        multiples = np.maximum(np.rint(unit / size), 1).astype(np.int64)
+        error = float(np.abs(multiples * size / unit - 1).max())
+        if (multiples <= np.array(room)).all() and (best is None or error < best[0]):
+            best = error, unit, multiples.tolist()
+            if error <= 0.01:
+                break
+    if best is None:
+        raise ConfigError(
+            f"the symbols' units, {', '.join(f'{scale:g}' for scale in scales)} half-ticks or lots, are too far apart for one desk: "
+            "choose fewer with market.symbol."
+        )
+    return best[1], best[2]
 
 
 def open_venue(market: Replay, split: str, horizon: int, position_limit: int, n: int) -> ReplayVenue:
@@ -155,29 +223,37 @@ def open_venue(market: Replay, split: str, horizon: int, position_limit: int, n:
     return kind(found, n, market.venue_config(split, horizon, position_limit))
 
 
-def _watch(venue: ReplayVenue) -> dict[str, np.ndarray]:
-    """Events (decisions,) of the first span, nothing quoted."""
+def _watch(venue: ReplayVenue) -> list[dict[str, np.ndarray]]:
+    """Events (decisions,) of each span, nothing quoted; of long ones the first part."""
     from mmenv.venue.replay import EVENT_FIELDS
 
-    span = venue.spans[0]
-    event = venue.start(0, span, span.first_ns)[None]
-    rows: list[np.ndarray] = []
+    runs = []
     quotes = np.zeros((1, 4), np.int64)
-    low, high = venue.window(0)
-    while len(rows) < MEASURED_DECISIONS and not event[0, EVENT_FIELDS.index("data_end")]:
+    for span in venue.spans:
+        event = venue.start(0, span, span.first_ns)[None]
+        rows: list[np.ndarray] = []
+        low, high = venue.window(0)
         quotes[0] = high, 0, low, 0
-        event = venue.advance(quotes)
-        rows.append(event[0].copy())
-    return dict(zip(EVENT_FIELDS, np.stack(rows, axis=1), strict=True))
+        most = max(MEASURED_DECISIONS // len(venue.spans), 2)
+        while len(rows) < most and not event[0, EVENT_FIELDS.index("data_end")]:
+            event = venue.advance(quotes)
+            rows.append(event[0].copy())
+        runs.append(dict(zip(EVENT_FIELDS, np.stack(rows, axis=1), strict=True)))
+    return runs
 
 
 class ReplayFeed:
     """Connects a `ReplayVenue` to a desk: quotes out of its core, events and fills into it."""
 
-    def __init__(self, venue: ReplayVenue) -> None:
+    def __init__(self, venue: ReplayVenue, multiples: Mapping[Symbol, Multiples] | None = None) -> None:
+        """`multiples` of each tape's symbol; by default 1."""
         self.venue = venue
         self._quotes = np.zeros((venue.n, 4), np.int64)
         self._windows = np.zeros((venue.n, 2), np.int64)
+        given = multiples or {}
+        of_tape = [given.get((t.info.venue, t.info.symbol), Multiples(1, 1)) for t in venue.tapes]
+        self._multiples = np.array(of_tape, np.int64)
+        self._mixed = bool((self._multiples != 1).any())
 
     def reset(self, desk: Desk, lanes: np.ndarray) -> None:
         """Draw each lane's stretch from its key and episode alone, so that n does not matter."""
@@ -190,14 +266,41 @@ class ReplayFeed:
     def begin(self, desk: Desk, lane: int, event: np.ndarray) -> None:
         """An episode of the lane starts with this row of EVENT_FIELDS."""
         self._windows[lane] = self.venue.window(lane)
+        if self._mixed:
+            multiples = self._multiples[self.venue.lane_tape[lane]][None]
+            self._windows[lane] *= multiples[0, 0]
+            event = in_desk_units(event[None], multiples)[0]
         begin(desk.core, lane, event)
 
     def advance(self, desk: Desk) -> None:
         take_quotes(desk.core, self._windows, self._quotes)
-        give_events(desk.core, self.venue.advance(self._quotes))
+        if not self._mixed:
+            give_events(desk.core, self.venue.advance(self._quotes))
+            return
+        multiples = self._multiples[self.venue.lane_tape]
+        price = multiples[:, 0]
+        # Outward to the tape's own ticks: bid < ask still holds.
+        self._quotes[:, 0] = -(-self._quotes[:, 0] // price)
+        self._quotes[:, 2] //= price
+        give_events(desk.core, in_desk_units(self.venue.advance(self._quotes), multiples))
 
     def close(self) -> None:
         self.venue.close()
+
+
+def in_desk_units(events: np.ndarray, multiples: np.ndarray) -> np.ndarray:
+    """Events [n, EVENT_FIELDS] of tapes with `multiples` [n, (price, volume)], in the desk's integers."""
+    from mmenv.venue.replay import EVENT_FIELDS
+
+    scaled = events.copy()
+    price, volume = multiples[:, :1], multiples[:, 1:]
+    for factor, names in (
+        (price, ("best_bid_ticks", "best_ask_ticks", "ask_fill_notional", "bid_fill_notional")),
+        (volume, ("best_bid_lots", "best_ask_lots", "buy_lots", "sell_lots", "max_trade_lots", "last_trade_lots")),
+        (price * volume, ("buy_notional", "sell_notional")),
+    ):
+        scaled[:, [EVENT_FIELDS.index(name) for name in names]] *= factor
+    return scaled
 
 
 @njit(cache=True)
