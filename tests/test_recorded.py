@@ -20,7 +20,7 @@ from train.evaluate import compare, on_tape
 
 pytest.importorskip("hftbacktest")
 
-from mmenv.venue.replay import EVENT_FIELDS  # noqa: E402  (needs hftbacktest)
+from mmenv.venue.replay import EVENT_FIELDS
 
 
 @pytest.fixture(scope="module")

@@ -41,8 +41,8 @@ class Settings:
     """Train the recurrent policy, then evaluate it against the optimum and the baselines."""
 
     market: str = "hidden-regime"
-    """A registered market, or FILE.json:NAME as `neuralmm calibrate` wrote it; its defaults for everything below
-    are in train/defaults.toml."""
+    """A registered market, or FILE.json:NAME as `neuralmm calibrate` wrote it; its defaults for everything
+    below are in train/defaults.toml."""
     set: tuple[str, ...] = ()
     """Environment settings as name=value, such as horizon=100, market.tilt=0.2, quote.max_half_spread=4 or
     features=[\\"tape\\",\\"inventory\\",\\"clock\\"]."""

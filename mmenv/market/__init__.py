@@ -26,7 +26,8 @@ def register(cls: M) -> M:
 
 
 def make_market(market: str | Mapping[str, Any] | Market) -> Market:
-    """A market from its name or `FILE.json:NAME` of a calibration, a dict of that and parameters, or itself."""
+    """A market from its name (or `FILE.json:NAME` of a calibration), a dict of it and parameters, or
+    itself."""
     if isinstance(market, Market):
         return market
     parameters = {"name": market} if isinstance(market, str) else dict(market)

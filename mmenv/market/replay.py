@@ -4,9 +4,9 @@ Every episode is a random stretch of the chosen split of a store (see `mmenv.dat
 `mmenv.venue.replay`. The price unit is one standard deviation of the mid's move between two decisions, and
 the volume unit the mean volume between two, both measured on the training split alone, for each symbol.
 
-Where episodes draw symbols of different units, the desk counts prices in a common fraction of their half-ticks
-and volumes in one of their lots (`Multiples`): whole multiples, so that the ledger stays exact, and a price unit
-of the desk is one of each symbol. Our own lots stay each symbol's own.
+Where episodes draw symbols of different units, the desk counts prices in a common fraction of their
+half-ticks and volumes in one of their lots (`Multiples`): whole multiples, so that the ledger stays exact,
+and a price unit of the desk is one of each symbol. Our own lots stay each symbol's own.
 """
 
 from __future__ import annotations
@@ -108,7 +108,11 @@ class Replay(Market):
     def defaults(self) -> dict[str, Any]:
         fees = self.measured.maker_fees_bp
         # Symbols of different fees have no default: the settings then refuse this text, which says why.
-        fee = next(iter(fees.values())) if len({*fees.values()}) == 1 else f"that of the tapes, which differ: {fees}"
+        fee = (
+            next(iter(fees.values()))
+            if len({*fees.values()}) == 1
+            else f"that of the tapes, which differ: {fees}"
+        )
         return {
             "maker_fee_bp": fee,
             "reward": {"inventory_penalty": 0.001, "terminal_penalty": 0.01},
@@ -170,12 +174,14 @@ def _measure(market: Replay) -> Measured:
         price_scale=round(price_unit),
         lot_scale=volume_unit,
         maker_fees_bp={" ".join(key): info.maker_fee_bp for key, info in infos.items()},
-        multiples={key: Multiples(*pair) for key, pair in zip(infos, zip(prices, lots, strict=True), strict=True)},
+        multiples={
+            key: Multiples(*pair) for key, pair in zip(infos, zip(prices, lots, strict=True), strict=True)
+        },
     )
 
 
 def units(*runs: dict[str, np.ndarray]) -> tuple[int, float]:
-    """Half-ticks in a price unit and lots in a volume unit, from runs of columns of EVENT_FIELDS, (decisions,)."""
+    """Half-ticks in a price unit and lots in a volume unit, from runs of columns of EVENT_FIELDS."""
     moves = np.concatenate([np.diff(run["best_bid_ticks"] + run["best_ask_ticks"]) for run in runs])
     volume = float(np.concatenate([run["buy_lots"] + run["sell_lots"] for run in runs]).mean())
     return max(round(float(np.std(moves))), 1), max(volume, 1.0)
@@ -206,8 +212,8 @@ def common_unit(scales: Sequence[float], room: Sequence[int]) -> tuple[float, li
                 break
     if best is None:
         raise ConfigError(
-            f"the symbols' units, {', '.join(f'{scale:g}' for scale in scales)} half-ticks or lots, are too far apart for one desk: "
-            "choose fewer with market.symbol."
+            f"the symbols' units, {', '.join(f'{scale:g}' for scale in scales)} half-ticks or lots, are too "
+            "far apart for one desk: choose fewer with market.symbol."
         )
     return best[1], best[2]
 
@@ -296,7 +302,10 @@ def in_desk_units(events: np.ndarray, multiples: np.ndarray) -> np.ndarray:
     price, volume = multiples[:, :1], multiples[:, 1:]
     for factor, names in (
         (price, ("best_bid_ticks", "best_ask_ticks", "ask_fill_notional", "bid_fill_notional")),
-        (volume, ("best_bid_lots", "best_ask_lots", "buy_lots", "sell_lots", "max_trade_lots", "last_trade_lots")),
+        (
+            volume,
+            ("best_bid_lots", "best_ask_lots", "buy_lots", "sell_lots", "max_trade_lots", "last_trade_lots"),
+        ),
         (price * volume, ("buy_notional", "sell_notional")),
     ):
         scaled[:, [EVENT_FIELDS.index(name) for name in names]] *= factor
