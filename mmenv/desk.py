@@ -8,9 +8,11 @@ outside (`ExternalMarket`) that is handed the quotes and hands back events and f
 
 from __future__ import annotations
 
+import functools
 import math
+import struct
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -190,6 +192,19 @@ class Desk:
             self._step_external()
             return
         self._check(self._run())
+
+    def one_call(self) -> Callable[[], object]:
+        """`step_in_place` without `any_done`, as one call from Python to compiled code where that is all it is."""
+        if self.external is not None or self._threads > 1:
+            return self.step_in_place
+        return functools.partial(kernel.step_entry(), self._plan_at)
+
+    def read_outcome(self) -> Callable[[], tuple[Any, ...]]:
+        """What reads the step in `out` of a single environment as Python's own values: reward, terminated,
+        truncated, then the entries of `LEDGER`."""
+        assert self.n == 1
+        layout = struct.Struct(f"=d{LINE - 8}x?{LINE - 1}x?{LINE - 1}x{len(LEDGER)}d")  # each at a line's start
+        return functools.partial(layout.unpack_from, self._buffer.outcome)
 
     def decide(self, actions: np.ndarray) -> None:
         """First half of a step on a market outside: quotes, cut to the limits, from actions, (n, 2)."""
@@ -440,6 +455,7 @@ class Buffer:
         self.step = Step(observations, rewards, terminated, truncated, ledger, rows, final_observations)
         self._addresses = np.array([address(array) for array in arrays])
         self.address = address(self._addresses)
+        self.outcome = memory[starts[1] :]  # all but the observations, as bytes
         # A view of a view holds the array that owns the memory, not what it was made from.
         self._held = (memory.base, *arrays, *rows.values())
         del memory, arrays, rows, observations, rewards, terminated, truncated, ledger

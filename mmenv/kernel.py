@@ -12,6 +12,7 @@ held in float64: exact below 2^53, and unlike int64 it has vector instructions f
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -436,6 +437,19 @@ def step_at(plan_at):  # type: ignore[no-untyped-def]
     """`step_blocks` of the plan at an address: an array would cost the call 0.1 microseconds more."""
     size = carray(array_at(plan_at, types.int64), HEADER)[SIZE]
     return step_blocks(carray(array_at(plan_at, types.int64), size))
+
+
+@njit(cache=True)
+def step_alone(plan_at):  # type: ignore[no-untyped-def]
+    """`step_at` that keeps the interpreter lock: to give it away and back costs 0.1 microseconds."""
+    return step_at(plan_at)
+
+
+@functools.cache
+def step_entry() -> Callable[[int], int]:
+    """`step_alone` as Python calls it once its argument is known to be an int, for another 0.1 microseconds."""
+    entry: Callable[[int], int] = step_alone.compile((types.int64,))
+    return entry
 
 
 @compiled
