@@ -193,18 +193,28 @@ class Desk:
             return
         self._check(self._run())
 
-    def one_call(self) -> Callable[[], object]:
-        """`step_in_place` without `any_done`, as one call from Python to compiled code where that is all it is."""
-        if self.external is not None or self._threads > 1:
-            return self.step_in_place
-        return functools.partial(kernel.step_entry(), self._plan_at)
+    def one_call(self) -> Callable[[], int]:
+        """`step_in_place` with a status below 0 in place of `NotFiniteError`, for a step that counts every
+        call: where the step is compiled, this is the compiled function itself."""
+        if type(self) is Desk and self.external is None and self._threads == 1:
+            return functools.partial(kernel.step_entry(), self._plan_at)
+        return self._step_to_status
+
+    def _step_to_status(self) -> int:
+        try:
+            self.step_in_place()
+        except NotFiniteError as error:
+            return -1 - error.row
+        return kernel.DONE if self.any_done else kernel.NOTHING_DONE
 
     def read_outcome(self) -> Callable[[], tuple[Any, ...]]:
         """What reads the step in `out` of a single environment as Python's own values: reward, terminated,
         truncated, then the entries of `LEDGER`."""
         assert self.n == 1
-        layout = struct.Struct(f"=d{LINE - 8}x?{LINE - 1}x?{LINE - 1}x{len(LEDGER)}d")  # each at a line's start
-        return functools.partial(layout.unpack_from, self._buffer.outcome)
+        layout = struct.Struct(
+            f"=d{LINE - 8}x?{LINE - 1}x?{LINE - 1}x{len(LEDGER)}d"
+        )  # each at a line's start
+        return functools.partial(layout.unpack_from, self._buffer.outcome.data)
 
     def decide(self, actions: np.ndarray) -> None:
         """First half of a step on a market outside: quotes, cut to the limits, from actions, (n, 2)."""

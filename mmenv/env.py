@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from mmenv.render import Screen
 
 RENDER_FPS = 30
-FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class ActionError(ValueError):
@@ -108,12 +107,14 @@ def as_action(action: Any) -> np.ndarray:
         given = np.asarray(action)
     except (TypeError, ValueError):  # such as lists of different lengths
         given = np.asarray(None)
-    shown = textwrap.shorten(repr(action), 100)
     if given.shape != (2,) or given.dtype.kind not in "fiu":
-        raise ActionError(f"action = {shown} is not possible: give two numbers, (half-spread, skew).")
-    if not (np.abs(given) <= FLOAT32_MAX).all():
-        raise ActionError(f"action = {shown} is not possible: both entries must be finite numbers.")
-    return given
+        raise ActionError(f"action = {shown(action)} is not possible: give two numbers, (half-spread, skew).")
+    with np.errstate(over="ignore"):
+        return given.astype(np.float32)
+
+
+def shown(action: Any) -> str:
+    return textwrap.shorten(repr(action), 100)
 
 
 class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
@@ -345,13 +346,13 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._running = False
         self._seeded = False
         self._drawn: dict[str, float] = {}
-        self._take(make_desk(self.config, 1, autoreset=False))
+        self._take(make_desk(self.config, 1, autoreset=False, strict=True))
 
     def _take(self, desk: Desk) -> None:
         """Keep the desk, with the views of its arrays that every step reads."""
         self._desk = desk
         self._desk_step = desk.one_call()
-        self._action = memoryview(desk.actions[0])
+        self._action: Any = desk.actions[0].data
         self._observation = desk.out.observations[0]
         self._outcome = desk.read_outcome()
 
@@ -377,14 +378,13 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
                 "The episode is over, or never began: call reset() before step()."
             )
         try:
-            half, skew = action.tolist()
-            plain = -FLOAT32_MAX <= half <= FLOAT32_MAX and -FLOAT32_MAX <= skew <= FLOAT32_MAX
-        except (AttributeError, TypeError, ValueError):
-            plain = False
-        if not plain:
-            half, skew = as_action(action).tolist()
-        self._action[0], self._action[1] = half, skew
-        self._desk_step()
+            self._action[:] = action  # refused unless it is an array like ours
+        except (TypeError, ValueError):
+            self._action[:] = as_action(action)
+        if self._desk_step() < 0:
+            raise ActionError(
+                f"action = {shown(action)} is not possible: both entries must be finite numbers."
+            )
         # One reading of all, and the names written out: this is most of what a step takes outside the kernel.
         (
             reward, terminated, truncated, spread_capture, adverse_selection, carry, fees,

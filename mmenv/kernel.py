@@ -447,7 +447,7 @@ def step_alone(plan_at):  # type: ignore[no-untyped-def]
 
 @functools.cache
 def step_entry() -> Callable[[int], int]:
-    """`step_alone` as Python calls it once its argument is known to be an int, for another 0.1 microseconds."""
+    """`step_alone` without the check of its argument's type, which costs another 0.1 microseconds."""
     entry: Callable[[int], int] = step_alone.compile((types.int64,))
     return entry
 
