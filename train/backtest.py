@@ -15,6 +15,7 @@ import pickle
 import shlex
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,7 @@ from mmenv.backtest.run import SEED, write_json
 from mmenv.config import ConfigError, EnvConfig, Market, make_config
 from mmenv.market import MARKETS
 from mmenv.market.replay import Replay
+from mmenv.provenance import without_places
 from mmenv.report import write_report
 from mmenv.report.words import show
 from policies.analytic import TUNABLE, tune
@@ -87,6 +89,8 @@ class Backtest:
     """A decision that takes longer, seconds, ends the backtest."""
     jobs: int | None = None
     """Processes; by default one for each processor."""
+    ray: str | None = None
+    """Run on a Ray cluster: its address, "auto" for the one running here, "local" to start one for this."""
     out: Path | None = None
     """Folder of the results; by default under logs/, one for each choice of all the above."""
 
@@ -101,8 +105,9 @@ class Fixed:
     name: str
     policy: Any
 
-    @property
+    @cached_property
     def key(self) -> str:
+        # Kept, and so sent along: what was unpickled in another process need not pickle to the same bytes.
         return hashlib.sha256(pickle.dumps(self.policy)).hexdigest()
 
     def make(self, config: EnvConfig) -> Player | Tabulated:
@@ -344,10 +349,11 @@ def run(options: Backtest) -> Result:
         signal=options.signal,
         patience=options.patience,
         jobs=options.jobs,
+        ray=options.ray,
         capital=options.capital,
         tries=tries,
         sensitivity=options.sensitivity,
-        command=shlex.join(["neuralmm", "backtest", *sys.argv[1:]]),
+        command=shlex.join(["neuralmm", "backtest", *without_places(sys.argv[1:])]),
     )
     folder = options.out or default_folder(options, chosen)
     result = backtest(chosen, folder, settings)
@@ -359,7 +365,9 @@ def run(options: Backtest) -> Result:
 def default_folder(options: Backtest, chosen: list[Entrant]) -> Path:
     """One folder under logs/ for each choice, so that the same command finds what it has done."""
     plain = {
-        k: str(v) for k, v in dataclasses.asdict(options).items() if k not in ("jobs", "out", "patience")
+        k: str(v)
+        for k, v in dataclasses.asdict(options).items()
+        if k not in ("jobs", "ray", "out", "patience")
     }
     told = json.dumps([plain, [entrant.source.key for entrant in chosen]])
     data = Path(options.arguments[-1]).name

@@ -11,6 +11,7 @@ COMMANDS = {
     "backtest": ("train.backtest", "play policies over recorded or simulated markets; a tear sheet"),
     "export": ("train.export", "write a trained model as one file that runs without torch"),
     "verify": ("train.verify", "prove that an exported policy does what the trained one did"),
+    "reproduce": ("train.reproduce", "run again what made a result, and compare"),
     "members": ("train.members", "print what models earn on members of a family of markets"),
     "solve": ("policies.optimal", "print the exact optima of the solvable markets"),
     "calibrate": ("mmenv.calibrate", "measure a market and write it down as presets"),

@@ -18,13 +18,14 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import configure
 
 from mmenv.config import ConfigError, EnvConfig, check_keys, make_config
 from mmenv.features import observation_names
 from mmenv.files import replacing
 from mmenv.market import MARKETS
+from mmenv.provenance import data_of, provenance
 from policies.signals import load as load_signal
 from policies.signals.quoting import warm_start
 from train.callbacks import Judge, Terms, save_atomically
@@ -126,8 +127,8 @@ def env_config(settings: Settings) -> EnvConfig:
     return make_config(market, **overrides)
 
 
-def train(settings: Settings, config: EnvConfig, folder: Path) -> None:
-    """One run, from its beginning or from its last checkpoint."""
+def train(settings: Settings, config: EnvConfig, folder: Path, watch: BaseCallback | None = None) -> None:
+    """One run, from its beginning or from its last checkpoint; `watch` is shown it instead of a terminal."""
     hidden = ("latent",) if settings.critic == "privileged" else ()
     if settings.surprise_control:
         hidden = (*hidden, "surprise")
@@ -181,12 +182,15 @@ def train(settings: Settings, config: EnvConfig, folder: Path) -> None:
             warm_start(model.policy, load_signal(settings.pretrained), observation_names(config))
         # Saved with the model, so that it says what it was made for.
         setattr(model, ENV_CONFIG, config.to_dict())
+        model.provenance = origin(settings, config)  # type: ignore[attr-defined]
         model.set_logger(configure(str(folder), formats))
         steps = settings.steps
     judge = Judge(config, folder, every=settings.eval_every, episodes=settings.eval_episodes)
     callbacks = CallbackList([Terms(), judge, Checkpoint(checkpoints, every=settings.checkpoint_every)])
+    if watch is not None:
+        callbacks.callbacks.append(watch)
     if steps > 0:
-        model.learn(steps, callbacks, reset_num_timesteps=not resumed, progress_bar=True)
+        model.learn(steps, callbacks, reset_num_timesteps=not resumed, progress_bar=watch is None)
         judge.judge(model)  # the last policy may be the best
         save_atomically(model, folder / "last_model.zip")
     env.close()
@@ -223,12 +227,26 @@ def kind(market: str) -> str:
 def write_settings(folder: Path, settings: Settings, config: EnvConfig) -> None:
     """`config.json` of the run: everything needed to continue it or do it again."""
     folder.mkdir(parents=True, exist_ok=True)
-    plain = dataclasses.asdict(settings) | {"logs": str(settings.logs), "name": folder.name, "resume": None}
-    for key in ("store", "pretrained"):
-        plain[key] = None if plain[key] is None else str(plain[key])
-    text = json.dumps({"settings": plain, "env": config.to_dict(), "schema_id": config.schema_id}, indent=2)
+    content = {
+        "settings": plain(settings) | {"name": folder.name, "resume": None},
+        "env": config.to_dict(),
+        "schema_id": config.schema_id,
+        "provenance": origin(settings, config),
+    }
     with replacing(folder / "config.json") as temporary:
-        temporary.write_text(text)
+        temporary.write_text(json.dumps(content, indent=2))
+
+
+def plain(settings: Settings) -> dict[str, Any]:
+    """The settings as JSON types."""
+    return {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(settings).items()}
+
+
+def origin(settings: Settings, config: EnvConfig) -> dict[str, Any]:
+    """Where what a run trains comes from (`mmenv.provenance`)."""
+    chosen = {k: v for k, v in plain(settings).items() if k not in ("logs", "name", "resume")}
+    data = data_of(config) + ([settings.pretrained] if settings.pretrained else [])
+    return provenance([chosen, config.to_dict()], settings.seed, data=data)
 
 
 def read_settings(folder: Path) -> tuple[Settings, EnvConfig]:

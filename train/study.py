@@ -14,9 +14,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import subprocess
 import sys
-import time
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,12 +32,16 @@ from scipy import stats
 
 from mmenv.config import ConfigError, check_keys
 from mmenv.files import replacing
+from mmenv.jobs import Job, Tell, Workers, workers
+from mmenv.jobs import run as run_jobs
+from mmenv.provenance import PLACES, columns, in_words, provenance
 from policies.optimal import solve
 from policies.trained import TrainedPolicy
 from train.baselines import CACHE, KINDS, Scale, scale, solvable
 from train.evaluate import load, wide_console
 from train.ppo import Settings, env_config, market_defaults, read_settings, write_settings
 from train.simulate import Interval, simulate
+from train.training import Training
 
 STUDIES = Path(__file__).with_name("studies")
 
@@ -53,6 +55,8 @@ class Study:
     seeds: int = 5
     jobs: int = 1
     """Runs at the same time. Wall times are those of a machine shared by so many."""
+    ray: str | None = None
+    """Run on a Ray cluster: its address, "auto" for the one running here, "local" to start one for this."""
     threads: int = 1
     """CPU threads of each run's update."""
     steps: int | None = None
@@ -82,11 +86,7 @@ class Run:
 
 def plan(study: Study) -> list[Run]:
     """The runs of the study, their folders prepared; raises `ConfigError` where the file is wrong."""
-    path = Path(study.name)
-    path = path if path.suffix == ".toml" else STUDIES / f"{study.name}.toml"
-    if not path.exists():
-        known = ", ".join(sorted(file.stem for file in STUDIES.glob("*.toml")))
-        raise ConfigError(f"study {study.name!r}: there is no {path}. Known: {known}.")
+    path = study_file(study)
     content = tomllib.loads(path.read_text())
     check_keys(path.name, content, ["base", "variants"])
     fields = [field.name for field in dataclasses.fields(Settings)]
@@ -99,6 +99,32 @@ def plan(study: Study) -> list[Run]:
             _prepare(run, _settings(study, given, run))
             runs.append(run)
     return sorted(runs, key=lambda run: run.seed)  # what is finished first can be compared first
+
+
+def write_plan(study: Study, runs: list[Run]) -> dict[str, Any]:
+    """Keep the study's file as study.toml and its options as study.json; where its results come from."""
+    folder = runs[0].folder.parent
+    (folder / "study.toml").write_text(study_file(study).read_text())
+    options = dataclasses.asdict(study)
+    chosen = {n: v for n, v in options.items() if n != "name" and f"--{n}" not in PLACES}
+    origins = [origin_of(run) for run in runs]
+    data = sorted({path for origin in origins for path in origin["data"]})
+    origin = provenance(
+        [chosen, [made["configuration"] for made in origins]], [run.seed for run in runs], data=data
+    )
+    with replacing(folder / "study.json") as temporary:
+        temporary.write_text(json.dumps({"options": chosen, "provenance": origin}, indent=2))
+    return origin
+
+
+def study_file(study: Study) -> Path:
+    """Where the study is described; raises `ConfigError` where there is none of that name."""
+    path = Path(study.name)
+    path = path if path.suffix == ".toml" else STUDIES / f"{study.name}.toml"
+    if not path.exists():
+        known = ", ".join(sorted(file.stem for file in STUDIES.glob("*.toml")))
+        raise ConfigError(f"study {study.name!r}: there is no {path}. Known: {known}.")
+    return path
 
 
 def _settings(study: Study, given: dict[str, Any], run: Run) -> Settings:
@@ -127,40 +153,37 @@ def _prepare(run: Run, settings: Settings) -> None:
         raise ConfigError(f"{run.folder} holds a run of other settings; remove it or give another --logs.")
 
 
-def train_all(runs: list[Run], jobs: int, console: Console) -> None:
-    """Train what is not trained yet, `jobs` at a time, each in a process of its own."""
-    waiting = [run for run in runs if not run.trained]
-    running: dict[TaskID, tuple[Run, subprocess.Popen[bytes]]] = {}
+@dataclass(frozen=True)
+class Work:
+    """The job of a run: train it, then evaluate it."""
+
+    run: Run
+    episodes: int
+
+    def __call__(self, tell: Tell) -> None:
+        Training(self.run.folder)(tell)
+        result(self.run, self.episodes)
+
+
+def train_all(runs: list[Run], episodes: int, pool: Workers, console: Console) -> None:
+    """Train and evaluate what is not done yet."""
+    jobs = {
+        str(run.folder): Job(str(run.folder), Work(run, episodes), read_settings(run.folder)[0].steps)
+        for run in runs
+    }
+    labels = {str(run.folder): f"{run.variant}, seed {run.seed}" for run in runs}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
-        try:
-            while waiting or running:
-                while waiting and len(running) < jobs:
-                    run = waiting.pop(0)
-                    total = read_settings(run.folder)[0].steps
-                    task = progress.add_task(f"{run.variant}, seed {run.seed}", total=total)
-                    running[task] = (run, _start(run))
-                time.sleep(0.5)
-                for task, (run, process) in list(running.items()):
-                    progress.update(task, completed=run.steps())
-                    if process.poll() is None:
-                        continue
-                    progress.remove_task(task)
-                    del running[task]
-                    if not run.trained:
-                        raise RuntimeError(
-                            f"{run.folder} ended with status {process.returncode}; its last words are in "
-                            "output.txt. Start the study again to resume it."
-                        )
-        finally:
-            for _, process in running.values():
-                process.terminate()
+        tasks: dict[str, TaskID] = {}
 
+        def show(told: dict[str, int]) -> None:
+            for name, steps in told.items():
+                if name not in tasks:
+                    tasks[name] = progress.add_task(labels[name], total=jobs[name].total)
+                progress.update(tasks[name], completed=steps, visible=steps < jobs[name].total)
 
-def _start(run: Run) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "train.ppo", "--resume", str(run.folder)]
-    with (run.folder / "output.txt").open("ab") as output:
-        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        for done in run_jobs(list(jobs.values()), pool, show):
+            console.print(f"{labels[done.name]}: done")
 
 
 def read_progress(folder: Path) -> pd.DataFrame:
@@ -182,9 +205,9 @@ def result(run: Run, episodes: int) -> dict[str, float]:
     """Value of the run's best model on fresh paths, evaluated once and kept in `result.json`."""
     path = run.folder / "result.json"
     if path.exists():
-        kept: dict[str, float] = json.loads(path.read_text())
+        kept = json.loads(path.read_text())
         if kept["episodes"] == episodes:
-            return kept
+            return {name: value for name, value in kept.items() if name != "provenance"}
     model, config = load(run.folder)
     outcome = simulate(TrainedPolicy(model.policy), config, episodes)
     seconds = float(read_progress(run.folder)["seconds"].iloc[-1])
@@ -196,8 +219,14 @@ def result(run: Run, episodes: int) -> dict[str, float]:
         "steps_per_second": run.steps() / seconds,
     }
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(found, indent=2))
+        temporary.write_text(json.dumps({**found, "provenance": origin_of(run)}, indent=2))
     return found
+
+
+def origin_of(run: Run) -> dict[str, Any]:
+    """Where the run comes from."""
+    origin: dict[str, Any] = json.loads((run.folder / "config.json").read_text())["provenance"]
+    return origin
 
 
 def interquartile_mean(values: np.ndarray) -> Interval:
@@ -274,7 +303,7 @@ def _history(run: Run) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return steps, np.interp(steps, progress["steps"], progress["seconds"], left=0.0) / 60, values
 
 
-def report(study: Study, runs: list[Run], console: Console) -> None:
+def report(study: Study, runs: list[Run], origin: dict[str, Any], console: Console) -> None:
     """Evaluate, tabulate and draw; variants of several markets each get a table of their own."""
     configs = {run.folder: read_settings(run.folder)[1] for run in runs}
     for market in dict.fromkeys(config.market.name for config in configs.values()):
@@ -286,7 +315,8 @@ def report(study: Study, runs: list[Run], console: Console) -> None:
             with console.status(f"evaluating {run.variant}, seed {run.seed}"):
                 found = result(run, study.episodes)
             score = measure.percent(found["value"])
-            rows.append({"variant": run.variant, "seed": run.seed, "score": score, **found})
+            row = {"variant": run.variant, "seed": run.seed, "score": score, **found}
+            rows.append(row | columns(origin_of(run)))
         results = pd.DataFrame(rows)
         kinds = KINDS[type(config.market)] if solvable(config) else []
         lines = {kind: solve(config, kind, cache=CACHE).value for kind in kinds}
@@ -294,9 +324,10 @@ def report(study: Study, runs: list[Run], console: Console) -> None:
         table = tabulate(f"{folder.name}, {market}", results, measure.label)
         console.print(table)
         with (folder / f"table-{market}.txt").open("w") as file:
-            Console(file=file, width=160).print(table)
+            Console(file=file, width=160).print(table, in_words(origin))
         results.to_csv(folder / f"results-{market}.csv", index=False)
-        draw(chosen, results, measure, lines).savefig(folder / f"curves-{market}.png", dpi=110)
+        figure = draw(chosen, results, measure, lines)
+        figure.savefig(folder / f"curves-{market}.png", dpi=110, metadata={"Description": in_words(origin)})
         console.print(f"Plots and table: {folder}")
 
 
@@ -305,13 +336,15 @@ def main() -> None:
     console = wide_console()
     torch.set_num_threads(1)
     runs = plan(study)
+    origin = write_plan(study, runs)
     try:
-        train_all(runs, study.jobs, console)
+        with workers(study.jobs, study.ray) as pool:
+            train_all(runs, study.episodes, pool, console)
     except KeyboardInterrupt:
         sys.exit("Stopped. The same command goes on where this ended.")
     except RuntimeError as error:
         sys.exit(str(error))
-    report(study, runs, console)
+    report(study, runs, origin, console)
 
 
 if __name__ == "__main__":

@@ -365,6 +365,7 @@ class Result:
     def summary(self) -> dict[str, Any]:
         """All figures as JSON: for each policy figures with intervals, and differences to the first one."""
         return {
+            "provenance": self.plan["provenance"],
             "sampling_seconds": self.interval,
             "currency": self.currency,
             "capital": self.capital,

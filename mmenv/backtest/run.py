@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import hashlib
 import json
 import math
-import multiprocessing
 import os
 import re
+import shlex
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,7 +30,9 @@ from mmenv.backtest.tables import Scale
 from mmenv.config import ConfigError, EnvConfig, require, require_number
 from mmenv.features import observation_names
 from mmenv.files import replacing
+from mmenv.jobs import Job, Tell, run, workers
 from mmenv.market.replay import Replay
+from mmenv.provenance import digest, file_hash, provenance
 
 VERSION = 1
 """Of what is kept; results of another one are not continued."""
@@ -83,6 +83,8 @@ class Settings:
     """A decision that takes longer, seconds, ends the backtest."""
     jobs: int | None = None
     """Processes; by default one for each processor."""
+    ray: str | None = None
+    """Address of a Ray cluster to run on instead, see `mmenv.jobs.workers`."""
     capital: float | None = None
     """What profits are related to, money; by default the value of a position at its limit."""
     tries: int = 1
@@ -141,9 +143,9 @@ class Unit:
     """What the market's data are; changes when they do."""
 
     @property
-    def key(self) -> str:
-        """Hash of everything the outcome depends on."""
-        told = {
+    def _told(self) -> dict[str, Any]:
+        """Everything the outcome depends on."""
+        return {
             "version": VERSION,
             "policy": [self.source.name, self.source.key],
             "config": self.config.to_dict(),
@@ -153,7 +155,21 @@ class Unit:
             "scenario": self.scenario,
             "data": self.data,
         }
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def key(self) -> str:
+        """Hash of everything the outcome depends on."""
+        return digest(self._told)
+
+    def provenance(self) -> dict[str, Any]:
+        """See `mmenv.provenance`."""
+        return provenance(self._told, self.first_seed, data=self.tapes)
+
+    @property
+    def tapes(self) -> list[str]:
+        """The files it reads."""
+        market = self.config.market
+        return [market.tape] if isinstance(market, Stretch) else []
 
     @property
     def name(self) -> str:
@@ -192,7 +208,7 @@ class Unit:
                 "equity": tables.equity_of(played, self.config, self.scale),
             }
             for name, table in written.items():
-                write_parquet(folder / name / f"{self.name}.parquet", table)
+                write_parquet(folder / name / f"{self.name}.parquet", table, self.provenance())
         write_json(folder / "units" / f"{self.name}.json", summary)
 
     def _summary(self, played: Played) -> dict[str, Any]:
@@ -202,6 +218,7 @@ class Unit:
         ended = isinstance(market, Stretch) and len(rows) < self.decisions
         return {
             "key": self.key,
+            "provenance": self.provenance(),
             "labels": self.labels,
             "scale": dataclasses.asdict(self.scale),
             "step_seconds": market.step_seconds,
@@ -281,7 +298,6 @@ def _recorded(entrants: Sequence[Entrant], settings: Settings) -> list[Unit]:
         for info, piece in stretches(market, begin, end):
             tick, lot = float(info.tick_size), float(info.lot_size) * float(info.contract_size)
             scale = Scale(price=tick / 2, lot=lot, currency=_currency(info.symbol), tick=tick)
-            status = Path(piece.tape).stat()
             unit = Unit(
                 source=entrant.source,
                 config=dataclasses.replace(config, market=piece),
@@ -294,7 +310,7 @@ def _recorded(entrants: Sequence[Entrant], settings: Settings) -> list[Unit]:
                 },
                 signal=settings.signal,
                 patience=settings.patience,
-                data=f"{status.st_size} {status.st_mtime_ns} {info.book_complete} {info.contract}",
+                data=file_hash(Path(piece.tape)),
             )
             shown.append(unit)
             if settings.sensitivity:
@@ -349,18 +365,27 @@ def backtest(
         total=total, initial=done, unit=" decisions", unit_scale=True, disable=hidden, leave=False
     ) as bar:
         bar.set_description("backtest")
-        if jobs == 1:
+        if jobs == 1 and settings.ray is None:
             for unit in missing:
                 unit.run(folder, bar.update)
         else:
-            _in_processes(missing, folder, jobs, bar)
+            planned_jobs = [Job(unit.name, Play(unit, folder), unit.decisions) for unit in missing]
+            with workers(jobs if settings.ray is None else settings.jobs, settings.ray) as pool:
+                for _ in run(planned_jobs, pool, lambda told: bar.update(done + sum(told.values()) - bar.n)):
+                    pass
     plan = {
         "version": VERSION,
-        "settings": dataclasses.asdict(settings),
+        "settings": {k: v for k, v in dataclasses.asdict(settings).items() if k not in ("jobs", "ray")},
         "policies": [
             {"name": e.source.name, "key": e.source.key, "config": e.config.to_dict()} for e in entrants
         ],
         "units": [unit.name for unit in planned],
+        "provenance": provenance(
+            [unit.key for unit in planned],
+            settings.seed,
+            data=sorted({tape for unit in planned for tape in unit.tapes}),
+            command=shlex.split(settings.command)[1:],
+        ),
     }
     write_json(folder / "plan.json", plan)
     return Result(folder)
@@ -379,47 +404,29 @@ def _claim(folder: Path, planned: Sequence[Unit]) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
 
 
-_COUNTER: Any = None
+@dataclass(frozen=True)
+class Play:
+    """The job of playing a unit."""
+
+    unit: Unit
+    folder: Path
+
+    def __call__(self, tell: Tell) -> None:
+        done = 0
+
+        def played(decisions: int) -> None:
+            nonlocal done
+            done += decisions
+            tell(done)
+
+        self.unit.run(self.folder, played)
 
 
-def _start_worker(counter: Any) -> None:
-    global _COUNTER
-    _COUNTER = counter
-
-
-def _work(unit: Unit, folder: Path) -> None:
-    def told(decisions: int) -> None:
-        with _COUNTER.get_lock():
-            _COUNTER.value += decisions
-
-    unit.run(folder, told)
-
-
-def _in_processes(missing: Sequence[Unit], folder: Path, jobs: int, bar: Any) -> None:
-    """Run units in `jobs` processes of their own, as far as the first error."""
-    context = multiprocessing.get_context("spawn")
-    counter = context.Value("q", 0)
-    shown = 0
-    with ProcessPoolExecutor(jobs, context, _start_worker, (counter,)) as pool:
-        running = {pool.submit(_work, unit, folder) for unit in missing}
-        try:
-            while running:
-                done, running = wait(running, 0.2, FIRST_COMPLETED)
-                bar.update(counter.value - shown)
-                shown = counter.value
-                for future in done:
-                    future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in list(getattr(pool, "_processes", {}).values()):
-                process.terminate()
-            raise
-
-
-def write_parquet(path: Path, table: tables.Table) -> None:
-    """Write `table` whole or not at all."""
+def write_parquet(path: Path, table: tables.Table, origin: dict[str, Any]) -> None:
+    """Write `table` whole or not at all, with where it comes from as metadata `provenance`."""
+    found = pa.table(table).replace_schema_metadata({"provenance": json.dumps(origin)})
     with replacing(path) as temporary:
-        pq.write_table(pa.table(table), temporary, compression="zstd")
+        pq.write_table(found, temporary, compression="zstd")
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -13,6 +13,7 @@ import orjson
 from mmenv.backtest.result import FIGURES, Result, Run
 from mmenv.files import replacing
 from mmenv.metrics import Estimate
+from mmenv.provenance import in_words
 from mmenv.report import figures as draw
 from mmenv.report import words
 from mmenv.report.figures import Figure
@@ -281,9 +282,10 @@ def _configuration(result: Result) -> str:
     shown = {"settings": settings, "policies": result.plan["policies"]}
     text = orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode()
     return (
-        '<h2>How it was made</h2><div class="card"><p>The exact command; the same one continues an '
-        "interrupted run and "
-        f'writes the same figures again.</p><pre id="command">{html.escape(command)}</pre></div>'
+        '<h2>How it was made</h2><div class="card"><p>The command, without where it ran and wrote; the same '
+        "one continues an interrupted run and writes the same figures again.</p>"
+        f'<pre id="command">{html.escape(command)}</pre>'
+        f"<p>{html.escape(in_words(result.plan['provenance']))}</p></div>"
         "<div "
         f'class="card"><details><summary>Configuration</summary><pre>{html.escape(text)}</pre></details></div>'
     )

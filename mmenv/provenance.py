@@ -1,0 +1,176 @@
+"""Where a result comes from: code, configuration, seed and data; written into every result file.
+
+Nothing here depends on when, where or on how many machines a result was made, so results that are the same
+stay the same byte for byte. `neuralmm reproduce RESULT` reads it, runs the command again and compares.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmenv.config import EnvConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("mmenv", "policies", "train")
+LIBRARIES = ("numpy", "numba", "torch", "stable-baselines3", "hftbacktest")
+"""Those whose version can change a result."""
+PLACES = ("--jobs", "--ray", "--out", "--logs", "--name")
+"""Options that say where work is done and where it is written: they change no result."""
+
+
+def provenance(
+    configuration: Any,
+    seed: int | Sequence[int],
+    *,
+    data: Sequence[str | Path] = (),
+    command: Sequence[str] = (),
+) -> dict[str, Any]:
+    """What a result says of its origin, as plain JSON types.
+
+    :param configuration: everything that was chosen, as JSON types; its hash is kept.
+    :param data: files or stores (folders) that were read; each is kept with the hashes of its parts.
+    :param command: arguments of `neuralmm` that make the result, `PLACES` left out.
+    """
+    return {
+        "code": code(),
+        "libraries": libraries(),
+        "configuration": digest(configuration),
+        "seed": seed if isinstance(seed, int) else list(seed),
+        "data": {str(path): contents(path) for path in data},
+        "command": without_places(command),
+    }
+
+
+def in_words(origin: dict[str, Any]) -> str:
+    """One line for a table or a plot."""
+    made = origin["code"]
+    commit = f" ({made['commit'][:10]}{', changed' if made['dirty'] else ''})" if made["commit"] else ""
+    data = "; ".join(f"{path} {digest(parts)}" for path, parts in origin["data"].items()) or "simulated"
+    return (
+        f"neuralmm {made['version']}{commit}, source {made['source']}, configuration "
+        f"{origin['configuration']}, seed {origin['seed']}, data {data}"
+    )
+
+
+def columns(origin: dict[str, Any]) -> dict[str, Any]:
+    """The same as columns of a table (the seed has one already)."""
+    made = origin["code"]
+    return {
+        "commit": made["commit"],
+        "source": made["source"],
+        "configuration": origin["configuration"],
+        "data": digest(origin["data"]) if origin["data"] else "simulated",
+    }
+
+
+def digest(content: Any) -> str:
+    """Hash of plain JSON types, 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def without_places(command: Sequence[str]) -> list[str]:
+    """A command line without the options in `PLACES`."""
+    kept, skip = [], False
+    for word in command:
+        if not skip and word.partition("=")[0] not in PLACES:
+            kept.append(word)
+        skip = not skip and word in PLACES
+    return kept
+
+
+# Code -------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def code() -> dict[str, Any]:
+    """Version, git commit (None outside a checkout), whether files differ from it, hash of the source."""
+    return {"version": version(), **_git(), "source": source_hash()}
+
+
+def version() -> str:
+    """Version of the installed package."""
+    try:
+        return importlib.metadata.version("neuralmm")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+@functools.cache
+def source_hash() -> str:
+    """Hash of the files that make up the three packages."""
+    found = hashlib.sha256()
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*")):
+            if path.suffix in (".py", ".toml"):
+                found.update(f"{path.relative_to(ROOT).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return found.hexdigest()[:16]
+
+
+def _git() -> dict[str, Any]:
+    if not (ROOT / ".git").exists():
+        return {"commit": None, "dirty": None}
+    try:
+        commit, changed = (
+            subprocess.run(
+                ["git", *words], cwd=ROOT, capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", *PACKAGES])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+    return {"commit": commit, "dirty": bool(changed)}
+
+
+@functools.cache
+def libraries() -> dict[str, str]:
+    """Versions of Python and of `LIBRARIES`, those that are installed."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+# Data -------------------------------------------------------------------------------------------------------
+
+
+def data_of(config: EnvConfig) -> list[str | Path]:
+    """The recorded data that environments of `config` read."""
+    return [config.market.store] if config.market.name == "replay" else []  # type: ignore[attr-defined]
+
+
+def contents(path: str | Path) -> dict[str, str]:
+    """Hash of each part of a store (relative path of its tapes), or of one file.
+
+    Raises `FileNotFoundError` where there is nothing.
+    """
+    path = Path(path)
+    if path.is_file():
+        return {path.name: file_hash(path)}
+    parts = sorted(path.rglob("tape.parquet"))
+    if not parts:
+        raise FileNotFoundError(f"{path}: there is neither a file nor a store of recorded tapes.")
+    return {part.relative_to(path).as_posix(): file_hash(part) for part in parts}
+
+
+def file_hash(path: Path) -> str:
+    """Hash of a file's content, 16 hexadecimal digits; computed again only when the file has changed."""
+    status = path.stat()
+    return _hash(str(path.resolve()), status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _hash(path: str, size: int, mtime_ns: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
