@@ -2,19 +2,21 @@
 
 Each schedule is a live desk with real orders at the in-process exchange, on a virtual clock. Messages are
 lost, delayed, doubled, halved; requests are refused, lost, never answered; connections break, clocks jump;
-and the desk is killed in the middle of what it does, its last write torn, and started again. After each, the
-desk's journal and the exchange's own books must tell the same story to the last unit.
+the desk is killed in the middle of what it does, its last write torn, and started again; an operator halts
+it, flattens, and clears what waits for him. After each, the desk's journal and the exchange's own books must
+tell the same story to the last unit. Stopped, it goes on where it was: results are kept by seed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import tempfile
 import time
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -27,27 +29,33 @@ from tqdm import tqdm
 
 from mmenv import make_config
 from mmenv.data.tape import Tape, tapes
+from mmenv.files import replacing
 from mmenv.kernel import HALTED
 from mmenv.live import journal
-from mmenv.live.again import check, decisions, setup_of
+from mmenv.live.again import check, setup_of
 from mmenv.live.desk import LiveDesk, Plan
 from mmenv.live.exchange import Account, Exchange, Listing
 from mmenv.live.faults import Faults
-from mmenv.live.feed import Feed
+from mmenv.live.feed import Batch, Feed
 from mmenv.live.guard import GuardConfig
-from mmenv.live.journal import Journal, read
+from mmenv.live.journal import Frame, Journal, read
 from mmenv.live.loopback import Loopback, VirtualLoop
 from mmenv.live.order_client import VenueOrders
 from mmenv.live.orders import VenueError
+from mmenv.live.session import decision_type
 from mmenv.live.venue import BaseError, Credentials
 from mmenv.market.live import Live
 from mmenv.venue.live import LiveVenue
+from mmenv.venue.paper import POSITION
+from train.live import Halt
 
 SECOND = 1_000_000_000
 START_NS = 1_760_000_000 * SECOND
 SYMBOL = "BTCUSDT"
 LIMIT = 3
 MAX_ORDERS = 120
+DRAWDOWN = 0.012
+"""Quote currency; one schedule in some reaches it."""
 
 
 class Wanderer:
@@ -90,7 +98,11 @@ class Outcome:
     rules: Counter[str] = field(default_factory=Counter)
     """How often each rule asked."""
     latched: list[str] = field(default_factory=list)
-    """What still waits for the operator at the end."""
+    """What waited for the operator, each time he came, and at the end."""
+    recoveries: list[float] = field(default_factory=list)
+    """Seconds from the end of a break or silence, nothing else being wrong, until the book was whole."""
+    flattening: int = 0
+    """Orders sent while HALTED, to flatten."""
     violations: list[str] = field(default_factory=list)
 
 
@@ -104,7 +116,7 @@ def plan(folder: Path, symbol: str = SYMBOL) -> Plan:
         symbol=symbol,
         folder=folder,
         mode="live",
-        guard=GuardConfig(daily_loss=1e9, drawdown=1e9, position_limit=LIMIT, max_orders=MAX_ORDERS),
+        guard=GuardConfig(daily_loss=1e9, drawdown=DRAWDOWN, position_limit=LIMIT, max_orders=MAX_ORDERS),
         price_unit=4,
         lot_unit=20.0,
         warm_up_s=0.5,
@@ -115,9 +127,15 @@ def plan(folder: Path, symbol: str = SYMBOL) -> Plan:
 class Trial:
     """One schedule."""
 
-    def __init__(self, tape: Sequence[Tape], seed: int, folder: Path, seconds: float, kills: int) -> None:
+    def __init__(
+        self, tape: Sequence[Tape], seed: int, folder: Path, seconds: float, kills: int, operator: bool = True
+    ) -> None:
         self.rng = np.random.default_rng([seed, 1])
         self.seed, self.folder, self.seconds, self.kills = seed, folder, seconds, kills
+        self.operator = np.random.default_rng([seed, 2]) if operator else None
+        self.desk: LiveDesk | None = None
+        self.whole: list[tuple[int, bool]] = []
+        """When the feed said whether its book is whole."""
         self.account = Account("key", "secret")
         self.listing = Listing(tape, repeat=True)
         horizon = round(seconds * SECOND)
@@ -146,6 +164,7 @@ class Trial:
 
     async def _trade(self, loop: VirtualLoop) -> None:
         carrier = Loopback(self.exchange, loop)
+        operating = loop.create_task(self._operate(self.operator)) if self.operator is not None else None
         until = START_NS + round(self.seconds * SECOND)
         moments = np.sort(self.rng.uniform(0.2, 1.0, int(self.rng.integers(0, self.kills + 1))))
         for moment in [*moments, None]:
@@ -157,14 +176,33 @@ class Trial:
             else:
                 # The faults are over: everything must come to rest.
                 await asyncio.sleep(8.0)
+                if operating is not None:
+                    operating.cancel()
                 desk.stop("end of the schedule")
                 try:
                     await task
                 except Exception as error:
                     self.outcome.violations.append(f"the desk raised {type(error).__name__}: {error}")
-            self.desk = desk
             await desk.feed.client.close()  # type: ignore[attr-defined]
         await carrier.close()
+
+    async def _operate(self, rng: np.random.Generator) -> None:
+        """Somebody who now and then says halt, and sooner or later clears what waits for him."""
+        word = str(rng.choice(("", "halt", "flatten", "reduce")))
+        at = float(rng.uniform(0.2, 0.9)) * self.seconds
+        for number in range(1_000):
+            await asyncio.sleep(float(rng.uniform(0.5, 3.0)))
+            passed = (self.exchange.now_ns - START_NS) / SECOND
+            session = self.desk.session if self.desk is not None else None
+            if word and passed > at:
+                self._say(number, **({} if word == "halt" else {word: True}))
+                word = ""
+            elif session is not None and session.guard.latched:
+                self.outcome.latched += [f"{f.rule}: {f.reason}" for f in session.guard.latched.values()]
+                self._say(number, clear=True)
+
+    def _say(self, number: int, **word: bool) -> None:
+        Halt(journals=self.folder, reason=f"operator {number}", **word).run()
 
     async def _start(
         self, carrier: Loopback, loop: VirtualLoop, end_ns: int
@@ -191,8 +229,17 @@ class Trial:
                 break
             except Exception:
                 await asyncio.sleep(0.5)
+        take = feed.take
+
+        def noting() -> Batch | None:
+            if (batch := take()) is not None:
+                self.whole.append((loop.time_ns(), batch.live))
+            return batch
+
+        feed.take = noting  # type: ignore[method-assign]
         orders = VenueOrders(client, instrument)
-        return LiveDesk(plan(self.folder), Wanderer(), feed, orders, clock=loop.time_ns, timer=loop.time)
+        self.desk = LiveDesk(plan(self.folder), Wanderer(), feed, orders, clock=loop.time_ns, timer=loop.time)
+        return self.desk
 
     async def _kill(self, desk: LiveDesk, task: asyncio.Task[None]) -> None:
         """As SIGKILL does: nothing is tidied up, and the last write may be torn."""
@@ -222,6 +269,7 @@ class Trial:
 
     def _compare(self) -> None:
         """The journal beside the exchange's own books."""
+        assert self.desk is not None
         outcome, path = self.outcome, self.desk.plan.journal
         say = outcome.violations.append
         session = self.desk.session
@@ -241,47 +289,91 @@ class Trial:
         theirs = sorted(order.client_id for order in self.account.open(self.listing))
         if ours != theirs:
             say(f"open orders {ours}, at the exchange {theirs}")
-        self._check_limits(say)
-        made = decisions(path)
-        outcome.decisions, outcome.fills = len(made), session.fills
-        outcome.halted = float((made["state"] == HALTED).mean()) if len(made) else 0.0
-        outcome.latched = [f"{f.rule}: {f.reason}" for f in session.guard.latched.values()]
-        self._check_journal(path, made, say)
-
-    def _check_limits(self, say: Any) -> None:
         held = 0
         for trade in self.account.trades:
             held += trade.order.side * trade.lots
             if abs(held) > LIMIT:
                 say(f"position {held} beyond the limit")
-        if any(not order.client_id.startswith("nmm") for order in self.account.orders.values()):
-            say("an order that is not ours")
-
-    def _check_journal(self, path: Path, made: NDArray[np.void], say: Any) -> None:
-        sent = [frame.array() for frame in read(path) if frame.kind == journal.ORDERS]
-        commands = np.concatenate(sent) if sent else np.zeros(0, journal.COMMAND)
-        new = commands[commands["lots"] > 0]
-        self.outcome.orders = len(new)
-        halted = made["time_ns"][made["state"] == HALTED]
-        if np.isin(new["time_ns"], halted).any():
-            say("an order was sent while HALTED")
-        times = np.sort(new["time_ns"])
-        window = 10 * SECOND
-        rate = np.arange(len(times)) - np.searchsorted(times, times - window, side="right") + 1
-        if len(rate) and rate.max() > MAX_ORDERS:
-            say(f"{rate.max()} orders in {window / SECOND:g} s")
-        prefix = setup_of(path).session
-        known = {f"{prefix}-{number}" for number in new["id"].tolist()}
-        for order in self.account.orders.values():
-            if order.client_id not in known:
-                say(f"{order.client_id} is at the exchange, but not in the journal")
-        for frame in read(path):
-            if frame.kind == journal.STATE:
-                self.outcome.rules.update(reason.split(":")[0] for reason in frame.json()["reasons"])
+        outcome.fills = session.fills
+        outcome.latched += [f"{f.rule}: {f.reason}" for f in session.guard.latched.values()]
+        outcome.recoveries = list(self._recoveries())
+        for violation in self._read(list(read(path)), decision_type(session.desk.width)):
+            say(violation)
         try:
             check(path, Wanderer())
         except journal.JournalError as error:
             say(f"played again: {error}")
+
+    def _read(self, frames: list[Frame], kind: np.dtype) -> Iterator[str]:
+        """What is wrong with a journal, its figures being noted.
+
+        Of every order it is asked when it was sent: the state of its decision, who had asked to flatten, what
+        was held.
+        """
+        outcome, halted = self.outcome, 0
+        prefix = setup_of(self.desk.plan.journal).session  # type: ignore[union-attr]
+        flatten, peak, made = False, -np.inf, np.zeros(1, kind)[0]
+        times: list[int] = []
+        known: set[str] = set()
+        for frame in frames:
+            if frame.kind == journal.OPERATOR:
+                command = frame.json()["command"]
+                flatten = command == "flatten" if command in ("halt", "flatten", "clear") else flatten
+                peak = -np.inf if command == "clear" else peak
+            elif frame.kind == journal.STATE:
+                rules = [reason.split(":")[0] for reason in frame.json()["reasons"]]
+                outcome.rules.update(rules)
+                # Nobody else trades here, and the policy raises nothing.
+                yield from (f"false alarm: {frame.json()['reasons']}" for r in rules if r in NEVER)
+            elif frame.kind == journal.DECISION:
+                made = np.frombuffer(frame.payload, kind)[0]
+                outcome.decisions += 1
+                halted += int(made["state"] == HALTED)
+                peak = max(peak, float(made["wealth"]))
+                if peak - made["wealth"] >= DRAWDOWN and made["state"] != HALTED:
+                    yield f"decision {made['number']}: not HALTED {peak - made['wealth']:.3f} below the peak"
+            elif frame.kind == journal.ORDERS:
+                new = frame.array()[frame.array()["lots"] > 0]
+                times += new["time_ns"].tolist()
+                known |= {f"{prefix}-{number}" for number in new["id"].tolist()}
+                if made["state"] == HALTED:
+                    outcome.flattening += len(new)
+                    held = int(made["event"][POSITION])
+                    shrinks = (new["side"] * held < 0) & (new["lots"] <= abs(held))
+                    if len(new) and not (flatten and shrinks.all()):
+                        yield "an order that is not to flatten was sent while HALTED"
+        outcome.orders = len(times)
+        outcome.halted = halted / max(outcome.decisions, 1)
+        sent = np.sort(np.array(times, np.int64))
+        rate = np.arange(len(sent)) - np.searchsorted(sent, sent - 10 * SECOND, side="right") + 1
+        if len(rate) and rate.max() > MAX_ORDERS:
+            yield f"{rate.max()} orders in 10 s"
+        for order in self.account.orders.values():
+            if order.client_id not in known:
+                yield f"{order.client_id} is at the exchange, but not in the journal"
+
+    def _recoveries(self) -> Iterator[float]:
+        """Seconds from the end of each break or silence until the book was whole, where nothing else went
+        wrong until two seconds later."""
+        for fault in self.faults.faults:
+            end = fault.start_ns + fault.duration_ns
+            later = end + 2 * SECOND
+            alone = not any(
+                other.start_ns < later and other.start_ns + other.duration_ns > end
+                for other in self.faults.faults
+                if other is not fault
+            )
+            if fault.kind not in ("break", "silence") or fault.channel not in ("all", "market") or not alone:
+                continue
+            at = START_NS + end
+            before = [live for time_ns, live in self.whole if time_ns <= at]
+            after = [time_ns for time_ns, live in self.whole if live and time_ns > at]
+            if before and after:
+                yield (after[0] - at) / SECOND
+
+
+NEVER = ("unknown-order", "policy", "position", "far-quote")
+"""Rules that nothing here can give a reason for."""
 
 
 def run(tape: Sequence[Tape], seed: int, seconds: float = 10.0, kills: int = 2) -> Outcome:
@@ -302,37 +394,75 @@ class Chaos:
     """Seed of the first."""
     seconds: float = 10.0
     """Virtual seconds of each under faults."""
+    results: Path = Path("logs/chaos.jsonl")
+    """A line for each schedule; what is there with the same `seconds` and `store` is not run again."""
 
     def run(self) -> int:
         """Print a line per violation and a summary; how many schedules went wrong."""
         import mmenv.live.desk as desk_module
 
         desk_module.Journal = Watched  # type: ignore[misc,attr-defined]
-        with tempfile.TemporaryDirectory() as folder:
+        done = self._done()
+        seeds = range(self.first, self.first + self.schedules)
+        if kept := sum(seed in done for seed in seeds):
+            print(f"{kept} of them are in {self.results}; delete it to run them again")
+        began = time.process_time()
+        with tempfile.TemporaryDirectory() as folder, self.results.open("a") as file:
             tape = tapes(self.store or random_store(Path(folder)), "binance-usdm", SYMBOL)
-            began, outcomes, wrong = time.perf_counter(), [], 0
-            bar = tqdm(range(self.first, self.first + self.schedules), unit=" schedules")
+            bar = tqdm([seed for seed in seeds if seed not in done], unit=" schedules")
             for seed in bar:
-                found = run(tape, seed, self.seconds)
-                outcomes.append(found)
-                wrong += bool(found.violations)
+                found = done[seed] = run(tape, seed, self.seconds)
+                file.write(json.dumps(self._key() | vars(found)) + "\n")
+                file.flush()
+                bar.set_postfix_str(f"{sum(bool(done[s].violations) for s in seeds if s in done)} wrong")
                 for violation in found.violations:
                     bar.write(f"seed {seed} ({', '.join(found.faults)}): {violation}")
-                bar.set_postfix_str(f"{wrong} wrong")
-        total = {
-            name: sum(getattr(o, name) for o in outcomes)
-            for name in ("kills", "decisions", "orders", "fills")
-        }
-        faults = Counter(kind for o in outcomes for kind in o.faults)
-        rules = sum((o.rules for o in outcomes), Counter[str]())
-        latched = Counter(reason.split(":")[0] for o in outcomes for reason in o.latched)
-        halted = np.mean([o.halted for o in outcomes])
-        print(f"{len(outcomes)} schedules, {wrong} wrong, {time.perf_counter() - began:.0f} s")
-        print(", ".join(f"{count:,} {name}" for name, count in total.items()), f"{halted:.0%} of time HALTED")
-        print("faults:", ", ".join(f"{count} {kind}" for kind, count in faults.most_common()))
-        print("rules:", ", ".join(f"{rule} {count}" for rule, count in rules.most_common()))
-        print("latched at the end:", dict(latched))
-        return wrong
+        print(f"{time.process_time() - began:.0f} s of processor time")
+        return report([done[seed] for seed in seeds])
+
+    def _key(self) -> dict[str, Any]:
+        return {"seconds": self.seconds, "store": str(self.store)}
+
+    def _done(self) -> dict[int, Outcome]:
+        """Outcomes on file by seed; a torn last line is cut off."""
+        self.results.parent.mkdir(parents=True, exist_ok=True)
+        text = self.results.read_text() if self.results.exists() else ""
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:
+            with replacing(self.results) as temporary:
+                temporary.write_text(whole)
+        found = {}
+        for line in map(json.loads, whole.splitlines()):
+            if {name: line.pop(name) for name in self._key()} == self._key():
+                outcome = Outcome(**line)
+                outcome.rules = Counter(outcome.rules)
+                found[outcome.seed] = outcome
+        return found
+
+
+def report(outcomes: Sequence[Outcome]) -> int:
+    """Print the figures of schedules; how many went wrong."""
+    wrong = [o for o in outcomes if o.violations]
+    for o in wrong:
+        print(f"seed {o.seed} ({', '.join(o.faults)}): {'; '.join(o.violations)}")
+    names = ("kills", "decisions", "orders", "flattening", "fills")
+    total = {name: sum(getattr(o, name) for o in outcomes) for name in names}
+    faults = Counter(kind for o in outcomes for kind in o.faults)
+    rules = sum((o.rules for o in outcomes), Counter[str]())
+    latched = Counter(reason.split(":")[0] for o in outcomes for reason in o.latched)
+    halted = np.mean([o.halted for o in outcomes])
+    print(f"{len(outcomes)} schedules, {len(wrong)} wrong")
+    print(", ".join(f"{count:,} {name}" for name, count in total.items()), f"{halted:.0%} of time HALTED")
+    print("faults:", ", ".join(f"{count} {kind}" for kind, count in faults.most_common()))
+    print("rules:", ", ".join(f"{rule} {count}" for rule, count in rules.most_common()))
+    print("cleared by the operator, or left at the end:", dict(latched))
+    back = [seconds for o in outcomes for seconds in o.recoveries]
+    if back:
+        print(
+            f"book whole again after the end of {len(back)} breaks and silences: "
+            f"median {np.median(back):.3f} s, worst {max(back):.3f} s"
+        )
+    return len(wrong)
 
 
 def random_store(folder: Path) -> Path:

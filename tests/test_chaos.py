@@ -55,7 +55,7 @@ class Calm(chaos.Trial):
     """No faults but those given, no kills."""
 
     def __init__(self, tape, folder, seconds=6.0, faults=()):
-        super().__init__(tape, 1, folder, seconds, kills=0)
+        super().__init__(tape, 1, folder, seconds, kills=0, operator=False)
         self.exchange.misbehave(Faults(faults))
         self.acts = []
 
