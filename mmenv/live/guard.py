@@ -74,7 +74,7 @@ class GuardConfig:
         require_number(self, "calm_s", 0.0, 3_600.0)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Facts:
     """What is known at a decision."""
 
@@ -137,12 +137,14 @@ class Guard:
             if state == HALTED and name in LATCHING:
                 self.latch(name, reason)
         # Not a set: its order would differ from process to process.
-        self.findings = tuple(sorted(dict.fromkeys(found), key=lambda finding: -finding.state))
-        asked = self.findings[0].state if self.findings else ACTIVE
+        self.findings = (
+            tuple(sorted(dict.fromkeys(found), key=lambda finding: -finding.state)) if found else ()
+        )
+        asked = self.findings[0].state if found else ACTIVE
         for state in range(REDUCING, asked + 1):
             self._calm_ns[state] = facts.time_ns + round(self.config.calm_s * SECOND)
-        held = [state for state, until in self._calm_ns.items() if facts.time_ns < until]
-        self.state = max([asked, *held])
+        held = (state for state, until in self._calm_ns.items() if facts.time_ns < until)
+        self.state = max(asked, *held, ACTIVE)
         return self.state
 
     def latch(self, rule: str, reason: str, state: int = HALTED) -> None:

@@ -28,7 +28,7 @@ from mmenv.data.tape import ROW
 from mmenv.venue.working import COMMAND
 from mmenv.venue.working import FILL as FILL_ROW
 
-MAGIC: Final = b"NeuralMM journal 1\n"
+MAGIC: Final = b"NeuralMM journal 2\n"
 
 (HEADER, ROWS, FEED, UPDATE, OPERATOR, TICK, FILLS, STATE, DECISION, ORDERS, ACCOUNT, ERROR) = range(1, 13)
 NAMES: Final = {

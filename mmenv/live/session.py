@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
+import orjson
+from numba import njit
 from numpy.typing import NDArray
 
 from mmenv.config import EnvConfig, make_config
@@ -47,6 +49,10 @@ EVENTS: Final = {
         orders.Stream,
     )
 }  # fmt: skip
+
+
+NO_SKEW: Final = np.iinfo(np.int64).max
+NOTHING_SENT: Final = np.zeros(0, COMMAND)
 
 
 class Player(Protocol):
@@ -144,6 +150,10 @@ def decision_type(width: int) -> np.dtype:
     )
 
 
+OF_POLICY: Final = ("observation", "action", "quotes")
+"""Last fields of a decision."""
+
+
 class Session:
     """The desk of one symbol.
 
@@ -159,7 +169,7 @@ class Session:
     def __init__(self, setup: Setup, player: Player | None, sink: Sink) -> None:
         self.setup, self.player, self.sink = setup, player, sink
         self.view = View(setup.low_tick, setup.high_tick)
-        interval = setup.interval_ns
+        interval = self._interval_ns = setup.interval_ns
         self.working = Working(3 + 2 * -(-2 * setup.latency_ns // interval), setup.config.risk.position_limit)
         self.working.position = setup.position
         self.venue: PaperVenue | LiveVenue = (
@@ -174,12 +184,19 @@ class Session:
         assert isinstance(self.desk.external, Live.Link)
         self.link = self.desk.external
         self.link.window[0] = setup.low_tick, setup.high_tick
+        # Views, so that a decision spends its time on deciding: what we see is what the desk learns from.
+        self.link.event = self.view.event[None]
+        core = self.desk.core
+        self._core = {name: core[name][0] for name in ("pnl", "fees", "age", "risk_state", "risk_floor")}
+        self._money = setup.market.price_scale * setup.money
         self.guard = Guard(setup.guard)
         self.outbox: list[Outgoing] = []
         self.next_ns = setup.start_ns
         """When the next decision is due."""
         self.decision = np.zeros((), decision_type(self.desk.width))
         """The last one."""
+        self._integers = np.ndarray(4 + len(EVENT_FIELDS), np.int64, self.decision.data)
+        self._fields = {name: self.decision[name] for name in ("reward", "wealth", *OF_POLICY)}
         self.terms = np.zeros(4)
         """Spread capture, adverse selection, carry, fees since the start, quote currency."""
         self.fills = 0
@@ -188,7 +205,7 @@ class Session:
         self.book = "no book yet"
         self._last_ns = 0
         self._heard_ns = setup.start_ns
-        self._skew_ns: int | None = None
+        self._skew_ns = NO_SKEW
         self._last_trade = 0
         self._carried = 0.0
         self._episode_over = True
@@ -205,11 +222,16 @@ class Session:
 
         A row stamped before a decision that was already made without it is stamped as known after it.
         """
-        if len(rows) and (int(rows["local_ns"].min()) <= self._last_ns):
+        if not len(rows):
+            return
+        if int(rows["local_ns"][0]) <= self._last_ns:
             rows = rows.copy()
             np.maximum(rows["local_ns"], self._last_ns + 1, out=rows["local_ns"])
         while len(rows):
-            count = int(np.searchsorted(rows["local_ns"], self.next_ns, side="right"))
+            times = rows["local_ns"]
+            count = len(rows)
+            if int(times[-1]) > self.next_ns:
+                count = int(np.searchsorted(times, self.next_ns, side="right"))
             if count:
                 self._take(rows[:count])
             rows = rows[count:]
@@ -219,15 +241,8 @@ class Session:
     def _take(self, rows: NDArray[np.void]) -> None:
         self.sink.write(journal.ROWS, rows.tobytes())
         self._heard_ns = int(rows["local_ns"][-1])
-        stamped = rows[(rows["kind"] != CLEAR) & (rows["kind"] != SNAPSHOT)]
-        if len(stamped):
-            skew = int((stamped["local_ns"] - stamped["exch_ns"]).min())
-            self._skew_ns = skew if self._skew_ns is None else min(skew, self._skew_ns)
+        self._skew_ns = min(self._skew_ns, _skew(rows))
         self.venue.take(self.view.take(rows))
-        if self.view.event[BUY_LOTS] or self.view.event[SELL_LOTS]:
-            event = self.view.event
-            lots = int(event[BUY_LOTS] + event[SELL_LOTS])
-            self._last_trade = int(event[BUY_NOTIONAL] + event[SELL_NOTIONAL]) // lots
 
     def feed(self, live: bool, reason: str) -> None:
         """Whether the book is whole, and why not."""
@@ -269,7 +284,7 @@ class Session:
         elif command == "clear":
             self.flatten = False
             self.guard.clear()
-            self.desk.set("risk_state", ACTIVE)
+            self._core["risk_state"][0] = ACTIVE
         elif command in ("resume", "restart"):
             self._resume(time_ns, command == "restart")
         else:
@@ -279,11 +294,11 @@ class Session:
         """Make the decision that is due; `now_ns` is the time it is."""
         time_ns = self.next_ns
         self._note(journal.TICK, {"time_ns": time_ns, "now_ns": now_ns})
+        self._note_trades()
         if self._decisions == 0:
             self.view.begin()
         fills = self.venue.collect(time_ns)
         self.view.observe(time_ns)
-        self.link.event[0] = self.view.event
         step = self._learn()
         if len(fills):
             self.sink.write(journal.FILLS, fills.tobytes())
@@ -296,8 +311,8 @@ class Session:
         self._send(quotes, time_ns)
         self._record(time_ns, step, action, quotes)
         self.view.begin()
-        self._last_ns, self.next_ns = time_ns, time_ns + self.setup.interval_ns
-        self._skew_ns = None
+        self._last_ns, self.next_ns = time_ns, time_ns + self._interval_ns
+        self._skew_ns = NO_SKEW
         self._decisions += 1
 
     # One decision.
@@ -311,7 +326,7 @@ class Session:
         if not self._episode_over:
             self.link.answer(self.desk)
             step = self.desk.finish()
-            self.terms += step.ledger[:4, 0] * self.setup.market.price_scale * self.setup.money
+            self.terms += step.ledger[:4, 0] * self._money
             self._observation = step.observations[0]
             self._episode_over = bool(step.terminated[0] | step.truncated[0])
         if self._episode_over:
@@ -324,12 +339,18 @@ class Session:
         return step
 
     def _episode_wealth(self) -> float:
-        return float(self.desk.get("pnl")[0] - self.desk.get("fees")[0] / FEE_DIGITS)
+        return float(self._core["pnl"][0] - self._core["fees"][0] / FEE_DIGITS)
 
     @property
     def wealth(self) -> float:
         """Profit since the start, quote currency."""
         return (self._carried + self._episode_wealth()) * self.setup.money
+
+    def _note_trades(self) -> None:
+        event = self.view.event
+        lots = int(event[BUY_LOTS] + event[SELL_LOTS])
+        if lots:
+            self._last_trade = int(event[BUY_NOTIONAL] + event[SELL_NOTIONAL]) // lots
 
     def _judge(self, time_ns: int, now_ns: int) -> None:
         stream, unsettled = "", 0
@@ -346,7 +367,7 @@ class Session:
                     silent_ns=time_ns - self._heard_ns,
                     book=book,
                     stream=stream,
-                    skew_ns=self._skew_ns,
+                    skew_ns=None if self._skew_ns == NO_SKEW else self._skew_ns,
                     unsettled_ns=unsettled,
                 )
             )
@@ -359,11 +380,11 @@ class Session:
             self._note(journal.STATE, {"from": STATES[self.state], "to": STATES[state], "reasons": reasons})
         if self.state == HALTED and state < HALTED:
             # The kernel holds a halt until reset; this one was ours.
-            self.desk.set("risk_state", ACTIVE)
+            self._core["risk_state"][0] = ACTIVE
         if state == HALTED and self.state < HALTED and self.setup.mode == "live":
-            self.outbox.append(Outgoing(np.zeros(0, COMMAND), False, True))
+            self.outbox.append(Outgoing(NOTHING_SENT, False, True))
         self.state, self._causes = state, causes
-        self.desk.set("risk_floor", state)
+        self._core["risk_floor"][0] = state
 
     def _act(self) -> NDArray[np.float32]:
         if self.player is None:
@@ -387,7 +408,7 @@ class Session:
             return np.full(2, np.nan, np.float32), f"{type(error).__name__}: {error}"
 
     def _heed_kernel(self) -> None:
-        if self.state < HALTED and int(self.desk.get("risk_state")[0]) == HALTED:
+        if self.state < HALTED and self._core["risk_state"][0] == HALTED:
             self.guard.latch("loss-limit", "the episode's loss limit is reached")
             self._settle_state()
 
@@ -422,23 +443,20 @@ class Session:
         reducing = self.state != ACTIVE
         # While reducing, fills of all that is open may at most close the position.
         self.working.position_limit = 0 if reducing else self.setup.config.risk.position_limit
-        commands = self.venue.quote(quotes, time_ns)
-        self.guard.sent(time_ns, int((commands["lots"] > 0).sum()))
-        self._commands = commands
+        commands = self._commands = self.venue.quote(quotes, time_ns)
         if len(commands):
+            self.guard.sent(time_ns, np.count_nonzero(commands["lots"]))
             self.outbox.append(Outgoing(commands, reducing, False))
 
     def _record(
         self, time_ns: int, step: Step | None, action: NDArray[np.float32], quotes: NDArray[np.int64]
     ) -> None:
-        record = self.decision
-        record["time_ns"], record["number"] = time_ns, self._decisions
-        record["age"] = self.desk.get("age")[0]
-        record["state"], record["event"] = self.state, self.link.event[0]
-        record["reward"] = step.rewards[0] if step is not None else 0.0
-        record["wealth"] = self.wealth
-        record["observation"], record["action"], record["quotes"] = self._observation, action, quotes
-        self.sink.write(journal.DECISION, record.tobytes())
+        self._integers[:4] = time_ns, self._decisions, self._core["age"][0], self.state
+        self._integers[4:] = self.view.event
+        given = step.rewards[0] if step is not None else 0.0, self.wealth, self._observation, action, quotes
+        for field, value in zip(self._fields.values(), given, strict=True):
+            field[...] = value
+        self.sink.write(journal.DECISION, self.decision.tobytes())
         if len(self._commands):
             self.sink.write(journal.ORDERS, self._commands.tobytes())
         self.sink.flush()
@@ -462,7 +480,7 @@ class Session:
         self.venue.faults, self.venue.rejects = [], []
 
     def _note(self, kind: int, content: dict[str, Any]) -> None:
-        self.sink.write(kind, json.dumps(content, sort_keys=True).encode())
+        self.sink.write(kind, orjson.dumps(content, option=orjson.OPT_SORT_KEYS))
 
     def play(self, frame: Frame) -> None:
         """Take in an input frame of a journal."""
@@ -481,3 +499,13 @@ class Session:
             self.account(found, content["position"], content["time_ns"])
         elif frame.kind == journal.OPERATOR:
             self.operator(content["command"], content["reason"], content["time_ns"])
+
+
+@njit(cache=True, nogil=True)
+def _skew(rows: NDArray[np.void]) -> int:
+    """Receipt minus exchange time of the fastest of ROW [n] that are stamped, NO_SKEW if none is."""
+    fastest = NO_SKEW
+    for row in rows:
+        if row.kind != CLEAR and row.kind != SNAPSHOT:
+            fastest = min(fastest, row.local_ns - row.exch_ns)
+    return fastest

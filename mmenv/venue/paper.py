@@ -30,9 +30,10 @@ from mmenv.venue.working import FILL, Working
 ) = range(len(EVENT_FIELDS))  # fmt: skip
 
 ROOM: Final = 1 << 12
-STEP_NS: Final = 10_000_000
+STEP_NS: Final = 2_000_000
 """Between decisions too the paper exchange is played, whenever our clock passes a multiple of this, so that
 a decision finds little left to do."""
+_FIRST, _COUNT, _PLAYED, _LATE = range(4)
 
 
 class View:
@@ -49,12 +50,11 @@ class View:
         self.fuse = FUSE_START.copy()
         self.event = np.zeros(len(EVENT_FIELDS), np.int64)
         """Row of EVENT_FIELDS in the making."""
+        self._book = _book(self.book)
 
     def take(self, rows: NDArray[np.void]) -> NDArray[np.void]:
         """Apply ROW rows [n] in arrival order; the rows [m] without tickers, see `mmenv.data.tape.fused`."""
-        plain = fused(rows, self.low_tick, self.sizes, self.fuse)
-        _see_rows(plain, self.event, *_book(self.book))
-        return plain
+        return _see_rows(rows, self.sizes, self.fuse, self.event, *self._book)
 
     def observe(self, time_ns: int) -> None:
         """Complete `event` with the book at a decision."""
@@ -94,63 +94,55 @@ class PaperVenue:
         self.engine = Matcher(
             view.low_tick, view.high_tick, working.slots.size, queue_model, queue_exponent, partial_fills
         )
-        self.late = 0
-        """Rows that came later than the latency, and so too late to be put in the exchange's order."""
+        # Rows that the exchange has not played yet, in its order of time: [_FIRST, _COUNT).
         self._pending = np.zeros(ROOM, ROW)
-        self._count = 0
-        self._played_ns = 0
+        self._state = np.zeros(4, np.int64)
         self._fills = np.zeros(working.slots.size, FILL)
+        engine = self.engine
+        self._rules = engine.model, engine.exponent, engine.partial_fills
+        self._book = _book(engine)
+
+    @property
+    def late(self) -> int:
+        """Rows that came later than the latency, and so too late to be put in the exchange's order."""
+        return int(self._state[_LATE])
 
     def take(self, plain: NDArray[np.void]) -> None:
         """Rows that `View.take` gave."""
-        if not len(plain):
-            return
-        steps = plain["local_ns"] // STEP_NS
-        if steps[0] == steps[-1]:
-            self._wait(plain, int(steps[0]))
-            return
-        for part in np.split(plain, np.flatnonzero(np.diff(steps)) + 1):
-            self._wait(part, int(part["local_ns"][0]) // STEP_NS)
+        self._make_room(len(plain))
+        _take_rows(
+            plain, self.latency_ns, self._pending, self._state, self.working.slots, *self._rules, *self._book
+        )
 
-    def _wait(self, plain: NDArray[np.void], step: int) -> None:
-        """Keep rows of one step until the exchange is played up to their time."""
-        self._play(step * STEP_NS - self.latency_ns)
-        earliest = self._played_ns + 1
-        self.late += int((plain["exch_ns"] < earliest).sum())
-        np.maximum(plain["exch_ns"], earliest, out=plain["exch_ns"])
-        need = self._count + len(plain)
-        if need > len(self._pending):
-            self._pending = np.resize(self._pending, 2 * need)
-        self._pending[self._count : need] = plain
-        self._count = need
+    def _make_room(self, rows: int) -> None:
+        """For so many more."""
+        first, count = self._state[_FIRST], self._state[_COUNT]
+        if count + rows <= len(self._pending):
+            return
+        left = self._pending[first:count].copy()
+        if len(left) + rows > len(self._pending):
+            self._pending = np.zeros(2 * (len(left) + rows), ROW)
+        self._pending[: len(left)] = left
+        self._state[_FIRST], self._state[_COUNT] = 0, len(left)
 
     def quote(self, quotes: NDArray[np.int64], time_ns: int) -> NDArray[np.void]:
         """Send what makes the quotes (ask tick, lots, bid tick, lots) stand; the COMMAND [k] sent."""
         commands = self.working.requote(quotes, time_ns)
-        _send(commands, self.working.slots, time_ns + self.latency_ns)
+        if len(commands):
+            _send(commands, self.working.slots, time_ns + self.latency_ns)
         return commands
 
     def collect(self, time_ns: int) -> NDArray[np.void]:
         """Play the exchange as far as we can know of it at `time_ns`; FILL [k], also booked in the event."""
-        self._play(time_ns - self.latency_ns)
+        _play_pending(
+            self._pending,
+            self._state,
+            time_ns - self.latency_ns,
+            self.working.slots,
+            *self._rules,
+            *self._book,
+        )
         return self._known()
-
-    def _play(self, until: int) -> None:
-        """Take the exchange to this time, if it is not there yet."""
-        if until <= self._played_ns:
-            return
-        pending = self._pending[: self._count]
-        times = pending["exch_ns"]
-        order = np.argsort(times, kind="stable")
-        due = int((times <= until).sum())
-        engine = self.engine
-        _play_rows(
-            pending, order[:due], until, self.working.slots, engine.model, engine.exponent,
-            engine.partial_fills, *_book(engine),
-        )  # fmt: skip
-        self._count -= due
-        self._pending[: self._count] = pending[np.sort(order[due:])]
-        self._played_ns = until
 
     def drop(self) -> None:
         """All orders are gone, as after a lost connection."""
@@ -160,11 +152,8 @@ class PaperVenue:
     def play_events(self, events: NDArray[np.void], at: int, time_ns: int) -> tuple[int, NDArray[np.void]]:
         """As `collect`, from the exchange side of a tape's EVENT [m] from row `at` on; the next row, and the
         fills."""
-        engine, until = self.engine, time_ns - self.latency_ns
-        at = _play_events(
-            events, at, until, self.working.slots, engine.model, engine.exponent,
-            engine.partial_fills, *_book(engine),
-        )  # fmt: skip
+        until = time_ns - self.latency_ns
+        at = _play_events(events, at, until, self.working.slots, *self._rules, *self._book)
         return at, self._known()
 
     def _known(self) -> NDArray[np.void]:
@@ -248,12 +237,14 @@ def _book(engine: Matcher) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _see_rows(rows, event, sizes, best, orders, live, low_tick):  # type: ignore[no-untyped-def]
-    for row in rows:
+def _see_rows(rows, levels, fuse, event, sizes, best, orders, live, low_tick):  # type: ignore[no-untyped-def]
+    plain = fused(rows, low_tick, levels, fuse)
+    for row in plain:
         if row.kind == TRADE:
             _count_trade(row.side, row.price, row.size, event)
         else:
             _see_level(row.kind, row.side, row.price, row.size, sizes, best, orders, live, low_tick)
+    return plain
 
 
 @njit(cache=True, nogil=True)
@@ -347,20 +338,50 @@ def _deliver(slots, before_ns, sizes, best, orders, live, low_tick):  # type: ig
 
 
 @njit(cache=True, nogil=True)
-def _play_rows(  # type: ignore[no-untyped-def]
-    rows, order, until_ns, slots, model, exponent, partial, sizes, best, orders, live, low_tick
+def _take_rows(  # type: ignore[no-untyped-def]
+    rows, latency_ns, pending, state, slots, model, exponent, partial, sizes, best, orders, live, low_tick
 ):
-    """The exchange up to a time: market data before orders at the same nanosecond."""
+    """Keep rows until the exchange is played up to their time, in its order; `pending` has room for them.
+
+    Rows of the same time stay in the order in which they came.
+    """
+    for row in rows:
+        until = row.local_ns // STEP_NS * STEP_NS - latency_ns
+        if until > state[_PLAYED]:
+            _play_pending(
+                pending, state, until, slots, model, exponent, partial, sizes, best, orders, live, low_tick
+            )
+        if row.exch_ns <= state[_PLAYED]:
+            row.exch_ns = state[_PLAYED] + 1
+            state[_LATE] += 1
+        at = state[_COUNT]
+        while at > state[_FIRST] and pending[at - 1].exch_ns > row.exch_ns:
+            pending[at] = pending[at - 1]
+            at -= 1
+        pending[at] = row
+        state[_COUNT] += 1
+
+
+@njit(cache=True, nogil=True)
+def _play_pending(  # type: ignore[no-untyped-def]
+    pending, state, until_ns, slots, model, exponent, partial, sizes, best, orders, live, low_tick
+):
+    """Take the exchange to a time, if it is not there yet: market data before orders at the same nanosecond."""
+    if until_ns <= state[_PLAYED]:
+        return
     due = _deliver(slots, 0, sizes, best, orders, live, low_tick)
-    for place in order:
-        row = rows[place]
+    at = state[_FIRST]
+    while at < state[_COUNT] and pending[at].exch_ns <= until_ns:
+        row = pending[at]
         if row.exch_ns > due:
             due = _deliver(slots, row.exch_ns, sizes, best, orders, live, low_tick)
         _play(
             row.kind, row.side, row.price, row.size, row.exch_ns,
             sizes, best, orders, live, low_tick, model, exponent, partial,
         )  # fmt: skip
+        at += 1
     _deliver(slots, until_ns + 1, sizes, best, orders, live, low_tick)
+    state[_FIRST], state[_PLAYED] = at, until_ns
 
 
 @njit(cache=True, nogil=True)
