@@ -121,6 +121,7 @@ def plan(folder: Path, symbol: str = SYMBOL) -> Plan:
         lot_unit=20.0,
         warm_up_s=0.5,
         countdown_s=3.0,
+        rotate_mb=0.03,
     )
 
 

@@ -28,7 +28,7 @@ from mmenv.data.tape import ROW
 from mmenv.kernel import HALTED
 from mmenv.live import orders
 from mmenv.live.again import recover, setup_of
-from mmenv.live.feed import Batch
+from mmenv.live.feed import NEVER_NS, Batch
 from mmenv.live.guard import STATES, GuardConfig
 from mmenv.live.journal import Journal, Memory, read
 from mmenv.live.orders import Fill, OpenOrder, OrderClient, VenueError
@@ -59,8 +59,15 @@ GRACE_S: Final = 5.0
 class MarketFeed(AsyncIterable[Batch], Protocol):
     """What `mmenv.live.feed.Feed` is to a desk."""
 
+    alarm_ns: int
+    """Local time from which a message, before it is decoded, sets off `alarm`."""
+    alarm: Any
+
     async def open(self) -> Any:
         """The instrument: `tick_size`, `lot_size`, `maker_fee_bp`."""
+
+    def take(self) -> Batch | None:
+        """What has come that was not iterated over yet; None if nothing has."""
 
     async def close(self) -> None: ...
 
@@ -95,6 +102,8 @@ class Plan:
     """A desk that was down for less goes on with its memory; after longer a new episode begins."""
     countdown_s: float = 10.0
     """The venue cancels everything when it has not heard from us for so long, where it can."""
+    rotate_mb: float = 1_000.0
+    """The journal goes on in a new file at this size, and at midnight UTC."""
     sync: bool = False
     """Let the journal outlive the machine, not only the process: a disk write for each decision."""
 
@@ -145,6 +154,7 @@ class LiveDesk:
         self._requests: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] | None = None
         self._stopping = False
+        self._tidied = 0
         self._word = ""
         self._batches = aiter(feed)
 
@@ -161,6 +171,8 @@ class LiveDesk:
             if not beginning.done():
                 return
             beginning.result()
+            assert self.session is not None
+            self.feed.alarm, self.feed.alarm_ns = self._on_time, self.session.next_ns
             if self.realtime:
                 # All there is by now stays; what comes is collected when there is time for it.
                 gc.freeze()
@@ -223,7 +235,7 @@ class LiveDesk:
         if differ := "; ".join(differences(ours, theirs)):
             raise ConfigError(
                 f"{self.plan.journal} is of a session with other settings ({differ}). "
-                "Use the same, or move it away to begin a new session."
+                "Use the same, or move it (and its parts) away to begin a new session."
             )
         return recover(self.plan.journal, self.player, self.plan.sync)
 
@@ -346,26 +358,60 @@ class LiveDesk:
     async def _watch_market(self) -> None:
         assert self.session is not None
         async for batch in self._batches:
-            if batch.problems:
-                self.note(f"feed: {batch.problems[-1]}")
-            self.session.feed(batch.live, batch.reason)
-            if len(batch.rows):
-                self.rows += len(batch.rows)
-                self._timed(lambda rows=batch.rows: self.session.take(rows, self.clock()))  # type: ignore[misc]
+            self._see(batch)
             if self._stopping:
                 return
 
-    async def _decide(self) -> None:
+    def _see(self, batch: Batch) -> None:
         session = self.session
         assert session is not None
-        spin = SPIN_S if self.realtime else 0.0
+        if batch.problems:
+            self.note(f"feed: {batch.problems[-1]}")
+        session.feed(batch.live, batch.reason)
+        if len(batch.rows):
+            self.rows += len(batch.rows)
+            self._timed(lambda: session.take(batch.rows, self.clock()))
+
+    async def _decide(self) -> None:
+        """Be there when a decision is due, unless a message is there before."""
+        session = self.session
+        assert session is not None
+        spin, tidied = SPIN_S if self.realtime else 0.0, session.next_ns
         while not self._stopping:
-            while (now := self.clock()) >= session.next_ns:
-                self._timed(lambda now=now: session.tick(now))  # type: ignore[misc]
-            if self.realtime:
-                gc.collect(1)
+            if (now := self.clock()) >= session.next_ns:
+                self._decide_now(now)
+            if session.next_ns != tidied:
+                tidied = session.next_ns
+                self._tidy(session)
             # Timers are up to a millisecond late; what is left is waited for by asking again and again.
-            await asyncio.sleep(max((session.next_ns - now) / SECOND - spin, 0.0))
+            await asyncio.sleep(max((session.next_ns - self.clock()) / SECOND - spin, 0.0))
+
+    def _tidy(self, session: Session) -> None:
+        """What can wait until a decision has been made."""
+        if isinstance(session.sink, Journal):
+            session.sink.rotate(self.clock(), round(self.plan.rotate_mb * 1e6))
+        if self.realtime:
+            # What outlives one collection is looked at again once a minute.
+            self._tidied += 1
+            gc.collect(1 if self._tidied % 600 else 2)
+
+    def _on_time(self, now_ns: int) -> None:
+        """A decision is due while messages are being read, which may take longer than it can wait."""
+        try:
+            if not self._stopping:
+                self._decide_now(now_ns)
+        except Exception as error:
+            self.feed.alarm_ns = NEVER_NS
+            self._fail(error)
+
+    def _decide_now(self, now_ns: int) -> None:
+        """All decisions that are due, by all that has been received."""
+        session = self.session
+        assert session is not None
+        if (batch := self.feed.take()) is not None:
+            self._see(batch)
+        while now_ns >= session.next_ns:
+            self._timed(lambda: session.tick(now_ns))
 
     def _timed(self, act: Callable[[], None]) -> None:
         """Let the session act, send what it wants sent, and note how long both took."""
@@ -375,6 +421,7 @@ class LiveDesk:
         act()
         self._send()
         if session.next_ns != due:
+            self.feed.alarm_ns = session.next_ns
             self.work.append(self.timer() - began)
             self.latencies.append((self.clock() - session.next_ns + session.setup.interval_ns) / SECOND)
         if session.state != state:

@@ -35,6 +35,9 @@ RETRY_S: Final = (0.0, 0.1, 0.2, 0.4, 0.8)
 within a second, at less than the 300 connections in five minutes that Binance allows."""
 SNAPSHOT_S: Final = 1.0
 """A snapshot not answered for so long is asked for again."""
+PAUSE_S: Final = 0.002
+"""What comes within so long is handed over together: a batch costs as much as many messages."""
+NEVER_NS: Final = np.iinfo(np.int64).max
 MAX_WAITING: Final = 1 << 20
 """Messages kept for a consumer that does not come; beyond them the feed breaks rather than the memory."""
 
@@ -104,6 +107,10 @@ class Feed:
         self.client = client or VenueClient(venue, url=url, clock=clock)
         self.instrument: Instrument | None = None
         self.messages = 0
+        self.alarm_ns: int = NEVER_NS
+        """Local time from which a message, before it is decoded, sets off `alarm`."""
+        self.alarm: Callable[[int], None] = _ignore
+        """Given the local time: what cannot wait until the messages in the socket are read."""
         self._owned = client is None
         self._silence_s = silence_s
         self._clock = self.client.clock
@@ -158,6 +165,7 @@ class Feed:
             batch = self.take()
             if batch is not None:
                 yield batch
+                await asyncio.sleep(PAUSE_S)
             else:
                 self._wake.clear()
                 await self._wake.wait()
@@ -233,6 +241,8 @@ class Feed:
     def _received(self, text: str | bytes) -> None:
         """A message of the stream, the moment it is read."""
         local_ns = self._clock()
+        if local_ns >= self.alarm_ns:
+            self.alarm(local_ns)
         self._alive.set()
         if self._keep is not None:
             self._keep(local_ns, text.encode() if isinstance(text, str) else text)
@@ -277,6 +287,10 @@ class Feed:
             if self._decoder.valid or not self._decoder.recent:
                 return
             await asyncio.sleep(RETRY_S[min(tries + 1, len(RETRY_S) - 1)])
+
+
+def _ignore(local_ns: int) -> None:
+    pass
 
 
 @njit(cache=True, nogil=True)

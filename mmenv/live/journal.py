@@ -1,8 +1,11 @@
 """The journal: everything a session was told and everything it did, in order, on disk before it acts.
 
-A file of frames: length, CRC-32, sequence number, kind, payload. It only grows. What a killed process had
+Files of frames: length, CRC-32, sequence number, kind, payload. They only grow. What a killed process had
 flushed is there; a frame that it was in the middle of fails its checksum and is cut off when the file is next
 opened for writing. Damage anywhere else is refused, naming the place.
+
+The newest frames are in NAME.journal; when it is large or a day is over it becomes NAME.journal.0001, and so
+on. The files are one journal, whose frames are numbered through; whoever reads it names the newest.
 
 Inputs (rows, feed, updates, commands, ticks) decide everything else, so a session played again from them
 writes the same bytes: `mmenv.live.again`.
@@ -16,7 +19,7 @@ import mmap
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -54,6 +57,7 @@ ARRAYS: Final = {ROWS: ROW, FILLS: FILL_ROW, ORDERS: COMMAND}
 _FRAME: Final = struct.Struct("<IIQB")
 _CHECKED: Final = struct.Struct("<QB")
 LARGEST: Final = 1 << 28
+DAY_NS: Final = 86_400_000_000_000
 CHUNK: Final = 1 << 15
 """Bytes that are written without waiting for the flush, which then has less to do."""
 
@@ -118,31 +122,54 @@ class Journal:
 
     def __init__(self, path: Path, sync: bool = False) -> None:
         self.path, self.sync = path, sync
+        self._day = -1
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        self._file = _open_locked(path)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.frames, self.cut = self._open()
-        except BlockingIOError:
-            os.close(self._file)
-            raise JournalError(f"{path} is in use by another desk; stop that one first.") from None
+            self.frames, self.cut, self._size = self._open()
         except BaseException:
             os.close(self._file)
             raise
         self._buffer = bytearray()
 
-    def _open(self) -> tuple[int, int]:
-        """Number of frames there, and bytes of an incomplete one cut off."""
+    def _open(self) -> tuple[int, int, int]:
+        """Number of frames there, bytes of an incomplete one cut off, and bytes of the newest file."""
+        earlier = parts(self.path)[:-1]
+        count = sum(1 for _ in _frames(earlier, 0, whole=True))
         size = os.fstat(self._file).st_size
         if size <= len(MAGIC) and MAGIC.startswith(self.path.read_bytes()):
             os.ftruncate(self._file, 0)
             os.write(self._file, MAGIC)
-            return 0, size % len(MAGIC)
-        count, end = 0, len(MAGIC)
-        for frame in read(self.path):
+            return count, size % len(MAGIC), len(MAGIC)
+        end = len(MAGIC)
+        for frame in _frames([self.path], count):
             count, end = count + 1, end + _FRAME.size + len(frame.payload)
         os.ftruncate(self._file, end)
-        return count, size - end
+        return count, size - end, end
+
+    def rotate(self, now_ns: int, size: int) -> None:
+        """Go on in a new file if this one has `size` bytes or began on an earlier day (UTC) than now.
+
+        Killed at any moment, it is the old file or the new one that goes on.
+        """
+        day = now_ns // DAY_NS
+        due = self._size >= size or self._day not in (-1, day)
+        self._day = day
+        if not due or self._size <= len(MAGIC):
+            return
+        self.flush()
+        fresh = self.path.with_name(f".{self.path.name}.new")
+        fresh.unlink(missing_ok=True)
+        # Locked before anybody can see it, so that no other desk takes it.
+        file = _open_locked(fresh)
+        os.write(file, MAGIC)
+        part = _part(self.path, len(parts(self.path)))
+        # What a rotation left that was killed here.
+        part.unlink(missing_ok=True)
+        os.link(self.path, part)
+        os.replace(fresh, self.path)
+        os.close(self._file)
+        self._file, self._size = file, len(MAGIC)
 
     def write(self, kind: int, payload: bytes) -> None:
         self._buffer += _frame(self.frames, kind, payload)
@@ -151,6 +178,7 @@ class Journal:
             self._write_out()
 
     def _write_out(self) -> None:
+        self._size += len(self._buffer)
         view = memoryview(self._buffer)
         while view:
             view = view[os.write(self._file, view) :]
@@ -167,28 +195,65 @@ class Journal:
         os.close(self._file)
 
 
-def read(path: Path) -> Iterator[Frame]:
-    """The complete frames of a journal; an incomplete last one is left out.
+def parts(path: Path) -> list[Path]:
+    """The files of a journal, oldest first; the last one is `path`."""
+    earlier = []
+    while (part := _part(path, len(earlier) + 1)).exists():
+        earlier.append(part)
+    if earlier and path.exists() and path.samefile(earlier[-1]):
+        # Killed between the two steps of a rotation.
+        earlier.pop()
+    return [*earlier, path]
 
-    Raises JournalError where the file is no journal or damaged before its end.
-    """
+
+def _part(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.{number:04d}")
+
+
+def _open_locked(path: Path) -> int:
+    """The file, made if need be, which no other process may write. Raises `JournalError`."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        raise JournalError(f"{path}: there is no journal; `neuralmm paper` writes one.") from None
-    with file:
-        if file.read(len(MAGIC)) != MAGIC:
-            raise JournalError(f"{path} is not a journal of this version.")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            number, at = 0, len(MAGIC)
-            while (found := _frame_at(data, at, number)) is not None:
-                yield found
-                number, at = number + 1, at + _FRAME.size + len(found.payload)
-            for later in _frame_starts(data, at):
-                raise JournalError(
-                    f"{path}: damaged at byte {at} (frame {number}), with whole frames again from byte "
-                    f"{later}; restore the file from a copy."
-                )
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        raise JournalError(f"{path} is in use by another desk; stop that one first.") from None
+    return file
+
+
+def read(path: Path) -> Iterator[Frame]:
+    """The complete frames of a journal, all its files; an incomplete last one is left out.
+
+    Raises JournalError where a file is no journal or damaged before its end.
+    """
+    if not path.exists():
+        raise JournalError(f"{path}: there is no journal; `neuralmm paper` writes one.")
+    *earlier, newest = parts(path)
+    number = 0
+    for frame in _frames(earlier, 0, whole=True):
+        number = frame.number + 1
+        yield frame
+    yield from _frames([newest], number)
+
+
+def _frames(files: Sequence[Path], number: int, whole: bool = False) -> Iterator[Frame]:
+    """Frames of consecutive files from a number on; if they must be `whole`, to the last byte."""
+    for path in files:
+        with path.open("rb") as file:
+            if file.read(len(MAGIC)) != MAGIC:
+                raise JournalError(f"{path} is not a journal of this version.")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                at = len(MAGIC)
+                while (found := _frame_at(data, at, number)) is not None:
+                    yield found
+                    number, at = number + 1, at + _FRAME.size + len(found.payload)
+                where = f"{path}: damaged at byte {at} (frame {number})"
+                for later in _frame_starts(data, at):
+                    raise JournalError(
+                        f"{where}, with whole frames again from byte {later}; restore the file from a copy."
+                    )
+                if whole and at < len(data):
+                    raise JournalError(f"{where}, and the journal goes on; restore the file from a copy.")
 
 
 def _frame(number: int, kind: int, payload: bytes) -> bytes:

@@ -30,6 +30,12 @@ class StoreFeed:
     ) -> None:
         self.tape, self.latency_ns, self.clock = tape, latency_ns, clock
         self.ended = asyncio.Event()
+        # Its rows come on time by themselves.
+        self.alarm_ns = 0
+        self.alarm: Callable[[int], None] | None = None
+
+    def take(self) -> Batch | None:
+        return None
 
     async def open(self) -> TapeInfo:
         return self.tape.info

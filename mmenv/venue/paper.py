@@ -366,7 +366,7 @@ def _take_rows(  # type: ignore[no-untyped-def]
 def _play_pending(  # type: ignore[no-untyped-def]
     pending, state, until_ns, slots, model, exponent, partial, sizes, best, orders, live, low_tick
 ):
-    """Take the exchange to a time, if it is not there yet: market data before orders at the same nanosecond."""
+    """Take the exchange to a time, if it is not there yet: market data before orders of one nanosecond."""
     if until_ns <= state[_PLAYED]:
         return
     due = _deliver(slots, 0, sizes, best, orders, live, low_tick)
