@@ -1,113 +1,38 @@
 """A paper desk under a flood: `python -m benchmarks.live_soak --rate 20000 --seconds 600`.
 
-Messages in Binance's own JSON go through the feed's decoder, the journal, the book, the paper exchange and a
-trained network's worth of decisions, all in this one process and thread. Prints what was received, tick to
-quote (from the time of a decision until its orders are on their way) and memory every ten seconds.
+The venue (`benchmarks.live_feed`) is a process on a processor of its own, the websocket a real one. What is
+received is decoded, checked, journalled, matched and decided on in this process and thread. Prints memory and
+tick to quote (from the time of a decision until its orders are on their way) every ten seconds; at the end,
+whether every message sent was decoded. Then the connection is broken a few times, and it is measured how long
+after the venue's return the book is whole again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import resource
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import numpy as np
 import tyro
 
-from mmenv import make_config
+from examples.paper import free_port, until_open
 from mmenv.live.desk import LiveDesk, Plan
 from mmenv.live.feed import Feed
-from mmenv.live.screen import quantiles
-from mmenv.live.venue import Instrument, VenueClient
 from mmenv.market.live import Live
-from policies.base import make_policy
-from train.live import Solo
+from train.live import choose, run_loop
 
-MIDDLE = 600_000
-"""Mid, ticks."""
-INSTRUMENT = Instrument("binance-usdm", "BTCUSDT", "0.1", "0.001", 2.0, 5.0, "BTC", "USDT")
-PUMP_S = 0.001
-SLICE = 20
-"""Largest number of messages handed over at once."""
-
-
-class Flood(VenueClient):
-    """A venue that sends as many messages as it is told to: two tickers and a trade to each diff."""
-
-    def __init__(self, rate: int, seed: int = 0) -> None:
-        super().__init__("binance-usdm")
-        self.rate = rate
-        steps = np.random.default_rng(seed).integers(1, 200, (10_000, 3))
-        self.steps = itertools.cycle(steps.tolist())
-        self.sent = 0
-        self.update, self.trade = 1, 0
-
-    async def instrument(self, symbol: str) -> Instrument:
-        return INSTRUMENT
-
-    async def depth(self, symbol: str) -> dict[str, Any]:
-        stamp = time.time_ns() // 1_000_000
-        levels = [[[price(MIDDLE + side * step), "5.000"] for step in range(1, 500)] for side in (-1, 1)]
-        return {
-            "lastUpdateId": self.update,
-            "E": stamp,
-            "T": stamp,
-            "bids": levels[0],
-            "asks": levels[1],
-        }
-
-    async def watch(self, url: str, *_: Any) -> None:
-        """Send until cancelled, in step with the clock."""
-        take = self.takers[url]
-        began = time.perf_counter()
-        while True:
-            due = int((time.perf_counter() - began) * self.rate)
-            for _ in range(min(due - self.sent, SLICE)):
-                take(self.message())
-                self.sent += 1
-            await asyncio.sleep(PUMP_S if self.sent >= due else 0)
-
-    def message(self) -> str:
-        """The next message: a diff of three levels, a trade, or a ticker."""
-        stamp = time.time_ns() // 1_000_000
-        kind = self.sent % 4
-        if kind == 0:
-            first, self.update = self.update + 1, self.update + 5
-            bid, *asks = next(self.steps)
-            data = (
-                f'"depthUpdate","E":{stamp},"T":{stamp},"s":"BTCUSDT","U":{first},"u":{self.update},'
-                f'"pu":{first - 1},"b":[["{price(MIDDLE - bid)}","4.000"]],'
-                f'"a":[["{price(MIDDLE + asks[0])}","3.000"],["{price(MIDDLE + asks[1])}","3.000"]]'
-            )
-            name = "depth@0ms"
-        elif kind == 1:
-            self.trade += 1
-            buy = self.trade & 1
-            data = (
-                f'"trade","E":{stamp},"T":{stamp},"s":"BTCUSDT","t":{self.trade},'
-                f'"p":"{ASK if buy else BID}","q":"0.010","X":"MARKET","m":{"false" if buy else "true"}'
-            )
-            name = "trade"
-        else:
-            data = (
-                f'"bookTicker","u":{self.update},"s":"BTCUSDT","b":"{BID}","B":"2.000","a":"{ASK}",'
-                f'"A":"2.500","T":{stamp},"E":{stamp}'
-            )
-            name = "bookTicker"
-        return f'{{"stream":"btcusdt@{name}","data":{{"e":{data}}}}}'
-
-
-def price(tick: int) -> str:
-    """A price of so many ticks, as text."""
-    return f"{tick // 10}.{tick % 10}"
-
-
-BID, ASK = price(MIDDLE - 1), price(MIDDLE + 1)
+SYMBOL = "BTCUSDT"
+SETTLING_S = 10.0
+"""Before memory and latency count: caches fill, and ccxt's start is not the flood."""
+BREAK_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -119,57 +44,120 @@ class Soak:
     seconds: float = 60.0
     """How long."""
     policy: str = "fixed-spread"
-    """A policy by name; its parameter is a half-spread of 1."""
+    """A bundle (policy.mmz), or the name of a policy; fixed-spread quotes one price unit from the mid."""
+    breaks: int = 5
+    """How often the connection is broken afterwards."""
 
     def run(self) -> None:
         """Print a line every ten seconds and the result."""
-        asyncio.run(self._run())
+        port, cores = free_port(), sorted(os.sched_getaffinity(0))
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.live_feed",
+            "--port",
+            str(port),
+            "--rate",
+            str(self.rate),
+        ]
+        if len(cores) > 1:
+            os.sched_setaffinity(0, {cores[0]})
+            command += ["--core", str(cores[1])]
+        venue = subprocess.Popen(command)
+        try:
+            until_open(port)
+            run_loop(self._run(f"http://127.0.0.1:{port}"))
+        finally:
+            venue.terminate()
+            venue.wait()
 
-    async def _run(self) -> None:
-        client = Flood(self.rate)
-        feed = Feed("binance-usdm", "BTCUSDT", client=client)
-        live = Live(venue="binance-usdm", symbol="BTCUSDT")
-        config = make_config(live)
-        player = Solo(make_policy(self.policy, config, half_spread=1.0))
+    async def _run(self, url: str) -> None:
+        feed = Feed("binance-usdm", SYMBOL, url=url)
+        parameters = {"half_spread": 1.0} if self.policy == "fixed-spread" else {}
+        chosen = choose(self.policy, parameters, Live(venue="binance-usdm", symbol=SYMBOL), None, None)
         with tempfile.TemporaryDirectory() as folder:
             plan = Plan(
-                config=config, policy=self.policy, venue="binance-usdm", symbol="BTCUSDT",
+                config=chosen.config, policy=chosen.name, venue="binance-usdm", symbol=SYMBOL,
                 folder=Path(folder), price_unit=2, lot_unit=100.0, warm_up_s=1.0,
             )  # fmt: skip
-            desk = LiveDesk(plan, player, feed, realtime=True)
-            task = asyncio.create_task(desk.run(self.seconds))
-            began, cpu = time.perf_counter(), time.process_time()
-            seen: list[float] = []
-            while not task.done():
-                await asyncio.wait((task,), timeout=10.0)
-                latencies = list(desk.latencies)
-                desk.latencies.clear()
-                seen += latencies
-                self._print(began, client, feed, desk, latencies)
-            task.result()
-            session = desk.session
-            assert session is not None
-            taken = time.perf_counter() - began
-            size = plan.journal.stat().st_size / 1e6
-            median, p99, worst = (1e3 * value for value in quantiles(seen))
-            print(
-                f"{client.sent:,} messages sent, {feed.messages:,} decoded in {taken:.0f} s "
-                f"({client.sent / taken:,.0f}/s, {(time.process_time() - cpu) / taken:.0%} of one core), "
-                f"problems {feed.counts}, {desk.rows:,} rows, {len(seen):,} decisions, "
-                f"{session.fills} fills, journal {size:.0f} MB"
-            )
-            work = " / ".join(f"{1e3 * value:.3f}" for value in quantiles(desk.work))
-            print(f"of which the decision itself: median / p99 / worst {work} ms")
-            print(f"tick to quote: median {median:.3f} ms, p99 {p99:.3f} ms, worst {worst:.3f} ms")
+            desk = LiveDesk(plan, chosen.player(), feed, realtime=True)
+            task = asyncio.create_task(desk.run())
+            async with aiohttp.ClientSession(url) as session:
+                await self._soak(desk, feed, task, session)
+                await self._breaks(feed, session)
+            desk.stop("the soak is over")
+            await task
 
-    def _print(self, began: float, client: Flood, feed: Feed, desk: LiveDesk, latencies: list[float]) -> None:
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        p99 = quantiles(latencies)[1] * 1e3
+    async def _soak(
+        self, desk: LiveDesk, feed: Feed, task: asyncio.Task[None], session: aiohttp.ClientSession
+    ) -> None:
+        await asyncio.sleep(SETTLING_S)
+        desk.latencies.clear()
+        desk.work.clear()
+        latencies: list[float] = []
+        work: list[float] = []
+        at_first, began, cpu, received = memory(), time.perf_counter(), time.process_time(), feed.messages
+        while (passed := time.perf_counter() - began) < self.seconds and not task.done():
+            await asyncio.sleep(min(10.0, self.seconds - passed))
+            latencies += desk.latencies
+            work += desk.work
+            print(
+                f"{time.perf_counter() - began:6.0f} s  {feed.messages:>12,} messages  "
+                f"tick to quote p99 {spread(desk.latencies)[1]:.3f} ms  memory {memory():.0f} MB",
+                flush=True,
+            )
+            desk.latencies.clear()
+            desk.work.clear()
+        taken, busy = time.perf_counter() - began, time.process_time() - cpu
+        rate = (feed.messages - received) / taken
+        at_last = memory()
+        told = await self._ask(session, "/rate", messages=0)
+        await asyncio.sleep(1.0)
+        # Beside the stream there are the answer to the subscription and the snapshots.
+        lost = told["sent"] - (feed.messages - 1 - told["snapshots"])
+        found = desk.session
+        assert found is not None
         print(
-            f"{time.perf_counter() - began:6.0f} s  {client.sent:>12,} messages  {desk.rows:>12,} rows  "
-            f"p99 {p99:.3f} ms  peak memory {memory:.0f} MB",
-            flush=True,
+            f"{told['sent']:,} messages sent, {lost} lost, problems {feed.counts}; {rate:,.0f} a second for "
+            f"{taken:.0f} s at {busy / taken:.0%} of one core; memory {at_first:.0f} MB, then {at_last:.0f} MB"
         )
+        print(f"{desk.rows:,} rows, {len(latencies):,} decisions, {found.fills} fills")
+        for name, values in (("tick to quote", latencies), ("of which the decision itself", work)):
+            median, p99, p999, worst = spread(values)
+            print(f"{name}: p50 {median:.3f}, p99 {p99:.3f}, p99.9 {p999:.3f}, worst {worst:.3f} ms")
+
+    async def _breaks(self, feed: Feed, session: aiohttp.ClientSession) -> None:
+        """Break the connection at a tenth of the rate, and see how long the book takes to be whole again."""
+        await self._ask(session, "/rate", messages=self.rate / 10)
+        found = []
+        for _ in range(self.breaks):
+            await asyncio.sleep(2.0)
+            back_ns = (await self._ask(session, "/break", seconds=BREAK_S))["back_ns"]
+            while time.time_ns() < back_ns or feed.reason:
+                await asyncio.sleep(0.001)
+            found.append((time.time_ns() - back_ns) / 1e9)
+        if found:
+            print(
+                f"book whole again after the venue's return, {len(found)} breaks of {BREAK_S:g} s: "
+                f"median {np.median(found):.3f} s, worst {max(found):.3f} s"
+            )
+
+    async def _ask(self, session: aiohttp.ClientSession, path: str, **query: float) -> Any:
+        async with session.post(path, params={name: str(value) for name, value in query.items()}) as answer:
+            return await answer.json()
+
+
+def spread(seconds: Any) -> tuple[float, ...]:
+    """Milliseconds: median, 99%, 99.9% and largest."""
+    if not len(seconds):
+        return (0.0,) * 4
+    return tuple(float(1e3 * value) for value in np.quantile(np.array(seconds), (0.5, 0.99, 0.999, 1.0)))
+
+
+def memory() -> float:
+    """Resident now, MB."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 if __name__ == "__main__":

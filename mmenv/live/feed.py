@@ -28,13 +28,15 @@ from numpy.typing import NDArray
 from mmenv.data.binance import Decoder
 from mmenv.data.capture import RAW, UNKNOWN_NS, CaptureError, Problem, Report, Source, decimal_units
 from mmenv.data.tape import ROW
-from mmenv.live.venue import BaseError, Clock, Instrument, VenueClient
+from mmenv.live.venue import TOO_OFTEN, BaseError, Clock, Instrument, VenueClient
 
 RETRY_S: Final = (0.0, 0.1, 0.2, 0.4, 0.8)
 """Pauses before a new connection or snapshot; the last one is repeated. A venue's return is thus noticed
 within a second, at less than the 300 connections in five minutes that Binance allows."""
 SNAPSHOT_S: Final = 1.0
 """A snapshot not answered for so long is asked for again."""
+TOO_OFTEN_S: Final = 10.0
+"""Pause when the venue says that we ask too often."""
 PAUSE_S: Final = 0.002
 """What comes within so long is handed over together: a batch costs as much as many messages."""
 NEVER_NS: Final = np.iinfo(np.int64).max
@@ -132,6 +134,11 @@ class Feed:
     def counts(self) -> dict[str, int]:
         """How many problems of each kind there have been."""
         return dict(self._report.counts)
+
+    @property
+    def reason(self) -> str:
+        """Why the book is not whole; empty if it is."""
+        return self._reason
 
     async def open(self) -> Instrument:
         """Connect and learn the instrument; `async for` does it if not done before.
@@ -277,16 +284,21 @@ class Feed:
     async def _synchronise(self) -> None:
         """Ask for snapshots until one fits what has come since the gap."""
         for tries in itertools.count():
-            with suppress(BaseError, TimeoutError):
+            pause = RETRY_S[min(tries + 1, len(RETRY_S) - 1)]
+            try:
                 async with asyncio.timeout(SNAPSHOT_S):
                     snapshot = orjson.dumps(await self.client.depth(self.symbol))
                 local_ns = self._clock()
                 if self._keep is not None:
                     self._keep(local_ns, snapshot)
                 self._decode(local_ns, snapshot)
+            except TOO_OFTEN:
+                pause = TOO_OFTEN_S
+            except (BaseError, TimeoutError):
+                pass
             if self._decoder.valid or not self._decoder.recent:
                 return
-            await asyncio.sleep(RETRY_S[min(tries + 1, len(RETRY_S) - 1)])
+            await asyncio.sleep(pause)
 
 
 def _ignore(local_ns: int) -> None:

@@ -172,8 +172,6 @@ class _LoopbackClient(VenueClient):
     def __init__(self, carrier: Loopback, venue: str, credentials: Credentials | None) -> None:
         super().__init__(venue, url=ADDRESS, credentials=credentials, clock=carrier.loop.time_ns)
         self.carrier = carrier
-        # ccxt's throttle reads the real clock.
-        self.enableRateLimit = False
 
     def open(self, lazy: bool = False) -> None:
         """No sockets, so no sessions to open."""

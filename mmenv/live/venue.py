@@ -17,16 +17,21 @@ from mmenv.data.binance import FEES_BP
 
 try:
     import ccxt.pro
-    from ccxt.base.errors import BaseError, ExchangeError, NetworkError
+    from ccxt.base.errors import BaseError, DDoSProtection, ExchangeError, NetworkError, RateLimitExceeded
 except ImportError as error:
     raise ImportError(
         "live markets need ccxt, which is not installed; install the extra `live`: "
         "pip install 'neuralmm[live]'"
     ) from error
 
-__all__ = ["VENUES", "BaseError", "Credentials", "ExchangeError", "Instrument", "NetworkError", "VenueClient"]
+__all__ = [
+    "TOO_OFTEN", "VENUES", "BaseError", "Credentials", "ExchangeError", "Instrument", "NetworkError",
+    "VenueClient",
+]  # fmt: skip
 
 VENUES: Final = ("binance-usdm", "binance-spot")
+TOO_OFTEN: Final = (RateLimitExceeded, DDoSProtection)
+"""What ccxt raises where the venue asks us to wait."""
 PING_MS: Final = 5_000
 Clock = Callable[[], int]
 OnMessage = Callable[[str | bytes], None]
@@ -97,6 +102,9 @@ class VenueClient(ccxt.pro.binance):  # type: ignore[misc]
         if credentials is not None:
             config |= {"apiKey": credentials.key, "secret": credentials.secret}
         super().__init__(config)
+        # A snapshot is as dear to ccxt's throttle as a second of orders, and one given up for lost still pays:
+        # after a reconnection none would ever be sent. The guard and the feed's pauses keep the rates.
+        self.enableRateLimit = False
         # A dead line is noticed after two unanswered pings; ccxt's own pause for Binance is three minutes.
         self.streaming["keepAlive"] = PING_MS
         if url is not None:

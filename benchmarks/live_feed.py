@@ -1,0 +1,195 @@
+"""A venue that floods: `python -m benchmarks.live_feed --port 8090 --rate 20000`.
+
+Diff depth, trades and book tickers of one symbol in Binance's own JSON, over a websocket, from a process of
+its own. It is told what to do by requests: `POST /rate?messages=N` per second (its answer says how many
+messages have been sent), `POST /break?seconds=S`, which cuts all connections and takes none for so long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import tyro
+from aiohttp import WSMsgType, web
+
+MIDDLE: Final = 600_000
+"""Mid, ticks."""
+PUMP_S: Final = 0.001
+MOST: Final = 400
+"""Messages written at once, when the sender itself was late."""
+BEHIND: Final = 1 << 20
+"""Bytes that the reader has not taken, beyond which nothing more is sent."""
+
+
+def price(tick: int) -> str:
+    """A price of so many ticks of 0.1, as text."""
+    return f"{tick // 10}.{tick % 10}"
+
+
+BID, ASK = price(MIDDLE - 1), price(MIDDLE + 1)
+
+
+class Flood:
+    """As many messages as it is told to send: two tickers and a trade to each diff."""
+
+    def __init__(self, symbol: str, rate: float, seed: int = 0) -> None:
+        self.symbol, self.rate = symbol, rate
+        steps = np.random.default_rng(seed).integers(1, 200, (10_000, 3))
+        self.steps = itertools.cycle(steps.tolist())
+        self.sent = self.snapshots = 0
+        self.update, self.trade = 1, 0
+        self.back_ns = 0
+        """When it takes connections again."""
+        self.sockets: set[web.WebSocketResponse] = set()
+
+    def app(self) -> web.Application:
+        """The server."""
+        app = web.Application()
+        app.router.add_get("/fapi/v1/exchangeInfo", self._info)
+        app.router.add_get("/fapi/v1/depth", self._depth)
+        app.router.add_get("/sapi/{rest:.*}", self._nothing)
+        app.router.add_get("/fstream/{rest:.*}", self._stream)
+        app.router.add_post("/rate", self._change_rate)
+        app.router.add_post("/break", self._break)
+        return app
+
+    async def _info(self, request: web.Request) -> web.Response:
+        filters = [
+            {"filterType": "PRICE_FILTER", "minPrice": "0.1", "maxPrice": "1000000", "tickSize": "0.1"},
+            {"filterType": "LOT_SIZE", "minQty": "0.001", "maxQty": "1000", "stepSize": "0.001"},
+        ]
+        base, quote = self.symbol[:-4], self.symbol[-4:]
+        symbol = {
+            "symbol": self.symbol,
+            "pair": self.symbol,
+            "status": "TRADING",
+            "contractType": "PERPETUAL",
+        }
+        symbol |= {"baseAsset": base, "quoteAsset": quote, "marginAsset": quote}
+        symbol |= {"pricePrecision": 1, "quantityPrecision": 3, "deliveryDate": 4133404800000}
+        symbol |= {"onboardDate": 1569398400000, "filters": filters}
+        return web.json_response({"timezone": "UTC", "rateLimits": [], "symbols": [symbol]})
+
+    async def _nothing(self, request: web.Request) -> web.Response:
+        return web.json_response([])
+
+    async def _depth(self, request: web.Request) -> web.Response:
+        self._refuse_if_away()
+        self.snapshots += 1
+        stamp = time.time_ns() // 1_000_000
+        bids, asks = ([[price(MIDDLE + side * step), "5.000"] for step in range(1, 500)] for side in (-1, 1))
+        answer = {"lastUpdateId": self.update, "E": stamp, "T": stamp, "bids": bids, "asks": asks}
+        return web.json_response(answer)
+
+    async def _change_rate(self, request: web.Request) -> web.Response:
+        self.rate = float(request.query["messages"])
+        return web.json_response({"sent": self.sent, "snapshots": self.snapshots})
+
+    async def _break(self, request: web.Request) -> web.Response:
+        self.back_ns = time.time_ns() + round(float(request.query["seconds"]) * 1e9)
+        for socket in list(self.sockets):
+            # As a broken line does: without a goodbye.
+            transport = socket._req.transport  # type: ignore[union-attr]
+            if transport is not None:
+                transport.abort()
+        return web.json_response({"back_ns": self.back_ns})
+
+    def _refuse_if_away(self) -> None:
+        if time.time_ns() < self.back_ns:
+            raise web.HTTPServiceUnavailable
+
+    async def _stream(self, request: web.Request) -> web.WebSocketResponse:
+        self._refuse_if_away()
+        socket = web.WebSocketResponse(compress=False)
+        await socket.prepare(request)
+        self.sockets.add(socket)
+        pump = None
+        try:
+            async for message in socket:
+                if message.type == WSMsgType.TEXT and pump is None:
+                    await socket.send_str('{"result":null,"id":1}')
+                    pump = asyncio.create_task(self._pump(request))
+        finally:
+            self.sockets.discard(socket)
+            if pump is not None:
+                pump.cancel()
+        return socket
+
+    async def _pump(self, request: web.Request) -> None:
+        """Send in step with the clock until cancelled."""
+        transport = request.transport
+        rate, began, sent = 0.0, 0.0, 0
+        while transport is not None and not transport.is_closing():
+            if rate != self.rate:
+                rate, began, sent = self.rate, time.perf_counter(), 0
+            due = min(int((time.perf_counter() - began) * rate) - sent, MOST)
+            if due > 0 and transport.get_write_buffer_size() < BEHIND:
+                transport.write(b"".join([framed(self.message()) for _ in range(due)]))
+                sent += due
+            await asyncio.sleep(PUMP_S)
+
+    def message(self) -> bytes:
+        """The next message: a diff of three levels, a trade, or a ticker."""
+        stamp = time.time_ns() // 1_000_000
+        kind, symbol = self.sent % 4, self.symbol
+        self.sent += 1
+        if kind == 0:
+            first, self.update = self.update + 1, self.update + 5
+            bid, *asks = next(self.steps)
+            data = (
+                f'"depthUpdate","E":{stamp},"T":{stamp},"s":"{symbol}","U":{first},"u":{self.update},'
+                f'"pu":{first - 1},"b":[["{price(MIDDLE - bid)}","4.000"]],'
+                f'"a":[["{price(MIDDLE + asks[0])}","3.000"],["{price(MIDDLE + asks[1])}","3.000"]]'
+            )
+        elif kind == 1:
+            self.trade += 1
+            buy = self.trade & 1
+            data = (
+                f'"trade","E":{stamp},"T":{stamp},"s":"{symbol}","t":{self.trade},'
+                f'"p":"{ASK if buy else BID}","q":"0.010","X":"MARKET","m":{"false" if buy else "true"}'
+            )
+        else:
+            data = (
+                f'"bookTicker","u":{self.update},"s":"{symbol}","b":"{BID}","B":"2.000","a":"{ASK}",'
+                f'"A":"2.500","T":{stamp},"E":{stamp}'
+            )
+        return f'{{"e":{data}}}'.encode()
+
+
+def framed(text: bytes) -> bytes:
+    """A websocket text frame of a server (RFC 6455, 5.2)."""
+    if len(text) < 126:
+        return bytes((0x81, len(text))) + text
+    return b"\x81\x7e" + len(text).to_bytes(2, "big") + text
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Flood whoever connects."""
+
+    port: int
+    """On loopback."""
+    rate: float = 20_000
+    """Messages per second."""
+    symbol: str = "BTCUSDT"
+    """Name of the one symbol."""
+    core: int | None = None
+    """Processor to stay on."""
+
+    def run(self) -> None:
+        """Until killed."""
+        if self.core is not None:
+            import os
+
+            os.sched_setaffinity(0, {self.core})
+        app: Any = Flood(self.symbol, self.rate).app()
+        web.run_app(app, host="127.0.0.1", port=self.port, print=None, access_log=None, shutdown_timeout=0.1)
+
+
+if __name__ == "__main__":
+    tyro.cli(Serve).run()
