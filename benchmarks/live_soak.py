@@ -119,7 +119,7 @@ class Soak:
         assert found is not None
         print(
             f"{told['sent']:,} messages sent, {lost} lost, problems {feed.counts}; {rate:,.0f} a second for "
-            f"{taken:.0f} s at {busy / taken:.0%} of one core; memory {at_first:.0f} MB, then {at_last:.0f} MB"
+            f"{taken:.0f} s at {busy / taken:.0%} of one core; memory {at_first:.0f} to {at_last:.0f} MB"
         )
         print(f"{desk.rows:,} rows, {len(latencies):,} decisions, {found.fills} fills")
         for name, values in (("tick to quote", latencies), ("of which the decision itself", work)):

@@ -197,7 +197,7 @@ class Journal:
 
 def parts(path: Path) -> list[Path]:
     """The files of a journal, oldest first; the last one is `path`."""
-    earlier = []
+    earlier: list[Path] = []
     while (part := _part(path, len(earlier) + 1)).exists():
         earlier.append(part)
     if earlier and path.exists() and path.samefile(earlier[-1]):

@@ -185,7 +185,7 @@ class Session:
         self.link = self.desk.external
         self.link.window[0] = setup.low_tick, setup.high_tick
         # Views, so that a decision spends its time on deciding: what we see is what the desk learns from.
-        self.link.event = self.view.event[None]
+        self.link.event = self.view.event.reshape(1, -1)
         core = self.desk.core
         self._core = {name: core[name][0] for name in ("pnl", "fees", "age", "risk_state", "risk_floor")}
         self._money = setup.market.price_scale * setup.money
@@ -195,7 +195,7 @@ class Session:
         """When the next decision is due."""
         self.decision = np.zeros((), decision_type(self.desk.width))
         """The last one."""
-        self._integers = np.ndarray(4 + len(EVENT_FIELDS), np.int64, self.decision.data)
+        self._integers: NDArray[np.int64] = np.ndarray(4 + len(EVENT_FIELDS), np.int64, self.decision.data)
         self._fields = {name: self.decision[name] for name in ("reward", "wealth", *OF_POLICY)}
         self.terms = np.zeros(4)
         """Spread capture, adverse selection, carry, fees since the start, quote currency."""

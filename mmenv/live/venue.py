@@ -102,7 +102,7 @@ class VenueClient(ccxt.pro.binance):  # type: ignore[misc]
         if credentials is not None:
             config |= {"apiKey": credentials.key, "secret": credentials.secret}
         super().__init__(config)
-        # A snapshot is as dear to ccxt's throttle as a second of orders, and one given up for lost still pays:
+        # A snapshot is as dear to ccxt's throttle as a second of orders, and one given up still pays:
         # after a reconnection none would ever be sent. The guard and the feed's pauses keep the rates.
         self.enableRateLimit = False
         # A dead line is noticed after two unanswered pings; ccxt's own pause for Binance is three minutes.
