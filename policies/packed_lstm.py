@@ -137,6 +137,38 @@ def lstm_forward(
     return work
 
 
+@compiled
+def lstm_step(
+    x: np.ndarray, keep: np.ndarray, layers: Any, hidden: np.ndarray, cell: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """States (layers, E, H) of E sequences after one step.
+
+    :param x: (E, F) inputs; `keep` (E,): 1, or 0 where the sequence starts here.
+    :param layers: tuple of one result of `pack_lstm` per layer.
+    :param hidden: states before the step, (layers, E, H), like `cell`.
+    """
+    _, n, units = hidden.shape
+    one_step = np.array([n])
+    new_hidden, new_cell, tanh_cell = np.empty_like(hidden), np.empty_like(cell), np.empty_like(hidden[0])
+    gates = np.empty((n, layers[0].shape[0] * PANEL), np.float32)
+    x = x[:, : x.shape[1]]  # one type for all layers
+    for layer in range(len(layers)):
+        panels, features = layers[layer], x.shape[1]
+        inputs = np.zeros((n, panels.shape[1]), np.float32)
+        before = np.empty_like(hidden[layer])
+        cell_before = np.empty_like(before)
+        for e in range(n):
+            inputs[e, :features] = x[e]
+            inputs[e, features] = F(1)
+            for j in range(units):
+                before[e, j], cell_before[e, j] = keep[e] * hidden[layer, e, j], keep[e] * cell[layer, e, j]
+        _lstm_forward(
+            inputs, panels, one_step, before, gates, cell_before, new_hidden[layer], new_cell[layer], tanh_cell
+        )
+        x = new_hidden[layer][:, :units]
+    return new_hidden, new_cell
+
+
 class _PackedLSTM(torch.autograd.Function):
     """One layer. The states before the sequences are data: no gradient flows into them."""
 
@@ -205,6 +237,8 @@ def run_packed(rnn: nn.RNNBase, x: Tensor, state: tuple[Tensor, ...], batch_size
     return x
 
 
+HALF_LOG_TWO_PI = F(0.5 * np.log(2 * np.pi))
+
 # Tanh network -----------------------------------------------------------------------------------------------
 
 
@@ -216,6 +250,41 @@ def linear_tanh(x: np.ndarray, panels: np.ndarray, bias: np.ndarray, y: np.ndarr
         row = y[k]
         for j in range(bias.size):
             row[j] = tanh(row[j] + bias[j])
+
+
+@compiled
+def tanh_network(x: np.ndarray, panels: Any, biases: Any) -> np.ndarray:
+    """(n, M) of a network of tanh layers; `panels` and `biases`: a tuple with an entry per layer."""
+    x = x[:, : x.shape[1]]  # one type for all layers
+    for layer in range(len(panels)):
+        y = np.empty((x.shape[0], panels[layer].shape[0] * PANEL), np.float32)
+        linear_tanh(x, panels[layer], biases[layer], y)
+        x = y[:, : biases[layer].size]
+    return x
+
+
+@compiled
+def linear(x: np.ndarray, panels: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """x @ weights + bias, (n, M)."""
+    y = np.empty((x.shape[0], panels.shape[0] * PANEL), np.float32)
+    matmul(x, panels, y)
+    for k in range(y.shape[0]):
+        for j in range(bias.size):
+            y[k, j] += bias[j]
+    return y[:, : bias.size]
+
+
+@compiled
+def draw(mean: np.ndarray, log_std: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A Gaussian with diagonal covariance: mean + std x noise, (n, A), and its log-density, (n,)."""
+    values, log_density = np.empty_like(noise), np.empty(len(noise), np.float32)
+    for k in range(values.shape[0]):
+        total = F(0)
+        for j in range(values.shape[1]):
+            values[k, j] = mean[k, j] + np.exp(log_std[j]) * noise[k, j]
+            total += F(0.5) * noise[k, j] * noise[k, j] + log_std[j] + HALF_LOG_TWO_PI
+        log_density[k] = -total
+    return values, log_density
 
 
 @compiled

@@ -17,20 +17,22 @@ from gymnasium import spaces
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.distributions import DiagGaussianDistribution
-from stable_baselines3.common.torch_layers import NatureCNN
+from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from policies.compiled import pack
 from policies.packed_lstm import (
+    draw,
     is_plain_lstm,
-    linear_tanh,
-    lstm_forward,
+    linear,
+    lstm_step,
     lstm_weights,
     pack_lstm,
     run_network,
     run_packed,
     tanh_layers,
+    tanh_network,
 )
 
 CELLS = ("lstm", "gru")
@@ -167,85 +169,79 @@ class CompiledForward:
         self.policy = policy
         self.actor_lstm = _pack_layers(policy.lstm_actor)
         self.seen = policy.lstm_actor.input_size
+        shape = policy.observation_space.shape or ()
+        flat = type(policy.features_extractor) is FlattenExtractor and len(shape) == 1
+        self.plain = flat and policy.observation_space.dtype == np.float32  # what is observed is the features
         self.critic_lstm = None if policy.lstm_critic is None else _pack_layers(policy.lstm_critic)
+        self.critic = None if policy.critic is None else _pack_linear(policy.critic)
         self.actor_head = _pack_head(policy.mlp_extractor.policy_net)
         self.critic_head = _pack_head(policy.mlp_extractor.value_net)
-        self.value_weight = policy.value_net.weight.detach().numpy()[0]
-        self.value_bias = policy.value_net.bias.item()
+        self.value = _pack_linear(policy.value_net)
+        self.gaussian = isinstance(policy.action_dist, DiagGaussianDistribution)
+        if self.gaussian:
+            self.mean = _pack_linear(policy.action_net)  # type: ignore[arg-type]
+            self.log_std = policy.log_std.detach().numpy()
 
     @staticmethod
     def knows(policy: RecurrentPolicy) -> bool:
         heads = (policy.mlp_extractor.policy_net, policy.mlp_extractor.value_net)
         return (
             is_plain_lstm(policy.lstm_actor)
-            and all(tanh_layers(head) is not None for head in heads)
+            and all(tanh_layers(head) for head in heads)
             and policy.share_features_extractor
         )
 
     def __call__(
         self, obs: Tensor, lstm_states: RNNStates, episode_starts: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, RNNStates]:
-        features = self.policy.extract_features(obs).numpy()  # type: ignore[union-attr]
-        keep = 1 - episode_starts.numpy()[:, None]
-        seen = np.ascontiguousarray(features[:, : self.seen])
-        latent_pi, states_pi = _lstm_step(self.actor_lstm, seen, lstm_states.pi, keep)
-        latent_vf, states_vf = latent_pi, states_pi
+        features = (obs if self.plain else self.policy.extract_features(obs)).numpy()  # type: ignore[union-attr]
+        keep = 1 - episode_starts.numpy()
+        memory, states_pi = _remember(self.actor_lstm, features[:, : self.seen], lstm_states.pi, keep)
+        latent_vf, states_vf = memory, states_pi
         if self.critic_lstm is not None:
-            latent_vf, states_vf = _lstm_step(self.critic_lstm, features, lstm_states.vf, keep)
-        elif self.policy.critic is not None:
-            latent_vf = self.policy.critic(torch.from_numpy(features)).numpy()
-        latent_pi, latent_vf = _head(self.actor_head, latent_pi), _head(self.critic_head, latent_vf)
-        values = torch.from_numpy(latent_vf @ self.value_weight + np.float32(self.value_bias))
-        actions, log_prob = self._sample(torch.from_numpy(latent_pi))
+            latent_vf, states_vf = _remember(self.critic_lstm, features, lstm_states.vf, keep)
+        elif self.critic is not None:
+            latent_vf = linear(features, *self.critic)
+        actions, log_prob = self._sample(tanh_network(memory, *self.actor_head))
+        values = linear(tanh_network(latent_vf, *self.critic_head), *self.value)[:, 0]
         return (
             actions.reshape(-1, *(self.policy.action_space.shape or ())),
-            values,
+            torch.from_numpy(values),
             log_prob,
             RNNStates(states_pi, states_vf),
         )
 
-    def _sample(self, latent: Tensor) -> tuple[Tensor, Tensor]:
-        if not isinstance(self.policy.action_dist, DiagGaussianDistribution):
-            distribution = self.policy._get_action_dist_from_latent(latent)
+    def _sample(self, latent: np.ndarray) -> tuple[Tensor, Tensor]:
+        if not self.gaussian:
+            distribution = self.policy._get_action_dist_from_latent(torch.from_numpy(latent))
             actions = distribution.get_actions()
             return actions, distribution.log_prob(actions)
-        # The same draw as SB3's, without five objects for each.
-        mean, log_std = self.policy.action_net(latent), self.policy.log_std
-        noise = torch.normal(torch.zeros_like(mean), 1.0)
-        log_prob = -0.5 * noise.square().sum(1) - log_std.sum() - 0.5 * math.log(2 * math.pi) * mean.shape[1]
-        return mean + log_std.exp() * noise, log_prob
+        mean = linear(latent, *self.mean)
+        noise = torch.randn(mean.shape).numpy()  # the same draw as SB3's
+        drawn, log_density = draw(mean, self.log_std, noise)
+        return torch.from_numpy(drawn), torch.from_numpy(log_density)
 
 
-def _pack_layers(lstm: nn.LSTM) -> list[np.ndarray]:
-    return [pack_lstm(*lstm_weights(lstm, layer)) for layer in range(lstm.num_layers)]
+def _pack_layers(lstm: nn.LSTM) -> tuple[np.ndarray, ...]:
+    return tuple(pack_lstm(*lstm_weights(lstm, layer)) for layer in range(lstm.num_layers))
 
 
-def _lstm_step(
-    layers: list[np.ndarray], x: np.ndarray, states: tuple[Tensor, ...], keep: np.ndarray
+def _remember(
+    layers: tuple[np.ndarray, ...], x: np.ndarray, states: tuple[Tensor, ...], keep: np.ndarray
 ) -> tuple[np.ndarray, tuple[Tensor, Tensor]]:
-    one_step = np.array([len(x)])
-    hidden, cell = [], []
-    for layer, panels in enumerate(layers):
-        work = lstm_forward(
-            x, states[0][layer].numpy() * keep, states[1][layer].numpy() * keep, panels, one_step
-        )
-        x = work.hidden
-        hidden.append(x)
-        cell.append(work.cell)
-    return x, (torch.from_numpy(np.stack(hidden)), torch.from_numpy(np.stack(cell)))
+    """Output and states of an LSTM after one step."""
+    hidden, cell = lstm_step(x, keep, layers, states[0].numpy(), states[1].numpy())
+    return hidden[-1], (torch.from_numpy(hidden), torch.from_numpy(cell))
 
 
-def _pack_head(network: nn.Sequential) -> list[tuple[np.ndarray, np.ndarray]]:
+def _pack_linear(layer: nn.Linear) -> tuple[np.ndarray, np.ndarray]:
+    return pack(layer.weight.detach().t().numpy()), layer.bias.detach().numpy()
+
+
+def _pack_head(network: nn.Sequential) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
     layers = tanh_layers(network) or []
-    return [(pack(layer.weight.detach().t().numpy()), layer.bias.detach().numpy()) for layer in layers]
-
-
-def _head(layers: list[tuple[np.ndarray, np.ndarray]], x: np.ndarray) -> np.ndarray:
-    for panels, bias in layers:
-        y = np.empty((len(x), panels.shape[0] * panels.shape[2]), np.float32)
-        linear_tanh(x, panels, bias, y)
-        x = y[:, : len(bias)]
-    return x
+    panels, biases = zip(*(_pack_linear(layer) for layer in layers), strict=True)
+    return panels, biases
 
 
 class CnnRecurrentPolicy(RecurrentPolicy):

@@ -103,6 +103,14 @@ class TimeMajorBuffer:
         self.episode_starts = np.ones((n_steps, n_envs), bool)
         self.surprises = np.zeros((n_steps, n_envs, n_surprises), np.float32)
 
+        rows = self.observations, self.actions, self.values, self.log_probs
+        self._rows: list[Any] = [x.numpy() for x in rows] if device.type == "cpu" else list(rows)
+
+    def store(self, step: int, *row: Tensor) -> None:
+        """Observations, actions, values and log-probabilities of a step."""
+        for into, x in zip(self._rows, row, strict=True):
+            into[step] = x.numpy() if isinstance(into, np.ndarray) else x  # writes at a fraction of the cost
+
     def store_states(self, step: int, states: RNNStates) -> None:
         """Keep the recurrent states before `step`, which must start a chunk."""
         first = step // self.chunk_length * self.n_envs
@@ -285,16 +293,13 @@ class FastRecurrentPPO(RecurrentPPO):
                 episode_starts = torch.as_tensor(
                     self._last_episode_starts, dtype=torch.float32, device=self.device
                 )
-                buffer.observations[step] = obs
                 buffer.episode_starts[step] = self._last_episode_starts
                 if step % buffer.chunk_length == 0:
                     buffer.store_states(step, self._last_lstm_states)
                 action_tensor, values, log_probs, lstm_states = forward(
                     obs, self._last_lstm_states, episode_starts
                 )
-                buffer.actions[step] = action_tensor
-                buffer.values[step] = values.flatten()
-                buffer.log_probs[step] = log_probs
+                buffer.store(step, obs, action_tensor, values.flatten(), log_probs)
 
             actions = action_tensor.cpu().numpy()
             clipped_actions = actions
