@@ -163,7 +163,15 @@ def lstm_step(
             for j in range(units):
                 before[e, j], cell_before[e, j] = keep[e] * hidden[layer, e, j], keep[e] * cell[layer, e, j]
         _lstm_forward(
-            inputs, panels, one_step, before, gates, cell_before, new_hidden[layer], new_cell[layer], tanh_cell
+            inputs,
+            panels,
+            one_step,
+            before,
+            gates,
+            cell_before,
+            new_hidden[layer],
+            new_cell[layer],
+            tanh_cell,
         )
         x = new_hidden[layer][:, :units]
     return new_hidden, new_cell

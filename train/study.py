@@ -35,9 +35,10 @@ from mmenv.files import replacing
 from mmenv.jobs import Job, Tell, Workers, workers
 from mmenv.jobs import run as run_jobs
 from mmenv.provenance import PLACES, columns, in_words, provenance
+from policies.base import make_policy
 from policies.optimal import solve
 from policies.trained import TrainedPolicy
-from train.baselines import CACHE, KINDS, Scale, scale, solvable
+from train.baselines import CACHE, KINDS, Scale, bound, scale, solvable
 from train.evaluate import load, wide_console
 from train.ppo import Settings, env_config, market_defaults, read_settings, write_settings
 from train.simulate import Interval, simulate
@@ -202,7 +203,11 @@ def read_progress(folder: Path) -> pd.DataFrame:
 
 
 def result(run: Run, episodes: int) -> dict[str, float]:
-    """Value of the run's best model on fresh paths, evaluated once and kept in `result.json`."""
+    """Value of the run's best model on fresh paths, evaluated once and kept in `result.json`.
+
+    Where the optimum is known, it is the optimum's exact value plus the paired difference from it: most of
+    the chance in the paths cancels.
+    """
     path = run.folder / "result.json"
     if path.exists():
         kept = json.loads(path.read_text())
@@ -210,10 +215,16 @@ def result(run: Run, episodes: int) -> dict[str, float]:
             return {name: value for name, value in kept.items() if name != "provenance"}
     model, config = load(run.folder)
     outcome = simulate(TrainedPolicy(model.policy), config, episodes)
+    value, error = outcome.value().mean, outcome.controlled.std() / np.sqrt(episodes)
+    best = bound(config)
+    if best is not None:
+        optimal = simulate(make_policy(best, config, cache=CACHE), config, episodes)
+        value = solve(config, best, cache=CACHE).value + outcome.minus(optimal).mean
+        error = (outcome.controlled - optimal.controlled).std() / np.sqrt(episodes)
     seconds = float(read_progress(run.folder)["seconds"].iloc[-1])
     found = {
-        "value": outcome.value().mean,
-        "error": float(outcome.controlled.std() / np.sqrt(episodes)),
+        "value": float(value),
+        "error": float(error),
         "episodes": episodes,
         "seconds": seconds,
         "steps_per_second": run.steps() / seconds,
