@@ -52,7 +52,8 @@ class Stretch(Replay):
         if n != 1:
             raise ConfigError(f"n = {n} is not possible: a stretch of a tape is played by one environment.")
         kind = MatcherVenue if self.engine == "matcher" else ReplayVenue
-        venue = kind([Tape(self.tape)], 1, self.venue_config("all", 1, config.risk.position_limit))
+        decisions = max(int((self.end_ns - self.start_ns) // round(self.step_seconds * 1e9)), 1)
+        venue = kind([Tape(self.tape)], 1, self.venue_config("all", decisions, config.risk.position_limit))
         return StretchFeed(venue, self.start_ns, self.end_ns)
 
 

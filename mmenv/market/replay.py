@@ -53,7 +53,15 @@ class Replay(Market):
     split: str = "train"
     """Part of each symbol's recorded time: "train", "validation", "test" or "all"."""
     order_latency_ms: float = 10.0
-    """From us to the exchange, and as long again for its answer."""
+    """From us to the exchange, and as long again for its answer; the median where it varies."""
+    order_latency: str = "constant"
+    """How it varies: "constant", "lognormal", "feed", "empirical" or "recorded"; see
+    `mmenv.venue.latency`."""
+    latency_spread: float = 0.5
+    """Standard deviation of the logarithm of a "lognormal" latency."""
+    latency_file: str = ""
+    """Round trips for "empirical" and "recorded", CSV or Parquet."""
+    latency_seed: int = 0
     feed_latency_ms: float = 2.0
     """Delay of the fastest market data message."""
     queue_model: str = "risk-adverse"
@@ -61,11 +69,14 @@ class Replay(Market):
     queue_exponent: float = 3.0
     """Exponent of the "power-prob" queue models."""
     partial_fills: bool = True
+    fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)
+    """Shares of each symbol's time for train, validation and test, in this order; one may be 0."""
     engine: str = "hftbacktest"
     """Who matches our orders: "hftbacktest", or "matcher", our own, as in paper trading."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "fractions", tuple(self.fractions))
         require(bool(self.store), "Replay", "store", self.store, "the folder that `neuralmm import` wrote")
         require_number(self, "order_latency_ms", 0.0, 3.6e6)
         require_number(self, "feed_latency_ms", 0.0, 3.6e6)
@@ -83,11 +94,16 @@ class Replay(Market):
         return ReplayConfig(
             decision_interval_ns=interval,
             order_latency_ns=round(self.order_latency_ms * 1e6),
+            order_latency=self.order_latency,
+            latency_spread=self.latency_spread,
+            latency_file=self.latency_file,
+            latency_seed=self.latency_seed,
             feed_latency_ns=round(self.feed_latency_ms * 1e6),
             queue_model=self.queue_model,
             queue_exponent=self.queue_exponent,
             partial_fills=self.partial_fills,
             split=split,
+            fractions=self.fractions,
             episode_ns=horizon * interval,
             position_limit_lots=position_limit,
         )
@@ -151,7 +167,11 @@ class Measured:
 
 def measure(market: Replay) -> Measured:
     """Units from the training split (cached in this process)."""
-    return _measure(dataclasses.replace(market, split="train", engine="hftbacktest"))
+    # Nothing is quoted, so how orders travel does not matter.
+    plain = dataclasses.replace(
+        market, split="train", engine="hftbacktest", order_latency="constant", latency_file=""
+    )
+    return _measure(plain)
 
 
 @functools.cache

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from mmenv.data.capture import BUY, CLEAR, SELL, TRADE
 from mmenv.data.tape import BUY_FLAG, EXCH_FLAG, Replay, tapes
 from mmenv.venue import matcher, replay
+from mmenv.venue.latency import Latency
 from mmenv.venue.matcher import FILLED, Matcher
 from mmenv.venue.replay import MILLISECOND, QUEUE_MODELS, SECOND, ReplayConfig
 
@@ -77,28 +78,42 @@ def random_actions(
 
 
 def by_matcher(
-    tape: Replay, actions: NDArray[np.void], config: ReplayConfig, ahead: float = 0.0
+    tape: Replay,
+    actions: NDArray[np.void],
+    config: ReplayConfig,
+    ahead: float = 0.0,
+    trips: NDArray[np.void] | None = None,
 ) -> NDArray[np.void]:
-    """RESULT [orders] of our matcher. `ahead` is added to each order's queue, to see a wrong one caught."""
+    """RESULT [orders] of our matcher; `trips` as in `mmenv.venue.latency`.
+
+    `ahead` is added to each order's queue, to see a wrong one caught.
+    """
+    latency = Latency(config.order_latency_ns, trips)
+    arrivals = np.array([latency.arrival(int(time)) for time in actions["time_ns"]], np.int64)
     orders = int(actions["order"].max()) + 1
     engine = Matcher(
         tape.low_tick, tape.high_tick, orders, config.queue_model, config.queue_exponent, config.partial_fills
     )
     out = np.zeros(orders, RESULT)
     _run_matcher(
-        tape.events, actions, config.order_latency_ns, engine.sizes, engine.best, engine.orders, engine.open,
+        tape.events, actions, arrivals, engine.sizes, engine.best, engine.orders, engine.open,
         engine.model, engine.exponent, engine.partial_fills, engine.low_tick, ahead, out,
     )  # fmt: skip
     return out
 
 
-def by_hftbacktest(tape: Replay, actions: NDArray[np.void], config: ReplayConfig) -> NDArray[np.void]:
+def by_hftbacktest(
+    tape: Replay, actions: NDArray[np.void], config: ReplayConfig, trips: NDArray[np.void] | None = None
+) -> NDArray[np.void]:
     """RESULT [orders] of hftbacktest."""
     orders = int(actions["order"].max()) + 1
-    pointer = replay._open_backtest(tape.events, tape.levels[:0], tape.low_tick, tape.high_tick, config)
+    pointer = replay._open_backtest(
+        tape.events, tape.levels[:0], tape.low_tick, tape.high_tick, config, trips
+    )
     out = np.zeros(orders, RESULT)
+    longest = config.order_latency_ns if trips is None else int((trips["resp_ts"] - trips["req_ts"]).max())
     try:
-        code = _run_hftbacktest(pointer, actions, 2 * config.order_latency_ns, tape.last_ns, out)
+        code = _run_hftbacktest(pointer, actions, 2 * longest, tape.last_ns, out)
     finally:
         replay._close_backtest(pointer)
     if code:
@@ -128,14 +143,14 @@ def _touches(events, times):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _run_matcher(  # type: ignore[no-untyped-def]
-    events, actions, latency_ns, sizes, best, orders, live, model, exponent, partial, low_tick, ahead, out
+    events, actions, arrivals, sizes, best, orders, live, model, exponent, partial, low_tick, ahead, out
 ):
     at = 0
     for event in events:
         if not event.ev & EXCH_FLAG:
             continue
-        while at < len(actions) and actions[at].time_ns + latency_ns < event.exch_ts:
-            _act(actions[at], latency_ns, sizes, best, orders, live, low_tick, ahead)
+        while at < len(actions) and arrivals[at] < event.exch_ts:
+            _act(actions[at], arrivals[at], sizes, best, orders, live, low_tick, ahead)
             at += 1
         kind = event.ev & 0xFF
         side = BUY if event.ev & BUY_FLAG else SELL
@@ -150,7 +165,7 @@ def _run_matcher(  # type: ignore[no-untyped-def]
                 sizes, best, orders, live, model, exponent, low_tick, side, tick, lots, event.exch_ts
             )
     while at < len(actions):
-        _act(actions[at], latency_ns, sizes, best, orders, live, low_tick, ahead)
+        _act(actions[at], arrivals[at], sizes, best, orders, live, low_tick, ahead)
         at += 1
     for place in range(len(orders)):
         order = orders[place]
@@ -159,8 +174,7 @@ def _run_matcher(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _act(action, latency_ns, sizes, best, orders, live, low_tick, ahead):  # type: ignore[no-untyped-def]
-    arrival = action.time_ns + latency_ns
+def _act(action, arrival, sizes, best, orders, live, low_tick, ahead):  # type: ignore[no-untyped-def]
     if action.lots == 0:
         matcher._cancel(orders, live, action.order, arrival)
         return

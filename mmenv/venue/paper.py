@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from mmenv.data.capture import BUY, CLEAR, TRADE
 from mmenv.data.tape import BUY_FLAG, EXCH_FLAG, FUSE_START, LOCAL_FLAG, ROW, fused
 from mmenv.venue import matcher
+from mmenv.venue.latency import Latency
 from mmenv.venue.matcher import Matcher
 from mmenv.venue.replay import EVENT_FIELDS, ReplayConfig, ReplayVenue, Span
 from mmenv.venue.working import FILL, Working
@@ -77,7 +78,8 @@ class PaperVenue:
     Args:
         view: our own picture of the market, which this shares.
         working: our orders.
-        latency_ns: from us to the exchange, and as long again for its answer.
+        latency: from us to the exchange and back; nanoseconds if it is constant, as it must be for the live
+            path (`take` and `collect`).
         queue_model, queue_exponent, partial_fills: see `mmenv.venue.matcher.Matcher`.
     """
 
@@ -85,12 +87,14 @@ class PaperVenue:
         self,
         view: View,
         working: Working,
-        latency_ns: int,
+        latency: Latency | int,
         queue_model: str = "risk-adverse",
         queue_exponent: float = 3.0,
         partial_fills: bool = True,
     ) -> None:
-        self.view, self.working, self.latency_ns = view, working, latency_ns
+        self.view, self.working = view, working
+        self.latency = Latency(latency) if isinstance(latency, int) else latency
+        self.latency_ns = self.latency.constant_ns
         self.engine = Matcher(
             view.low_tick, view.high_tick, working.slots.size, queue_model, queue_exponent, partial_fills
         )
@@ -129,7 +133,7 @@ class PaperVenue:
         """Send what makes the quotes (ask tick, lots, bid tick, lots) stand; the COMMAND [k] sent."""
         commands = self.working.requote(quotes, time_ns)
         if len(commands):
-            _send(commands, self.working.slots, time_ns + self.latency_ns)
+            _send(commands, self.working.slots, self.latency.arrival(time_ns))
         return commands
 
     def collect(self, time_ns: int) -> NDArray[np.void]:
@@ -152,7 +156,7 @@ class PaperVenue:
     def play_events(self, events: NDArray[np.void], at: int, time_ns: int) -> tuple[int, NDArray[np.void]]:
         """As `collect`, from the exchange side of a tape's EVENT [m] from row `at` on; the next row, and the
         fills."""
-        until = time_ns - self.latency_ns
+        until = self.latency.known(time_ns)
         at = _play_events(events, at, until, self.working.slots, *self._rules, *self._book)
         return at, self._known()
 
@@ -184,8 +188,8 @@ class MatcherVenue(ReplayVenue):
         limit = config.position_limit_lots or np.iinfo(np.int64).max // 2
         working = Working(self._orders.shape[2], limit)
         paper = PaperVenue(
-            view, working, config.order_latency_ns, config.queue_model, config.queue_exponent,
-            config.partial_fills,
+            view, working, Latency(config.order_latency_ns, self._round_trips(span, local_ns)),
+            config.queue_model, config.queue_exponent, config.partial_fills,
         )  # fmt: skip
         levels = replay.levels[replay.bounds[index] : replay.bounds[index + 1]]
         for book in (view.book, paper.engine):

@@ -25,6 +25,7 @@ from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 
 from mmenv.data.tape import BUY_FLAG, EVENT, Replay, Tape, TapeError
+from mmenv.venue.latency import FROM_FILE, MODELS, ROUND_TRIP, round_trips
 
 try:
     import hftbacktest
@@ -98,7 +99,15 @@ class ReplayConfig:
     decision_interval_ns: int = 100 * MILLISECOND
     """Time between two decisions."""
     order_latency_ns: int = 10 * MILLISECOND
-    """From us to the exchange, and as long again for its answer."""
+    """From us to the exchange, and as long again for its answer; the median where `order_latency` varies."""
+    order_latency: str = "constant"
+    """How it varies: one of `mmenv.venue.latency.MODELS`."""
+    latency_spread: float = 0.5
+    """Standard deviation of the logarithm of a "lognormal" latency."""
+    latency_file: str = ""
+    """Round trips for "empirical" and "recorded"; see `mmenv.venue.latency.read`."""
+    latency_seed: int = 0
+    """Of drawn latencies, together with the time at which an episode starts."""
     feed_latency_ns: int = 2 * MILLISECOND
     """Delay of the fastest market data message; the others keep their recorded delay on top of it."""
     book_ticker: bool = True
@@ -132,6 +141,14 @@ class ReplayConfig:
         )
         for name in ("order_latency_ns", "feed_latency_ns", "gap_ns"):
             _require(0 <= getattr(self, name) <= 3_600 * SECOND, name, self, "0 to an hour")
+        _require(self.order_latency in MODELS, "order_latency", self, "one of " + ", ".join(MODELS))
+        _require(0 <= self.latency_spread <= 3, "latency_spread", self, "0 to 3")
+        _require(self.latency_seed >= 0, "latency_seed", self, "0 or more")
+        needs = self.order_latency in FROM_FILE
+        _require(
+            bool(self.latency_file) == needs, "latency_file", self,
+            "given with order_latency " + " or ".join(FROM_FILE) + ", and only then"
+        )  # fmt: skip
         _require(self.episode_ns > 0, "episode_ns", self, "positive")
         _require(self.queue_model in QUEUE_MODELS, "queue_model", self, "one of " + ", ".join(QUEUE_MODELS))
         _require(0 < self.queue_exponent <= 100, "queue_exponent", self, "in (0, 100]")
@@ -243,9 +260,10 @@ class ReplayVenue:
             self._free(lane)
             events = replay.events[replay.rows[index] :]
             levels = replay.levels[replay.bounds[index] : replay.bounds[index + 1]]
-            pointer = _open_backtest(events, levels, replay.low_tick, replay.high_tick, self.config)
+            trips = self._round_trips(span, local_ns)
+            pointer = _open_backtest(events, levels, replay.low_tick, replay.high_tick, self.config, trips)
             # The engine reads these arrays in place: they live as long as the backtest.
-            self._held[lane] = (events, levels)
+            self._held[lane] = (events, levels, trips)
             state = self._lanes[lane]
             state["pointer"], state["end_ns"] = pointer, span.end_ns
             state["low_tick"], state["high_tick"] = replay.low_tick, replay.high_tick
@@ -301,6 +319,10 @@ class ReplayVenue:
         raise TypeError(
             "a ReplayVenue holds live memory of its engine; build another from its tapes and config"
         )
+
+    def _round_trips(self, span: Span, local_ns: int) -> NDArray[np.void]:
+        offset_ns = self.tapes[span.tape].info.clock_offset_ns
+        return round_trips(self.config, self._replays[span.tape], offset_ns, local_ns, span.end_ns)
 
     def _in_use(self) -> _Use:
         return _Use(self)
@@ -390,19 +412,30 @@ def _share(total_ns: int, config: ReplayConfig) -> tuple[int, int]:
 
 
 def _open_backtest(
-    events: NDArray[np.void], levels: NDArray[np.void], low_tick: int, high_tick: int, config: ReplayConfig
+    events: NDArray[np.void],
+    levels: NDArray[np.void],
+    low_tick: int,
+    high_tick: int,
+    config: ReplayConfig,
+    trips: NDArray[np.void] | None = None,
 ) -> int:
-    """A new hftbacktest backtest of one asset; its address. It reads both arrays in place.
+    """A new hftbacktest backtest of one asset; its address. It reads the arrays in place.
+
+    `trips` are rows of `mmenv.venue.latency.ordered`; without any, latency is constant.
 
     Raises:
         TapeError: an array hftbacktest would misread, or an empty price window.
     """
-    for name, array in (("events", events), ("levels", levels)):
-        if array.dtype != EVENT or array.ndim != 1 or not array.flags.c_contiguous or not array.flags.aligned:
-            raise TapeError(
-                f"{name} must be a contiguous, aligned array of mmenv.data.tape.EVENT; import again"
-            )
-    if not len(events):
+    trips = np.zeros(0, ROUND_TRIP) if trips is None else trips
+    for name, array, kind in (("events", events, EVENT), ("levels", levels, EVENT), ("trips", trips,
+        ROUND_TRIP)): if array.dtype != kind or array.ndim != 1 or not array.flags.c_contiguous or not
+            array.flags.aligned: where = "mmenv.data.tape.EVENT" if kind is EVENT else
+            "mmenv.venue.latency.ROUND_TRIP" raise TapeError(f"{name} must be a contiguous, aligned array
+    of {where}; import again") if (np.diff(trips["req_ts"]) <= 0).any() or (np.diff(trips["exch_ts"]) <=
+        0).any(): raise TapeError("round trips must be in order of time; make them with
+    mmenv.venue.latency.ordered") if (trips["exch_ts"] < trips["req_ts"]).any() or (trips["resp_ts"] <
+        trips["exch_ts"]).any(): raise TapeError("a round trip takes negative time; make them with
+    mmenv.venue.latency.ordered") if not len(events):
         raise TapeError("no events to replay; start earlier or import more data")
     if not 0 < low_tick < high_tick:
         raise TapeError(f"price window {low_tick} to {high_tick} is empty; import again")
@@ -410,7 +443,11 @@ def _open_backtest(
     asset = hftbacktest.BacktestAsset().add_data(events)
     if len(levels):
         asset = asset.initial_snapshot(levels)
-    asset = asset.linear_asset(1.0).constant_order_latency(config.order_latency_ns, config.order_latency_ns)
+    asset = asset.linear_asset(1.0)
+    if len(trips):
+        asset = asset.intp_order_latency(trips)
+    else:
+        asset = asset.constant_order_latency(config.order_latency_ns, config.order_latency_ns)
     asset = getattr(asset, method)(*((config.queue_exponent,) if takes_exponent else ()))
     asset = asset.partial_fill_exchange() if config.partial_fills else asset.no_partial_fill_exchange()
     asset = asset.tick_size(1.0).lot_size(1.0).roi_lb(float(low_tick)).roi_ub(float(high_tick))
