@@ -33,6 +33,8 @@ from train.backtest import Backtest, entrants
 
 SIMPLE = ("fixed-spread", "avellaneda-stoikov", "glft")
 PARTS = ("spread_capture", "adverse_selection", "carry", "fees")
+FRACTIONS = (0.6, 0.0, 0.4)
+"""Of each symbol's time for training, validation and test: nothing is validated here."""
 MARKS = (1.0, 5.0)
 """Seconds after a fill at which it is marked."""
 
@@ -74,7 +76,8 @@ def play(cell: Cell, options: Options) -> dict[str, Any]:
     """Figures of every policy in the cell, as JSON; from the last time where nothing has changed."""
     found_tapes = tapes(options.store, cell.venue, cell.symbol)
     model = options.model / "best_model.zip" if options.model.is_dir() else options.model
-    told = [repr(cell), [tape.path.stat().st_mtime_ns for tape in found_tapes], model.read_bytes().hex()]
+    written = [tape.path.stat().st_mtime_ns for tape in found_tapes]
+    told = [repr(cell), FRACTIONS, written, hashlib.sha256(model.read_bytes()).hexdigest()]
     key = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
     kept = options.work / f"{key}.json"
     if kept.exists():
@@ -89,6 +92,7 @@ def play(cell: Cell, options: Options) -> dict[str, Any]:
             latency=cell.latency,
             queue=cell.queue,
             split="test",
+            fractions=FRACTIONS,
         )
     )
     settings = Settings(sensitivity=False, jobs=1, tries=tries)
@@ -192,7 +196,7 @@ prove no profit and no loss.** One burst of activity moves every row here; the i
 bootstraps within the same minutes and know nothing of other hours. What the tables can show is order: what
 a fee, a latency or an assumption about the queue costs, and where a result comes from.
 
-- Every symbol's recorded time is cut into a training part (the first half) and a test part (the second),
+- Every symbol's recorded time is cut into a training part (the first 60%) and a test part (the rest),
   with ten seconds left out between them. `fixed-spread`, `avellaneda-stoikov` and `glft` are calibrated
   (fill rate, decay, volatility) and tuned on the training part, under the fee, latency and queue model of
   the row. All policies play the test part, in sessions as the trained policy was trained, and quote one

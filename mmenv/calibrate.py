@@ -5,7 +5,8 @@ From a recorded tape, or a simulated market, come with 95% block-bootstrap inter
 * the fill rate of a quote by its distance from the mid: exponential in the distance (Avellaneda and Stoikov
   2008), with an atom at the touch, where the queue decides; Poisson regression and its goodness of fit;
 * volatility at several scales;
-* clustering of market orders: a Hawkes process with exponential kernel by maximum likelihood (Ozaki 1979);
+* clustering of market orders: a Hawkes process by maximum likelihood (Ozaki 1979), its kernel one exponential
+  or the sum of two, whichever has the lower BIC, with a test of its residuals (Ogata 1988);
 * sizes of market orders: a Pareto tail by maximum likelihood;
 * spread, imbalance and mark-out, as `mmenv.facts` measures them.
 
@@ -34,12 +35,13 @@ from rich.table import Table
 from scipy import optimize, stats
 
 from mmenv import facts
-from mmenv.config import ConfigError
+from mmenv.config import ConfigError, Market
 from mmenv.data.capture import TRADE
 from mmenv.data.tape import Tape, tapes
 from mmenv.files import replacing
 from mmenv.market import MARKETS
 from mmenv.market.book import PRESETS
+from mmenv.market.replay import Replay
 from mmenv.venue.replay import ReplayConfig
 
 Array = NDArray[np.float64]
@@ -151,26 +153,56 @@ def fill_curve(distance: Array, fills: Array, seconds: float, decisions: int, to
 
 @njit(cache=True)
 def hawkes_likelihood(times, end, rate, branching, decay):  # type: ignore[no-untyped-def]
-    """Log-likelihood of event times in [0, end): intensity rate + branching decay sum exp(-decay age)."""
+    """Log-likelihood of event times in [0, end), intensity rate + sum over k and past events of
+    branching[k] decay[k] exp(-decay[k] age)."""
     total = -rate * end
-    memory, before = 0.0, 0.0
+    memory = np.zeros(len(decay))
+    before = 0.0
     for i in range(len(times)):
         t = times[i]
-        memory *= math.exp(-decay * (t - before))
-        total += math.log(rate + branching * decay * memory)
-        total -= branching * (1.0 - math.exp(-decay * (end - t)))
-        memory += 1.0
+        intensity = rate
+        for k in range(len(decay)):
+            memory[k] *= math.exp(-decay[k] * (t - before))
+            intensity += branching[k] * decay[k] * memory[k]
+            memory[k] += 1.0
+            total -= branching[k] * (1.0 - math.exp(-decay[k] * (end - t)))
+        total += math.log(intensity)
         before = t
     return total
 
 
+@njit(cache=True)
+def hawkes_residuals(times, rate, branching, decay):  # type: ignore[no-untyped-def]
+    """Integrals of the intensity between neighbouring events: independent, exponential of mean 1, if the
+    model is right (time change; Ogata 1988)."""
+    out = np.zeros(len(times))
+    memory = np.zeros(len(decay))
+    before = 0.0
+    for i in range(len(times)):
+        wait = times[i] - before
+        out[i] = rate * wait
+        for k in range(len(decay)):
+            kept = math.exp(-decay[k] * wait)
+            out[i] += branching[k] * memory[k] * (1.0 - kept)
+            memory[k] = memory[k] * kept + 1.0
+        before = times[i]
+    return out
+
+
 @dataclass(frozen=True)
 class Hawkes:
-    """Market orders: `rate` a second unprompted; each sets off `branching` more, fading at `decay`."""
+    """Market orders: `rate` a second unprompted; each sets off branching[k] more, fading at decay[k]."""
 
     rate: Estimate
-    branching: Estimate
-    decay: Estimate
+    branching: tuple[Estimate, ...]
+    decay: tuple[Estimate, ...]
+    """Per second, the fastest first."""
+    bic: tuple[float, float]
+    """Bayesian information criterion of one exponential and of two; the lower one was chosen."""
+    ratio_p_value: float
+    """Of the likelihood ratio of the two: small where one exponential is not enough."""
+    p_value: float
+    """Kolmogorov-Smirnov test of the chosen one's residuals: small where it does not describe the data."""
 
 
 def fit_hawkes(blocks: Sequence[Array], seconds: float, resamples: int = 100) -> Hawkes:
@@ -184,31 +216,59 @@ def fit_hawkes(blocks: Sequence[Array], seconds: float, resamples: int = 100) ->
             f"{events} market orders are too few to fit their clustering; at least 20 are needed"
         )
 
-    def fit(index: NDArray[np.int64], start: Array) -> Array:
+    def fit(index: NDArray[np.int64], starts: Sequence[Array]) -> Array:
         chosen = [blocks[i] for i in index]
-        settings = {"xatol": 1e-3, "fatol": 1e-3}
-        best = optimize.minimize(_loss, start, (chosen, seconds), method="Nelder-Mead", options=settings).x
-        return np.asarray(best)
+        found = [
+            optimize.minimize(
+                _loss, start, (chosen, seconds), method="L-BFGS-B", bounds=(len(start) * [(-25, 25)])
+            )
+            for start in starts
+        ]
+        return np.asarray(min(found, key=lambda result: result.fun).x)
 
     mean = events / len(blocks) / seconds
     whole = np.arange(len(blocks))
-    starts = [np.array([math.log(mean / 2), 0.0, math.log(b)]) for b in (0.5, 5.0, 50.0)]
-    best = min((fit(whole, start) for start in starts), key=lambda theta: _loss(theta, blocks, seconds))
+    single = fit(whole, [np.array([math.log(mean / 2), 0.0, math.log(b)]) for b in (0.5, 5.0, 50.0)])
+    rate, x, log_decay = single
+    # A second exponential, slower or faster than the one found.
+    pairs = [
+        np.array([rate - 0.2, x - 0.3, x - 1.0, log_decay + a, log_decay + b])
+        for a, b in ((0.3, -2.5), (2.5, -0.3), (0.5, -4.5))
+    ]
+    double = fit(whole, pairs)
+    losses = [_loss(theta, blocks, seconds) for theta in (single, double)]
+    bic = [2 * loss + count * math.log(events) for loss, count in zip(losses, (3, 5), strict=True)]
+    best = single if bic[0] <= bic[1] else double
 
     def parameters(index: NDArray[np.int64]) -> Array:
-        theta = best if len(index) == len(whole) and (index == whole).all() else fit(index, best)
-        return np.array(_hawkes_parameters(theta))
+        theta = best if len(index) == len(whole) and (index == whole).all() else fit(index, [best])
+        rate, branching, decay = _hawkes_parameters(theta)
+        return np.concatenate([[rate], branching, decay])
 
-    return Hawkes(*bootstrap(len(blocks), parameters, resamples))
+    found = bootstrap(len(blocks), parameters, resamples)
+    kernels = (len(best) - 1) // 2
+    residuals = np.concatenate([hawkes_residuals(block, *_hawkes_parameters(best)) for block in blocks])
+    return Hawkes(
+        rate=found[0],
+        branching=tuple(found[1 : 1 + kernels]),
+        decay=tuple(found[1 + kernels :]),
+        bic=(bic[0], bic[1]),
+        ratio_p_value=float(stats.chi2.sf(max(2 * (losses[0] - losses[1]), 0.0), 2)),
+        p_value=float(stats.kstest(residuals, "expon").pvalue),
+    )
 
 
 def _loss(theta: Array, blocks: Sequence[Array], seconds: float) -> float:
     return -sum(hawkes_likelihood(block, seconds, *_hawkes_parameters(theta)) for block in blocks)
 
 
-def _hawkes_parameters(theta: Array) -> tuple[float, float, float]:
-    """Rate, branching below one, and decay, from numbers without bounds."""
-    return float(np.exp(theta[0])), float(1 / (1 + np.exp(-theta[1]))), float(np.exp(theta[2]))
+def _hawkes_parameters(theta: Array) -> tuple[float, Array, Array]:
+    """Rate, branchings whose sum is below one, and decays, the fastest first, from numbers without bounds."""
+    kernels = (len(theta) - 1) // 2
+    odds = np.exp(np.clip(theta[1 : 1 + kernels], -30, 30))
+    decay = np.exp(np.clip(theta[1 + kernels :], -30, 30))
+    order = np.argsort(-decay)
+    return float(np.exp(theta[0])), (odds / (1 + odds.sum()))[order], decay[order]
 
 
 # Sizes ------------------------------------------------------------------------------------------------------
@@ -260,17 +320,8 @@ def volatility(record: facts.Record) -> dict[str, Estimate]:
     return found
 
 
-def measure(
-    name: str,
-    record: Callable[[int], facts.Record],
-    orders: tuple[Sequence[Array], Sequence[Array]] | None = None,
-) -> Calibration:
-    """Everything about one source.
-
-    Args:
-        record: the source as its desk saw it, quoting so many half-ticks from the mid.
-        orders: times and lots of market orders by block of `HAWKES_SECONDS`; None where they are not known.
-    """
+def measure_fills(record: Callable[[int], facts.Record]) -> tuple[facts.Record, FillCurve]:
+    """The source with quotes at the touch, and its fill curve; `record` as in `measure`."""
     touch = record(0)
     distance, counts = [], []
     for m in DISTANCES:
@@ -286,6 +337,84 @@ def measure(
         np.array(distance)[keep], np.stack(counts, axis=1)[:, keep].astype(float), touch.seconds, decisions,
         touch=touch.has_book,
     )  # fmt: skip
+    return touch, fills
+
+
+def dynamics(fills: FillCurve, volatility: dict[str, Estimate], price_scale: float) -> dict[str, float]:
+    """What closed-form market makers need to know (`policies.analytic.Dynamics`), price units and seconds.
+
+    `price_scale`: half-ticks in a price unit.
+    """
+    short = volatility.get("1", next(iter(volatility.values())))
+    return {
+        "arrival_rate": fills.rate.value,
+        "fill_decay": max(fills.decay.value * price_scale, 1e-2),
+        "volatility": short.value / price_scale,
+    }
+
+
+def read_dynamics(path: Path, price_scale: float) -> dict[str, float]:
+    """`dynamics` of what `neuralmm calibrate` wrote. Raises `ConfigError` where it did not."""
+    try:
+        stored = json.loads(path.read_text())
+        fills = {name: Estimate(**stored["fills"][name]) for name in ("rate", "decay", "touch")}
+        curve = FillCurve(**{**stored["fills"], **fills})
+        return dynamics(curve, {k: Estimate(**v) for k, v in stored["volatility"].items()}, price_scale)
+    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
+        raise ConfigError(
+            f"calibration = {str(path)!r} is not readable ({error}); `neuralmm calibrate` writes it."
+        ) from None
+
+
+def market_dynamics(market: Market) -> dict[str, float]:
+    """`dynamics` of a market: of tapes from their training part, of a simulated one from `PATHS` minutes.
+
+    Tapes are replayed under the market's own latency and queue model. Of several symbols it is the mean, each
+    in its own price units. Raises `ConfigError` where there are too few fills.
+    """
+    found = []
+    try:
+        if not isinstance(market, Replay):
+            given = {"name": market.name, **dataclasses.asdict(market)}
+            seconds = 60 * max(market.step_seconds, 1.0)
+
+            def simulated(away: int) -> facts.Record:
+                return facts.simulate(given, PATHS, seconds, 0, away)
+
+            touch, fills = measure_fills(simulated)
+            return dynamics(fills, volatility(touch), market.price_scale)
+        for venue, symbol in market.measured.multiples:
+            own = dataclasses.replace(market, venue=venue, symbol=symbol)
+            days = tapes(own.store, venue, symbol, own.day)
+
+            def recorded(away: int, own: Replay = own, days: list[Tape] = days) -> facts.Record:
+                return facts.replay(days, own.step_seconds, away, "train", own.venue_config("train", 1, 1))
+
+            touch, fills = measure_fills(recorded)
+            found.append(dynamics(fills, volatility(touch), own.price_scale))
+    except ValueError as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"market {market.name!r} cannot be calibrated: {error}.") from None
+    return {name: float(np.mean([each[name] for each in found])) for name in found[0]}
+
+
+PATHS = 64
+"""Paths of a simulated market that it is calibrated on, each of a minute or 60 decisions."""
+
+
+def measure(
+    name: str,
+    record: Callable[[int], facts.Record],
+    orders: tuple[Sequence[Array], Sequence[Array]] | None = None,
+) -> Calibration:
+    """Everything about one source.
+
+    Args:
+        record: the source as its desk saw it, quoting so many half-ticks from the mid.
+        orders: times and lots of market orders by block of `HAWKES_SECONDS`; None where they are not known.
+    """
+    touch, fills = measure_fills(record)
     found = Calibration(
         source=name,
         seconds=touch.blocks["mid"].size * touch.seconds,
@@ -355,13 +484,11 @@ def calibrate_market(market: str | dict[str, Any], options: Options) -> Calibrat
 
 def presets(found: Calibration, record: facts.Record) -> dict[str, dict[str, Any]]:
     """Parameters of `brownian`, and where there is a book of `book`, that look like what was found."""
-    unit, short = record.scale, found.volatility.get("1", next(iter(found.volatility.values())))
+    short = found.volatility.get("1", next(iter(found.volatility.values())))
     brownian = {
         "name": "brownian",
         "step_seconds": record.seconds,
-        "arrival_rate": found.fills.rate.value,
-        "fill_decay": max(found.fills.decay.value * unit, 1e-2),
-        "volatility": short.value / unit,
+        **dynamics(found.fills, found.volatility, record.scale),
     }
     if not record.has_book or found.hawkes is None or found.size is None:
         return {"brownian": brownian}
@@ -380,6 +507,10 @@ def _book(found: Calibration, record: facts.Record, volatility: float) -> dict[s
     nearest = min(same or PRESETS, key=lambda name: abs(math.log(PRESETS[name]["unit"] / unit)))
     volume = float((b["buy_lots"] + b["sell_lots"]).mean() / record.seconds)
     queue = float((b["best_bid_lots"] + b["best_ask_lots"]).mean() / 2)
+    # `book` has two exponentials; a single one leaves the second without weight.
+    branching = [*(e.value for e in found.hawkes.branching), 0.0][:2]
+    branching = [share * min(0.9 / max(sum(branching), 1e-9), 1.0) for share in branching]
+    seconds = [*(max(1 / e.value, 1e-3) for e in found.hawkes.decay), 1.0][:2]
     market: dict[str, Any] = {
         "name": "book",
         "preset": nearest,
@@ -388,8 +519,8 @@ def _book(found: Calibration, record: facts.Record, volatility: float) -> dict[s
         "unit": unit,
         "volume": volume,
         "size_exponent": found.size.value,
-        "excitation": (min(found.hawkes.branching.value, 0.9), 0.0),
-        "excitation_seconds": (max(1 / found.hawkes.decay.value, 1e-3), 1.0),
+        "excitation": tuple(branching),
+        "excitation_seconds": tuple(seconds),
         "order_rate": found.hawkes.rate.value,
         "volatility": unit,
         "queue": queue,
@@ -453,8 +584,11 @@ def table(found: Calibration) -> Table:
     if found.hawkes is not None:
         rows += [
             ("orders of their own", "1/s", found.hawkes.rate),
-            ("orders that each sets off", "", found.hawkes.branching),
-            ("decay of their excitation", "1/s", found.hawkes.decay),
+            *(("orders that each sets off", "", branching) for branching in found.hawkes.branching),
+            *(("decay of their excitation", "1/s", decay) for decay in found.hawkes.decay),
+            ("BIC, one exponential and two", "", "{:.1f}, {:.1f}".format(*found.hawkes.bic)),
+            ("likelihood ratio of the two, p-value", "", f"{found.hawkes.ratio_p_value:.3g}"),
+            ("fit of the orders' times, p-value", "", f"{found.hawkes.p_value:.3g}"),
         ]
     if found.size is not None:
         rows.append(("Pareto exponent of order sizes", "", found.size))

@@ -9,6 +9,7 @@ imbalance. The ranges are those of liquid markets in that literature and of tape
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from mmenv.config import make_config
+from mmenv.config import ConfigError, make_config
 from mmenv.desk import Desk
 from mmenv.files import replacing
 from mmenv.market import MARKETS
@@ -31,6 +32,7 @@ from mmenv.quote import to_action
 
 if TYPE_CHECKING:
     from mmenv.data.tape import Tape
+    from mmenv.venue.replay import ReplayConfig
 
 FIELDS = ("mid", "spread", "best_bid_lots", "best_ask_lots", "buy_lots", "sell_lots", "ask_fill", "ask_value",
           "bid_fill", "bid_value")  # fmt: skip
@@ -358,26 +360,42 @@ def simulate(
     return make_record(name, step_seconds, [rows[:, :, lane] for lane in range(environments)])
 
 
-def replay(tape: Tape, step_seconds: float, away: int = 0, split: str = "all") -> Record:
-    """A recorded tape, or one part of it, decision by decision; quotes as in `simulate`."""
+def replay(
+    tape: Tape | Sequence[Tape],
+    step_seconds: float,
+    away: int = 0,
+    split: str = "all",
+    config: ReplayConfig | None = None,
+) -> Record:
+    """A recorded tape, or the days of one symbol, or one part of it, decision by decision.
+
+    Quotes as in `simulate`; latency, queue and shares of the split as in `config`.
+    """
     from mmenv.venue.replay import EVENT_FIELDS, SECOND, ReplayConfig, ReplayVenue
 
     interval_ns = round(step_seconds * SECOND)
+    found = list(tape) if isinstance(tape, Sequence) else [tape]
+    name = tape_name(found[0])
+    settings = dataclasses.replace(
+        config or ReplayConfig(),
+        decision_interval_ns=interval_ns,
+        episode_ns=interval_ns,
+        split=split,
+        position_limit_lots=None,
+    )
     paths = []
-    with ReplayVenue(
-        [tape], 1, ReplayConfig(decision_interval_ns=interval_ns, episode_ns=interval_ns, split=split)
-    ) as venue:
+    with ReplayVenue(found, 1, settings) as venue:
         for span in venue.spans:
             event = dict(zip(EVENT_FIELDS, venue.start(0, span, span.first_ns).tolist(), strict=True))
             rows = []
             total = (span.end_ns - span.first_ns) // interval_ns
-            for _ in tqdm(range(total), desc=tape_name(tape), unit="decision", leave=False, disable=None):
+            for _ in tqdm(range(total), desc=name, unit="decision", leave=False, disable=None):
                 bid, ask = event["best_bid_ticks"], event["best_ask_ticks"]
                 rows.append(row_of(event))
                 quotes = [max(ask, -((-ask - bid - away) // 2)), 1, min(bid, (ask + bid - away) // 2), 1]
                 event = dict(zip(EVENT_FIELDS, venue.advance(np.array([quotes]))[0].tolist(), strict=True))
             paths.append(np.array(rows, np.int64).T)
-    return make_record(tape_name(tape), step_seconds, paths)
+    return make_record(name, step_seconds, paths)
 
 
 def row_of(event: dict[str, int]) -> list[int]:
@@ -407,7 +425,7 @@ def make_record(name: str, seconds: float, paths: Sequence[NDArray[np.int64]]) -
         for k in range(count)
     ]
     if not cut:
-        raise SystemExit(f"{name} is shorter than {length:g} s; give a longer tape or more --seconds.")
+        raise ConfigError(f"{name} is shorter than {length:g} s; give a longer tape or more --seconds.")
     table = np.stack(cut, axis=1)
     blocks = dict(zip(FIELDS, table, strict=True))
     return Record(name, seconds, blocks, max(float(np.diff(blocks["mid"], axis=1).std()), 1e-9))

@@ -166,8 +166,17 @@ def attribution(fills: Any, profit: float) -> dict[str, float]:
 
 
 def turnover(fills: Any) -> float:
-    """Money traded, both sides: sum size x price."""
-    return float(np.sum(fills["size"] * fills["price"]))
+    """Money traded, both sides: sum size x |price|."""
+    return float(np.sum(fills["size"] * np.abs(fills["price"])))
+
+
+def coin_prices(prices: Any) -> Any:
+    """Prices of an inverse contract as what a unit of it is worth in coin, up to a constant: -1 / price.
+
+    n contracts of V dollars bought at e and sold at x earn n V (1/e - 1/x) coin: with these prices that is
+    the formula of a linear contract, so every function here holds for fills with them (`size` in dollars).
+    """
+    return -1.0 / prices
 
 
 def basis_points(amount: Any, traded: Any) -> Any:
@@ -261,12 +270,13 @@ def half_life(position: Floats, interval_seconds: float) -> float:
 
 
 def markouts(fills: Any, mid_later: Floats) -> Floats:
-    """side x (mid some time after the fill - price) / price for each fill, basis points.
+    """side x (mid some time after the fill - price) / |price| for each fill, basis points.
 
     What a fill was worth once the market had moved: at once half the spread, later less what the other side
     knew. NaN where the data end before. Source: Cartea, Jaimungal and Penalva (2015), section 2.3.
     """
-    return np.asarray(1e4 * fills["side"] * (mid_later - fills["price"]) / fills["price"], np.float64)
+    paid = fills["price"]
+    return np.asarray(1e4 * fills["side"] * (mid_later - paid) / np.abs(paid), np.float64)
 
 
 # Intervals.

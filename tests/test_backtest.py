@@ -21,6 +21,7 @@ from mmenv import ConfigError, make_config, metrics
 from mmenv.backtest import BacktestError, Entrant, Result, Settings, Tabulated, backtest
 from mmenv.backtest.play import play
 from mmenv.backtest.run import units
+from mmenv.data.contract import inverse_profit
 from mmenv.market.replay import Replay
 from policies.base import make_policy
 from tests.captures import START_NS, market, write
@@ -542,3 +543,74 @@ def test_the_command(store, tmp_path):
     assert set(summary["differences"]) == {"Near"}
     fills = pd.read_parquet(tmp_path / "out" / "fills")
     assert len(fills) == sum(f["fills"]["value"] for f in summary["figures"].values())
+
+
+@pytest.fixture(scope="module")
+def coin_result(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """Random quotes on a capture of a contract margined in coin, 100 dollars each."""
+    from mmenv.data.importer import Import
+
+    folder = tmp_path_factory.mktemp("coin")
+    lines = market(seconds=100, seed=5, venue="coinm", volatile=0.9).lines
+    Import("binance", (write(folder / "capture.gz", lines),), folder / "store", progress=False).run()
+    config = make_config(Replay(store=str(folder / "store"), split="all"), horizon=200)
+    return backtest(
+        [Entrant(Make("a", "Wandering"), config)],
+        folder / "results",
+        Settings(jobs=1, sensitivity=False),
+        progress=False,
+    )
+
+
+def trips_in_coin(signed: np.ndarray, prices: np.ndarray, fee_bp: float) -> list[float]:
+    """Round trips of single contracts of 100 dollars, lot by lot."""
+    found, position, coin = [], 0, 0.0
+    for lots, price in zip(signed.tolist(), prices.tolist(), strict=True):
+        for _ in range(abs(lots)):
+            position += 1 if lots > 0 else -1
+            coin += (100.0 if lots > 0 else -100.0) / price - 1e-4 * fee_bp * 100.0 / price
+            if position == 0:
+                found.append(coin)
+                coin = 0.0
+    return found
+
+
+def test_an_inverse_contract_is_counted_in_coin(coin_result: Result) -> None:
+    """Profit, fees, turnover, round trips and marks from dollars and prices, by their own formulas."""
+    run, figures = coin_result.first, coin_result.figures["a"]
+    fills, states, equity = run.fills, run.table("states"), run.equity
+    assert coin_result.currency == "BTC"
+    assert len(fills) > 20
+    assert fills["price"].min() > 100  # shown in dollars
+    signed = (fills["side"] * fills["lots"]).to_numpy()
+    price, mark = fills["price"].to_numpy(), float(equity["mid"].iloc[-1])
+    traded = 100.0 * fills["lots"] / price
+    fees = float(traded.sum()) * run.units[0]["maker_fee_bp"] * 1e-4
+    assert fees > 0
+    assert figures["turnover"].value == pytest.approx(traded.sum(), rel=1e-12)
+    assert figures["fees"].value == pytest.approx(fees, rel=1e-9)
+    profit = inverse_profit(signed, price, mark, 100.0) - fees
+    assert figures["profit"].value == pytest.approx(profit, rel=1e-8)
+    parts = {name: figures[name].value for name in ("spread_capture", "adverse_selection", "carry")}
+    assert sum(parts.values()) - fees == pytest.approx(profit, rel=1e-8)
+    capture = float((100.0 * signed * (1 / price - 1 / fills["mid"])).sum())
+    assert parts["spread_capture"] == pytest.approx(capture, rel=1e-6)
+    assert parts["spread_capture"] == pytest.approx(float(equity["spread_capture"].iloc[-1]), rel=1e-6)
+    after = states["position_lots"].to_numpy()
+    held = 100.0 * after[1:] * (1 / states["mid"].to_numpy()[:-1] - 1 / states["mid"].to_numpy()[1:])
+    # What is held at a decision came from the position before it, whose move is carry.
+    assert parts["carry"] + parts["adverse_selection"] == pytest.approx(
+        float(
+            held.sum() + 100.0 * equity["position_lots"].iloc[-1] * (1 / states["mid"].iloc[-1] - 1 / mark)
+        ),
+        abs=1e-9,
+    )
+    assert run.trips.profits == pytest.approx(trips_in_coin(signed, price, run.units[0]["maker_fee_bp"]))
+    assert len(run.trips.profits) > 3
+    _, money, marks = run.markouts(1.0)
+    some = fills[fills["mid_after_1s"].notna()]
+    expected = 1e4 * some["side"] * (1 - some["price"] / some["mid_after_1s"])
+    assert marks == pytest.approx(expected.to_numpy())
+    assert money == pytest.approx((100.0 * some["lots"] / some["price"]).to_numpy())
+    limit = run.units[0]["position_limit"]
+    assert coin_result.capital == pytest.approx(limit * 100.0 / states["mid"].iloc[0])

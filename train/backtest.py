@@ -60,14 +60,23 @@ class Backtest:
     """Maker fee, basis points, negative for a rebate; by default the tape's, or the market's."""
     latency: float = 10.0
     """To the exchange, and as long again back, milliseconds (tapes)."""
+    latency_model: str = "constant"
+    """How it varies: constant, lognormal, feed, empirical or recorded, see docs/data.md (tapes)."""
+    latency_file: Path | None = None
+    """Round trips for empirical and recorded (tapes)."""
     queue: str = "risk-adverse"
     """How cancels ahead of us move us up the queue (tapes): "risk-adverse" is the strictest."""
     venue: str = "*"
     symbol: str = "*"
     """Which tapes of the store: names or patterns."""
+    calibration: Path | None = None
+    """What `neuralmm calibrate` wrote: analytic policies are fed from it; by default they are calibrated on
+    the training part, under this latency and queue."""
     split: str | None = None
     """Part of the recorded time: "all", "train", "validation" or "test". By default "test" where a policy
     learned from this store, else "all"."""
+    fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)
+    """Shares of the recorded time for train, validation and test."""
     step: float | None = None
     """Time between two decisions, seconds; by default as trained, or the market's."""
     session: int | None = None
@@ -251,6 +260,9 @@ def base_market(options: Backtest, data: str, models: list[EnvConfig]) -> Market
         "venue": options.venue,
         "symbol": options.symbol,
         "order_latency_ms": options.latency,
+        "order_latency": options.latency_model,
+        "latency_file": str(options.latency_file or ""),
+        "fractions": options.fractions,
         "queue_model": options.queue,
         **step,
     }
@@ -289,7 +301,7 @@ def entrants(options: Backtest) -> tuple[list[Entrant], int]:
         model = configs[text]
         own = {} if model is None else {"features": model.features}
         config = make_config(market, **shared, **own)
-        source, tried = make_source(text, labels[text], config)
+        source, tried = make_source(text, labels[text], config, options.calibration)
         found.append(Entrant(source, config))
         tries += tried
     return found, tries
@@ -309,7 +321,7 @@ def short_names(texts: list[str]) -> dict[str, str]:
     return {t: name if names.count(name) == 1 else t for t, name in zip(texts, names, strict=True)}
 
 
-def make_source(text: str, label: str, config: EnvConfig) -> tuple[Any, int]:
+def make_source(text: str, label: str, config: EnvConfig, calibration: Path | None = None) -> tuple[Any, int]:
     """Where the policy `text` comes from, and how many configurations were tried to choose it."""
     name, _, rest = text.partition(":")
     path = Path(text)
@@ -323,7 +335,9 @@ def make_source(text: str, label: str, config: EnvConfig) -> tuple[Any, int]:
             if solvable(config):
                 return Fixed(label, tune(name, config).policy), 0
             print(f"choosing the parameters of {name} on the training data...", file=sys.stderr)
-            return Fixed(label, tune_by_simulation(name, config)), len(GRID[TUNABLE[name][0]]) - 1
+            return Fixed(label, tune_by_simulation(name, config, calibration)), len(
+                GRID[TUNABLE[name][0]]
+            ) - 1
         source = Named(label, name, parameters(rest))
         source.make(config)  # says at once what is wrong with them
         return source, 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from mmenv.config import ConfigError, EnvConfig, Market, make_config
-from mmenv.features import observation_names
+from mmenv.calibrate import market_dynamics, read_dynamics
+from mmenv.config import ConfigError, EnvConfig, Market
 from mmenv.market.brownian import Brownian
 from mmenv.market.bursts import Bursts
 from mmenv.market.hidden_regime import HiddenRegime
@@ -39,6 +38,8 @@ KINDS: dict[type[Market], list[str]] = {
 """The solutions that are compared with, by market; the first is what no policy can beat."""
 
 TUNING_EPISODES = 64
+TAPE_EPISODES = 16
+"""The same on tapes, which are short: they cover the training part many times over."""
 TUNING_SEED = 2_000_000_000
 GRID = {
     "half_spread": (0.1, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0),
@@ -46,9 +47,6 @@ GRID = {
     "phi": (0.001, 0.01, 0.1),
 }
 """The parameters that are tried where no exact value can be had, price units."""
-
-PROBES = (0.5, 1.0, 1.5, 2.0, 3.0)
-"""Distances, price units, at which the rate of fills is measured."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +85,15 @@ def scale(config: EnvConfig, progress: bool = False) -> Scale | None:
     return Scale("% of optimum", 0.0, *values) if len(values) == 1 else Scale("% of memory gap", *values)
 
 
-def make_baselines(config: EnvConfig, note: Callable[[str], Any] = lambda name: None) -> list[Policy]:
-    """Baselines for `config`, the bound first, no-trade last; `note(name)` hears of each before."""
+def make_baselines(
+    config: EnvConfig,
+    note: Callable[[str], Any] = lambda name: None,
+    calibration: Path | None = None,
+) -> list[Policy]:
+    """Baselines for `config`, the bound first, no-trade last; `note(name)` hears of each before.
+
+    `calibration`: see `tune_by_simulation`.
+    """
     policies: list[Policy] = []
     exact = solvable(config)
     for kind in KINDS[type(config.market)] if exact else []:
@@ -96,61 +101,43 @@ def make_baselines(config: EnvConfig, note: Callable[[str], Any] = lambda name: 
         policies.append(make_policy(kind, config, cache=CACHE))
     for family in TUNABLE:
         note(family)
-        policies.append(tune(family, config).policy if exact else tune_by_simulation(family, config))
+        policies.append(
+            tune(family, config).policy if exact else tune_by_simulation(family, config, calibration)
+        )
     return [*policies, make_policy("no-trade", config)]
 
 
-def tune_by_simulation(family: str, config: EnvConfig) -> Policy:
+def tune_by_simulation(family: str, config: EnvConfig, calibration: Path | None = None) -> Policy:
     """The best of a grid of `family` by simulation; on recorded data, on the training split alone.
 
-    The closed forms are fed the market's parameters, measured on the same episodes.
+    The closed forms are fed what `neuralmm calibrate` measured: in the file `calibration`, or else here.
     """
-    training = config
+    training, episodes = config, TUNING_EPISODES
     if isinstance(config.market, Replay):
         training = dataclasses.replace(config, market=dataclasses.replace(config.market, split="train"))
-    given = {} if family == "fixed-spread" else measured_dynamics(training)
+        episodes = TAPE_EPISODES
+    given = {} if family == "fixed-spread" else measured_dynamics(training, calibration)
     parameter, _ = TUNABLE[family]
     candidates = [make_policy(family, config, **{parameter: value}, **given) for value in GRID[parameter]]
-    outcomes = [simulate(policy, training, TUNING_EPISODES, seed=TUNING_SEED) for policy in candidates]
+    outcomes = [simulate(policy, training, episodes, seed=TUNING_SEED) for policy in candidates]
     return candidates[int(np.argmax([outcome.value().mean for outcome in outcomes]))]
 
 
-@functools.cache
-def _measured_dynamics(key: str) -> dict[str, float]:
-    config = make_config(**json.loads(key))
-    column = observation_names(config).index("return")
-    moves: list[np.ndarray] = []
-    rates = []
-    for distance in PROBES:
-        policy = make_policy("fixed-spread", config, half_spread=distance)
-        outcome = simulate(
-            policy,
-            config,
-            TUNING_EPISODES,
-            seed=TUNING_SEED,
-            watch=lambda seen, actions, position: moves.append(seen[:, column].astype(np.float64)),
-        )
-        decisions = 2 * outcome.steps.sum()
-        rates.append((outcome.terms["fills"].sum() + 0.5) / (decisions * config.market.step_seconds))
-    slope, intercept = np.polyfit(PROBES, np.log(rates), 1)
-    return {
-        "arrival_rate": float(np.exp(intercept)),
-        "fill_decay": max(float(-slope), 1e-2),
-        "volatility": float(np.std(np.concatenate(moves)) / np.sqrt(config.market.step_seconds)),
-    }
-
-
-def measured_dynamics(config: EnvConfig) -> dict[str, float]:
+def measured_dynamics(config: EnvConfig, calibration: Path | None = None) -> dict[str, float]:
     """A and k of the fill rate A exp(-k d) of a resting quote, and the volatility; price units, seconds.
 
-    Where the market says them itself (`policies.analytic.dynamics`), nothing is measured.
+    From the file `calibration` where it is given, in the units of `config`'s market. Where the market says
+    them itself (`policies.analytic.dynamics`), nothing is measured; else `mmenv.calibrate` measures.
     """
+    if calibration is not None:
+        return read_dynamics(calibration, config.market.price_scale)
     try:
         dynamics(config)
     except ConfigError:
-        # Wide limits: the rate of fills, not the position, is measured.
-        risk = dataclasses.replace(config.risk, position_limit=1_000_000, daily_loss_limit=1e9)
-        return _measured_dynamics(
-            json.dumps(dataclasses.replace(config, risk=risk).to_dict(), sort_keys=True)
-        )
+        return _calibrated(config.market)
     return {}
+
+
+@functools.cache
+def _calibrated(market: Market) -> dict[str, float]:
+    return market_dynamics(market)

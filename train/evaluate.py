@@ -38,6 +38,8 @@ class Evaluate:
     """Which symbols of the store."""
     tape_episodes: int = 64
     """Recorded episodes."""
+    calibration: Path | None = None
+    """What `neuralmm calibrate` wrote of this symbol: analytic policies on tapes are fed from it."""
     baselines: bool = True
     """Compare with optimum and baselines."""
 
@@ -150,7 +152,10 @@ def _rows(
     policies = [trained]
     if options.baselines:
         with tqdm(desc="preparing baselines", bar_format="{desc}", leave=False) as bar:
-            policies += make_baselines(config, lambda name: bar.set_description_str(f"preparing {name}"))
+            given = options.calibration if isinstance(config.market, Replay) else None
+            policies += make_baselines(
+                config, lambda name: bar.set_description_str(f"preparing {name}"), given
+            )
     return f"{title}: {episodes} episodes", compare(policies, config, episodes), scale(config)
 
 

@@ -115,6 +115,21 @@ class Run:
         return self.table("fills")
 
     @cached_property
+    def money_fills(self) -> pd.DataFrame:
+        """The fills with prices in money a unit: those of an inverse contract by `metrics.coin_prices`."""
+        fills = self.fills
+        inverse = np.array([bool(unit["scale"]["inverse"]) for unit in self.units])
+        rows = inverse[fills["unit"].to_numpy()] if len(fills) else np.zeros(0, bool)
+        if not rows.any():
+            return fills
+        fills = fills.copy()
+        for name in ("price", *(str(name) for name in fills if str(name).startswith("mid"))):
+            values = fills[name].to_numpy(copy=True)
+            values[rows] = metrics.coin_prices(values[rows])
+            fills[name] = values
+        return fills
+
+    @cached_property
     def equity(self) -> pd.DataFrame:
         """Running totals of each unit; see `mmenv.backtest.tables.equity_of`."""
         return self.table("equity")
@@ -135,7 +150,8 @@ class Run:
 
     @cached_property
     def trips(self) -> metrics.Trips:
-        return metrics.round_trips({name: self.fills[name].to_numpy() for name in self.fills})
+        fills = self.money_fills
+        return metrics.round_trips({name: fills[name].to_numpy() for name in fills})
 
     def samples(self, seconds: float) -> Samples:
         """Sums of the running totals over intervals of `seconds`, over all symbols."""
@@ -155,7 +171,7 @@ class Run:
         self, horizon: float, side: int | None = None, regime: str | None = None
     ) -> tuple[Any, Any, Any]:
         """Time, size x price and mark-out, basis points, of the fills whose mark is known, (k,) each."""
-        fills = self.fills
+        fills = self.money_fills
         known = fills[f"mid_after_{horizon:g}s"].notna().to_numpy(copy=True)
         if side is not None:
             known &= fills["side"].to_numpy() == side
@@ -163,7 +179,7 @@ class Run:
             known &= self.regimes == REGIMES.index(regime)
         some = fills[known]
         marks = metrics.markouts(some, some[f"mid_after_{horizon:g}s"].to_numpy())
-        return some["time_ns"].to_numpy(), (some["size"] * some["price"]).to_numpy(), marks
+        return some["time_ns"].to_numpy(), (some["size"] * some["price"].abs()).to_numpy(), marks
 
     @cached_property
     def regimes(self) -> np.ndarray:
@@ -237,7 +253,9 @@ class Result:
             return float(self.settings["capital"])
         symbols: dict[str, float] = {}
         for unit in self.first.units:
-            value = unit["position_limit"] * unit["scale"]["lot"] * unit["first_mid"]
+            price = unit["first_mid"]
+            price = abs(metrics.coin_prices(price)) if unit["scale"]["inverse"] else price
+            value = unit["position_limit"] * unit["scale"]["lot"] * price
             symbols.setdefault(unit["labels"]["symbol"], value)
         return sum(symbols.values())
 
@@ -263,7 +281,8 @@ class Result:
         return {name: self._figures(run) for name, run in self.runs.items()}
 
     def _figures(self, run: Run) -> dict[str, Estimate]:
-        samples, counts, fills, capital = self.samples[run.name], run.counts, run.fills, self.capital
+        samples, counts, capital = self.samples[run.name], run.counts, self.capital
+        fills = run.money_fills
         profits = samples.sums["profit"]
         equity = np.cumsum(profits)
         profit, trips, decisions = float(equity[-1]), run.trips, counts["decisions"]

@@ -34,7 +34,7 @@ from mmenv.jobs import Job, Tell, run, workers
 from mmenv.market.replay import Replay
 from mmenv.provenance import digest, file_hash, provenance
 
-VERSION = 1
+VERSION = 2
 """Of what is kept; results of another one are not continued."""
 
 DAY_SECONDS = 86_400
@@ -297,7 +297,9 @@ def _recorded(entrants: Sequence[Entrant], settings: Settings) -> list[Unit]:
         assert isinstance(market, Replay)
         for info, piece in stretches(market, begin, end):
             tick, lot = float(info.tick_size), float(info.lot_size) * float(info.contract_size)
-            scale = Scale(price=tick / 2, lot=lot, currency=_currency(info.symbol), tick=tick)
+            inverse = info.contract == "inverse"
+            currency = _coin(info.symbol) if inverse else _currency(info.symbol)
+            scale = Scale(price=tick / 2, lot=lot, currency=currency, tick=tick, inverse=inverse)
             unit = Unit(
                 source=entrant.source,
                 config=dataclasses.replace(config, market=piece),
@@ -334,6 +336,11 @@ def _scenarios(unit: Unit, piece: Stretch, settings: Settings) -> list[Unit]:
                 )
             )
     return found
+
+
+def _coin(symbol: str) -> str:
+    """What an inverse contract is margined in: BTC of BTCUSD_PERP."""
+    return symbol.split("_")[0].removesuffix("USD") or "coin"
 
 
 def _currency(symbol: str) -> str:

@@ -16,6 +16,7 @@ from numba import njit
 from mmenv.backtest.play import Played
 from mmenv.config import EnvConfig
 from mmenv.kernel import FEE_DIGITS
+from mmenv.metrics import coin_prices
 
 HORIZONS = (0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0)
 """Times after a fill at which it is marked, seconds; those that are whole decisions."""
@@ -42,15 +43,24 @@ class Scale:
     price: float
     """Of a half-tick."""
     lot: float
-    """Of a lot, in the traded good."""
+    """Of a lot, in the traded good; of an inverse contract, in the currency it is quoted in."""
     currency: str
+    """Of profits: of an inverse contract its coin."""
     tick: float
     """0 where prices are continuous."""
+    inverse: bool = False
+    """Whether it is a contract margined in coin."""
 
     @property
     def money(self) -> float:
-        """Of a half-tick x lot."""
+        """Of a half-tick x lot of a linear contract."""
         return self.price * self.lot
+
+    def worth(self, half_ticks: np.ndarray) -> np.ndarray:
+        """What a lot is worth at these prices, money; of an inverse contract up to a constant, in coin."""
+        if self.inverse:
+            return self.lot * np.asarray(coin_prices(half_ticks * self.price))
+        return half_ticks * self.money
 
 
 def horizons(step_seconds: float) -> tuple[float, ...]:
@@ -128,7 +138,7 @@ def fills_of(played: Played, config: EnvConfig, scale: Scale) -> Table:
         "lots": lots,
         "size": lots * scale.lot,
         "price": value / np.maximum(lots, 1) * scale.price,
-        "fee": value * fee_rate * scale.money,
+        "fee": np.abs(lots * scale.worth(value / np.maximum(lots, 1))) * fee_rate,
         "mid": mid[at] * scale.price,
         "mid_after": (mid[at] + rows["move"][at]) * scale.price,
         "position_lots": rows["position"][at] + earlier + side * lots,
@@ -219,22 +229,17 @@ def _orders(rows, path, orders):  # type: ignore[no-untyped-def]
 def equity_of(played: Played, config: EnvConfig, scale: Scale) -> Table:
     """Profit since the start and its parts (money, running totals), at the end of every second or decision.
 
-    `time_ns` is the end of the interval. `profit` = spread_capture + adverse_selection + carry - fees.
+    Money of an inverse contract is coin. `time_ns` is the end of the interval. `profit` = spread_capture +
+    adverse_selection + carry - fees.
     """
     rows = played.rows
     step_ns = round(config.market.step_seconds * 1e9)
     base_ns = max(1_000_000_000, step_ns)
     net = (rows["bid_fill"] - rows["ask_fill"]).astype(np.float64)
     mid, move = rows["mid"].astype(np.float64), rows["move"].astype(np.float64)
-    value = (rows["bid_fill"] + rows["ask_fill"]) * mid + rows["ask_edge"] - rows["bid_edge"]
     fee_rate = round(config.maker_fee_bp * 1e-4 * FEE_DIGITS) / FEE_DIGITS
-    steps = {
-        "spread_capture": rows["ask_edge"] + rows["bid_edge"],
-        "adverse_selection": net * move,
-        "carry": rows["position"] * move,
-        "fees": value * fee_rate,
-        "turnover": value,
-    }
+    steps = _amounts(rows, scale)
+    steps["fees"] = steps["turnover"] * fee_rate
     steps["profit"] = steps["spread_capture"] + steps["adverse_selection"] + steps["carry"] - steps["fees"]
     # Whole seconds of the clock, so that longer intervals are made of whole ones of these.
     cell = (rows["time_ns"] + step_ns - 1) // base_ns
@@ -246,8 +251,36 @@ def equity_of(played: Played, config: EnvConfig, scale: Scale) -> Table:
         "position_lots": (rows["position"] + net.astype(np.int64))[last],
     }
     for name, amounts in steps.items():
-        table[name] = np.cumsum(amounts)[last] * scale.money
+        table[name] = np.cumsum(amounts)[last]
     return table
+
+
+def _amounts(rows: np.ndarray, scale: Scale) -> Table:
+    """Money of each decision: the parts of the profit before fees, and what was traded.
+
+    Fills of one side in one decision count at their average price.
+    """
+    bought, sold = rows["bid_fill"].astype(np.float64), rows["ask_fill"].astype(np.float64)
+    mid, move = rows["mid"].astype(np.float64), rows["move"].astype(np.float64)
+    if not scale.inverse:  # whole numbers until the last
+        value = (bought + sold) * mid + rows["ask_edge"] - rows["bid_edge"]
+        amounts = {
+            "spread_capture": rows["ask_edge"] + rows["bid_edge"],
+            "adverse_selection": (bought - sold) * move,
+            "carry": rows["position"] * move,
+            "turnover": value,
+        }
+        return {name: amount * scale.money for name, amount in amounts.items()}
+    paid = scale.worth(mid - rows["bid_edge"] / np.maximum(bought, 1))
+    got = scale.worth(mid + rows["ask_edge"] / np.maximum(sold, 1))
+    before = scale.worth(mid)
+    gain = scale.worth(mid + move) - before
+    return {
+        "spread_capture": bought * (before - paid) + sold * (got - before),
+        "adverse_selection": (bought - sold) * gain,
+        "carry": rows["position"] * gain,
+        "turnover": bought * np.abs(paid) + sold * np.abs(got),
+    }
 
 
 def counts_of(played: Played, config: EnvConfig, orders: Table) -> dict[str, Any]:

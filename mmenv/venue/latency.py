@@ -9,8 +9,7 @@ each other.
 | model | entry and response |
 |---|---|
 | `constant` | `order_latency_ns` each |
-| `lognormal` | drawn for each decision: median `order_latency_ns`, deviation `latency_spread` of the
-logarithm |
+| `lognormal` | drawn for each decision: median `order_latency_ns`, log deviation `latency_spread` |
 | `feed` | `order_latency_ns` and what the newest market message was late by, beyond the fastest one |
 | `empirical` | drawn for each decision from the round trips of `latency_file` |
 | `recorded` | those of `latency_file` at its own times, interpolated |
@@ -29,7 +28,7 @@ import pyarrow.parquet
 from numba import njit
 from numpy.typing import NDArray
 
-from mmenv.data.tape import EXCH_FLAG, LOCAL_FLAG, Replay, TapeError
+from mmenv.data.tape import LOCAL_FLAG, Replay, TapeError
 from mmenv.kernel import aligned_zeros
 
 if TYPE_CHECKING:
@@ -38,9 +37,7 @@ if TYPE_CHECKING:
 MODELS: Final = ("constant", "lognormal", "feed", "empirical", "recorded")
 FROM_FILE: Final = ("empirical", "recorded")
 
-ROUND_TRIP: Final = np.dtype(
-    [("req_ts", "<i8"), ("exch_ts", "<i8"), ("resp_ts", "<i8"), ("_padding", "<i8")]
-)
+ROUND_TRIP: Final = np.dtype([("req_ts", "<i8"), ("exch_ts", "<i8"), ("resp_ts", "<i8"), ("_padding", "<i8")])
 """hftbacktest's row of order latency, nanoseconds."""
 
 COLUMNS: Final = ("sent_ns", "exchange_ns", "answered_ns")
@@ -71,8 +68,8 @@ def round_trips(
         if trips[-1, 0] < local_ns or trips[0, 0] > end_ns:
             first, last = np.datetime64(int(trips[0, 0]), "ns"), np.datetime64(int(trips[-1, 0]), "ns")
             raise TapeError(
-                f"{config.latency_file}: its round trips, {first} to {last} UTC, lie outside the episode
-                from " f"{np.datetime64(local_ns, 'ns')}; use latency model empirical, or a file of that time"
+                f"{config.latency_file}: its round trips, {first} to {last} UTC, lie outside the episode "
+                f"from {np.datetime64(local_ns, 'ns')}; use order_latency empirical, or a file of that time"
             )
         return ordered(trips[:, 0], trips[:, 1] - trips[:, 0], trips[:, 2] - trips[:, 1])
     span = min(end_ns - local_ns, config.episode_ns)
@@ -92,8 +89,7 @@ def round_trips(
 
 
 def ordered(sent: Times, entry: Times, response: Times) -> NDArray[np.void]:
-    """ROUND_TRIP rows [n] of round trips that begin at `sent`, strictly increasing, [n]; none overtakes
-    another.
+    """ROUND_TRIP rows [n] of round trips from `sent`, strictly increasing, [n]; none overtakes another.
 
     hftbacktest needs exchange times that increase and are not after the answers: it stops for good otherwise.
     """
@@ -106,14 +102,11 @@ def ordered(sent: Times, entry: Times, response: Times) -> NDArray[np.void]:
 
 
 def _lateness(replay: Replay, sent: Times) -> Times:
-    """What the newest message that had arrived at each time was late by, feed latency included,
-    nanoseconds."""
-    flags = np.uint64(EXCH_FLAG | LOCAL_FLAG)
-    # Arrival order is that of the local times.
-    local = replay.events["local_ts"]
-    last = np.searchsorted(local, [sent[0], sent[-1]], side="right")
-    part = replay.events[max(int(last[0]) - 10_000, 0) : int(last[1])]
-    part = part[(part["ev"] & flags) == flags]
+    """Delay of the newest message that had arrived at each time, feed latency included, nanoseconds."""
+    first = int(replay.rows[replay.start(int(sent[0]))])
+    after = int(np.searchsorted(replay.starts, sent[-1], side="right")) + 1
+    part = replay.events[first : replay.rows[after] if after < len(replay.rows) else None]
+    part = part[(part["ev"] & np.uint64(LOCAL_FLAG)) != 0]
     at = np.searchsorted(part["local_ts"], sent, side="right") - 1
     late: Times = (part["local_ts"] - part["exch_ts"])[np.maximum(at, 0)]
     return late
@@ -140,8 +133,8 @@ def read(name: str) -> Times:
         found = np.stack([table.column(column).to_numpy().astype(np.int64) for column in COLUMNS], axis=1)
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         raise TapeError(
-            f"{name}: not a latency file ({str(error).splitlines()[0]}); give CSV or Parquet with the
-            columns " f"{', '.join(COLUMNS)}, integers"
+            f"{name}: not a latency file ({str(error).splitlines()[0]}); give CSV or Parquet with integer "
+            f"columns {', '.join(COLUMNS)}"
         ) from None
     if not len(found):
         raise TapeError(f"{name}: no round trips; give at least one row of {', '.join(COLUMNS)}")
@@ -150,8 +143,7 @@ def read(name: str) -> Times:
 
 
 class Latency:
-    """When an order sent at a time reaches the exchange, and up to when we then know of it; as hftbacktest
-    says.
+    """When an order reaches the exchange, and what of the exchange we know when; as hftbacktest has it.
 
     Args:
         rows: ROUND_TRIP rows that `ordered` made; without any, `constant_ns` applies both ways.

@@ -427,15 +427,16 @@ def _open_backtest(
         TapeError: an array hftbacktest would misread, or an empty price window.
     """
     trips = np.zeros(0, ROUND_TRIP) if trips is None else trips
-    for name, array, kind in (("events", events, EVENT), ("levels", levels, EVENT), ("trips", trips,
-        ROUND_TRIP)): if array.dtype != kind or array.ndim != 1 or not array.flags.c_contiguous or not
-            array.flags.aligned: where = "mmenv.data.tape.EVENT" if kind is EVENT else
-            "mmenv.venue.latency.ROUND_TRIP" raise TapeError(f"{name} must be a contiguous, aligned array
-    of {where}; import again") if (np.diff(trips["req_ts"]) <= 0).any() or (np.diff(trips["exch_ts"]) <=
-        0).any(): raise TapeError("round trips must be in order of time; make them with
-    mmenv.venue.latency.ordered") if (trips["exch_ts"] < trips["req_ts"]).any() or (trips["resp_ts"] <
-        trips["exch_ts"]).any(): raise TapeError("a round trip takes negative time; make them with
-    mmenv.venue.latency.ordered") if not len(events):
+    given = (("events", events, EVENT), ("levels", levels, EVENT), ("trips", trips, ROUND_TRIP))
+    for name, array, kind in given:
+        if array.dtype != kind or array.ndim != 1 or not array.flags.c_contiguous or not array.flags.aligned:
+            where = "mmenv.data.tape.EVENT" if kind is EVENT else "mmenv.venue.latency.ROUND_TRIP"
+            raise TapeError(f"{name} must be a contiguous, aligned array of {where}; import again")
+    forward = (np.diff(trips["req_ts"]) > 0).all() and (np.diff(trips["exch_ts"]) > 0).all()
+    lasting = (trips["req_ts"] <= trips["exch_ts"]) & (trips["exch_ts"] <= trips["resp_ts"])
+    if not (forward and lasting.all()):
+        raise TapeError("round trips must go forward in time; make them with mmenv.venue.latency.ordered")
+    if not len(events):
         raise TapeError("no events to replay; start earlier or import more data")
     if not 0 < low_tick < high_tick:
         raise TapeError(f"price window {low_tick} to {high_tick} is empty; import again")
