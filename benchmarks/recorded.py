@@ -24,6 +24,11 @@ from mmenv.data.importer import Import
 from mmenv.data.tape import Tape
 from mmenv.venue.replay import EVENT_FIELDS, MILLISECOND, ReplayConfig, ReplayVenue
 
+TARGETS = {100: 30_000, 10: 120_000}
+"""Steps per second to reach, by milliseconds between two decisions."""
+IMPORT_TARGET = 500_000
+MEMORY_TARGET = 2.0
+
 BID, ASK = EVENT_FIELDS.index("best_bid_ticks"), EVENT_FIELDS.index("best_ask_ticks")
 REPEATS = 5
 RANDOM_MESSAGES = 100_000
@@ -40,7 +45,7 @@ def import_speed(files: tuple[Path, ...], folder: Path) -> Tape:
         processors.append(rows / (time.process_time() - processor))
     # The first run compiles.
     print(f"import: {rows} rows, {statistics.median(walls[1:]):,.0f} rows/s of wall time,", end=" ")
-    print(f"{statistics.median(processors[1:]):,.0f} rows/s of processor time")
+    print(f"{statistics.median(processors[1:]):,.0f} rows/s of processor time (target {IMPORT_TARGET:,})")
     return results[0][0][0]
 
 
@@ -165,7 +170,8 @@ def random_imports(folder: Path, messages: int) -> None:
             rows, used, memory = import_apart(name, files, folder / f"{name}-{times}")
             print(
                 f"import {name}: {rows} rows, {rows / used:,.0f} rows/s of processor time with start-up, "
-                f"{memory:.0f} MiB at most"
+                f"{memory:.0f} MiB at most (target {IMPORT_TARGET:,} rows/s)",
+                flush=True,
             )
 
 
@@ -181,10 +187,18 @@ def main(files: tyro.conf.Positional[tuple[Path, ...]], /) -> None:
                 for quote in (False, True):
                     speed = steps_per_second(tape, lanes, interval_ms, quote)
                     kind = "quoting" if quote else "watching"
-                    print(f"replay: {lanes} lanes, {interval_ms} ms, {kind}: {speed:,.0f} steps/s")
-        random_imports(Path(folder), RANDOM_MESSAGES)
+                    print(
+                        f"replay: {lanes} lanes, {interval_ms} ms, {kind}: {speed:,.0f} steps/s "
+                        f"(target {TARGETS[interval_ms]:,})",
+                        flush=True,
+                    )
         one, eight = memory_mib(tape.path, 1), memory_mib(tape.path, 8)
-        print(f"memory: one lane {one:.0f} MiB, eight lanes {eight:.0f} MiB, ratio {eight / one:.2f}")
+        print(
+            f"memory: one lane {one:.0f} MiB, eight lanes {eight:.0f} MiB, ratio {eight / one:.2f} "
+            f"(target below {MEMORY_TARGET:g})",
+            flush=True,
+        )
+        random_imports(Path(folder), RANDOM_MESSAGES)
 
 
 if __name__ == "__main__":
