@@ -49,6 +49,8 @@ class Options:
     """The trained policy: folder of a run, .zip or bundle."""
     out: Path = Path("docs/recorded.md")
     """The page that is written."""
+    symbol: str = "*"
+    """Which symbols of the store: a name or pattern."""
     trained_by: str = ""
     """The command that made MODEL, shown on the page."""
     fees: tuple[float, ...] = (-0.5, 0.0, 2.0)
@@ -211,7 +213,9 @@ a fee, a latency or an assumption about the queue costs, and where a result come
 
 def main() -> None:
     options = tyro.cli(Options)
-    symbols = list(dict.fromkeys((t.info.venue, t.info.symbol) for t in tapes(options.store)))
+    symbols = list(
+        dict.fromkeys((t.info.venue, t.info.symbol) for t in tapes(options.store, symbol=options.symbol))
+    )
     grids = list(itertools.product(options.fees, options.latencies, options.queues))
     results: dict[tuple[str, str], dict[Cell, dict[str, Any]]] = {}
     with tqdm(total=len(symbols) * len(grids), unit=" cells") as bar:
