@@ -60,6 +60,8 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         have them (an asymmetric actor-critic, Pinto et al. 2017). Training may then show the critic what
         nobody will see when the policy is used. The actor's memory also learns to predict them, by a linear
         head that is used for nothing else (an auxiliary task, Jaderberg et al. 2017).
+    :param critic_reads_memory: a critic without an LSTM of its own reads the actor's memory besides the
+        observation, without shaping it: what an inventory is worth depends on what the actor believes.
     :param min_std: the Gaussian's standard deviation never falls below it. Where it shrinks to nothing, any
         step of the mean is many deviations, and PPO's ratios explode.
     """
@@ -74,6 +76,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         forget_bias: float = 2.0,
         critic_gradient: bool = False,
         privileged: int = 0,
+        critic_reads_memory: bool = False,
         min_std: float = 0.0,
         **kwargs: Any,
     ):
@@ -93,14 +96,20 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
             )
         if privileged and kwargs.get("shared_lstm", False):
             raise ValueError("privileged entries need a critic of its own: set shared_lstm=False.")
+        if critic_reads_memory and self.critic is None:
+            raise ValueError("critic_reads_memory=True needs shared_lstm=False and enable_critic_lstm=False.")
+        self.critic_reads_memory = critic_reads_memory
         self.predictor: nn.Linear | None = None
-        if cell == "gru" or privileged:
+        if cell == "gru" or privileged or critic_reads_memory:
             kind = GRU if cell == "gru" else nn.LSTM
             self.lstm_actor = _remake(self.lstm_actor, kind, self.lstm_kwargs, privileged)
             if self.lstm_critic is not None:
                 self.lstm_critic = _remake(self.lstm_critic, kind, self.lstm_kwargs)
+            units = self.lstm_actor.hidden_size
             if privileged:
-                self.predictor = nn.Linear(self.lstm_actor.hidden_size, privileged)
+                self.predictor = nn.Linear(units, privileged)
+            if critic_reads_memory:
+                self.critic = nn.Linear(self.features_dim + units, units)
             optimizer: Any = self.optimizer_class
             self.optimizer = optimizer(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
         for rnn in (self.lstm_actor, self.lstm_critic):
@@ -112,6 +121,47 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         """As the parent's, on the features that are meant for `lstm`."""
         features = features[:, : lstm.input_size]
         return RecurrentActorCriticPolicy._process_sequence(features, lstm_states, episode_starts, lstm)
+
+    def _criticise(self, features: Tensor, memory: Tensor) -> Tensor:
+        """What a critic without an LSTM makes of the features, and of the actor's memory if it reads it."""
+        assert self.critic is not None
+        return self.critic(
+            torch.cat([features, memory.detach()], 1) if self.critic_reads_memory else features
+        )
+
+    def forward(  # type: ignore[override]
+        self, obs: Tensor, lstm_states: Any, episode_starts: Tensor, deterministic: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor, RNNStates]:
+        """As the parent's."""
+        if not self.critic_reads_memory:
+            return super().forward(obs, lstm_states, episode_starts, deterministic)
+        distribution, states = self.get_distribution(obs, lstm_states.pi, episode_starts)
+        actions = distribution.get_actions(deterministic)
+        values = self.predict_values(obs, lstm_states.pi, episode_starts)
+        log_prob = distribution.log_prob(actions)
+        actions = actions.reshape(-1, *(self.action_space.shape or ()))
+        return actions, values, log_prob, RNNStates(states, states)
+
+    def predict_values(  # type: ignore[override]
+        self, obs: Tensor, lstm_states: Any, episode_starts: Tensor
+    ) -> Tensor:
+        """As the parent's; `lstm_states` are the actor's where the critic has none."""
+        if not self.critic_reads_memory:
+            return super().predict_values(obs, lstm_states, episode_starts)
+        features: Any = self.extract_features(obs)
+        seen, known = (features, features) if self.share_features_extractor else features
+        memory, _ = self._process_sequence(seen, lstm_states, episode_starts, self.lstm_actor)
+        return self.value_net(self.mlp_extractor.forward_critic(self._criticise(known, memory)))
+
+    def evaluate_actions(  # type: ignore[override]
+        self, obs: Tensor, actions: Tensor, lstm_states: Any, episode_starts: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """As the parent's: what sb3-contrib's own learner calls."""
+        if not self.critic_reads_memory:
+            return super().evaluate_actions(obs, actions, lstm_states, episode_starts)
+        distribution, _ = self.get_distribution(obs, lstm_states.pi, episode_starts)
+        values = self.predict_values(obs, lstm_states.pi, episode_starts)
+        return values, distribution.log_prob(actions), distribution.entropy()
 
     def keep_exploring(self) -> None:
         """Hold `min_std`; called after each step of the optimiser."""
@@ -139,7 +189,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         elif self.shared_lstm:
             latent_vf = latent_pi if self.critic_gradient else latent_pi.detach()
         else:
-            latent_vf = self.critic(vf_features)  # type: ignore[misc]
+            latent_vf = self._criticise(vf_features, latent_pi)
         # The distribution object is overwritten by every call, and several threads call: each has its own.
         own = copy(self)
         own.action_dist = copy(self.action_dist)
@@ -201,7 +251,8 @@ class CompiledForward:
         if self.critic_lstm is not None:
             latent_vf, states_vf = _remember(self.critic_lstm, features, lstm_states.vf, keep)
         elif self.critic is not None:
-            latent_vf = linear(features, *self.critic)
+            known = np.concatenate([features, memory], 1) if self.policy.critic_reads_memory else features
+            latent_vf = linear(known, *self.critic)
         actions, log_prob = self._sample(tanh_network(memory, *self.actor_head))
         values = linear(tanh_network(latent_vf, *self.critic_head), *self.value)[:, 0]
         return (

@@ -224,10 +224,11 @@ def test_compiled_networks_equal_torch(hidden):
         torch.testing.assert_close(a, b, atol=2e-6, rtol=2e-5)
 
 
-@pytest.mark.parametrize("lstm_critic", [False, True])
-def test_actor_does_not_see_privileged_entries(lstm_critic):
+@pytest.mark.parametrize("critic", ["memoryless", "reads the actor's memory", "lstm"])
+def test_actor_does_not_see_privileged_entries(critic):
     """Other privileged entries: the same actions, other values; compiled, stock and packed paths agree."""
-    kwargs = {"privileged": 2, "enable_critic_lstm": lstm_critic, "shared_lstm": False}
+    kwargs = {"privileged": 2, "enable_critic_lstm": critic == "lstm", "shared_lstm": False}
+    kwargs["critic_reads_memory"] = critic == "reads the actor's memory"
     model = build(FastRecurrentPPO, policy={"lstm_hidden_size": 16, **kwargs})
     policy = model.policy
     obs = torch.randn(ENVS, 5)
@@ -251,6 +252,12 @@ def test_actor_does_not_see_privileged_entries(lstm_critic):
     torch.testing.assert_close(values, results[0][1].flatten(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(log_prob, results[0][2], rtol=1e-4, atol=1e-5)
     assert surprise.shape == (ENVS,)
+    values, log_prob, _ = policy.evaluate_actions(obs, results[0][0], states, starts)
+    torch.testing.assert_close(values, results[0][1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(log_prob, results[0][2], rtol=1e-4, atol=1e-5)
+    # The value depends on what came before, exactly where the critic has a memory to know it from.
+    forgetful = policy.for_rollout()(obs, states, torch.ones(ENVS))[1]
+    assert torch.isclose(forgetful, results[2][1]).all() == (critic == "memoryless")
 
 
 def test_truncated_reward_by_hand():

@@ -66,9 +66,10 @@ class Settings:
     max_grad_norm: float = 5.0
     cell: Literal["lstm", "gru"] = "lstm"
     lstm_size: int = 64
-    critic: Literal["privileged", "lstm", "shared"] = "privileged"
-    """privileged: without memory, but it sees the hidden state of a simulated market (group `latent`), which
-    the actor never does; lstm: an LSTM of its own; shared: the actor's LSTM."""
+    critic: Literal["privileged", "memoryless", "lstm", "shared"] = "privileged"
+    """privileged: it sees the hidden state of a simulated market (group `latent`), which the actor never
+    does, and reads the actor's memory; memoryless: it sees the hidden state and remembers nothing; lstm: an
+    LSTM of its own; shared: the actor's LSTM."""
     prediction_coef: float = 0.5
     """Weight of the loss of the actor's memory predicting that hidden state."""
     net_arch: tuple[int, ...] = (64, 64)
@@ -129,7 +130,8 @@ def env_config(settings: Settings) -> EnvConfig:
 
 def train(settings: Settings, config: EnvConfig, folder: Path, watch: BaseCallback | None = None) -> None:
     """One run, from its beginning or from its last checkpoint; `watch` is shown it instead of a terminal."""
-    hidden = ("latent",) if settings.critic == "privileged" else ()
+    privileged = settings.critic in ("privileged", "memoryless")
+    hidden = ("latent",) if privileged else ()
     if settings.surprise_control:
         hidden = (*hidden, "surprise")
     spread = min(settings.start_inventory, config.risk.position_limit)
@@ -172,7 +174,8 @@ def train(settings: Settings, config: EnvConfig, folder: Path, watch: BaseCallba
                 "lstm_hidden_size": settings.lstm_size,
                 "shared_lstm": settings.critic == "shared",
                 "enable_critic_lstm": settings.critic == "lstm",
-                "privileged": int(settings.critic == "privileged"),
+                "privileged": int(privileged),
+                "critic_reads_memory": settings.critic == "privileged",
                 "net_arch": list(settings.net_arch),
                 "log_std_init": settings.log_std_init,
                 "min_std": settings.min_std,
