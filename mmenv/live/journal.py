@@ -58,7 +58,7 @@ _FRAME: Final = struct.Struct("<IIQB")
 _CHECKED: Final = struct.Struct("<QB")
 LARGEST: Final = 1 << 28
 DAY_NS: Final = 86_400_000_000_000
-CHUNK: Final = 1 << 15
+CHUNK: Final = 1 << 12
 """Bytes that are written without waiting for the flush, which then has less to do."""
 
 

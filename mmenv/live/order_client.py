@@ -68,6 +68,7 @@ class _Working:
     end: tuple[str, int, int] | None = None
     """Final status, lots filled in all, exchange time."""
     settling: bool = False
+    completing: bool = False
 
 
 class VenueOrders:
@@ -370,7 +371,7 @@ class VenueOrders:
         if view["status"] in TERMINAL:
             self._ends(client_id, working, view["status"], filled, exch_ns)
         elif filled > working.told:
-            self._spawn(self._complete(working))
+            self._complete_later(working)
 
     def _at_venue(self, client_id: str, order_id: int, lots: int, exch_ns: int) -> _Working | None:
         """The order, acknowledged; None if it is long done."""
@@ -403,8 +404,8 @@ class VenueOrders:
     def _ends(self, client_id: str, working: _Working, status: str, filled: int, exch_ns: int) -> None:
         if working.end is None:
             working.end = status, filled, exch_ns
-            if working.told < filled:
-                self._spawn(self._complete(working))
+        if working.told < filled:
+            self._complete_later(working)
         self._progress(client_id, working)
 
     def _progress(self, client_id: str, working: _Working) -> None:
@@ -483,12 +484,25 @@ class VenueOrders:
             self._hear_view(await self._signed("order", "delete", dict(order)))
         return working.end is not None or not working.cancelling
 
+    def _complete_later(self, working: _Working) -> None:
+        if not working.completing:
+            working.completing = True
+            self._spawn(self._complete(working))
+
     async def _complete(self, working: _Working) -> None:
-        """Tell the fills that the stream has not."""
+        """Tell the fills that the stream has not, however often the venue must be asked: newer ones may have
+        been told since, and the next comparison only asks for what is newer still."""
         await asyncio.sleep(GRACE_S)
-        with suppress(VenueError):
-            for view in await self._trade_views({"orderId": working.order_id}):
+        try:
+            while True:
+                with suppress(VenueError):
+                    views = await self._trade_views({"orderId": working.order_id})
+                    break
+                await asyncio.sleep(RETRY_S[-1])
+            for view in views:
                 self._tell_fill(self._fill(view, self._names[working.order_id]))
+        finally:
+            working.completing = False
 
     async def _reconcile(self) -> None:
         """Compare with the venue's books and tell what was missed. Raises `VenueError`."""
