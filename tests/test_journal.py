@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mmenv.data.tape import ROW
 from mmenv.live import journal
 from mmenv.live.again import Mismatch, check, decisions, recover
-from mmenv.live.journal import MAGIC, ROWS, STATE, Journal, JournalError, read
+from mmenv.live.journal import MAGIC, ROWS, STATE, Journal, JournalError, parts, read
 from tests.sessions import Wanderer, paper, rows, run
 
 pytest.importorskip("hftbacktest")
@@ -78,6 +78,55 @@ def test_damage_before_the_end_is_refused(tmp_path, at, flip):
     with pytest.raises(JournalError, match="damaged at byte"):
         Journal(path)
     assert path.read_bytes() == data
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=40), st.integers(30, 200), st.data())
+def test_a_journal_of_several_files_is_one(tmp_path, sizes, limit, data):
+    """It rotates by size and at midnight; whenever it is killed in between, every frame is there once and the
+    next one follows. A byte that is wrong in an earlier file is refused, and so is a file that is missing."""
+    for file in tmp_path.iterdir():
+        file.unlink()
+    path, killed = tmp_path / "j", data.draw(st.integers(0, len(sizes)))
+    writer = Journal(path)
+    for number, size in enumerate(sizes):
+        if number == killed:
+            os.close(writer._file)
+            if data.draw(st.booleans()):
+                # After the first of a rotation's two steps.
+                os.link(path, path.with_name(f"j.{len(parts(path)):04d}"))
+            writer = Journal(path)
+        writer.write(STATE, bytes([number]) * size)
+        writer.flush()
+        day = 5 if number < 20 else 6
+        writer.rotate(day * journal.DAY_NS, limit)
+    writer.close()
+    assert [frame.payload for frame in read(path)] == [bytes([n]) * size for n, size in enumerate(sizes)]
+    files = parts(path)
+    assert all(len(MAGIC) < file.stat().st_size < limit + 80 for file in files[:-1])
+    assert len(files) > (sum(sizes) // (limit + 80)) + (len(sizes) > 21)
+    if len(files) > 1:
+        earlier = data.draw(st.sampled_from(files[:-1]))
+        content = bytearray(earlier.read_bytes())
+        content[data.draw(st.integers(len(MAGIC), len(content) - 1))] ^= 1
+        earlier.write_bytes(content)
+        for broken in (lambda: list(read(path)), lambda: Journal(path)):
+            with pytest.raises(JournalError, match="damaged at byte"):
+                broken()
+        earlier.unlink()
+        if path.stat().st_size > len(MAGIC) or earlier != files[-2]:
+            with pytest.raises(JournalError, match=r"damaged at byte|missing"):
+                list(read(path))
+
+
+def test_a_rotated_file_is_locked_before_it_is_seen(tmp_path):
+    writer = Journal(tmp_path / "j")
+    writer.write(STATE, b"frame")
+    writer.rotate(0, 0)
+    writer.flush()
+    with pytest.raises(JournalError, match="in use by another desk"):
+        Journal(tmp_path / "j")
+    writer.close()
 
 
 def test_only_one_desk_writes(tmp_path):

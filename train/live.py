@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
+import math
 import signal
 import sys
 import tempfile
@@ -35,6 +36,7 @@ from policies.base import Policy, make_policy
 
 JOURNALS = Path("journals")
 REFRESH_S = 0.25
+WATCH_S = 0.1
 
 
 class Solo:
@@ -119,6 +121,8 @@ class Common:
     """Size of each quote, lots; otherwise the policy's."""
     max_loss: float | None = None
     """Halt after losing so much in a day, or from the day's peak, quote currency; otherwise the policy's."""
+    account_loss: float | None = None
+    """Halt every desk when together they have lost so much from their best, quote currency."""
     step_seconds: float = 0.1
     """Time between two decisions; a bundle's own if it has one."""
     price_unit: int = 0
@@ -242,7 +246,7 @@ async def trade(desks: list[LiveDesk], common: Common, console: Console) -> None
         from mmenv.live.metrics import serve
 
         serve(desks, common.metrics)
-    async with shown(desks, common.show, console):
+    async with shown(desks, common.show, console), watched(desks, common.account_loss):
         results = await asyncio.gather(*(desk.run(common.seconds) for desk in desks), return_exceptions=True)
     for desk, result in zip(desks, results, strict=True):
         console.print(summary(desk))
@@ -273,6 +277,29 @@ def halt_all(desks: list[LiveDesk]) -> None:
     """Halt every desk, which then stays as it is."""
     for desk in desks:
         desk.command("halt", "signal SIGUSR1")
+
+
+@contextlib.asynccontextmanager
+async def watched(desks: list[LiveDesk], limit: float | None) -> AsyncIterator[None]:
+    """The account's own limit, over all desks: the one thing by which one of them stops the others."""
+
+    async def watch(limit: float) -> None:
+        best = -math.inf
+        while True:
+            wealth = sum(desk.session.wealth for desk in desks if desk.session is not None)
+            best = max(best, wealth)
+            if best - wealth >= limit:
+                for desk in desks:
+                    desk.command("halt", f"the account has lost {best - wealth:.2f} of {limit:g}")
+                best = wealth
+            await asyncio.sleep(WATCH_S)
+
+    task = asyncio.create_task(watch(limit)) if limit is not None else None
+    try:
+        yield
+    finally:
+        if task is not None:
+            task.cancel()
 
 
 @contextlib.asynccontextmanager

@@ -196,10 +196,12 @@ class Journal:
 
 
 def parts(path: Path) -> list[Path]:
-    """The files of a journal, oldest first; the last one is `path`."""
-    earlier: list[Path] = []
-    while (part := _part(path, len(earlier) + 1)).exists():
-        earlier.append(part)
+    """The files of a journal, oldest first; the last one is `path`. Raises `JournalError` if one is gone."""
+    count = sum(1 for _ in path.parent.glob(f"{path.name}.[0-9]*"))
+    earlier = [_part(path, number) for number in range(1, count + 1)]
+    for part in earlier:
+        if not part.exists():
+            raise JournalError(f"{part} is missing; restore it from a copy.")
     if earlier and path.exists() and path.samefile(earlier[-1]):
         # Killed between the two steps of a rotation.
         earlier.pop()
@@ -275,8 +277,8 @@ def _frame_at(data: mmap.mmap, at: int, number: int) -> Frame | None:
 
 
 def _frame_starts(data: mmap.mmap, damaged: int) -> Iterator[int]:
-    """Where whole frames lie behind a damaged one: then it is no tail that a killed process left."""
-    for at in range(damaged + 1, len(data) - _FRAME.size):
+    """Where whole frames lie from a damaged one on: then it is no tail that a killed process left."""
+    for at in range(damaged, len(data) - _FRAME.size):
         # Kinds are small and numbers have zero high bytes: few places need the checksum.
         if data[at + 16] in NAMES and data[at + 12 : at + 16] == b"\0\0\0\0":
             number = int.from_bytes(data[at + 8 : at + 16], "little")
