@@ -22,6 +22,8 @@ MIDDLE: Final = 600_000
 PUMP_S: Final = 0.001
 MOST: Final = 400
 """Messages written at once, when the sender itself was late."""
+STOPPED_S: Final = 1.0
+"""A sender that is later than this was stopped, and does not make up for it."""
 BEHIND: Final = 1 << 20
 """Bytes that the reader has not taken, beyond which nothing more is sent."""
 
@@ -127,7 +129,10 @@ class Flood:
         while transport is not None and not transport.is_closing():
             if rate != self.rate:
                 rate, began, sent = self.rate, time.perf_counter(), 0
-            due = min(int((time.perf_counter() - began) * rate) - sent, MOST)
+            due = int((time.perf_counter() - began) * rate) - sent
+            if due > STOPPED_S * rate:
+                began, sent, due = time.perf_counter(), 0, 0
+            due = min(due, MOST)
             if due > 0 and transport.get_write_buffer_size() < BEHIND:
                 transport.write(b"".join([framed(self.message()) for _ in range(due)]))
                 sent += due

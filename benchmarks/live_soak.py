@@ -33,6 +33,29 @@ SYMBOL = "BTCUSDT"
 SETTLING_S = 10.0
 """Before memory and latency count: caches fill, and ccxt's start is not the flood."""
 BREAK_S = 1.0
+STOPPED_S = 1.0
+"""A process that gets no processor for so long was stopped from outside: that is not the desk's latency."""
+
+
+class Stops:
+    """When this process was stopped, as by a signal; what it met just then is left out and made up for."""
+
+    def __init__(self, desk: LiveDesk) -> None:
+        self.desk = desk
+        self.count, self.seconds = 0, 0.0
+
+    async def watch(self) -> None:
+        """Until cancelled."""
+        while True:
+            wall, cpu = time.perf_counter(), time.process_time()
+            await asyncio.sleep(0.05)
+            passed = time.perf_counter() - wall
+            # A loop that is merely busy uses the time itself.
+            if passed > STOPPED_S and time.process_time() - cpu < passed / 10:
+                await asyncio.sleep(STOPPED_S)
+                self.count, self.seconds = self.count + 1, self.seconds + passed + STOPPED_S
+                self.desk.latencies.clear()
+                self.desk.work.clear()
 
 
 @dataclass(frozen=True)
@@ -96,8 +119,12 @@ class Soak:
         desk.work.clear()
         latencies: list[float] = []
         work: list[float] = []
+        stops = Stops(desk)
+        stopping = asyncio.create_task(stops.watch())
         at_first, began, cpu, received = memory(), time.perf_counter(), time.process_time(), feed.messages
-        while (passed := time.perf_counter() - began) < self.seconds and not task.done():
+        while (
+            passed := time.perf_counter() - began - stops.seconds
+        ) < self.seconds - 0.01 and not task.done():
             await asyncio.sleep(min(10.0, self.seconds - passed))
             latencies += desk.latencies
             work += desk.work
@@ -108,7 +135,8 @@ class Soak:
             )
             desk.latencies.clear()
             desk.work.clear()
-        taken, busy = time.perf_counter() - began, time.process_time() - cpu
+        stopping.cancel()
+        taken, busy = time.perf_counter() - began - stops.seconds, time.process_time() - cpu
         rate = (feed.messages - received) / taken
         at_last = memory()
         told = await self._ask(session, "/rate", messages=0)
@@ -121,6 +149,8 @@ class Soak:
             f"{told['sent']:,} messages sent, {lost} lost, problems {feed.counts}; {rate:,.0f} a second for "
             f"{taken:.0f} s at {busy / taken:.0%} of one core; memory {at_first:.0f} to {at_last:.0f} MB"
         )
+        if stops.count:
+            print(f"stopped from outside {stops.count} times, {stops.seconds:.0f} s, which are left out")
         print(f"{desk.rows:,} rows, {len(latencies):,} decisions, {found.fills} fills")
         for name, values in (("tick to quote", latencies), ("of which the decision itself", work)):
             median, p99, p999, worst = spread(values)

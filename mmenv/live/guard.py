@@ -137,9 +137,7 @@ class Guard:
             if state == HALTED and name in LATCHING:
                 self.latch(name, reason)
         # Not a set: its order would differ from process to process.
-        self.findings = (
-            tuple(sorted(dict.fromkeys(found), key=lambda finding: -finding.state)) if found else ()
-        )
+        self.findings = tuple(sorted(dict.fromkeys(found), key=lambda finding: -finding.state))
         asked = self.findings[0].state if found else ACTIVE
         for state in range(REDUCING, asked + 1):
             self._calm_ns[state] = facts.time_ns + round(self.config.calm_s * SECOND)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 
 import numpy as np
 from rich.columns import Columns
@@ -36,9 +37,11 @@ def panel(desk: LiveDesk) -> Panel:
     title = f"{desk.plan.symbol} {desk.plan.venue} {desk.plan.mode}"
     session = desk.session
     if session is None:
-        return Panel("connecting and measuring the market...", title=title)
+        return Panel("connecting and measuring the market...", title=title, expand=False)
     state = Text(f"{STATES[session.state]}  {session.guard.reason()}", style=COLOURS[session.state])
-    return Panel(Group(state, Columns([book(session), figures(desk, session)])), title=title)
+    tables = Table.grid(padding=(0, 2))
+    tables.add_row(book(session), figures(desk, session))
+    return Panel(Group(state, tables), title=title, expand=False)
 
 
 def book(session: Session) -> Table:
@@ -46,7 +49,6 @@ def book(session: Session) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in ("ours", "lots", "price"):
         table.add_column(name, justify="right")
-    tick = float(session.setup.tick_size)
     low = session.view.low_tick
     sizes, best = session.view.book.sizes, session.view.book.best
     ours = _ours(session)
@@ -62,8 +64,15 @@ def book(session: Session) -> Table:
         shown = sorted({start + low + away * int(at) for at in found} | set(mine), reverse=True)
         for level in shown:
             size = int(sizes[side, level - low])
-            table.add_row(ours.get(level, ""), f"{size:,}", f"{level * tick:,.8g}", style=style)
+            table.add_row(ours.get(level, ""), f"{size:,}", price(session, level), style=style)
     return table
+
+
+def price(session: Session, tick: float) -> str:
+    """As the venue writes it; the mid may lie half a tick between."""
+    size = Decimal(session.setup.tick_size).normalize()
+    digits = max(-int(size.as_tuple().exponent), 0) + (tick % 1 != 0)
+    return f"{tick * float(size):,.{digits}f}"
 
 
 def _ours(session: Session) -> dict[int, str]:
@@ -73,7 +82,9 @@ def _ours(session: Session) -> dict[int, str]:
         for place, slot in enumerate(session.working.slots[side]):
             if slot["id"]:
                 text = f"{slot['lots'] - slot['filled']}"
-                if isinstance(session.venue, PaperVenue) and slot["acknowledged"]:
+                if not slot["acknowledged"]:
+                    text += " sent"
+                elif isinstance(session.venue, PaperVenue):
                     index = side * session.working.slots.shape[1] + place
                     text += f" behind {session.venue.engine.orders['ahead'][index]:,.0f}"
                 found[int(slot["tick"])] = text
@@ -86,15 +97,15 @@ def figures(desk: LiveDesk, session: Session) -> Table:
     table.add_column()
     table.add_column(justify="right")
     event = session.view.event
-    tick = float(session.setup.tick_size)
     limit = session.setup.config.risk.position_limit
     rows = {
-        "mid": f"{(event[BEST_BID] + event[BEST_ASK]) * tick / 2:,.8g}",
+        "mid": price(session, (event[BEST_BID] + event[BEST_ASK]) / 2),
         "position": f"{session.working.position} of {limit} lots",
         "profit": f"{session.wealth:+,.4f}",
         **{name: f"{value:+,.4f}" for name, value in zip(TERMS, signed(session.terms), strict=True)},
         "fills": f"{session.fills}",
         "rows received": f"{desk.rows:,}",
+        "": "median / 99% / worst",
         "tick to quote": " / ".join(f"{value * 1e3:.2f}" for value in quantiles(desk.latencies)) + " ms",
         "decision": " / ".join(f"{value * 1e6:.0f}" for value in quantiles(desk.work)) + " us",
     }
