@@ -17,6 +17,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -135,8 +136,8 @@ class Trial:
         self.seed, self.folder, self.seconds, self.kills = seed, folder, seconds, kills
         self.operator = np.random.default_rng([seed, 2]) if operator else None
         self.desk: LiveDesk | None = None
-        self.whole: list[tuple[int, bool]] = []
-        """When the feed said whether its book is whole."""
+        self.whole: list[tuple[int, bool, Feed]] = []
+        """When which feed said whether its book is whole."""
         self.account = Account("key", "secret")
         self.listing = Listing(tape, repeat=True)
         horizon = round(seconds * SECOND)
@@ -170,7 +171,7 @@ class Trial:
         moments = np.sort(self.rng.uniform(0.2, 1.0, int(self.rng.integers(0, self.kills + 1))))
         for moment in [*moments, None]:
             end = until if moment is None else START_NS + round(float(moment) * self.seconds * SECOND)
-            desk, task = await self._start(carrier, loop, end)
+            desk, task = await self._start(carrier, loop, end, begun=moment is None)
             if moment is not None:
                 await self._kill(desk, task)
                 await asyncio.sleep(float(self.rng.uniform(0.0, 3.0)))
@@ -206,17 +207,20 @@ class Trial:
         Halt(journals=self.folder, reason=f"operator {number}", **word).run()
 
     async def _start(
-        self, carrier: Loopback, loop: VirtualLoop, end_ns: int
+        self, carrier: Loopback, loop: VirtualLoop, end_ns: int, begun: bool
     ) -> tuple[LiveDesk, asyncio.Task[None]]:
-        """A desk that runs at `end_ns`; one that finds no venue when it starts is started again."""
+        """A desk that runs at `end_ns`, or later if it must have `begun`; one that finds no venue when it
+        starts is started again."""
         while True:
             desk = await self._desk(carrier, loop)
             task = loop.create_task(desk.run())
             try:
-                left = max((end_ns - loop.time_ns()) / SECOND, 0.01)
-                await asyncio.wait_for(asyncio.shield(task), left)
-            except TimeoutError:
-                return desk, task
+                while True:
+                    left = max((end_ns - loop.time_ns()) / SECOND, 0.01)
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(asyncio.shield(task), left)
+                    if desk.session is not None or not begun:
+                        return desk, task
             except (BaseError, VenueError):
                 await desk.feed.client.close()  # type: ignore[attr-defined]
                 await asyncio.sleep(0.5)
@@ -234,7 +238,7 @@ class Trial:
 
         def noting() -> Batch | None:
             if (batch := take()) is not None:
-                self.whole.append((loop.time_ns(), batch.live))
+                self.whole.append((loop.time_ns(), batch.live, feed))
             return batch
 
         feed.take = noting  # type: ignore[method-assign]
@@ -367,10 +371,13 @@ class Trial:
             if fault.kind not in ("break", "silence") or fault.channel not in ("all", "market") or not alone:
                 continue
             at = START_NS + end
-            before = [live for time_ns, live in self.whole if time_ns <= at]
-            after = [time_ns for time_ns, live in self.whole if live and time_ns > at]
-            if before and after:
-                yield (after[0] - at) / SECOND
+            feeds = [feed for time_ns, _, feed in self.whole if time_ns <= at]
+            after = [(time_ns, feed) for time_ns, live, feed in self.whole if live and time_ns > at]
+            # A desk that was killed meanwhile has other things to do.
+            if feeds and after and after[0][1] is feeds[-1]:
+                yield (after[0][0] - at) / SECOND
+            elif feeds and not after:
+                yield float("inf")
 
 
 NEVER = ("unknown-order", "policy", "position", "far-quote")

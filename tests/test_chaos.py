@@ -30,8 +30,11 @@ from mmenv.live.exchange import MILLISECOND
 from mmenv.live.faults import Fault, Faults
 from mmenv.live.journal import read
 from mmenv.live.loopback import VirtualLoop
-from mmenv.live.orders import Order
+from mmenv.live.orders import Fill, Order
 from mmenv.live.secrets import KEY, SECRET, read_key
+from mmenv.venue.live import LiveVenue
+from mmenv.venue.paper import View
+from mmenv.venue.working import Working
 from train.live import Halt, Real
 
 SECRET_TEXT = "the-secret-of-this-account"
@@ -54,6 +57,18 @@ def test_books_agree_to_the_last_unit(tape, seed, seconds, monkeypatch):
     assert found.violations == []
     assert found.orders > 10
     assert found.fills > 2
+
+
+def test_a_restart_asks_from_before_what_may_be_missing():
+    """A newer fill of one order does not say that an older one of another was heard."""
+    working = Working(4, position_limit=10)
+    venue = LiveVenue(View(100, 2000), working, "s", last_trade=5)
+    venue.quote(np.array([1010, 1, 990, 1]), 1)
+    fill = {"exch_ns": 2, "local_ns": 3, "order_id": 1, "lots": 1, "fee": "0", "fee_asset": "", "maker": True}
+    venue.hear(Fill(client_id="s-2", trade_id=7, side=1, tick=990, **fill))
+    assert (venue.last_trade, venue.told_until) == (7, 5)
+    venue.hear(Fill(client_id="s-1", trade_id=6, side=-1, tick=1010, **fill))
+    assert venue.told_until == 7
 
 
 class Calm(chaos.Trial):

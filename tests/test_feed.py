@@ -147,6 +147,23 @@ def test_live_again_within_two_seconds_of_the_feeds_return(recorded: dict[str, T
     assert any(not batch.live and at < 5.1 for at, batch in batches)
 
 
+def test_half_a_message_breaks_the_book_at_once() -> None:
+    """Not only when the next one does not follow."""
+
+    async def session() -> Batch | None:
+        feed = Feed("binance-usdm", "BTCUSDT")
+        feed._decoder.valid, feed._reason = True, ""
+        feed._received('{"e":"depthUpdate","E":18000')
+        batch = feed.take()
+        await feed.close()
+        return batch
+
+    batch = asyncio.run(session())
+    assert batch is not None
+    assert not batch.live
+    assert [problem.kind for problem in batch.problems] == ["bad-line"]
+
+
 def test_what_cannot_wait_comes_between_two_messages(recorded: dict[str, Tape]) -> None:
     """The alarm goes off before the first message from its time on is decoded: `take` then has all that came
     before, and no row of it is missing or told twice."""
