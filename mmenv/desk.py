@@ -129,7 +129,9 @@ class Desk:
         self._share()
         self.any_done = False
         """Whether an episode ended in the last step."""
-        self._buffers: list[Buffer] = []
+        self._buffer = Buffer(n, self.width, self._final)
+        self._buffers = [self._buffer]
+        self._out, self._plan[kernel.OUT_AT] = self._buffer.step, self._buffer.address
         self._renew_out()
 
     # Steps.
@@ -197,7 +199,7 @@ class Desk:
         """`step_in_place` with a status below 0 in place of `NotFiniteError`, for a step that counts every
         call: where the step is compiled, this is the compiled function itself."""
         if type(self) is Desk and self.external is None and self._threads == 1:
-            return functools.partial(kernel.step_entry(), self._plan_at)
+            return functools.partial(kernel.entry(kernel.step_alone), self._plan_at)
         return self._step_to_status
 
     def _step_to_status(self) -> int:
@@ -234,7 +236,7 @@ class Desk:
                 self._threads, self._trial = self._trial.best, None
             return status
         if self._threads == 1:
-            return int(kernel.step_at(self._plan_at))
+            return kernel.entry(kernel.step_at)(self._plan_at)
         return self._run_on(self._threads)
 
     def _run_on(self, count: int) -> int:
@@ -429,8 +431,9 @@ class Desk:
         else:
             buffer = Buffer(self.n, self.width, self._final)
             self._buffers = [buffer, *self._buffers[: BUFFERS - 1]]
-        self._buffer, self._out = buffer, buffer.step
-        self._plan[kernel.OUT_AT] = buffer.address
+        if buffer is not self._buffer:
+            self._buffer, self._out = buffer, buffer.step
+            self._plan[kernel.OUT_AT] = buffer.address
 
 
 LEAST_THREADED = 1024

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +26,7 @@ from numba.np.numpy_support import carray
 
 from mmenv.lanes import LaneCompiler
 
-LANES = 64
+LANES = 128
 
 LINE = 64
 """Bytes of a cache line."""
@@ -446,10 +445,10 @@ def step_alone(plan_at):  # type: ignore[no-untyped-def]
 
 
 @functools.cache
-def step_entry() -> Callable[[int], int]:
-    """`step_alone` without the check of its argument's type, which costs another 0.1 microseconds."""
-    entry: Callable[[int], int] = step_alone.compile((types.int64,))
-    return entry
+def entry(function: Any) -> Callable[[int], int]:
+    """A compiled function of one int without the check of its type, which costs 0.1 microseconds."""
+    called: Callable[[int], int] = function.compile((types.int64,))
+    return called
 
 
 @compiled
@@ -467,9 +466,6 @@ def reset_blocks(plan):  # type: ignore[no-untyped-def]
 def make_plan(steps: Sequence[Call], observes: Sequence[Call], resets: Sequence[Call]) -> np.ndarray:
     """The plan of these calls, addresses of the arrays still to be filled in."""
     calls = [*steps, *observes, *resets]
-    missing = [call.stage for call in calls if call.stage._compiled is None]
-    if missing and sys.stderr.isatty():
-        print(f"NeuralMM: compiling {len(missing)} stages (once; cached afterwards)...", file=sys.stderr)
     plan = np.zeros(HEADER + CALL * len(calls), np.int64)
     plan[STEPS], plan[OBSERVES], plan[RESETS] = len(steps), len(observes), len(resets)
     plan[SIZE] = len(plan)

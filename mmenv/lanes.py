@@ -9,6 +9,9 @@ the function overlap.
 
 from __future__ import annotations
 
+import functools
+import os
+import sys
 from typing import Any
 
 from llvmlite import binding
@@ -112,8 +115,27 @@ class LaneLowering(BaseNativeLowering):
         return LaneLower
 
 
+@functools.cache
+def announce() -> None:
+    """Say once, on stderr, that code is being compiled: it takes long enough to look like a hang.
+
+    A value of the environment variable NEURALMM_QUIET silences it.
+    """
+    if not os.environ.get("NEURALMM_QUIET"):
+        print(
+            "NeuralMM: compiling the step of this environment, about 15 s for a market; cached afterwards. "
+            "NEURALMM_QUIET=1 hides this line.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
 class LaneCompiler(CompilerBase):
     """Numba's compiler with `LaneLowering` in place of its own."""
+
+    def __init__(self, *arguments: Any) -> None:  # nothing in the cache: numba asks for a compiler
+        announce()
+        super().__init__(*arguments)
 
     def define_pipelines(self) -> list[Any]:
         manager = DefaultPassBuilder.define_nopython_pipeline(self.state)

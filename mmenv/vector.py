@@ -44,7 +44,7 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     With `strict_actions=False` an action that is not finite quotes nothing instead of raising `ActionError`.
 
-    `num_threads` share the step, from one up to one for each 64 environments; with None the first steps try
+    `num_threads` share the step, from one up to one for each 128 environments; with None the first steps try
     several and keep the fastest. The bytes do not depend on it.
 
     `render()` with `render_mode="rgb_array"` returns a tuple of pictures, one for each environment.
@@ -87,10 +87,11 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.single_action_space = action_space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        same_step = self.autoreset_mode == AutoresetMode.SAME_STEP
+        self._same_step = self.autoreset_mode == AutoresetMode.SAME_STEP
         self._desk = make_desk(
-            self.config, num_envs, autoreset=same_step, strict=strict_actions, num_threads=num_threads
+            self.config, num_envs, autoreset=self._same_step, strict=strict_actions, num_threads=num_threads
         )
+        self._action_shape = (num_envs, 2)
         self._screen = open_screen(render_mode, self.metadata["render_modes"], self.config, num_envs)
         self._ended = np.zeros(num_envs, bool)  # and not yet reset
         self._drawn: dict[str, np.ndarray] = {}
@@ -141,7 +142,7 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if drawn:
             new = some_reset or self._desk.any_done
             info |= self._about_episodes() if new else about(drawn, self.num_envs)
-        if self.autoreset_mode != AutoresetMode.SAME_STEP:
+        if not self._same_step:
             np.logical_or(out.terminated, out.truncated, out=self._ended)
             self._any_ended = bool(self._ended.any())
         elif self._desk.any_done:
@@ -192,8 +193,7 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def _check_actions(self, actions: Any) -> np.ndarray:
         """The actions as numbers (n, 2)."""
-        plain = type(actions) is np.ndarray and actions.dtype is FLOAT32
-        if plain and actions.shape == self.action_space.shape:
+        if type(actions) is np.ndarray and actions.dtype is FLOAT32 and actions.shape == self._action_shape:
             return actions
         try:
             given = np.asarray(actions)
@@ -229,8 +229,8 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def _final(self, out: Step, done: np.ndarray, ledger: dict[str, np.ndarray]) -> dict[str, Any]:
         """The entries of `info` on episodes that ended and were reset in the same step."""
         last = np.full(self.num_envs, None, object)
-        for i in np.flatnonzero(done):
-            last[i] = out.final_observations[i].copy()
+        for i, observation in zip(np.flatnonzero(done).tolist(), out.final_observations[done], strict=True):
+            last[i] = observation
         return {
             "final_obs": last,
             "_final_obs": done,
