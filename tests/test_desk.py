@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core.dispatcher import Dispatcher
 from scipy import stats
 
 from mmenv import make_config, vmath
@@ -372,9 +374,19 @@ def test_state_can_be_carried_to_another_desk():
 
 
 def test_hot_loops_are_vectorised():
-    """Every stage of the step is packed arithmetic; one that falls back to scalars costs a factor of four."""
+    """Each loop over lanes of each stage is packed arithmetic; one that falls back to scalars is slow."""
     packed = re.compile(r"\bv?(p(add|sub|cmp|mulu)[a-z]*|(add|mul|sub|div)p[sd]|cvtdq2p[sd])\b")
     desks = [Desk(make_config(market), 16, autoreset=True) for market in MARKETS]
     calls = [call for desk in desks for group in desk._calls[:4] for call in group]
     for stage in dict.fromkeys(call.stage for call in calls):
-        assert len(packed.findall(stage.assembly())) >= 3, stage.function
+        library = stage._compile(cache=False)._library
+        assert len(packed.findall(library.get_asm_str())) >= 3, stage.function
+        vectors = re.findall(r"^vector\.body[\w.]*:", library.get_llvm_str(), re.MULTILINE)
+        assert len(vectors) >= lane_loops(stage.function), stage.function
+
+
+def lane_loops(function):
+    """Loops over `prange` in a function and those it calls."""
+    called = (function.__globals__.get(name) for name in function.__code__.co_names)
+    inner = sum(lane_loops(one.py_func) for one in called if isinstance(one, Dispatcher))
+    return inspect.getsource(function).count(" in prange(") + inner
