@@ -22,30 +22,35 @@ except ImportError as error:
     ) from error
 
 
+def connect(address: str, count: int | None) -> None:
+    """Connect to the cluster at `address`, or start one here of `count` workers where it is "local"."""
+    local = address == "local"
+    try:
+        ray.init(
+            address=address,
+            num_cpus=count if local else None,
+            include_dashboard=False if local else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except ConnectionError as error:
+        raise ConfigError(
+            f"--ray {address}: no cluster answers there ({error}). Start one with `ray start --head`, or "
+            "give --ray local."
+        ) from error
+
+
 class RayWorkers:
     """Jobs as Ray tasks; Ray starts one again elsewhere when its worker, or the machine, dies."""
 
     def __init__(self, address: str, count: int | None = None, retries: int = RETRIES) -> None:
-        local = address == "local"
-        try:
-            ray.init(
-                address=address,
-                num_cpus=count if local else None,
-                include_dashboard=False if local else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-        except ConnectionError as error:
-            raise ConfigError(
-                f"--ray {address}: no cluster answers there ({error}). Start one with `ray start --head`, or "
-                "give --ray local."
-            ) from error
+        connect(address, count)
         processors = int(ray.cluster_resources().get("CPU", 1))
         self.capacity = min(count or processors, processors)
         self._retries = retries
         self._task = ray.remote(_perform).options(num_cpus=1, max_retries=retries)
         self._progress: Any = ray.remote(Progress).options(num_cpus=0).remote()
-        self._driver = Driver(os.getcwd(), tuple(sys.path), source_hash())
+        self._driver = Driver.here()
         self._waiting: list[Job] = []
         self._running: dict[Any, Job] = {}
 
@@ -113,6 +118,10 @@ class Driver:
     folder: str
     path: tuple[str, ...]
     source: str
+
+    @classmethod
+    def here(cls) -> Driver:
+        return cls(os.getcwd(), tuple(sys.path), source_hash())
 
     def follow(self) -> None:
         """Work in its folder, with its search path; raises `JobError` where folder or code is not here."""

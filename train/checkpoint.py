@@ -115,6 +115,21 @@ def save_checkpoint(model: FastRecurrentPPO, path: str | Path) -> None:
         os.fsync(file.fileno())
 
 
+def newest_step(folder: str | Path) -> int | None:
+    """Decisions made before the newest sound checkpoint; None where there is none."""
+    for path in _newest_first(Path(folder)):
+        if _is_sound(path):
+            return int(path.stem.removeprefix("checkpoint_"))
+    return None
+
+
+def drop_after(folder: str | Path, step: int) -> None:
+    """Delete the checkpoints of later steps."""
+    for path in _newest_first(Path(folder)):
+        if path.name > _name(max(step, 0)) or step < 0:
+            path.unlink()
+
+
 def load_latest(
     folder: str | Path, env: VecEnv, algorithm: type[FastRecurrentPPO] = FastRecurrentPPO, **kwargs: Any
 ) -> FastRecurrentPPO:

@@ -15,6 +15,7 @@ COMMANDS = {
     "members": ("train.members", "print what models earn on members of a family of markets"),
     "solve": ("policies.optimal", "print the exact optima of the solvable markets"),
     "calibrate": ("mmenv.calibrate", "measure a market and write it down as presets"),
+    "sweep": ("train.sweep", "search settings and rewards; pruning by paired evaluation"),
     "study": ("train.study", "train seeds of several configurations and compare them"),
     "signals": ("train.signals", "train, evaluate or list the networks beside the policy"),
     "facts": ("mmenv.facts", "check a market or tape against the stylised facts"),

@@ -41,8 +41,13 @@ class SurpriseControl:
         return explained
 
     def _learn(self, terms: np.ndarray, residuals: np.ndarray) -> None:
-        self._gram = self.memory * self._gram + (terms.T @ terms).astype(np.float64)
-        self._moment = self.memory * self._moment + (terms.T @ residuals).astype(np.float64)
+        gram, moment = self._sums(terms, residuals)
+        self._gram = self.memory * self._gram + gram
+        self._moment = self.memory * self._moment + moment
         size = np.diag(self._gram) + 1e-12  # a term that never was gets no weight
         weights = np.linalg.solve(self._gram + np.diag(self.ridge * size), self._moment)
         self._weights = weights.astype(np.float32)
+
+    def _sums(self, terms: np.ndarray, residuals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What is learned from: products of the terms with themselves (M, M) and residuals (M,), float64."""
+        return (terms.T @ terms).astype(np.float64), (terms.T @ residuals).astype(np.float64)

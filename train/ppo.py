@@ -31,10 +31,14 @@ from policies.signals.quoting import warm_start
 from train.callbacks import Judge, Terms, save_atomically
 from train.checkpoint import Checkpoint, load_latest, remaining_timesteps, resume_logger
 from train.evaluate import ENV_CONFIG, Evaluate, report, wide_console
-from train.recurrent_ppo import FastRecurrentPPO
+from train.parallel import ALONE, Team, launch
 from train.vec_env import NeuralMMVecEnv
 
+PLACES = ("logs", "name", "resume", "config", "ray")
+"""Settings that say where a run is and change nothing of it."""
 DEFAULTS = Path(__file__).with_name("defaults.toml")
+PATHS = ("logs", "store", "pretrained", "config")
+"""Settings that are paths."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,10 @@ class Settings:
     set: tuple[str, ...] = ()
     """Environment settings as name=value, such as horizon=100, market.tilt=0.2, quote.max_half_spread=4 or
     features=[\\"tape\\",\\"inventory\\",\\"clock\\"]."""
+    judged: tuple[str, ...] = ()
+    """Environment settings of evaluation, and of the finished model, where they are not those of training."""
+    config: Path | None = None
+    """TOML file of settings such as `neuralmm sweep` writes; options given beside it go before it."""
     seed: int = 0
     steps: int = 5_000_000
     """Decisions to train for, over all environments."""
@@ -85,6 +93,10 @@ class Settings:
     """Take the zero-mean noise off the rewards (see mmenv.ledger)."""
     surprise_control: bool = True
     """Take what surprises explain off the advantages (see train.control_variate)."""
+    workers: int = 1
+    """Processes that train the one policy together, each with its part of environments and minibatches."""
+    ray: str | None = None
+    """Run them on a Ray cluster: its address, "auto" for the one running here, "local" to start one."""
     device: str = "auto"
     threads: int | None = None
     """CPU threads of the update; by default the fastest, measured at the start."""
@@ -104,6 +116,11 @@ class Settings:
     """Folder of the run under `logs`; by default market and number."""
     resume: Path | None = None
     """Folder of an interrupted run to continue; all other settings then come from there."""
+
+
+def judge_config(settings: Settings) -> EnvConfig:
+    """The configuration that policies are judged under and made for."""
+    return env_config(dataclasses.replace(settings, set=(*settings.set, *settings.judged)))
 
 
 def env_config(settings: Settings) -> EnvConfig:
@@ -128,12 +145,26 @@ def env_config(settings: Settings) -> EnvConfig:
     return make_config(market, **overrides)
 
 
-def train(settings: Settings, config: EnvConfig, folder: Path, watch: BaseCallback | None = None) -> None:
-    """One run, from its beginning or from its last checkpoint; `watch` is shown it instead of a terminal."""
+def train(
+    settings: Settings,
+    config: EnvConfig,
+    folder: Path,
+    watch: BaseCallback | None = None,
+    team: Team = ALONE,
+) -> None:
+    """One run, from its beginning or from its last checkpoint; `watch` is shown it instead of a terminal.
+
+    With a `team`, one worker's part of it.
+    """
+    if settings.workers != team.size:
+        raise ConfigError(f"workers = {settings.workers}: train it alone, by `neuralmm train`.")
+    made = origin(settings, config)
+    settings = team.share(settings)
     privileged = settings.critic in ("privileged", "memoryless")
     hidden = ("latent",) if privileged else ()
     if settings.surprise_control:
         hidden = (*hidden, "surprise")
+    judged = judge_config(settings) if settings.judged else config
     spread = min(settings.start_inventory, config.risk.position_limit)
     training = dataclasses.replace(config, start_inventory=spread, features=(*config.features, *hidden))
     env = NeuralMMVecEnv(
@@ -143,15 +174,15 @@ def train(settings: Settings, config: EnvConfig, folder: Path, watch: BaseCallba
         control_variate=settings.control_variate,
         reward_scale=settings.reward_scale,
     )
-    formats = ["tensorboard", "csv"]
-    checkpoints = folder / "checkpoints"
-    resumed = any(checkpoints.glob("*.ckpt"))
+    formats = ["tensorboard", "csv"] if team.first else []
+    checkpoints = team.checkpoints(folder)
+    resumed = team.agree(checkpoints)
     if resumed:
-        model = load_latest(checkpoints, env, device=settings.device)
+        model = load_latest(checkpoints, env, team.algorithm, device=settings.device)
         model.set_logger(resume_logger(folder, formats, model))
         steps = remaining_timesteps(model)
     else:
-        model = FastRecurrentPPO(
+        model = team.algorithm(
             "MlpLstmPolicy",
             env,
             n_steps=settings.n_steps,
@@ -184,18 +215,22 @@ def train(settings: Settings, config: EnvConfig, folder: Path, watch: BaseCallba
         if settings.pretrained is not None:
             warm_start(model.policy, load_signal(settings.pretrained), observation_names(config))
         # Saved with the model, so that it says what it was made for.
-        setattr(model, ENV_CONFIG, config.to_dict())
-        model.provenance = origin(settings, config)  # type: ignore[attr-defined]
+        setattr(model, ENV_CONFIG, judged.to_dict())
+        model.provenance = made  # type: ignore[attr-defined]
         model.set_logger(configure(str(folder), formats))
         steps = settings.steps
-    judge = Judge(config, folder, every=settings.eval_every, episodes=settings.eval_episodes)
-    callbacks = CallbackList([Terms(), judge, Checkpoint(checkpoints, every=settings.checkpoint_every)])
+    judge = Judge(judged, folder, every=settings.eval_every, episodes=settings.eval_episodes)
+    shown = [Terms(), judge] if team.first else []
+    callbacks = CallbackList([*shown, Checkpoint(checkpoints, every=settings.checkpoint_every)])
     if watch is not None:
         callbacks.callbacks.append(watch)
     if steps > 0:
-        model.learn(steps, callbacks, reset_num_timesteps=not resumed, progress_bar=watch is None)
-        judge.judge(model)  # the last policy may be the best
-        save_atomically(model, folder / "last_model.zip")
+        model.learn(
+            steps, callbacks, reset_num_timesteps=not resumed, progress_bar=watch is None and team.first
+        )
+        if team.first:
+            judge.judge(model)  # the last policy may be the best
+            save_atomically(model, folder / "last_model.zip")
     env.close()
 
 
@@ -231,7 +266,7 @@ def write_settings(folder: Path, settings: Settings, config: EnvConfig) -> None:
     """`config.json` of the run: everything needed to continue it or do it again."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {
-        "settings": plain(settings) | {"name": folder.name, "resume": None},
+        "settings": plain(settings) | {"name": folder.name, "resume": None, "config": None, "ray": None},
         "env": config.to_dict(),
         "schema_id": config.schema_id,
         "provenance": origin(settings, config),
@@ -247,7 +282,7 @@ def plain(settings: Settings) -> dict[str, Any]:
 
 def origin(settings: Settings, config: EnvConfig) -> dict[str, Any]:
     """Where what a run trains comes from (`mmenv.provenance`)."""
-    chosen = {k: v for k, v in plain(settings).items() if k not in ("logs", "name", "resume")}
+    chosen = {name: value for name, value in plain(settings).items() if name not in PLACES}
     data = data_of(config) + ([settings.pretrained] if settings.pretrained else [])
     return provenance([chosen, config.to_dict()], settings.seed, data=data)
 
@@ -259,21 +294,42 @@ def read_settings(folder: Path) -> tuple[Settings, EnvConfig]:
         raise FileNotFoundError(f"--resume {folder}: there is no {path.name}; name the folder of a run.")
     stored = json.loads(path.read_text())
     plain = stored["settings"]
-    for name in ("set", "net_arch"):
-        plain[name] = tuple(plain[name])
-    for name in ("logs", "store", "pretrained"):
+    for name in ("set", "judged", "net_arch"):
+        plain[name] = tuple(plain.get(name, ()))
+    for name in PATHS:
         plain[name] = None if plain.get(name) is None else Path(plain[name])
     return Settings(**plain), make_config(**stored["env"])
 
 
-def market_defaults(arguments: list[str]) -> Settings:
-    """The defaults of the market that the command line names."""
-    market = Settings.market
-    for i, argument in enumerate(arguments):
-        if argument.startswith("--market="):
-            market = argument.partition("=")[2]
-        elif argument == "--market" and i + 1 < len(arguments):
-            market = arguments[i + 1]
+def defaults(arguments: list[str]) -> Settings:
+    """The settings before the command line: of the file it names, or of the market."""
+    given = {"market": Settings.market}
+    for name in ("market", "config"):
+        for i, argument in enumerate(arguments):
+            if argument.startswith(f"--{name}="):
+                given[name] = argument.partition("=")[2]
+            elif argument == f"--{name}" and i + 1 < len(arguments):
+                given[name] = arguments[i + 1]
+    if "config" not in given:
+        return market_defaults(given["market"])
+    path = Path(given["config"])
+    if not path.is_file():
+        raise FileNotFoundError(f"--config {path}: there is no such file.")
+    return from_table(path.name, tomllib.loads(path.read_text()))
+
+
+def from_table(where: str, given: dict[str, Any]) -> Settings:
+    """Settings from a table of a TOML file, those it does not name as the market's defaults."""
+    check_keys(where, given, [f.name for f in dataclasses.fields(Settings)])
+    typed: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else Path(v) if name in PATHS else v
+        for name, v in given.items()
+    }
+    return dataclasses.replace(market_defaults(given.get("market", Settings.market)), **typed)
+
+
+def market_defaults(market: str) -> Settings:
+    """The defaults of a market."""
     market_kind = kind(market)
     stored = tomllib.loads(DEFAULTS.read_text()).get(market_kind, {}) if market_kind in MARKETS else {}
     check_keys(f"{DEFAULTS.name} [{market_kind}]", stored, [f.name for f in dataclasses.fields(Settings)])
@@ -281,9 +337,12 @@ def market_defaults(arguments: list[str]) -> Settings:
 
 
 def main() -> None:
-    settings = tyro.cli(Settings, default=market_defaults(sys.argv[1:]))
+    settings = tyro.cli(Settings, default=defaults(sys.argv[1:]))
     console = wide_console()
     torch.set_num_threads(1)  # the update brings its own
+    ray = settings.ray
+    if ray is not None and settings.workers == 1 and settings.resume is None:
+        raise ConfigError("--ray is for several workers: give --workers too.")
     if settings.resume is not None:
         folder = settings.resume
         settings, config = read_settings(folder)
@@ -295,7 +354,10 @@ def main() -> None:
         f"Training on {settings.market} for {settings.steps:,} steps. Watch: tensorboard --logdir {folder}"
     )
     start = time.monotonic()
-    train(settings, config, folder)
+    if settings.workers > 1:
+        launch(folder, settings.workers, ray)
+    else:
+        train(settings, config, folder)
     console.print(f"Trained in {time.monotonic() - start:.0f} s.")
     if settings.final_episodes > 0:
         report(Evaluate(model=folder, episodes=settings.final_episodes, store=settings.store), console)

@@ -434,13 +434,19 @@ class FastRecurrentPPO(RecurrentPPO):
         n = sum(len(batch.returns) for batch in batches)
         if self.normalize_advantage and n > 1:
             advantages = torch.cat([batch.advantages for batch in batches])
-            mean, std = advantages.mean(), advantages.std() + 1e-8
-            batches = [batch._replace(advantages=(batch.advantages - mean) / std) for batch in batches]
+            mean, std = self._advantage_moments(advantages)
+            batches = [
+                batch._replace(advantages=(batch.advantages - mean) / (std + 1e-8)) for batch in batches
+            ]
         results = list(pool.map(lambda batch: self._share_gradients(batch, n), batches))
         gradients = [
             None if parts[0] is None else sum(parts) for parts in zip(*(g for g, _ in results), strict=True)
         ]
         return gradients, torch.stack([stats for _, stats in results]).sum(0)
+
+    def _advantage_moments(self, advantages: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation by which the advantages of a minibatch, (n,), are normalised."""
+        return advantages.mean(), advantages.std()
 
     def _share_gradients(self, batch: Batch, n: int) -> tuple[tuple[Tensor | None, ...], Tensor]:
         """One share's contribution to the mean over the `n` steps of the minibatch."""

@@ -1,8 +1,8 @@
 """`neuralmm reproduce RESULT`: run again what made a result, and compare.
 
-RESULT is what one of the commands wrote: the folder of a training run, study or backtest, or a file in it. It
-is made again in another folder, by the code as it is now, and every file with numbers is compared. First it
-says what differs in code, libraries and data from those that the result names.
+RESULT is what one of the commands wrote: the folder of a training run, study, sweep or backtest, or a file in
+it. It is made again in another folder, by the code as it is now, and every file with numbers is compared.
+First it says what differs in code, libraries and data from those that the result names.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Reproduce:
     """Run again what made a result, and compare."""
 
     result: tyro.conf.Positional[Path]
-    """Folder of a run, a study or a backtest, or a file in one."""
+    """Folder of a run, study, sweep or backtest, or a file in one."""
     out: Path | None = None
     """Keep what was made again here; by default it is deleted."""
 
@@ -67,12 +67,25 @@ def _run_again(folder: Path, out: Path) -> tuple[list[str], Path]:
     return ["train", "--resume", str(new)], new
 
 
-def _study_again(folder: Path, out: Path) -> tuple[list[str], Path]:
-    options = json.loads((folder / "study.json").read_text())["options"]
-    file = out / f"{folder.name}.toml"
-    file.write_text((folder / "study.toml").read_text())
-    words = [word for name, v in options.items() if v is not None for word in (f"--{name}", str(v))]
-    return ["study", str(file), *words, "--logs", str(out)], out / folder.name
+def _file_again(command: str) -> Callable[[Path, Path], tuple[list[str], Path]]:
+    """For commands that keep their file as COMMAND.toml and their options in COMMAND.json."""
+
+    def again(folder: Path, out: Path) -> tuple[list[str], Path]:
+        options = json.loads((folder / f"{command}.json").read_text())["options"]
+        file = out / f"{folder.name}.toml"
+        file.write_text((folder / f"{command}.toml").read_text())
+        words = [word for name, value in options.items() for word in _option(name, value)]
+        return [command, str(file), *words, "--logs", str(out)], out / folder.name
+
+    return again
+
+
+def _option(name: str, value: Any) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    return [f"--{name}", str(value)]
 
 
 def _backtest_again(folder: Path, out: Path) -> tuple[list[str], Path]:
@@ -84,7 +97,8 @@ def _backtest_again(folder: Path, out: Path) -> tuple[list[str], Path]:
 
 KINDS = (
     Kind("plan.json", (), _backtest_again),
-    Kind("study.json", (), _study_again),
+    Kind("study.json", (), _file_again("study")),
+    Kind("sweep.json", (), _file_again("sweep")),
     Kind("config.json", ("result.json",), _run_again),
 )
 
@@ -98,7 +112,7 @@ def find(path: Path) -> tuple[Kind, Path]:
             if (folder / kind.marker).is_file():
                 return kind, folder
     raise ConfigError(
-        f"{path} is no result that says where it comes from: name the folder of a run, study or backtest."
+        f"{path} does not say where it comes from: name the folder of a run, study, sweep or backtest."
     )
 
 

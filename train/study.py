@@ -40,7 +40,7 @@ from policies.optimal import solve
 from policies.trained import TrainedPolicy
 from train.baselines import CACHE, KINDS, Scale, bound, scale, solvable
 from train.evaluate import load, wide_console
-from train.ppo import Settings, env_config, market_defaults, read_settings, write_settings
+from train.ppo import Settings, env_config, from_table, read_settings, write_settings
 from train.simulate import Interval, simulate
 from train.training import Training
 
@@ -90,11 +90,9 @@ def plan(study: Study) -> list[Run]:
     path = study_file(study)
     content = tomllib.loads(path.read_text())
     check_keys(path.name, content, ["base", "variants"])
-    fields = [field.name for field in dataclasses.fields(Settings)]
     runs = []
     for variant, changes in content.get("variants", {"default": {}}).items():
         given = {**content.get("base", {}), **changes}
-        check_keys(f"{path.name} [{variant}]", given, fields)
         for seed in range(study.seeds):
             run = Run(variant, seed, study.logs / path.stem / f"{variant.replace(' ', '-')}_{seed}")
             _prepare(run, _settings(study, given, run))
@@ -129,8 +127,7 @@ def study_file(study: Study) -> Path:
 
 
 def _settings(study: Study, given: dict[str, Any], run: Run) -> Settings:
-    base = market_defaults(["--market", given.get("market", Settings.market)])
-    given = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
+    base = from_table(f"{study_file(study).name} [{run.variant}]", given)
     own: dict[str, Any] = {
         "seed": run.seed,
         "threads": study.threads,
@@ -139,7 +136,7 @@ def _settings(study: Study, given: dict[str, Any], run: Run) -> Settings:
     }
     if study.steps is not None:
         own["steps"] = study.steps
-    return dataclasses.replace(base, **given, **own)
+    return dataclasses.replace(base, **own)
 
 
 def _prepare(run: Run, settings: Settings) -> None:
