@@ -9,7 +9,6 @@ latency and queue model they then play under. All play the test part, which lies
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
@@ -29,6 +28,7 @@ from mmenv.backtest.result import plain
 from mmenv.backtest.run import write_json
 from mmenv.data.tape import tapes
 from mmenv.files import replacing
+from mmenv.provenance import digest, file_hash
 from train.backtest import Backtest, entrants
 
 SIMPLE = ("fixed-spread", "avellaneda-stoikov", "glft")
@@ -76,11 +76,9 @@ class Cell:
 
 def play(cell: Cell, options: Options) -> dict[str, Any]:
     """Figures of every policy in the cell, as JSON; from the last time where nothing has changed."""
-    found_tapes = tapes(options.store, cell.venue, cell.symbol)
+    read = [tape.path for tape in tapes(options.store, cell.venue, cell.symbol)]
     model = options.model / "best_model.zip" if options.model.is_dir() else options.model
-    written = [tape.path.stat().st_mtime_ns for tape in found_tapes]
-    told = [repr(cell), FRACTIONS, written, hashlib.sha256(model.read_bytes()).hexdigest()]
-    key = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+    key = digest([repr(cell), FRACTIONS, [file_hash(path) for path in (model, *read)]])
     kept = options.work / f"{key}.json"
     if kept.exists():
         found: dict[str, Any] = json.loads(kept.read_text())

@@ -7,6 +7,7 @@ share nothing are timed too, and the pool's figure is given against theirs.
 from __future__ import annotations
 
 import importlib.util
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -107,8 +108,6 @@ def plain(options: Options, folder: Path) -> float:
         "work[0].work(lambda n: None); print('ready',flush=True); start=time.perf_counter()\n"
         "[job.work(lambda n: None) for job in work[1:]]; print(time.perf_counter()-start)"
     )
-    import pickle
-
     running = []
     for half in range(2):
         work = jobs(options, folder / f"plain warm {half}", 1, warm=True)

@@ -340,16 +340,20 @@ def measure_fills(record: Callable[[int], facts.Record]) -> tuple[facts.Record, 
     return touch, fills
 
 
+def short_term(volatility: dict[str, Estimate]) -> float:
+    """The volatility over a second, or over the shortest scale there is."""
+    return volatility.get("1", next(iter(volatility.values()))).value
+
+
 def dynamics(fills: FillCurve, volatility: dict[str, Estimate], price_scale: float) -> dict[str, float]:
     """What closed-form market makers need to know (`policies.analytic.Dynamics`), price units and seconds.
 
     `price_scale`: half-ticks in a price unit.
     """
-    short = volatility.get("1", next(iter(volatility.values())))
     return {
         "arrival_rate": fills.rate.value,
         "fill_decay": max(fills.decay.value * price_scale, 1e-2),
-        "volatility": short.value / price_scale,
+        "volatility": short_term(volatility) / price_scale,
     }
 
 
@@ -484,7 +488,6 @@ def calibrate_market(market: str | dict[str, Any], options: Options) -> Calibrat
 
 def presets(found: Calibration, record: facts.Record) -> dict[str, dict[str, Any]]:
     """Parameters of `brownian`, and where there is a book of `book`, that look like what was found."""
-    short = found.volatility.get("1", next(iter(found.volatility.values())))
     brownian = {
         "name": "brownian",
         "step_seconds": record.seconds,
@@ -492,7 +495,7 @@ def presets(found: Calibration, record: facts.Record) -> dict[str, dict[str, Any
     }
     if not record.has_book or found.hawkes is None or found.size is None:
         return {"brownian": brownian}
-    return {"brownian": brownian, "book": _book(found, record, short.value)}
+    return {"brownian": brownian, "book": _book(found, record, short_term(found.volatility))}
 
 
 def _book(found: Calibration, record: facts.Record, volatility: float) -> dict[str, Any]:

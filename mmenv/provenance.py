@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmenv.files import replacing
+
 if TYPE_CHECKING:
     from mmenv.config import EnvConfig
 
@@ -23,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("mmenv", "policies", "train")
 LIBRARIES = ("numpy", "numba", "torch", "stable-baselines3", "hftbacktest")
 """Those whose version can change a result."""
-PLACES = ("--jobs", "--ray", "--out", "--logs", "--name")
+PLACES = ("jobs", "ray", "out", "logs", "name")
 """Options that say where work is done and where it is written: they change no result."""
 
 
@@ -79,12 +81,22 @@ def digest(content: Any) -> str:
 
 def without_places(command: Sequence[str]) -> list[str]:
     """A command line without the options in `PLACES`."""
+    places = [f"--{name}" for name in PLACES]
     kept, skip = [], False
     for word in command:
-        if not skip and word.partition("=")[0] not in PLACES:
+        if not skip and word.partition("=")[0] not in places:
             kept.append(word)
-        skip = not skip and word in PLACES
+        skip = not skip and word in places
     return kept
+
+
+def keep(folder: Path, command: str, file: str, options: dict[str, Any], origin: dict[str, Any]) -> None:
+    """Write COMMAND.toml, the text of the file that a command was given, and COMMAND.json, its options and
+    where its results come from: what `neuralmm reproduce` runs again."""
+    content = json.dumps({"options": options, "provenance": origin}, indent=2)
+    for suffix, text in (("toml", file), ("json", content)):
+        with replacing(folder / f"{command}.{suffix}") as temporary:
+            temporary.write_text(text)
 
 
 # Code -------------------------------------------------------------------------------------------------------

@@ -11,8 +11,6 @@ Run as a script, prints the tables of all of them and of the tuned analytic poli
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import logging
 import zipfile
 import zlib
@@ -31,6 +29,7 @@ from mmenv.config import ConfigError, EnvConfig, Market, make_config, require
 from mmenv.files import replacing
 from mmenv.market.brownian import Brownian
 from mmenv.market.hidden_regime import HiddenRegime
+from mmenv.provenance import digest
 from mmenv.quote import to_action
 from policies import chain
 from policies.analytic import TUNABLE, CarteaJaimungal, tune
@@ -143,8 +142,7 @@ def _file_name(config: EnvConfig, kind: str, resolution: int) -> str:
         "problem": dataclasses.asdict(chain.make_problem(config)),
         "market": config.to_dict()["market"],
     }
-    code = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    return f"{config.market.name}-{kind}-{code}.npz"
+    return f"{config.market.name}-{kind}-{digest(key)}.npz"
 
 
 def _read(path: Path, kind: str, resolution: int) -> Solution | None:

@@ -16,7 +16,7 @@ import torch
 from gymnasium import spaces
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
-from stable_baselines3.common.distributions import DiagGaussianDistribution
+from stable_baselines3.common.distributions import DiagGaussianDistribution, Distribution
 from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
@@ -122,6 +122,17 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         features = features[:, : lstm.input_size]
         return RecurrentActorCriticPolicy._process_sequence(features, lstm_states, episode_starts, lstm)
 
+    def _actor_and_critic(
+        self, obs: Tensor, lstm_states: Any, episode_starts: Tensor
+    ) -> tuple[Distribution, Tensor, Any]:
+        """Distribution of the actions, values (n, 1) by a critic that reads the memory, new states."""
+        features: Any = self.extract_features(obs)
+        seen, known = (features, features) if self.share_features_extractor else features
+        memory, states = self._process_sequence(seen, lstm_states, episode_starts, self.lstm_actor)
+        distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(memory))
+        values = self.value_net(self.mlp_extractor.forward_critic(self._criticise(known, memory)))
+        return distribution, values, states
+
     def _criticise(self, features: Tensor, memory: Tensor) -> Tensor:
         """What a critic without an LSTM makes of the features, and of the actor's memory if it reads it."""
         assert self.critic is not None
@@ -135,9 +146,8 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         """As the parent's."""
         if not self.critic_reads_memory:
             return super().forward(obs, lstm_states, episode_starts, deterministic)
-        distribution, states = self.get_distribution(obs, lstm_states.pi, episode_starts)
+        distribution, values, states = self._actor_and_critic(obs, lstm_states.pi, episode_starts)
         actions = distribution.get_actions(deterministic)
-        values = self.predict_values(obs, lstm_states.pi, episode_starts)
         log_prob = distribution.log_prob(actions)
         actions = actions.reshape(-1, *(self.action_space.shape or ()))
         return actions, values, log_prob, RNNStates(states, states)
@@ -148,10 +158,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         """As the parent's; `lstm_states` are the actor's where the critic has none."""
         if not self.critic_reads_memory:
             return super().predict_values(obs, lstm_states, episode_starts)
-        features: Any = self.extract_features(obs)
-        seen, known = (features, features) if self.share_features_extractor else features
-        memory, _ = self._process_sequence(seen, lstm_states, episode_starts, self.lstm_actor)
-        return self.value_net(self.mlp_extractor.forward_critic(self._criticise(known, memory)))
+        return self._actor_and_critic(obs, lstm_states, episode_starts)[1]
 
     def evaluate_actions(  # type: ignore[override]
         self, obs: Tensor, actions: Tensor, lstm_states: Any, episode_starts: Tensor
@@ -159,8 +166,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         """As the parent's: what sb3-contrib's own learner calls."""
         if not self.critic_reads_memory:
             return super().evaluate_actions(obs, actions, lstm_states, episode_starts)
-        distribution, _ = self.get_distribution(obs, lstm_states.pi, episode_starts)
-        values = self.predict_values(obs, lstm_states.pi, episode_starts)
+        distribution, values, _ = self._actor_and_critic(obs, lstm_states.pi, episode_starts)
         return values, distribution.log_prob(actions), distribution.entropy()
 
     def keep_exploring(self) -> None:

@@ -28,7 +28,7 @@ from mmenv.backtest.run import SEED, write_json
 from mmenv.config import ConfigError, EnvConfig, Market, make_config
 from mmenv.market import MARKETS
 from mmenv.market.replay import Replay
-from mmenv.provenance import without_places
+from mmenv.provenance import PLACES, without_places
 from mmenv.report import write_report
 from mmenv.report.words import show
 from policies.analytic import TUNABLE, tune
@@ -378,11 +378,8 @@ def run(options: Backtest) -> Result:
 
 def default_folder(options: Backtest, chosen: list[Entrant]) -> Path:
     """One folder under logs/ for each choice, so that the same command finds what it has done."""
-    plain = {
-        k: str(v)
-        for k, v in dataclasses.asdict(options).items()
-        if k not in ("jobs", "ray", "out", "patience")
-    }
+    apart = (*PLACES, "patience")
+    plain = {k: str(v) for k, v in dataclasses.asdict(options).items() if k not in apart}
     told = json.dumps([plain, [entrant.source.key for entrant in chosen]])
     data = Path(options.arguments[-1]).name
     return Path("logs") / f"backtest-{data}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"

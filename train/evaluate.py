@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
@@ -13,6 +14,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from mmenv.config import ConfigError, EnvConfig, differences, make_config
+from mmenv.files import replacing
 from mmenv.market.replay import Replay
 from policies.base import Policy
 from policies.trained import TrainedPolicy
@@ -48,6 +50,12 @@ def wide_console() -> Console:
     """A console that does not fold the table where its output is a file."""
     console = Console()
     return console if console.is_terminal else Console(width=180)
+
+
+def save_table(path: Path, *content: Any) -> None:
+    """Print to a file, whole or not at all."""
+    with replacing(path) as temporary, temporary.open("w") as file:
+        Console(file=file, width=160).print(*content)
 
 
 def load(path: Path, config: EnvConfig | None = None) -> tuple[FastRecurrentPPO, EnvConfig]:

@@ -74,9 +74,9 @@ class Team:
 
     def agree(self, checkpoints: Path) -> bool:
         """Go back to the newest checkpoint that all have; whether there is one."""
-        newest = newest_step(checkpoints)
         if self.size == 1:
-            return newest is not None
+            return any(checkpoints.glob("*.ckpt"))
+        newest = newest_step(checkpoints)
         step = torch.tensor(-1 if newest is None else newest)
         dist.all_reduce(step, dist.ReduceOp.MIN)
         drop_after(checkpoints, int(step))

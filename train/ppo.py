@@ -25,7 +25,7 @@ from mmenv.config import ConfigError, EnvConfig, check_keys, make_config
 from mmenv.features import observation_names
 from mmenv.files import replacing
 from mmenv.market import MARKETS
-from mmenv.provenance import data_of, provenance
+from mmenv.provenance import PLACES, data_of, provenance
 from policies.signals import load as load_signal
 from policies.signals.quoting import warm_start
 from train.callbacks import Judge, Terms, save_atomically
@@ -34,7 +34,7 @@ from train.evaluate import ENV_CONFIG, Evaluate, report, wide_console
 from train.parallel import ALONE, Team, launch
 from train.vec_env import NeuralMMVecEnv
 
-PLACES = ("logs", "name", "resume", "config", "ray")
+APART = (*PLACES, "resume", "config")
 """Settings that say where a run is and change nothing of it."""
 DEFAULTS = Path(__file__).with_name("defaults.toml")
 PATHS = ("logs", "store", "pretrained", "config")
@@ -282,7 +282,7 @@ def plain(settings: Settings) -> dict[str, Any]:
 
 def origin(settings: Settings, config: EnvConfig) -> dict[str, Any]:
     """Where what a run trains comes from (`mmenv.provenance`)."""
-    chosen = {name: value for name, value in plain(settings).items() if name not in PLACES}
+    chosen = {name: value for name, value in plain(settings).items() if name not in APART}
     data = data_of(config) + ([settings.pretrained] if settings.pretrained else [])
     return provenance([chosen, config.to_dict()], settings.seed, data=data)
 

@@ -121,14 +121,11 @@ def find(path: Path) -> tuple[Kind, Path]:
 
 def changes(origin: Mapping[str, Any]) -> list[str]:
     """What differs now from where the result comes from, in words."""
+    today = {"source code": code()["source"], **libraries()}
     found = [
-        f"{what}: {then.get(name)} then, {now.get(name)} now"
-        for what, then, now, names in (
-            ("source code", origin["code"], code(), ("source",)),
-            *((name, origin["libraries"], libraries(), (name,)) for name in origin["libraries"]),
-        )
-        for name in names
-        if then.get(name) != now.get(name)
+        f"{what}: {then} then, {today.get(what)} now"
+        for what, then in {"source code": origin["code"].get("source"), **origin["libraries"]}.items()
+        if then != today.get(what)
     ]
     for path, parts in origin["data"].items():
         try:

@@ -34,12 +34,12 @@ from mmenv.config import ConfigError, check_keys
 from mmenv.files import replacing
 from mmenv.jobs import Job, Tell, Workers, workers
 from mmenv.jobs import run as run_jobs
-from mmenv.provenance import PLACES, columns, in_words, provenance
+from mmenv.provenance import PLACES, columns, in_words, keep, provenance
 from policies.base import make_policy
 from policies.optimal import solve
 from policies.trained import TrainedPolicy
 from train.baselines import CACHE, KINDS, Scale, bound, scale, solvable
-from train.evaluate import load, wide_console
+from train.evaluate import load, save_table, wide_console
 from train.ppo import Settings, env_config, from_table, read_settings, write_settings
 from train.simulate import Interval, simulate
 from train.training import Training
@@ -75,10 +75,6 @@ class Run:
     seed: int
     folder: Path
 
-    @property
-    def trained(self) -> bool:
-        return (self.folder / "last_model.zip").exists()
-
     def steps(self) -> int:
         """Decisions made so far."""
         progress = read_progress(self.folder)
@@ -103,16 +99,13 @@ def plan(study: Study) -> list[Run]:
 def write_plan(study: Study, runs: list[Run]) -> dict[str, Any]:
     """Keep the study's file as study.toml and its options as study.json; where its results come from."""
     folder = runs[0].folder.parent
-    (folder / "study.toml").write_text(study_file(study).read_text())
-    options = dataclasses.asdict(study)
-    chosen = {n: v for n, v in options.items() if n != "name" and f"--{n}" not in PLACES}
+    chosen = {name: value for name, value in dataclasses.asdict(study).items() if name not in PLACES}
     origins = [origin_of(run) for run in runs]
     data = sorted({path for origin in origins for path in origin["data"]})
     origin = provenance(
         [chosen, [made["configuration"] for made in origins]], [run.seed for run in runs], data=data
     )
-    with replacing(folder / "study.json") as temporary:
-        temporary.write_text(json.dumps({"options": chosen, "provenance": origin}, indent=2))
+    keep(folder, "study", study_file(study).read_text(), chosen, origin)
     return origin
 
 
@@ -211,17 +204,15 @@ def result(run: Run, episodes: int) -> dict[str, float]:
         if kept["episodes"] == episodes:
             return {name: value for name, value in kept.items() if name != "provenance"}
     model, config = load(run.folder)
-    outcome = simulate(TrainedPolicy(model.policy), config, episodes)
-    value, error = outcome.value().mean, outcome.controlled.std() / np.sqrt(episodes)
+    earned, known = simulate(TrainedPolicy(model.policy), config, episodes).controlled, 0.0
     best = bound(config)
     if best is not None:
-        optimal = simulate(make_policy(best, config, cache=CACHE), config, episodes)
-        value = solve(config, best, cache=CACHE).value + outcome.minus(optimal).mean
-        error = (outcome.controlled - optimal.controlled).std() / np.sqrt(episodes)
+        earned = earned - simulate(make_policy(best, config, cache=CACHE), config, episodes).controlled
+        known = solve(config, best, cache=CACHE).value
     seconds = float(read_progress(run.folder)["seconds"].iloc[-1])
     found = {
-        "value": float(value),
-        "error": float(error),
+        "value": known + float(earned.mean()),
+        "error": float(earned.std() / np.sqrt(episodes)),
         "episodes": episodes,
         "seconds": seconds,
         "steps_per_second": run.steps() / seconds,
@@ -331,8 +322,7 @@ def report(study: Study, runs: list[Run], origin: dict[str, Any], console: Conso
         folder = chosen[0].folder.parent
         table = tabulate(f"{folder.name}, {market}", results, measure.label)
         console.print(table)
-        with (folder / f"table-{market}.txt").open("w") as file:
-            Console(file=file, width=160).print(table, in_words(origin))
+        save_table(folder / f"table-{market}.txt", table, in_words(origin))
         results.to_csv(folder / f"results-{market}.csv", index=False)
         figure = draw(chosen, results, measure, lines)
         figure.savefig(folder / f"curves-{market}.png", dpi=110, metadata={"Description": in_words(origin)})

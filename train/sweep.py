@@ -55,11 +55,11 @@ from tqdm import tqdm
 from mmenv.config import ConfigError, check_keys
 from mmenv.files import replacing
 from mmenv.jobs import TELL_SECONDS, Done, Job, Tell, Workers, run, workers
-from mmenv.provenance import PLACES, columns, data_of, in_words, provenance
+from mmenv.provenance import PLACES, columns, data_of, in_words, keep, provenance
 from policies.trained import TrainedPolicy
 from train import ppo
 from train.baselines import scale
-from train.evaluate import load, wide_console
+from train.evaluate import load, save_table, wide_console
 from train.ppo import Settings, env_config, from_table, judge_config, plain, write_settings
 from train.simulate import Outcome, simulate
 from train.training import Telling, Training
@@ -474,7 +474,7 @@ def draw(search: Search) -> Figure:
 def write_best(path: Path, settings: Settings, title: str) -> None:
     """A TOML file of settings that `neuralmm train --config` takes; only what differs from the defaults."""
     known = from_table(path.name, {"market": settings.market})
-    skip = (*ppo.PLACES, "final_episodes", "threads")
+    skip = (*ppo.APART, "final_episodes", "threads")
     differ = {
         name: value
         for name, value in plain(settings).items()
@@ -499,8 +499,7 @@ def write_results(search: Search, winner: Winner, origin: dict[str, Any], consol
     folder, words = search.sweep.folder, in_words(origin)
     table = finals_table(search, winner)
     console.print(table)
-    with (folder / "table.txt").open("w") as file:
-        Console(file=file, width=160).print(table, words)
+    save_table(folder / "table.txt", table, words)
     write_csv(folder / "trials.csv", [row | columns(origin) for row in trial_rows(search)])
     draw(search).savefig(folder / "sweep.png", dpi=110, metadata={"Description": words})
     best = winner.order[0]
@@ -518,7 +517,7 @@ def write_results(search: Search, winner: Winner, origin: dict[str, Any], consol
 
 def claim(sweep: Sweep, space: Space) -> dict[str, Any]:
     """Write sweep.json and sweep.toml, or refuse a folder of another sweep; where the results come from."""
-    chosen = {k: v for k, v in dataclasses.asdict(sweep).items() if f"--{k}" not in PLACES and k != "config"}
+    chosen = {k: v for k, v in dataclasses.asdict(sweep).items() if k not in (*PLACES, "config")}
     text = sweep.config.read_text()
     origin = provenance([chosen, text], [sweep.seed, space.base.seed], data=data_of(env_config(space.base)))
     path = sweep.folder / "sweep.json"
@@ -529,12 +528,7 @@ def claim(sweep: Sweep, space: Space) -> dict[str, Any]:
         if asked != kept or tomllib.loads((sweep.folder / "sweep.toml").read_text()) != tomllib.loads(text):
             raise ConfigError(f"{sweep.folder} holds a sweep of other settings; remove it, or give --logs.")
     sweep.folder.mkdir(parents=True, exist_ok=True)
-    for name, content in (
-        ("sweep.toml", text),
-        ("sweep.json", json.dumps({"options": chosen, "provenance": origin}, indent=2)),
-    ):
-        with replacing(sweep.folder / name) as temporary:
-            temporary.write_text(content)
+    keep(sweep.folder, "sweep", text, chosen, origin)
     return origin
 
 

@@ -197,7 +197,8 @@ class Unit:
             patience=self.patience,
             progress=progress,
         )
-        summary = self._summary(played)
+        origin = self.provenance()
+        summary = self._summary(played, origin)
         if not self.scenario:
             orders = tables.orders_of(played, self.config, self.scale)
             summary["counts"] = tables.counts_of(played, self.config, orders)
@@ -208,17 +209,17 @@ class Unit:
                 "equity": tables.equity_of(played, self.config, self.scale),
             }
             for name, table in written.items():
-                write_parquet(folder / name / f"{self.name}.parquet", table, self.provenance())
+                write_parquet(folder / name / f"{self.name}.parquet", table, origin)
         write_json(folder / "units" / f"{self.name}.json", summary)
 
-    def _summary(self, played: Played) -> dict[str, Any]:
+    def _summary(self, played: Played, origin: dict[str, Any]) -> dict[str, Any]:
         equity = tables.equity_of(played, self.config, self.scale)
         rows = played.rows
         market = self.config.market
         ended = isinstance(market, Stretch) and len(rows) < self.decisions
         return {
             "key": self.key,
-            "provenance": self.provenance(),
+            "provenance": origin,
             "labels": self.labels,
             "scale": dataclasses.asdict(self.scale),
             "step_seconds": market.step_seconds,

@@ -63,8 +63,7 @@ def round_trips(
     if model == "constant":
         return np.zeros(0, ROUND_TRIP)
     if model == "recorded":
-        trips = read(config.latency_file) + np.array([offset_ns, 0, offset_ns])
-        _require_forward(trips, config.latency_file)
+        trips = _by_tape(config.latency_file, offset_ns)
         if trips[-1, 0] < local_ns or trips[0, 0] > end_ns:
             first, last = np.datetime64(int(trips[0, 0]), "ns"), np.datetime64(int(trips[-1, 0]), "ns")
             raise TapeError(
@@ -79,8 +78,7 @@ def round_trips(
         draws = base * np.exp(config.latency_spread * random.standard_normal((2, len(sent))))
         entry, response = np.minimum(np.rint(draws), MOST * base).astype(np.int64)
     elif model == "empirical":
-        trips = read(config.latency_file) + np.array([offset_ns, 0, offset_ns])
-        _require_forward(trips, config.latency_file)
+        trips = _by_tape(config.latency_file, offset_ns)
         drawn = trips[random.integers(len(trips), size=len(sent))]
         entry, response = drawn[:, 1] - drawn[:, 0], drawn[:, 2] - drawn[:, 1]
     else:
@@ -112,13 +110,16 @@ def _lateness(replay: Replay, sent: Times) -> Times:
     return late
 
 
-def _require_forward(trips: Times, name: str) -> None:
+def _by_tape(name: str, offset_ns: int) -> Times:
+    """Round trips (n, COLUMNS) of a file, our clock moved by `offset_ns` as the tape's was."""
+    trips = read(name) + np.array([offset_ns, 0, offset_ns])
     bad = np.flatnonzero((np.diff(trips, axis=1) < 0).any(axis=1))
     if len(bad):
         raise TapeError(
             f"{name}: row {bad[0] + 1} has a negative latency by the tape's clock; the columns are "
             f"{', '.join(COLUMNS)}, the clocks those of the capture"
         )
+    return trips
 
 
 @functools.lru_cache(maxsize=4)
