@@ -12,19 +12,23 @@ from typing import Any
 import numba
 import numpy as np
 from llvmlite import ir
-from llvmlite.binding import get_host_cpu_features
 from numba import types
-from numba.core import cgutils, config
+from numba.core import cgutils
 from numba.extending import intrinsic
+
+from mmenv.lanes import LaneCompiler, vector_extension
 
 F = np.float32
 # AVX-512 has vectors twice as long as AVX2 and twice as many registers for the sums.
-WIDE = "+avx512f" in (config.CPU_FEATURES or get_host_cpu_features().flatten()).split(",")
+WIDE = vector_extension()[0] == "avx512f"
 LANES = 16 if WIDE else 8  # floats in a vector; LLVM splits it where the processor has shorter ones
 PANEL = 2 * LANES  # columns of the weights that are multiplied at a time
 TALL = 8 if WIDE else 4  # rows of the other factor that are multiplied at a time; 4 divides it
 # error_model="numpy": Python's check for division by zero would keep LLVM from vectorising the loops.
-compiled = numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+_options: dict[str, Any] = {"cache": True, "nogil": True, "fastmath": True, "error_model": "numpy"}
+compiled = numba.njit(**_options)
+compiled_lanes = numba.njit(pipeline_class=LaneCompiler, **_options)
+"""For a function whose inner loops over `prange` do the same to every element (`mmenv.lanes`)."""
 
 
 TOP = 7.9
@@ -170,13 +174,14 @@ def add_transposed_matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None
     4 divides m and PANEL divides n.
     """
     m, n = out.shape
-    a_row, b_row, tall = a.strides[0], b.strides[0], m - m % TALL
-    for first in range(0, a.shape[0], 64):  # a block of rows stays in the cache while all of `out` takes its share
+    a_row, b_row, out_row, tall = a.strides[0], b.strides[0], out.strides[0], m - m % TALL
+    # A block of rows stays in the cache while all of `out` takes its share.
+    for first in range(0, a.shape[0], 64):
         k = min(64, a.shape[0] - first)
-        a_block, b_block = a.ctypes.data + first * a_row, b.ctypes.data + first * b_row
-        for j in range(0, n, PANEL):
-            target = out.ctypes.data + j * 4
+        left, right = a.ctypes.data + first * a_row, b.ctypes.data + first * b_row
+        for j in range(0, 4 * n, 4 * PANEL):
+            target = out.ctypes.data + j
             for i in range(0, tall, TALL):
-                _add_tall(a_block + i * 4, 4, a_row, b_block + j * 4, b_row, target + i * 4 * n, 4 * n, k)
+                _add_tall(left + i * 4, 4, a_row, right + j, b_row, target + i * out_row, out_row, k)
             for i in range(tall, m, 4):
-                _add_four_rows(a_block + i * 4, 4, a_row, b_block + j * 4, b_row, target + i * 4 * n, 4 * n, k)
+                _add_four_rows(left + i * 4, 4, a_row, right + j, b_row, target + i * out_row, out_row, k)

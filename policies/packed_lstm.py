@@ -19,10 +19,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numba import prange
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from policies.compiled import PANEL, F, add_transposed_matmul, compiled, matmul, pack, padded, sigmoid, tanh
+from policies.compiled import (
+    PANEL,
+    F,
+    add_transposed_matmul,
+    compiled,
+    compiled_lanes,
+    matmul,
+    pack,
+    padded,
+    sigmoid,
+    tanh,
+)
 
 # LSTM -------------------------------------------------------------------------------------------------------
 
@@ -39,7 +51,7 @@ class LSTMWork(NamedTuple):
     tanh_cell: np.ndarray  # (N, H)
 
 
-@compiled
+@compiled_lanes
 def _lstm_forward(
     inputs: np.ndarray,
     panels: np.ndarray,
@@ -61,7 +73,7 @@ def _lstm_forward(
         for k in range(b):
             g, c_in = gates[row + k], last_cell[k]
             h_out, c_out, tanh_out = hidden[row + k], cell[row + k], tanh_cell[row + k]
-            for j in range(n):
+            for j in prange(n):
                 i, f, u, o = sigmoid(g[j]), sigmoid(g[n + j]), tanh(g[2 * n + j]), sigmoid(g[3 * n + j])
                 c = f * c_in[j] + i * u
                 tanh_c = tanh(c)
@@ -71,7 +83,7 @@ def _lstm_forward(
         row += b
 
 
-@compiled
+@compiled_lanes
 def _lstm_backward(
     d_hidden: np.ndarray,
     panels: np.ndarray,
@@ -96,7 +108,7 @@ def _lstm_backward(
             g, c_in, tanh_c, dh_out, dhk, dck = (
                 gates[row + k], last_cell[k], tanh_cell[row + k], d_hidden[row + k], dh[k], dc[k],
             )  # fmt: skip
-            for j in range(n):
+            for j in prange(n):
                 i, f, u, o = g[j], g[n + j], g[2 * n + j], g[3 * n + j]
                 d = dh_out[j] + dhk[j]
                 e = dck[j] + d * o * (F(1) - tanh_c[j] * tanh_c[j])
@@ -254,13 +266,13 @@ BLOCK = 64
 """Rows that go through a network at a time: what they leave in between stays in the nearest caches."""
 
 
-@compiled
+@compiled_lanes
 def linear_tanh(x: np.ndarray, panels: np.ndarray, bias: np.ndarray, y: np.ndarray) -> None:
     """y = tanh(x @ weights + bias); y is (N, padded M)."""
     matmul(x, panels, y)
     for k in range(y.shape[0]):
         row = y[k]
-        for j in range(bias.size):
+        for j in prange(bias.size):
             row[j] = tanh(row[j] + bias[j])
 
 
@@ -309,7 +321,7 @@ def _network_forward(x: np.ndarray, panels: Any, biases: Any, outputs: Any) -> N
             block = y
 
 
-@compiled
+@compiled_lanes
 def _network_backward(
     x: np.ndarray, outputs: Any, dy: np.ndarray, panels: Any, d_weights: Any, d_biases: Any, dx: np.ndarray
 ) -> None:
@@ -327,7 +339,7 @@ def _network_backward(
         for layer in range(len(outputs) - 1, -1, -1):
             y, d_bias = outputs[layer][first : first + n], d_biases[layer]
             for k in range(n):
-                for j in range(d_bias.size):
+                for j in prange(d_bias.size):
                     dz[k, j] = dy_out[k, j] * (F(1) - y[k, j] * y[k, j])
                     d_bias[j] += dz[k, j]
                 dz[k, d_bias.size : y.shape[1]] = F(0)
@@ -365,9 +377,7 @@ class _TanhNetwork(torch.autograd.Function):
         d_biases = tuple(np.zeros(len(weight), np.float32) for weight in weights)
         dx = np.empty((len(dy), columns if ctx.needs_input_grad[0] else 0), np.float32)
         panels = tuple(pack(weight.detach().numpy()) for weight in weights)
-        _network_backward(
-            ctx.inputs, ctx.outputs, dy.contiguous().numpy(), panels, d_weights, d_biases, dx
-        )
+        _network_backward(ctx.inputs, ctx.outputs, dy.contiguous().numpy(), panels, d_weights, d_biases, dx)
         gradients: list[Tensor | None] = [None]
         if dx.size:
             gradients = [torch.from_numpy(dx)[:, : weights[0].shape[1]]]

@@ -25,14 +25,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessExitedException, spawn
 
 from mmenv.config import ConfigError
 from mmenv.jobs import RETRIES, JobError
 from train.checkpoint import drop_after, newest_step
 from train.control_variate import SurpriseControl
-from train.recurrent_ppo import FastRecurrentPPO
+from train.recurrent_ppo import FastRecurrentPPO, Gradients
 
 if TYPE_CHECKING:
     from train.ppo import Settings
@@ -124,8 +124,10 @@ class DataParallelPPO(FastRecurrentPPO):
         variance = (squares - total**2 / count) / (count - 1)
         return (total / count).float(), variance.clamp(min=0).sqrt().float()
 
-    def _gradients(self, chunks: np.ndarray, pool: ThreadPoolExecutor) -> tuple[list[Tensor | None], Tensor]:
-        gradients, statistics = super()._gradients(chunks, pool)
+    def _gradients(
+        self, chunks: np.ndarray, parameters: list[nn.Parameter], pool: ThreadPoolExecutor
+    ) -> tuple[Gradients, Tensor]:
+        gradients, statistics = super()._gradients(chunks, parameters, pool)
         if self._measuring:
             return gradients, statistics
         whole = torch.cat([g.flatten() for g in (*gradients, statistics) if g is not None])
@@ -133,7 +135,7 @@ class DataParallelPPO(FastRecurrentPPO):
         whole /= dist.get_world_size()
         shapes = [g.shape for g in (*gradients, statistics) if g is not None]
         parts = iter(whole.split([shape.numel() for shape in shapes]))
-        averaged = [None if g is None else next(parts).view_as(g) for g in gradients]
+        averaged = tuple(None if g is None else next(parts).view_as(g) for g in gradients)
         return averaged, next(parts).view_as(statistics)
 
     def _check_weights(self) -> None:

@@ -37,7 +37,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
-from torch import Tensor
+from torch import Tensor, nn
 
 from policies.recurrent import CnnRecurrentPolicy, RecurrentPolicy
 from train.control_variate import SurpriseControl
@@ -49,6 +49,9 @@ LOSSES = 4
 """The first entries of the statistics of a minibatch are losses: policy, value, entropy, prediction."""
 KL = 5
 """Where the approximate Kullback-Leibler divergence stands among them."""
+
+Gradients = tuple[Tensor | None, ...]
+"""In the order of the policy's parameters; None for one that the loss does not depend on."""
 
 
 class Batch(NamedTuple):
@@ -374,20 +377,21 @@ class FastRecurrentPPO(RecurrentPPO):
         if self.active_threads is None:
             self.active_threads = self._fastest_threads()
 
+        parameters = list(policy.parameters())  # finding them takes a walk through all modules
         statistics: list[Tensor] = []
         stop = False
         with _workers(self.active_threads) as pool:
             for _ in range(self.n_epochs):
                 epoch_start = len(statistics)
                 for chunks in self._minibatches():
-                    gradients, stats = self._gradients(chunks, pool)
+                    gradients, stats = self._gradients(chunks, parameters, pool)
                     statistics.append(stats)
                     if self.target_kl is not None and stats[KL].item() > 1.5 * self.target_kl:
                         stop = True
                         break
-                    for parameter, gradient in zip(policy.parameters(), gradients, strict=True):
+                    for parameter, gradient in zip(parameters, gradients, strict=True):
                         parameter.grad = gradient
-                    torch.nn.utils.clip_grad_norm_(policy.parameters(), self.max_grad_norm, foreach=True)
+                    torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm, foreach=True)
                     policy.optimizer.step()
                     policy.keep_exploring()
                 self._n_updates += 1
@@ -428,8 +432,10 @@ class FastRecurrentPPO(RecurrentPPO):
             max(1, round(self.batch_size / self.rollout_buffer.chunk_length)), self.rollout_buffer.n_chunks
         )
 
-    def _gradients(self, chunks: np.ndarray, pool: ThreadPoolExecutor) -> tuple[list[Tensor | None], Tensor]:
-        """Gradients of the loss on these chunks, ordered as `policy.parameters()`, and its statistics."""
+    def _gradients(
+        self, chunks: np.ndarray, parameters: list[nn.Parameter], pool: ThreadPoolExecutor
+    ) -> tuple[Gradients, Tensor]:
+        """Gradients of the loss on these chunks with respect to `parameters`, and its statistics."""
         batches = self.rollout_buffer.batches(chunks, shares=pool._max_workers)
         n = sum(len(batch.returns) for batch in batches)
         if self.normalize_advantage and n > 1:
@@ -438,21 +444,24 @@ class FastRecurrentPPO(RecurrentPPO):
             batches = [
                 batch._replace(advantages=(batch.advantages - mean) / (std + 1e-8)) for batch in batches
             ]
-        results = list(pool.map(lambda batch: self._share_gradients(batch, n), batches))
-        gradients = [
+        results = list(pool.map(lambda batch: self._share_gradients(batch, parameters, n), batches))
+        # The sum is also a copy: autograd may give two parameters one tensor, and clipping scales in place.
+        gradients = tuple(
             None if parts[0] is None else sum(parts) for parts in zip(*(g for g, _ in results), strict=True)
-        ]
+        )
         return gradients, torch.stack([stats for _, stats in results]).sum(0)
 
     def _advantage_moments(self, advantages: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation by which the advantages of a minibatch, (n,), are normalised."""
         return advantages.mean(), advantages.std()
 
-    def _share_gradients(self, batch: Batch, n: int) -> tuple[tuple[Tensor | None, ...], Tensor]:
+    def _share_gradients(
+        self, batch: Batch, parameters: list[nn.Parameter], n: int
+    ) -> tuple[Gradients, Tensor]:
         """One share's contribution to the mean over the `n` steps of the minibatch."""
         terms = self._loss_terms(batch) / n
         loss = terms[:LOSSES] @ self._loss_weights()
-        return torch.autograd.grad(loss, list(self.policy.parameters()), allow_unused=True), terms.detach()
+        return torch.autograd.grad(loss, parameters, allow_unused=True), terms.detach()
 
     def _loss_weights(self) -> Tensor:
         weights = [1.0, self.vf_coef, self.ent_coef, self.prediction_coef]
@@ -514,15 +523,15 @@ class FastRecurrentPPO(RecurrentPPO):
 
     def _fastest_threads(self) -> int:
         """Time one minibatch's gradient (it changes nothing) on 1, 2, ... threads, the best of three each."""
-        chunks = np.arange(self._chunks_per_minibatch())
+        chunks, parameters = np.arange(self._chunks_per_minibatch()), list(self.policy.parameters())
         seconds = {}
         for threads in range(1, len(os.sched_getaffinity(0)) + 1):
             with _workers(threads) as pool:
-                self._gradients(chunks, pool)  # the first call compiles and warms up
+                self._gradients(chunks, parameters, pool)  # the first call compiles and warms up
                 times = []
                 for _ in range(3):
                     start = time.perf_counter()
-                    self._gradients(chunks, pool)
+                    self._gradients(chunks, parameters, pool)
                     times.append(time.perf_counter() - start)
             seconds[threads] = min(times)
         # More threads must earn their keep: what they gain here is lost where another process wants the core.
