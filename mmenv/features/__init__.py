@@ -80,14 +80,18 @@ def check_groups(names: Iterable[str]) -> tuple[str, ...]:
 
 
 HIDDEN = ("latent", "surprise")
-"""Groups for learners alone. Where they are the last, signals stand before them, beside what a policy sees."""
+"""Groups for learners alone: where they are the last, signals stand before them, with what a policy sees."""
 
 
 def observation_features(config: EnvConfig) -> tuple[Feature, ...]:
     """The features of the observation, in order."""
     features = tuple(feature for name in config.features for feature in GROUPS[name].entries(config))
     at = before_signals(config)
-    return (*features[:at], *(output for signal in config.signals for output in signal.outputs), *features[at:])
+    return (
+        *features[:at],
+        *(output for signal in config.signals for output in signal.outputs),
+        *features[at:],
+    )
 
 
 def before_signals(config: EnvConfig) -> int:
