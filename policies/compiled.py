@@ -12,13 +12,17 @@ from typing import Any
 import numba
 import numpy as np
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.extending import intrinsic
 
 F = np.float32
-LANES = 8  # floats in a vector; LLVM splits it where the processor has shorter ones
+# AVX-512 has vectors twice as long as AVX2 and twice as many registers for the sums.
+WIDE = "+avx512f" in (config.CPU_FEATURES or get_host_cpu_features().flatten()).split(",")
+LANES = 16 if WIDE else 8  # floats in a vector; LLVM splits it where the processor has shorter ones
 PANEL = 2 * LANES  # columns of the weights that are multiplied at a time
+TALL = 8 if WIDE else 4  # rows of the other factor that are multiplied at a time; 4 divides it
 # error_model="numpy": Python's check for division by zero would keep LLVM from vectorising the loops.
 compiled = numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 
@@ -137,8 +141,8 @@ def _tile(rows: int, accumulate: bool) -> Any:
     return tile
 
 
-_four_rows, _one_row = _tile(4, False), _tile(1, False)
-_add_four_rows = _tile(4, True)
+_tall, _four_rows, _one_row = (_tile(rows, accumulate=False) for rows in (TALL, 4, 1))
+_add_tall, _add_four_rows = (_tile(rows, accumulate=True) for rows in (TALL, 4))
 
 
 @compiled
@@ -146,31 +150,33 @@ def matmul(a: np.ndarray, panels: np.ndarray, out: np.ndarray) -> None:
     """out[:, :padded(M)] = a[:, :K] @ weights, with panels = pack(weights); float32, rows contiguous."""
     rows, k = a.shape[0], panels.shape[1]
     a_row, out_row = a.strides[0], out.strides[0]
-    whole = rows - rows % 4
+    tall, four = rows - rows % TALL, rows - rows % 4
+    source = a.ctypes.data
     for p in range(panels.shape[0]):
         panel = panels.ctypes.data + p * panels.strides[0]
         target = out.ctypes.data + p * PANEL * 4
-        for i in range(0, whole, 4):
-            _four_rows(
-                a.ctypes.data + i * a_row, a_row, 4, panel, 4 * PANEL, target + i * out_row, out_row, k
-            )
-        for i in range(whole, rows):
-            _one_row(a.ctypes.data + i * a_row, a_row, 4, panel, 4 * PANEL, target + i * out_row, out_row, k)
+        for i in range(0, tall, TALL):
+            _tall(source + i * a_row, a_row, 4, panel, 4 * PANEL, target + i * out_row, out_row, k)
+        for i in range(tall, four, 4):
+            _four_rows(source + i * a_row, a_row, 4, panel, 4 * PANEL, target + i * out_row, out_row, k)
+        for i in range(four, rows):
+            _one_row(source + i * a_row, a_row, 4, panel, 4 * PANEL, target + i * out_row, out_row, k)
 
 
 @compiled
-def transposed_matmul(a: np.ndarray, b: np.ndarray, m: int) -> np.ndarray:
-    """a[:, :m].T @ b, the weight gradient; a (N, at least m), b (N, n); 4 divides m and PANEL divides n."""
-    n = b.shape[1]
-    out = np.zeros((m, n), np.float32)
-    a_row, b_row = a.strides[0], b.strides[0]
-    for first in range(
-        0, a.shape[0], 64
-    ):  # a block of rows stays in the cache while all of `out` takes its share
+def add_transposed_matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """out += a[:, :m].T @ b, the weight gradient; a (N, at least m), b (N, n), out (m, n).
+
+    4 divides m and PANEL divides n.
+    """
+    m, n = out.shape
+    a_row, b_row, tall = a.strides[0], b.strides[0], m - m % TALL
+    for first in range(0, a.shape[0], 64):  # a block of rows stays in the cache while all of `out` takes its share
         k = min(64, a.shape[0] - first)
         a_block, b_block = a.ctypes.data + first * a_row, b.ctypes.data + first * b_row
         for j in range(0, n, PANEL):
-            for i in range(0, m, 4):
-                target = out.ctypes.data + i * 4 * n + j * 4
-                _add_four_rows(a_block + i * 4, 4, a_row, b_block + j * 4, b_row, target, 4 * n, k)
-    return out
+            target = out.ctypes.data + j * 4
+            for i in range(0, tall, TALL):
+                _add_tall(a_block + i * 4, 4, a_row, b_block + j * 4, b_row, target + i * 4 * n, 4 * n, k)
+            for i in range(tall, m, 4):
+                _add_four_rows(a_block + i * 4, 4, a_row, b_block + j * 4, b_row, target + i * 4 * n, 4 * n, k)

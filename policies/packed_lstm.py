@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from policies.compiled import PANEL, F, compiled, matmul, pack, padded, sigmoid, tanh, transposed_matmul
+from policies.compiled import PANEL, F, add_transposed_matmul, compiled, matmul, pack, padded, sigmoid, tanh
 
 # LSTM -------------------------------------------------------------------------------------------------------
 
@@ -213,9 +213,10 @@ class _PackedLSTM(torch.autograd.Function):
             work.cell,
             work.tanh_cell,
         )
-        weights = torch.from_numpy(transposed_matmul(work.gates, work.inputs, len(w_hh)))
+        weights = np.zeros((len(w_hh), work.inputs.shape[1]), np.float32)
+        add_transposed_matmul(work.gates, work.inputs, weights)
         features, units = w_ih.shape[1], w_hh.shape[1]
-        dw_ih, db, dw_hh = weights[:, : features + 1 + units].split([features, 1, units], dim=1)
+        dw_ih, db, dw_hh = torch.from_numpy(weights)[:, : features + 1 + units].split([features, 1, units], 1)
         dx = torch.from_numpy(work.gates)[:, : len(w_hh)] @ w_ih if ctx.needs_input_grad[0] else None
         return dx, dw_ih, dw_hh, db[:, 0], db[:, 0], None, None, None
 
@@ -248,6 +249,9 @@ def run_packed(rnn: nn.RNNBase, x: Tensor, state: tuple[Tensor, ...], batch_size
 HALF_LOG_TWO_PI = F(0.5 * np.log(2 * np.pi))
 
 # Tanh network -----------------------------------------------------------------------------------------------
+
+BLOCK = 64
+"""Rows that go through a network at a time: what they leave in between stays in the nearest caches."""
 
 
 @compiled
@@ -296,41 +300,81 @@ def draw(mean: np.ndarray, log_std: np.ndarray, noise: np.ndarray) -> tuple[np.n
 
 
 @compiled
-def _tanh_backward(y: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> None:
-    for k in range(y.shape[0]):
-        row, d_row, out = y[k], dy[k], dx[k]
-        for j in range(out.size):
-            out[j] = d_row[j] * (F(1) - row[j] * row[j])
+def _network_forward(x: np.ndarray, panels: Any, biases: Any, outputs: Any) -> None:
+    for first in range(0, x.shape[0], BLOCK):
+        block = x[first : first + BLOCK]
+        for layer in range(len(panels)):
+            y = outputs[layer][first : first + BLOCK]
+            linear_tanh(block, panels[layer], biases[layer], y)
+            block = y
 
 
-class _LinearTanh(torch.autograd.Function):
+@compiled
+def _network_backward(
+    x: np.ndarray, outputs: Any, dy: np.ndarray, panels: Any, d_weights: Any, d_biases: Any, dx: np.ndarray
+) -> None:
+    """Add to `d_weights` and `d_biases`, and write `dx` unless it is empty.
+
+    `panels` are the packed transposes of the weights: (M, K), packed.
+    """
+    width = 0
+    for layer in range(len(outputs)):
+        width = max(width, outputs[layer].shape[1])
+    dz, dy_inside = np.zeros((BLOCK, width), np.float32), np.empty((BLOCK, width), np.float32)
+    for first in range(0, x.shape[0], BLOCK):
+        n = min(BLOCK, x.shape[0] - first)
+        dy_out = dy[first : first + n]
+        for layer in range(len(outputs) - 1, -1, -1):
+            y, d_bias = outputs[layer][first : first + n], d_biases[layer]
+            for k in range(n):
+                for j in range(d_bias.size):
+                    dz[k, j] = dy_out[k, j] * (F(1) - y[k, j] * y[k, j])
+                    d_bias[j] += dz[k, j]
+                dz[k, d_bias.size : y.shape[1]] = F(0)
+            inputs = x[first : first + n] if layer == 0 else outputs[layer - 1][first : first + n]
+            add_transposed_matmul(dz[:n], inputs, d_weights[layer])
+            if layer > 0:
+                matmul(dz[:n], panels[layer], dy_inside)
+                dy_out = dy_inside[:n]
+            elif dx.size > 0:
+                matmul(dz[:n], panels[0], dx[first : first + n])
+
+
+class _TanhNetwork(torch.autograd.Function):
+    """Layers of tanh(x @ weight.T + bias), `BLOCK` rows through all of them at a time."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        x = x.contiguous()
-        y = torch.empty(len(x), padded(len(weight)))
-        linear_tanh(x.detach().numpy(), pack(weight.detach().t().numpy()), bias.detach().numpy(), y.numpy())
-        ctx.save_for_backward(x, weight)
-        ctx.y = y
-        return y[:, : len(weight)]
+    def forward(ctx: Any, x: Tensor, *layers: Tensor) -> Tensor:
+        weights, biases = layers[::2], layers[1::2]
+        inputs = np.zeros((len(x), padded(x.shape[1])), np.float32)
+        inputs[:, : x.shape[1]] = x.detach().numpy()
+        outputs = tuple(np.empty((len(x), padded(len(weight))), np.float32) for weight in weights)
+        panels = tuple(pack(weight.detach().t().numpy()) for weight in weights)
+        _network_forward(inputs, panels, tuple(bias.detach().numpy() for bias in biases), outputs)
+        ctx.save_for_backward(*weights)
+        ctx.inputs, ctx.outputs = inputs, outputs
+        return torch.from_numpy(outputs[-1])[:, : len(weights[-1])]
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        dz = torch.empty(dy.shape)
-        _tanh_backward(ctx.y.numpy(), dy.contiguous().numpy(), dz.numpy())
-        dx = None
-        if ctx.needs_input_grad[0]:
-            dx = torch.empty(len(x), padded(x.shape[1]))
-            matmul(dz.numpy(), pack(weight.detach().numpy()), dx.numpy())
-            dx = dx[:, : x.shape[1]]
-        return dx, _weight_gradient(dz, x), dz.sum(0)
-
-
-def _weight_gradient(dz: Tensor, x: Tensor) -> Tensor:
-    m, n = dz.shape[1], x.shape[1]
-    if m % 4 or n % PANEL:
-        return dz.t() @ x
-    return torch.from_numpy(transposed_matmul(dz.numpy(), x.detach().numpy(), m))
+        weights, columns = ctx.saved_tensors, ctx.inputs.shape[1]
+        d_weights = tuple(
+            np.zeros((y.shape[1], x.shape[1]), np.float32)
+            for x, y in zip((ctx.inputs, *ctx.outputs), ctx.outputs, strict=False)
+        )
+        d_biases = tuple(np.zeros(len(weight), np.float32) for weight in weights)
+        dx = np.empty((len(dy), columns if ctx.needs_input_grad[0] else 0), np.float32)
+        panels = tuple(pack(weight.detach().numpy()) for weight in weights)
+        _network_backward(
+            ctx.inputs, ctx.outputs, dy.contiguous().numpy(), panels, d_weights, d_biases, dx
+        )
+        gradients: list[Tensor | None] = [None]
+        if dx.size:
+            gradients = [torch.from_numpy(dx)[:, : weights[0].shape[1]]]
+        for weight, d_weight, d_bias in zip(weights, d_weights, d_biases, strict=True):
+            gradients.append(torch.from_numpy(d_weight)[: len(weight), : weight.shape[1]])
+            gradients.append(torch.from_numpy(d_bias))
+        return tuple(gradients)
 
 
 def tanh_layers(network: nn.Sequential) -> list[nn.Linear] | None:
@@ -348,9 +392,7 @@ def run_network(network: nn.Sequential, x: Tensor) -> Tensor:
     layers = tanh_layers(network)
     if layers is None:
         return network(x)
-    for layer in layers:
-        x = _LinearTanh.apply(x, layer.weight, layer.bias)
-    return x
+    return _TanhNetwork.apply(x, *(tensor for layer in layers for tensor in (layer.weight, layer.bias)))
 
 
 def _on_cpu(weight: Any) -> bool:
