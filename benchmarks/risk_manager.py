@@ -28,6 +28,7 @@ from train.simulate import simulate
 PROFIT = ("spread_capture", "adverse_selection", "carry")
 TUNING_SEED, SEED = 3_000_000_000, 4_000_000_000
 DRAWS = 1000
+SIZES, NETWORK = "sizes, no network", "sizes and network"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,23 +108,30 @@ def main() -> None:
     for name in ("", "share", "mean profit", "mean kept, %", "worst 1%", "worst 1% less by, %"):
         table.add_column(name, justify="right" if name else "left")
     table.add_row("hard limits alone", "", f"{plain.mean():.2f}", "", f"{worst(plain):.1f}", "")
-    for name, signal in (("sizes, no network", NoScore(config.market.step_seconds)), ("network", network)):
+    managed = {}
+    for name, signal in ((SIZES, NoScore(config.market.step_seconds)), (NETWORK, network)):
         manager = choose(config, signal, options, tuning)
         found = profits(dataclasses.replace(config, manager=manager), options, options.episodes, SEED)
-        kept, milder = [], []
-        for rows in drawn:
-            kept.append(100 * found[rows].mean() / plain[rows].mean())
-            milder.append(100 * (1 - worst(found[rows]) / worst(plain[rows])))
-        cells = []
-        for draws, value in (
-            (kept, 100 * found.mean() / plain.mean()),
-            (milder, 100 * (1 - worst(found) / worst(plain))),
-        ):
-            low, high = np.quantile(draws, [0.025, 0.975])
-            cells.append(f"{value:.1f} [{low:.1f}, {high:.1f}]")
-        mean, shortfall = f"{found.mean():.2f}", f"{worst(found):.1f}"
-        table.add_row(name, f"{manager.share:g}", mean, cells[0], shortfall, cells[1])
+        managed[name] = found
+        kept, milder = against(found, plain, drawn)
+        table.add_row(name, f"{manager.share:g}", f"{found.mean():.2f}", kept, f"{worst(found):.1f}", milder)
+    kept, milder = against(managed[NETWORK], managed[SIZES], drawn)
+    table.add_row("what the network adds to the sizes", "", "", kept, "", milder)
     console.print(table)
+
+
+def against(ours: np.ndarray, other: np.ndarray, drawn: np.ndarray) -> tuple[str, str]:
+    """Percent of the other's mean that ours keeps, and by how much milder its worst percent is."""
+    rows = [np.arange(len(ours)), *drawn]
+    kept = [100 * ours[at].mean() / other[at].mean() for at in rows]
+    milder = [100 * (1 - worst(ours[at]) / worst(other[at])) for at in rows]
+    return in_words(kept), in_words(milder)
+
+
+def in_words(values: list[float]) -> str:
+    """The first with the 95% interval that the others give."""
+    low, high = np.quantile(values[1:], [0.025, 0.975])
+    return f"{values[0]:.1f} [{low:.1f}, {high:.1f}]"
 
 
 if __name__ == "__main__":

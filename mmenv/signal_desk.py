@@ -17,7 +17,7 @@ import numpy as np
 from mmenv import sizing
 from mmenv.config import EnvConfig, ManagerConfig
 from mmenv.desk import Desk, Step
-from mmenv.features import observation_features, observation_names
+from mmenv.features import before_signals, observation_features, observation_names
 from mmenv.features.signals import Signal
 from mmenv.kernel import FEE_DIGITS
 
@@ -44,7 +44,7 @@ class Running:
 
 
 class SignalDesk(Desk):
-    """`Desk`, its observations followed by the outputs of `config.signals`, its limit by `config.manager`."""
+    """`Desk`, with the outputs of `config.signals` in its observations, its limit by `config.manager`."""
 
     def __init__(self, config: EnvConfig, n: int, **settings: Any) -> None:
         wanted = dict.fromkeys(group for signal in config.networks for group in signal.groups)
@@ -53,6 +53,7 @@ class SignalDesk(Desk):
         groups = (*config.features, *(group for group in wanted if group not in config.features))
         plain = dataclasses.replace(config, features=groups, signals=(), manager=None)
         self._shown = len(observation_features(dataclasses.replace(config, signals=(), manager=None)))
+        self._before = before_signals(config)
         bounds = [feature for signal in config.signals for feature in signal.outputs]
         self._low = np.array([feature.low for feature in bounds], np.float32)
         self._high = np.array([feature.high for feature in bounds], np.float32)
@@ -150,6 +151,8 @@ class SignalDesk(Desk):
         self.set("limit_cut", cut)
 
     def _show(self, features: np.ndarray, observations: np.ndarray) -> np.ndarray:
-        observations[:, : self._shown] = features[:, : self._shown]
-        observations[:, self._shown :] = self._last
+        after = self._before + self._last.shape[1]
+        observations[:, : self._before] = features[:, : self._before]
+        observations[:, self._before : after] = self._last
+        observations[:, after:] = features[:, self._before : self._shown]
         return observations

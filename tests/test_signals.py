@@ -31,6 +31,7 @@ from policies.signals.network import Design, Head, Net
 from policies.signals.quoting import warm_start
 from train.signal_metrics import AUC, Bootstrap, Ratio, brier, log_loss, r2
 from train.signal_tasks import DETECTOR, INVENTORY, MARKET, RISK, TASKS, features_of, recording_config, signs
+from train.vec_env import NeuralMMVecEnv
 
 QUOTED = ("order_flow", "trade_book", "microstructure", "inventory", "risk")
 """Feature groups that have the inputs of the multi-task network."""
@@ -156,6 +157,30 @@ def test_the_environment_gives_what_the_batch_gives(task, tmp_path):
     for _ in range(50):
         first.append(plain.step(action)[0])
     np.testing.assert_array_equal(observations[:, :-names], first[-1])  # the features are untouched
+
+
+def test_what_a_learner_alone_sees_stands_behind_the_signals():
+    """The actor of a privileged policy sees all but the last entry: that must be the hidden state."""
+    plain = make_config("hidden-regime", horizon=20)
+    _, signal = make_signal("order-flow", config=plain)
+    shown = dataclasses.replace(plain, signals=(signal,))
+    learned = dataclasses.replace(shown, features=(*plain.features, "latent", "surprise"))
+    hidden = dataclasses.replace(learned, signals=())
+    ours, policys, without = (NeuralMMVecEnv(config, 4, seed=3) for config in (learned, shown, hidden))
+    seen, expected, bare = ours.reset(), policys.reset(), without.reset()
+    assert ours.observation_space.shape == (policys.observation_space.shape[0] + 1,)
+    for _ in range(30):  # over the end of an episode
+        np.testing.assert_array_equal(seen[:, :-1], expected)
+        np.testing.assert_array_equal(seen[:, -1], bare[:, -1])
+        action = np.zeros((4, 2), np.float32)
+        (seen, _, done, infos), (expected, _, _, others), (bare, *_) = (
+            env.step(action) for env in (ours, policys, without)
+        )
+        np.testing.assert_array_equal(ours.surprises, without.surprises)
+        for i in np.flatnonzero(done):
+            last = infos[i]["terminal_observation"]
+            np.testing.assert_array_equal(last[:-1], others[i]["terminal_observation"])
+    assert len(np.unique(bare[:, -1])) > 1
 
 
 def test_memory_starts_afresh_with_every_episode():

@@ -228,30 +228,48 @@ def origin_of(run: Run) -> dict[str, Any]:
     return origin
 
 
+def interquartile(values: np.ndarray, axis: int = -1) -> Any:
+    """The mean of the middle half of `values` along `axis`."""
+    return stats.trim_mean(values, 0.25, axis=axis)
+
+
 def interquartile_mean(values: np.ndarray) -> Interval:
     """Interquartile mean of `values`, (seeds,), with its 95% bootstrap interval over seeds."""
-
-    def iqm(x: np.ndarray, axis: int = -1) -> Any:
-        return stats.trim_mean(x, 0.25, axis=axis)
-
-    mean = float(iqm(values))
+    mean = float(interquartile(values))
     if len(values) < 2 or np.ptp(values) == 0:
         return Interval(mean, mean, mean)
-    found = stats.bootstrap((values,), iqm, n_resamples=2000, method="percentile", rng=0).confidence_interval
+    found = stats.bootstrap(
+        (values,), interquartile, n_resamples=2000, method="percentile", rng=0
+    ).confidence_interval
     return Interval(mean, float(found.low), float(found.high))
 
 
+def difference(values: np.ndarray, others: np.ndarray) -> Interval:
+    """Interquartile mean of `values`, (seeds,), less that of `others`, with its 95% bootstrap interval."""
+    generator = np.random.default_rng(0)
+    ours, theirs = (
+        interquartile(x[generator.integers(len(x), size=(2000, len(x)))], axis=1) for x in (values, others)
+    )
+    low, high = np.quantile(ours - theirs, [0.025, 0.975])
+    return Interval(float(interquartile(values) - interquartile(others)), float(low), float(high))
+
+
 def tabulate(name: str, results: pd.DataFrame, label: str) -> Table:
-    """A row for each variant."""
+    """A row for each variant, with its difference from the first."""
     seeds = results.groupby("variant")["seed"].nunique().max()
     table = Table(title=f"{name}: interquartile mean over {seeds} seeds [95% bootstrap interval]")
-    for heading in ("variant", label, "each seed", "value", "steps/s", "minutes"):
+    for heading in ("variant", label, "less the first", "each seed", "value", "steps/s", "minutes"):
         table.add_column(heading, justify="left" if heading == "variant" else "right")
+    first: np.ndarray | None = None
     for variant, rows in results.groupby("variant", sort=False):
-        score = interquartile_mean(rows["score"].to_numpy())
+        scores = rows["score"].to_numpy()
+        score = interquartile_mean(scores)
+        more = None if first is None else difference(scores, first)
+        first = scores if first is None else first
         table.add_row(
             str(variant),
             f"{score.mean:.1f} [{score.low:.1f}, {score.high:.1f}]",
+            "" if more is None else f"{more.mean:+.1f} [{more.low:+.1f}, {more.high:+.1f}]",
             " ".join(f"{value:.1f}" for value in rows["score"]),
             f"{interquartile_mean(rows['value'].to_numpy()).mean:.2f}",
             f"{rows['steps_per_second'].median():,.0f}",
@@ -270,7 +288,7 @@ def draw(runs: list[Run], results: pd.DataFrame, measure: Scale, lines: dict[str
         length = min(len(steps) for steps, _, _ in histories)
         steps, minutes = (np.mean([h[i][:length] for h in histories], axis=0) for i in (0, 1))
         scores = measure.percent(np.stack([values[:length] for _, _, values in histories]))
-        middle = stats.trim_mean(scores, 0.25, axis=0)
+        middle = interquartile(scores, axis=0)
         for axes, x in ((curves, steps / 1e6), (clock, minutes)):
             axes.plot(x, middle, color=colour, label=str(variant))
             axes.fill_between(x, scores.min(axis=0), scores.max(axis=0), color=colour, alpha=0.15)

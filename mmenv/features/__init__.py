@@ -79,10 +79,27 @@ def check_groups(names: Iterable[str]) -> tuple[str, ...]:
     return chosen
 
 
+HIDDEN = ("latent", "surprise")
+"""Groups for learners alone: where they are the last, signals stand before them, with what a policy sees."""
+
+
 def observation_features(config: EnvConfig) -> tuple[Feature, ...]:
     """The features of the observation, in order."""
     features = tuple(feature for name in config.features for feature in GROUPS[name].entries(config))
-    return features + tuple(feature for signal in config.signals for feature in signal.outputs)
+    at = before_signals(config)
+    return (
+        *features[:at],
+        *(output for signal in config.signals for output in signal.outputs),
+        *features[at:],
+    )
+
+
+def before_signals(config: EnvConfig) -> int:
+    """So many entries of the observation stand before the outputs of signals."""
+    groups = list(config.features)
+    while groups and groups[-1] in HIDDEN:
+        groups.pop()
+    return sum(len(GROUPS[name].entries(config)) for name in groups)
 
 
 def observation_names(config: EnvConfig) -> tuple[str, ...]:
