@@ -50,6 +50,8 @@ SCALES = 3
 DECISION_SLOT = 0
 FLOW_SLOT = 2  # two slots for each micro-step follow
 FAR = I(100_000)  # ticks
+WHOLE = 16
+"""A multiple of the lanes of every vector: so many micro-steps are no longer to compute than a few."""
 
 STATE = np.dtype(
     [
@@ -77,6 +79,20 @@ STATE = np.dtype(
         ("pressure", "f4", (2, LANES)),  # averages of signed market orders, fast and slow
         lanes("meta_sign", "f4"),
         lanes("meta_left", "f4"),  # orders
+        # What chance alone decides of a micro-step. Of a lane that is alone, all its micro-steps at once.
+        lanes("noise", "f4"),
+        lanes("order_draw", "f4"),
+        lanes("order_size", "i4"),
+        lanes("multiple", "f4"),  # of the impact
+        lanes("ask_cancel_draw", "f4"),
+        lanes("bid_cancel_draw", "f4"),
+        lanes("rounding", "f4"),
+        lanes("ask_limit_draw", "f4"),
+        lanes("bid_limit_draw", "f4"),
+        lanes("lag_draw", "f4"),
+        lanes("join_draw", "f4"),
+        lanes("ask_fresh", "i4"),  # lots of the queue at a new best price
+        lanes("bid_fresh", "i4"),
         # The last micro-step: the book before it, and what happened to it.
         lanes("old_ask", "i4"),
         lanes("old_bid", "i4"),
@@ -86,7 +102,6 @@ STATE = np.dtype(
         lanes("sell", "i4"),
         lanes("ask_cancel", "f4"),  # part of what the market order left
         lanes("bid_cancel", "f4"),
-        lanes("rounding", "f4"),
         # Our orders.
         lanes("ask_price", "i4"),  # ticks
         lanes("bid_price", "i4"),
@@ -250,16 +265,87 @@ def drift(own, count):  # type: ignore[no-untyped-def]
         w.meta_sign[i] = side if left <= F(0) else sign
 
 
+@njit(inline="always")
+def draw(clock, k, least, size_power, max_size, refill):  # type: ignore[no-untyped-def]
+    """What chance alone decides of micro-step k, in the order of its fields in the state.
+
+    `clock` is (age, episode, key0, key1) of the lane.
+    """
+    age, episode, key0, key1 = clock
+    slot = U(FLOW_SLOT + 2 * k)
+    order_word, size_word, noise_word, refill_word = philox(age, episode, slot, U(0), key0, key1)
+    ask_limit_word, ask_cancel_word, bid_limit_word, bid_cancel_word = philox(
+        age, episode, U(slot + U(1)), U(0), key0, key1
+    )
+    return (
+        bell(noise_word),
+        unit(order_word),
+        I(min(least * exp(size_power * log(unit(size_word))), max_size)),
+        # Exponential, for the book behind the touch is now deep, now thin.
+        -log(coin(size_word)),
+        unit(ask_cancel_word),
+        unit(bid_cancel_word),
+        coin(ask_cancel_word),
+        unit(ask_limit_word),
+        unit(bid_limit_word),
+        coin(ask_limit_word),
+        coin(order_word),
+        I(I(exponential(refill_word) * refill) + I(1)),
+        I(I(exponential(U(refill_word >> U(16))) * refill) + I(1)),
+    )
+
+
 @over_lanes
-def flow(own, count, k):  # type: ignore[no-untyped-def]
-    """Micro-step k of the others: efficient price, market order, cancels, limit orders, move of the price."""
+def draws(own, count, k):  # type: ignore[no-untyped-def]
+    """`draw` of micro-step k of every lane."""
     w, p = own.own, own.family
-    slot, next_slot = U(FLOW_SLOT + 2 * k), U(FLOW_SLOT + 1 + 2 * k)
+    least_of, power_of, max_size_of, refill_of = p.size, p.size_power, p.max_size, p.refill
+    for i in prange(count):
+        least, power = at(least_of, i), at(power_of, i)
+        max_size, refill = at(max_size_of, i), at(refill_of, i)
+        clock = w.age[i], w.episode[i], w.key0[i], w.key1[i]
+        (
+            w.noise[i], w.order_draw[i], w.order_size[i], w.multiple[i], w.ask_cancel_draw[i],
+            w.bid_cancel_draw[i], w.rounding[i], w.ask_limit_draw[i], w.bid_limit_draw[i],
+            w.lag_draw[i], w.join_draw[i], w.ask_fresh[i], w.bid_fresh[i],
+        ) = draw(clock, k, least, power, max_size, refill)  # fmt: skip
+
+
+@over_lanes
+def draws_alone(own, substeps):  # type: ignore[no-untyped-def]
+    """`draw` of all micro-steps of a lane that is alone: they take the place of the lanes."""
+    w, p = own.own, own.family
+    least, power, max_size, refill = at(p.size, 0), at(p.size_power, 0), at(p.max_size, 0), at(p.refill, 0)
+    clock = w.age[0], w.episode[0], w.key0[0], w.key1[0]
+    for k in prange(substeps):
+        (
+            w.noise[k], w.order_draw[k], w.order_size[k], w.multiple[k], w.ask_cancel_draw[k],
+            w.bid_cancel_draw[k], w.rounding[k], w.ask_limit_draw[k], w.bid_limit_draw[k],
+            w.lag_draw[k], w.join_draw[k], w.ask_fresh[k], w.bid_fresh[k],
+        ) = draw(clock, k, least, power, max_size, refill)  # fmt: skip
+
+
+@njit
+def take_draw(w, k):  # type: ignore[no-untyped-def]
+    """Make what `draws_alone` wrote for micro-step k the lane's own."""
+    if k < 0:
+        return
+    w.noise[0], w.order_draw[0], w.order_size[0] = w.noise[k], w.order_draw[k], w.order_size[k]
+    w.multiple[0], w.rounding[0] = w.multiple[k], w.rounding[k]
+    w.ask_cancel_draw[0], w.bid_cancel_draw[0] = w.ask_cancel_draw[k], w.bid_cancel_draw[k]
+    w.ask_limit_draw[0], w.bid_limit_draw[0] = w.ask_limit_draw[k], w.bid_limit_draw[k]
+    w.lag_draw[0], w.join_draw[0] = w.lag_draw[k], w.join_draw[k]
+    w.ask_fresh[0], w.bid_fresh[0] = w.ask_fresh[k], w.bid_fresh[k]
+
+
+@over_lanes
+def flow(own, count):  # type: ignore[no-untyped-def]
+    """A micro-step of the others: efficient price, market order, cancels, limit orders, move of the price."""
+    w, p = own.own, own.family
     per_width_of, order_of, meta_share_of, informed_of = p.per_width, p.order, p.meta_share, p.informed
-    pull_of, size_of, size_power_of, max_size_of = p.pull, p.size, p.size_power, p.max_size
-    race_of, depth_of, impact_of, event_of = p.race, p.depth, p.impact, p.event
+    pull_of, race_of, depth_of, impact_of, event_of = p.pull, p.race, p.depth, p.impact, p.event
     limit_of, cancel_of, lag_of, response_of = p.limit, p.cancel, p.lag, p.response
-    refill_of, follow_of, close_of, per_print_of = p.refill, p.follow, p.close, p.per_print
+    follow_of, close_of, per_print_of = p.follow, p.close, p.per_print
     excite0_of, excite1_of, expected0_of, expected1_of = (
         p.excite[0],
         p.excite[1],
@@ -279,20 +365,9 @@ def flow(own, count, k):  # type: ignore[no-untyped-def]
             at(meta_share_of, i),
             at(informed_of, i),
         )
-        pull, least, size_power, max_size = (
-            at(pull_of, i),
-            at(size_of, i),
-            at(size_power_of, i),
-            at(max_size_of, i),
-        )
-        race, impact, event_chance = at(race_of, i), at(impact_of, i), at(event_of, i)
+        pull, race, impact, event_chance = at(pull_of, i), at(race_of, i), at(impact_of, i), at(event_of, i)
         limit, cancel, lag, response = at(limit_of, i), at(cancel_of, i), at(lag_of, i), at(response_of, i)
-        refill, follow, close, per_print = (
-            at(refill_of, i),
-            at(follow_of, i),
-            at(close_of, i),
-            at(per_print_of, i),
-        )
+        follow, close, per_print = at(follow_of, i), at(close_of, i), at(per_print_of, i)
         half_depth = F(0.5) * at(depth_of, i)
         excite0, excite1, fade0, fade1 = (
             at(excite0_of, i),
@@ -302,17 +377,12 @@ def flow(own, count, k):  # type: ignore[no-untyped-def]
         )
         expected0, expected1 = at(expected0_of, i), at(expected1_of, i)
         forget0, forget1 = at(forget0_of, i), at(forget1_of, i)
-        age, episode, key0, key1 = w.age[i], w.episode[i], w.key0[i], w.key1[i]
-        order_word, size_word, noise_word, refill_word = philox(age, episode, slot, U(0), key0, key1)
-        ask_limit_word, ask_cancel_word, bid_limit_word, bid_cancel_word = philox(
-            age, episode, next_slot, U(0), key0, key1
-        )
         ask, bid = w.ask[i], w.bid[i]
         ask_queue, bid_queue = w.ask_queue[i], w.bid_queue[i]
         w.old_ask[i], w.old_bid[i] = ask, bid
         w.old_ask_queue[i], w.old_bid_queue[i] = ask_queue, bid_queue
         rate = w.rate[i]
-        gap = w.gap[i] + bell(noise_word) * w.deviation[i]
+        gap = w.gap[i] + w.noise[i] * w.deviation[i]
 
         # A market order, informed or not, buy or sell, from one uniform. A thin queue is raced for.
         half_spread = F(I(ask - bid))
@@ -326,10 +396,10 @@ def flow(own, count, k):  # type: ignore[no-untyped-def]
         tilt = meta_share * w.meta_sign[i]
         plain_buy = min(chance * (F(1) + tilt), F(0.25))
         plain_sell = min(chance * (F(1) - tilt), F(0.25))
-        draw = unit(order_word)
+        draw = w.order_draw[i]
         knows_up, buys = draw < informed_buy, draw < informed_buy + plain_buy
         knows_down, sells = draw > F(1) - informed_sell, draw > F(1) - informed_sell - plain_sell
-        size = I(min(least * exp(size_power * log(unit(size_word))), max_size))
+        size = w.order_size[i]
         buy = I(ask_queue + I(above * half_depth)) if knows_up else size
         sell = I(bid_queue + I(below * half_depth)) if knows_down else size
         buy, sell = buy if buys else I(0), sell if sells else I(0)
@@ -347,8 +417,7 @@ def flow(own, count, k):  # type: ignore[no-untyped-def]
         taken = min(F(buy) / F(ask_queue), F(1)) - min(F(sell) / F(bid_queue), F(1))
         taken = taken if plain else F(0)
         fast, slow = w.pressure[0, i], w.pressure[1, i]
-        # An exponential multiple, for the book behind the touch is now deep, now thin.
-        gap += impact * (taken * -log(coin(size_word)) - expected0 * fast - expected1 * slow)
+        gap += impact * (taken * w.multiple[i] - expected0 * fast - expected1 * slow)
         w.pressure[0, i] = fast + forget0 * (taken - fast)
         w.pressure[1, i] = slow + forget1 * (taken - slow)
         meta_left = w.meta_left[i]
@@ -358,35 +427,33 @@ def flow(own, count, k):  # type: ignore[no-untyped-def]
         # Cancels, of part of a queue or of all of it, then limit orders.
         lean = min(max(gap * per_width * response, F(-1)), F(1))
         up, down = event_chance * rate * (F(1) + lean), event_chance * rate * (F(1) - lean)
-        ask_draw, bid_draw = unit(ask_cancel_word), unit(bid_cancel_word)
+        ask_draw, bid_draw = w.ask_cancel_draw[i], w.bid_cancel_draw[i]
         ask_cancel = min(event(ask_draw, up) * cancel, F(1))
         bid_cancel = min(event(bid_draw, down) * cancel, F(1))
         ask_cancel = F(1) if ask_draw > F(1) - pull * ask_race else ask_cancel
         bid_cancel = F(1) if bid_draw > F(1) - pull * bid_race else bid_cancel
-        w.ask_cancel[i], w.bid_cancel[i], w.rounding[i] = ask_cancel, bid_cancel, coin(ask_cancel_word)
+        w.ask_cancel[i], w.bid_cancel[i] = ask_cancel, bid_cancel
         ask_queue = I(ask_queue - min(I(F(ask_queue) * ask_cancel + F(0.5)), ask_queue))
         bid_queue = I(bid_queue - min(I(F(bid_queue) * bid_cancel + F(0.5)), bid_queue))
         ask_empty = ask_queue == 0
         bid_empty = (bid_queue == 0) & (not ask_empty)
-        ask_queue = I(ask_queue + I(event(unit(ask_limit_word), down) * limit))
-        bid_queue = I(bid_queue + I(event(unit(bid_limit_word), up) * limit))
+        ask_queue = I(ask_queue + I(event(w.ask_limit_draw[i], down) * limit))
+        bid_queue = I(bid_queue + I(event(w.bid_limit_draw[i], up) * limit))
 
         # An empty queue moves the price to the efficient one; a wide spread closes towards it.
-        follows = gap * (F(1) - lag * coin(ask_limit_word))
+        follows = gap * (F(1) - lag * w.lag_draw[i])
         rise = max(I(np.floor(F(0.5) * (follows - half_spread) + F(1))), I(1))
         fall = max(I(np.floor(F(0.5) * (-follows - half_spread) + F(1))), I(1))
         new_ask = I(ask + (rise if ask_empty else I(0)))
         new_bid = I(bid - (fall if bid_empty else I(0)))
         moves = ask_empty | bid_empty
-        joins = (coin(order_word) < (follow if moves else close)) & (I(new_ask - new_bid) > 1)
+        joins = (w.join_draw[i] < (follow if moves else close)) & (I(new_ask - new_bid) > 1)
         bid_joins = joins & (ask_empty if moves else gap > F(0))
         ask_joins = joins & (not bid_joins)
         joined_bid = I(new_ask - I(1)) if bid_joins else new_bid
         joined_ask = I(new_bid + I(1)) if ask_joins else new_ask
-        ask_fresh = I(I(exponential(refill_word) * refill) + I(1))
-        bid_fresh = I(I(exponential(U(refill_word >> U(16))) * refill) + I(1))
-        w.ask_queue[i] = ask_fresh if joined_ask != ask else max(ask_queue, I(1))
-        w.bid_queue[i] = bid_fresh if joined_bid != bid else max(bid_queue, I(1))
+        w.ask_queue[i] = w.ask_fresh[i] if joined_ask != ask else max(ask_queue, I(1))
+        w.bid_queue[i] = w.bid_fresh[i] if joined_bid != bid else max(bid_queue, I(1))
         w.ask[i], w.bid[i] = joined_ask, joined_bid
         w.gap[i] = gap - F(I(I(joined_ask - ask) + I(joined_bid - bid)))
 
@@ -531,8 +598,15 @@ def decide(s, own, params):  # type: ignore[no-untyped-def]
     count = s.count
     take(s, w)
     drift(own, count)
+    alone = count == 1
+    if alone:
+        draws_alone(own, -(-params.substeps // WHOLE) * WHOLE)
     for k in range(params.substeps):
-        flow(own, count, k)
+        if alone:
+            take_draw(w, k)
+        else:
+            draws(own, count, k)
+        flow(own, count)
         orders(own, params.latency, count, k)
         value(w, count)
     answer(s, w)
