@@ -228,7 +228,7 @@ def _restore(
             stacklevel=3,
         )
     model = algorithm.load(io.BytesIO(state["model"]), env=env, force_reset=not exact, **kwargs)
-    (pi, vf) = ([torch.as_tensor(s, device=model.device) for s in states] for states in state["lstm_states"])
+    (pi, vf) = ([model._for_rollout(s) for s in states] for states in state["lstm_states"])
     model._last_lstm_states = RNNStates(tuple(pi), tuple(vf))
     model._resumed_log = state["log"]
     for layer, layer_state in zip(layers, state["env"], strict=True):

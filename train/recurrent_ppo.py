@@ -8,7 +8,9 @@ and `predict`. It works on any Stable-Baselines3 VecEnv with Box observations, n
 be anything RecurrentPPO takes. The losses and gradients are those of sb3-contrib (a test holds them equal);
 only the road differs:
 
-1. The rollout is kept time-major, on the policy's device; of the recurrent states only those at chunk starts.
+1. The rollout is kept time-major; of the recurrent states only those at chunk starts. With a policy on a GPU
+   it runs on a copy on the CPU, unless that has no compiled step (`policies.recurrent.CompiledForward`): for
+   some dozens of environments a GPU spends its time on starting kernels.
 2. Chunks are cut into sequences at episode starts, and a minibatch's sequences run packed, in one call per
    LSTM, without a reset or a padded step anywhere (`policies.packed_lstm`).
 3. Where the environment publishes `surprises`, float32 (n_envs, K), what happened in the last step less its
@@ -26,6 +28,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -39,7 +42,7 @@ from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
-from policies.recurrent import CnnRecurrentPolicy, RecurrentPolicy
+from policies.recurrent import CnnRecurrentPolicy, CompiledForward, RecurrentPolicy
 from train.control_variate import SurpriseControl
 
 for kind in (np.float32, np.float64):
@@ -71,7 +74,8 @@ class TimeMajorBuffer:
     """A rollout of T = `n_steps` steps of E environments, every array (T, E, ...), cut into chunks of time.
 
     A *chunk* is `chunk_length` steps of one environment, the unit that is shuffled into minibatches; the
-    recurrent state at its start is stored. Numbered `k * E + e` for the k-th chunk of environment e.
+    recurrent state at its start is stored. The rollout lies on one device, minibatches go to another or the
+    same. Chunks are numbered `k * E + e` for the k-th chunk of environment e.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class TimeMajorBuffer:
         observation_space: spaces.Box,
         action_space: Any,
         state_shape: tuple[int, int],
+        rollout_device: torch.device,
         device: torch.device,
         gamma: float,
         gae_lambda: float,
@@ -92,7 +97,7 @@ class TimeMajorBuffer:
         self.n_chunks = -(-n_steps // chunk_length) * n_envs
 
         def tensor(*shape: Any, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.zeros(shape, dtype=dtype, device=device)
+            return torch.zeros(shape, dtype=dtype, device=rollout_device)
 
         obs_dtype = torch.from_numpy(np.zeros(1, observation_space.dtype)).dtype
         act_dtype = torch.from_numpy(np.zeros(1, action_space.dtype)).dtype
@@ -107,7 +112,7 @@ class TimeMajorBuffer:
         self.surprises = np.zeros((n_steps, n_envs, n_surprises), np.float32)
 
         rows = self.observations, self.actions, self.values, self.log_probs
-        self._rows: list[Any] = [x.numpy() for x in rows] if device.type == "cpu" else list(rows)
+        self._rows: list[Any] = [x.numpy() for x in rows] if rollout_device.type == "cpu" else list(rows)
 
     def store(self, step: int, *row: Tensor) -> None:
         """Observations, actions, values and log-probabilities of a step."""
@@ -171,14 +176,18 @@ class TimeMajorBuffer:
         step = np.repeat(np.arange(lengths[0]), batch_sizes)
         first_row = np.cumsum(batch_sizes) - batch_sizes
         sequence = np.arange(len(step)) - first_row[step]
-        rows = torch.from_numpy(self.sequence_start[sequences][sequence] + step * self.n_envs).to(self.device)
+
+        def gather(x: Tensor, rows: np.ndarray) -> Tensor:
+            return x[torch.from_numpy(rows).to(x.device)].to(self.device)
+
+        rows = self.sequence_start[sequences][sequence] + step * self.n_envs
 
         def take(x: Tensor) -> Tensor:
-            return x.flatten(0, 1)[rows]
+            return gather(x.flatten(0, 1), rows)
 
         inherits = torch.from_numpy(self.sequence_inherits[sequences].astype(np.float32)).to(self.device)
-        chunks = torch.from_numpy(self.sequence_chunk[sequences]).to(self.device)
-        states = (self.chunk_states[chunks] * inherits.view(-1, 1, 1, 1)).permute(1, 2, 0, 3).contiguous()
+        states = gather(self.chunk_states, self.sequence_chunk[sequences]) * inherits.view(-1, 1, 1, 1)
+        states = states.permute(1, 2, 0, 3).contiguous()
         return Batch(
             take(self.observations),
             take(self.actions),
@@ -253,8 +262,15 @@ class FastRecurrentPPO(RecurrentPPO):
             raise ValueError(
                 f"policy {type(self.policy).__name__} must subclass policies.recurrent.RecurrentPolicy."
             )
+        self.rollout_policy = self.policy
+        """What the rollout asks: the policy, or a copy on the CPU."""
         if self.device.type != "cpu":
             self.active_threads = 1
+            copy = deepcopy(self.policy).to("cpu")
+            if CompiledForward.knows(copy):
+                self.rollout_policy = copy
+        states = self._last_lstm_states
+        self._last_lstm_states = RNNStates(*(tuple(self._for_rollout(x) for x in part) for part in states))
         surprises = getattr(self.env, "surprises", None)
         if self.surprise_control is None and surprises is not None:
             self.surprise_control = SurpriseControl()
@@ -266,11 +282,18 @@ class FastRecurrentPPO(RecurrentPPO):
             self.observation_space,
             self.action_space,
             (rnn.num_layers, rnn.hidden_size),
+            self.rollout_policy.device,
             self.device,
             self.gamma,
             self.gae_lambda,
             0 if surprises is None else surprises.shape[1],
         )
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "rollout_policy"]
+
+    def _for_rollout(self, x: Any) -> Tensor:
+        return torch.as_tensor(x, device=self.rollout_policy.device)
 
     # Rollout ------------------------------------------------------------------------------------------------
 
@@ -279,23 +302,24 @@ class FastRecurrentPPO(RecurrentPPO):
     ) -> bool:
         """Fill the buffer with `n_rollout_steps` of every environment; False if a callback stopped it."""
         assert self._last_obs is not None, "No previous observation was provided"
-        buffer = rollout_buffer
+        buffer, policy = rollout_buffer, self.rollout_policy
         self.policy.set_training_mode(False)
+        if policy is not self.policy:
+            policy.load_state_dict(self.policy.state_dict())
+            policy.set_training_mode(False)
         if self.use_sde:
-            self.policy.reset_noise(env.num_envs)
+            policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
 
-        forward = self.policy.for_rollout()
+        forward = policy.for_rollout()
         truncated: list[tuple[int, np.ndarray, np.ndarray, tuple[Tensor, ...]]] = []
         for step in range(n_rollout_steps):
             if self.use_sde and self.sde_sample_freq > 0 and step % self.sde_sample_freq == 0:
-                self.policy.reset_noise(env.num_envs)
+                policy.reset_noise(env.num_envs)
 
             with torch.inference_mode():
-                obs = torch.as_tensor(self._last_obs, device=self.device)
-                episode_starts = torch.as_tensor(
-                    self._last_episode_starts, dtype=torch.float32, device=self.device
-                )
+                obs = self._for_rollout(self._last_obs)
+                episode_starts = self._for_rollout(self._last_episode_starts).float()
                 buffer.episode_starts[step] = self._last_episode_starts
                 if step % buffer.chunk_length == 0:
                     buffer.store_states(step, self._last_lstm_states)
@@ -359,8 +383,8 @@ class FastRecurrentPPO(RecurrentPPO):
 
     def _values(self, obs: np.ndarray, states: Any, episode_starts: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            starts = torch.as_tensor(episode_starts, dtype=torch.float32, device=self.device)
-            values = self.policy.predict_values(torch.as_tensor(obs, device=self.device), states, starts)
+            starts = self._for_rollout(episode_starts).float()
+            values = self.rollout_policy.predict_values(self._for_rollout(obs), states, starts)
             return values.flatten().cpu().numpy()
 
     # Update -------------------------------------------------------------------------------------------------
