@@ -98,6 +98,7 @@ class Settings:
     ray: str | None = None
     """Run them on a Ray cluster: its address, "auto" for the one running here, "local" to start one."""
     device: str = "auto"
+    """cpu, cuda, ...; auto: a GPU where there is one and the minibatches are large enough for it."""
     threads: int | None = None
     """CPU threads of the update; by default the fastest, measured at the start."""
     eval_every: int = 250_000
@@ -145,6 +146,16 @@ def env_config(settings: Settings) -> EnvConfig:
     return make_config(market, **overrides)
 
 
+def device_of(settings: Settings) -> str:
+    """Where the updates run, for Stable-Baselines3.
+
+    With minibatches of fewer than 4,096 steps an LSTM of 64 units is no faster on an H100 than on one thread
+    of a CPU (docs/training.md): its steps in time follow each other, and each is over in no time.
+    """
+    small = settings.lstm_size * settings.batch_size < 64 * 4096
+    return "cpu" if settings.device == "auto" and small else settings.device
+
+
 def train(
     settings: Settings,
     config: EnvConfig,
@@ -178,7 +189,7 @@ def train(
     checkpoints = team.checkpoints(folder)
     resumed = team.agree(checkpoints)
     if resumed:
-        model = load_latest(checkpoints, env, team.algorithm, device=settings.device)
+        model = load_latest(checkpoints, env, team.algorithm, device=device_of(settings))
         model.set_logger(resume_logger(folder, formats, model))
         steps = remaining_timesteps(model)
     else:
@@ -197,7 +208,7 @@ def train(
             max_grad_norm=settings.max_grad_norm,
             target_kl=settings.target_kl,
             seed=settings.seed,
-            device=settings.device,
+            device=device_of(settings),
             threads=settings.threads or "auto",
             prediction_coef=settings.prediction_coef,
             policy_kwargs={
