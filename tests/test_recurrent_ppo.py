@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -297,6 +298,16 @@ def test_recall_over_ten_steps():
     recent = [episode["r"] for episode in model.ep_info_buffer]
     assert len(recent) == 100
     assert np.mean(recent) > 0.95
+
+
+def test_rollout_on_a_copy_gives_the_same_bytes():
+    """As with a policy on a GPU, whose rollouts run on a copy on the CPU: each follows the last update."""
+    plain, copied = build(FastRecurrentPPO), build(FastRecurrentPPO)
+    copied.rollout_policy = deepcopy(copied.policy)
+    for model in (plain, copied):
+        model.learn(3 * model.n_steps * model.n_envs)
+    for a, b in zip(plain.policy.parameters(), copied.policy.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_save_load_predict(tmp_path):

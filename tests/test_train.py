@@ -181,6 +181,12 @@ def parameters(owner: torch.nn.Module | torch.optim.Optimizer) -> list[torch.Ten
     return [moment for state in owner.state_dict()["state"].values() for moment in state.values()]
 
 
+def test_small_minibatches_stay_on_the_cpu():
+    assert ppo.device_of(ppo.Settings()) == "cpu"
+    assert ppo.device_of(ppo.Settings(batch_size=4096)) == "auto"
+    assert ppo.device_of(ppo.Settings(device="cuda")) == "cuda"
+
+
 def test_bad_settings_are_sentences():
     command = [sys.executable, "-m", "train.cli"]
     code = "import sys; from train.cli import main; sys.argv = ['neuralmm', *sys.argv[1:]]; main()"
