@@ -326,6 +326,14 @@ def interval(rows: Rows, combine: Callable[[Rows], float], resamples: int, seed:
     return float(low), float(high)
 
 
+def values(record: Record) -> list[float]:
+    """Every fact's value in the record, nan where it cannot be measured."""
+    return [
+        fact.combine(fact.rows(record)) if record.has_book or not fact.needs_book else math.nan
+        for fact in FACTS
+    ]
+
+
 # Recording.
 
 
@@ -481,6 +489,35 @@ def table(all_records: Sequence[Record], all_findings: Sequence[Sequence[Finding
     return result
 
 
+def repeated(options: Options) -> Table:
+    """How often each fact holds when each source is simulated `repeats` times, every time with new seeds."""
+    result = Table(title=f"Stylised facts: passes of {options.repeats} repeats, mean and range of the values")
+    result.add_column("Fact")
+    result.add_column("Accepted", justify="right")
+    low, high = np.array([(fact.low, fact.high) for fact in FACTS]).T
+    cells: list[list[str]] = []
+    for source in options.sources:
+        result.add_column(source, justify="right")
+        found = np.zeros((options.repeats, len(FACTS)))
+        for k in range(options.repeats):
+            again = dataclasses.replace(
+                options, sources=(source,), seed=options.seed + k * options.environments
+            )
+            found[k] = values(next(records(again.sources, again)))
+        passed = (found >= low) & (found <= high) | np.isnan(found)
+        cells.append(
+            [
+                "-" if np.isnan(v).all() else f"{p.sum()}  {v.mean():.3f} ({v.min():.3f} to {v.max():.3f})"
+                for p, v in zip(passed.T, found.T, strict=True)
+            ]
+        )
+        cells[-1].append(str(passed.all(axis=1).sum()))
+    names = [(fact.name, accepted(fact)) for fact in FACTS]
+    for (name, span), row in zip([*names, ("all of them", "")], zip(*cells, strict=True), strict=True):
+        result.add_row(name, span, *row)
+    return result
+
+
 def accepted(fact: Fact) -> str:
     """The accepted range in words."""
     if math.isinf(fact.high):
@@ -577,6 +614,8 @@ class Options:
     """Which symbols of a store, as a glob pattern."""
     resamples: int = 300
     """Resamples of the bootstrap."""
+    repeats: int = 1
+    """Above 1: simulate every market so often, with other seeds, and count how often each fact holds."""
     output: Path | None = None
     """Where to draw the plots (.png, .pdf or .svg); none without it."""
 
@@ -591,6 +630,11 @@ def run(options: Options) -> list[tuple[Record, list[Finding]]]:
 def main(args: Sequence[str] | None = None) -> None:
     """The command."""
     options = tyro.cli(Options, args=args, prog="python -m mmenv.facts")
+    if options.repeats > 1:
+        if options.output is not None or any(Path(source).exists() for source in options.sources):
+            raise SystemExit("--repeats counts simulated markets: give no tape with it, and no --output.")
+        Console().print(repeated(options))
+        return
     results = run(options)
     Console().print(table([record for record, _ in results], [found for _, found in results]))
     if options.output is not None:
