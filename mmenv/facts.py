@@ -550,7 +550,9 @@ def plot(all_records: Sequence[Record], path: Path) -> None:
         size = np.sort(np.abs(moves).ravel() / max(moves.std(), 1e-9))[::-1]
         tails.plot(size, np.arange(1, len(size) + 1) / len(size), **style)
         direction = np.sign(b["buy_lots"] - b["sell_lots"])
-        sign.plot(lags, correlations(direction, lags), **style)
+        decaying = correlations(direction, lags)
+        # Below zero, as on short tapes, there is no logarithm: a gap instead of a plunge.
+        sign.plot(lags, np.where(decaying > 0, decaying, np.nan), marker=".", **style)
         if not record.has_book:
             continue
         imbalances = record.sums(order_flow(record), 10.0).ravel()
@@ -573,11 +575,11 @@ def plot(all_records: Sequence[Record], path: Path) -> None:
         maker.plot(times, [share(markout(record, t)) for t in times], marker=".", **style)
     z = np.linspace(0.1, 5, 50)
     tails.plot(z, [math.erfc(v / math.sqrt(2)) for v in z], "k:", linewidth=1, label="Gaussian")
-    sign.plot(lags, 0.15 * lags**-0.5, "k:", linewidth=1, label="lag^-0.5")
+    (guide,) = sign.plot(lags, 0.15 * lags**-0.5, "k:", linewidth=1, label="lag^-0.5")
     for axis, title, x, scales in (
         (returns, "Returns of one decision", "lag, s", ("log", "linear")),
         (volatility, "Absolute 1 s returns", "lag, s", ("log", "linear")),
-        (tails, "Absolute 10 s return exceeds", "standard deviations", ("log", "log")),
+        (tails, "Share of absolute 10 s returns above", "standard deviations", ("log", "log")),
         (sign, "Sign of net market volume", "lag, decisions", ("log", "log")),
         (flow, "10 s return by order-flow imbalance", "standard deviations", ("linear", "linear")),
         (touch, "AUC of book imbalance", "horizon, s", ("log", "linear")),
@@ -591,7 +593,7 @@ def plot(all_records: Sequence[Record], path: Path) -> None:
     maker.axhline(0, color="k", linewidth=0.5)
     tails.set_ylim(1e-5, 1)
     tails.legend(fontsize=8)
-    sign.legend(fontsize=8)
+    sign.legend(handles=[guide], fontsize=8)
     with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:] or None, dpi=110)
 
