@@ -295,14 +295,6 @@ def test_settings():
             Book(**bad)
 
 
-def test_micro_steps_are_vector_instructions():
-    """Products, and the divisions and comparisons of the flow, of many environments at a time."""
-    code = book.step.assembly()
-    packed = len(re.findall(r"\bv?(mul|div|add|sub)ps\b", code))
-    scalar = len(re.findall(r"\bv?(mul|div|add|sub)ss\b", code))
-    assert packed > 200, (packed, scalar)
-
-
 def test_facts_command(tmp_path, monkeypatch, capsys):
     """A market and a tape side by side, with a page of plots; a wrong name gets a sentence."""
     path = write(tmp_path / "capture.gz", market(seed=3, seconds=100).lines)
