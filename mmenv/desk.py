@@ -12,6 +12,7 @@ import functools
 import math
 import struct
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -130,7 +131,7 @@ class Desk:
         self.any_done = False
         """Whether an episode ended in the last step."""
         self._buffer = Buffer(n, self.width, self._final)
-        self._buffers = [self._buffer]
+        self._buffers = deque([self._buffer], BUFFERS)
         self._out, self._plan[kernel.OUT_AT] = self._buffer.step, self._buffer.address
         self._renew_out()
 
@@ -199,7 +200,7 @@ class Desk:
         """`step_in_place` with a status below 0 in place of `NotFiniteError`, for a step that counts every
         call: where the step is compiled, this is the compiled function itself."""
         if type(self) is Desk and self.external is None and self._threads == 1:
-            return functools.partial(kernel.entry(kernel.step_alone), self._plan_at)
+            return functools.partial(self._call, self._plan_at)
         return self._step_to_status
 
     def _step_to_status(self) -> int:
@@ -236,7 +237,7 @@ class Desk:
                 self._threads, self._trial = self._trial.best, None
             return status
         if self._threads == 1:
-            return kernel.entry(kernel.step_at)(self._plan_at)
+            return self._call(self._plan_at)
         return self._run_on(self._threads)
 
     def _run_on(self, count: int) -> int:
@@ -409,6 +410,7 @@ class Desk:
     def _share(self) -> None:
         """Plans for each number of threads that may be used: every thread has its blocks and its tile."""
         self._plan_at = address(self._plan)
+        self._call = kernel.entry(kernel.step_at if self.blocks > 1 else kernel.step_alone)
         most = min(self.blocks, self.num_threads or threads.processors())
         counts = [most]
         if self.num_threads is None:
@@ -424,13 +426,15 @@ class Desk:
         self._trial = threads.Trial(counts) if len(counts) > 1 else None
 
     def _renew_out(self) -> None:
-        """Choose memory for the next step that nobody uses."""
-        for buffer in self._buffers:
+        """Choose memory for the next step that nobody uses, looking first at what was used longest ago."""
+        for _ in range(len(self._buffers)):
+            buffer = self._buffers.popleft()
+            self._buffers.append(buffer)
             if buffer.unused():
                 break
         else:
             buffer = Buffer(self.n, self.width, self._final)
-            self._buffers = [buffer, *self._buffers[: BUFFERS - 1]]
+            self._buffers.append(buffer)
         if buffer is not self._buffer:
             self._buffer, self._out = buffer, buffer.step
             self._plan[kernel.OUT_AT] = buffer.address

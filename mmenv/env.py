@@ -14,6 +14,7 @@ from mmenv.config import DEFAULT_MARKET, ConfigError, EnvConfig, Market, check_k
 from mmenv.desk import Desk, make_desk
 from mmenv.family import member
 from mmenv.features import observation_features, observation_names
+from mmenv.kernel import LEDGER
 
 if TYPE_CHECKING:
     from mmenv.render import Screen
@@ -303,8 +304,18 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     | `config` | None | a whole `EnvConfig` (see `make_config`) in place of all the above |
     | `render_mode` | None | "rgb_array": a picture; "ansi": two lines of text; "human": a window |
 
-    A market may bring other defaults (`Market.defaults`). An unknown or impossible setting raises
-    `ConfigError` saying what is allowed. Without a display, "human" prints the text.
+    An unknown or impossible setting raises `ConfigError` saying what is allowed. Without a display, "human"
+    prints the text. Defaults of the markets (`Market.defaults`): largest half-spread, also the largest skew
+    and distance, pu; decisions; penalties of the reward. All else is the same in all: half-spread from 0,
+    position limit 10 lots, orders of 1 lot, daily loss limit 500 pu x lots.
+
+    | Market | `max_half_spread` | `horizon` | `inventory_penalty` | `terminal_penalty` |
+    |--------|-------------------|-----------|---------------------|--------------------|
+    | `book` | 12 | 600 | 0.001 | 0.01 |
+    | `brownian` | 8 | 300 | 0.01 | 0.1 |
+    | `bursts` | 8 | 300 | 0.01 | 0.1 |
+    | `hidden-regime` | 6 | 300 | 0.01 | 0.05 |
+    | `correlated` | 8 | 300 | 0.01 | 0.1 |
 
     ## Vectorized environment
 
@@ -355,6 +366,7 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._action: Any = desk.actions[0].data
         self._observation = desk.out.observations[0]
         self._outcome = desk.read_outcome()
+        self._ledger = dict.fromkeys(LEDGER, 0.0)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -385,24 +397,16 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             raise ActionError(
                 f"action = {shown(action)} is not possible: both entries must be finite numbers."
             )
-        # One reading of all, and the names written out: this is most of what a step takes outside the kernel.
+        # One reading of all into one dict, whose copy is made in one piece: this is most of what a step takes
+        # outside the kernel.
+        ledger = self._ledger
         (
-            reward, terminated, truncated, spread_capture, adverse_selection, carry, fees,
-            inventory_penalty, wealth, noise, fills, position,
+            reward, terminated, truncated,
+            ledger["spread_capture"], ledger["adverse_selection"], ledger["carry"], ledger["fees"],
+            ledger["inventory_penalty"], ledger["wealth"], ledger["noise"], ledger["fills"],
+            ledger["position"],
         ) = self._outcome()  # fmt: skip
-        info: dict[str, Any] = {
-            "ledger": {
-                "spread_capture": spread_capture,
-                "adverse_selection": adverse_selection,
-                "carry": carry,
-                "fees": fees,
-                "inventory_penalty": inventory_penalty,
-                "wealth": wealth,
-                "noise": noise,
-                "fills": fills,
-                "position": position,
-            }
-        }
+        info: dict[str, Any] = {"ledger": ledger.copy()}
         if terminated or truncated:
             self._running = False
         if self._screen is not None:
@@ -430,7 +434,7 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             self._screen.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        views = ("_desk_step", "_action", "_observation", "_outcome")
+        views = ("_desk_step", "_action", "_observation", "_outcome", "_ledger")
         return {name: value for name, value in self.__dict__.items() if name not in views}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -326,6 +326,14 @@ def interval(rows: Rows, combine: Callable[[Rows], float], resamples: int, seed:
     return float(low), float(high)
 
 
+def values(record: Record) -> list[float]:
+    """Every fact's value in the record, nan where it cannot be measured."""
+    return [
+        fact.combine(fact.rows(record)) if record.has_book or not fact.needs_book else math.nan
+        for fact in FACTS
+    ]
+
+
 # Recording.
 
 
@@ -481,6 +489,35 @@ def table(all_records: Sequence[Record], all_findings: Sequence[Sequence[Finding
     return result
 
 
+def repeated(options: Options) -> Table:
+    """How often each fact holds when each source is simulated `repeats` times, every time with new seeds."""
+    result = Table(title=f"Stylised facts: passes of {options.repeats} repeats, mean and range of the values")
+    result.add_column("Fact")
+    result.add_column("Accepted", justify="right")
+    low, high = np.array([(fact.low, fact.high) for fact in FACTS]).T
+    cells: list[list[str]] = []
+    for source in options.sources:
+        result.add_column(source, justify="right")
+        found = np.zeros((options.repeats, len(FACTS)))
+        for k in range(options.repeats):
+            again = dataclasses.replace(
+                options, sources=(source,), seed=options.seed + k * options.environments
+            )
+            found[k] = values(next(records(again.sources, again)))
+        passed = (found >= low) & (found <= high) | np.isnan(found)
+        cells.append(
+            [
+                "-" if np.isnan(v).all() else f"{p.sum()}  {v.mean():.3f} ({v.min():.3f} to {v.max():.3f})"
+                for p, v in zip(passed.T, found.T, strict=True)
+            ]
+        )
+        cells[-1].append(str(passed.all(axis=1).sum()))
+    names = [(fact.name, accepted(fact)) for fact in FACTS]
+    for (name, span), row in zip([*names, ("all of them", "")], zip(*cells, strict=True), strict=True):
+        result.add_row(name, span, *row)
+    return result
+
+
 def accepted(fact: Fact) -> str:
     """The accepted range in words."""
     if math.isinf(fact.high):
@@ -513,7 +550,9 @@ def plot(all_records: Sequence[Record], path: Path) -> None:
         size = np.sort(np.abs(moves).ravel() / max(moves.std(), 1e-9))[::-1]
         tails.plot(size, np.arange(1, len(size) + 1) / len(size), **style)
         direction = np.sign(b["buy_lots"] - b["sell_lots"])
-        sign.plot(lags, correlations(direction, lags), **style)
+        decaying = correlations(direction, lags)
+        # Below zero, as on short tapes, there is no logarithm: a gap instead of a plunge.
+        sign.plot(lags, np.where(decaying > 0, decaying, np.nan), marker=".", **style)
         if not record.has_book:
             continue
         imbalances = record.sums(order_flow(record), 10.0).ravel()
@@ -536,11 +575,11 @@ def plot(all_records: Sequence[Record], path: Path) -> None:
         maker.plot(times, [share(markout(record, t)) for t in times], marker=".", **style)
     z = np.linspace(0.1, 5, 50)
     tails.plot(z, [math.erfc(v / math.sqrt(2)) for v in z], "k:", linewidth=1, label="Gaussian")
-    sign.plot(lags, 0.15 * lags**-0.5, "k:", linewidth=1, label="lag^-0.5")
+    (guide,) = sign.plot(lags, 0.15 * lags**-0.5, "k:", linewidth=1, label="lag^-0.5")
     for axis, title, x, scales in (
         (returns, "Returns of one decision", "lag, s", ("log", "linear")),
         (volatility, "Absolute 1 s returns", "lag, s", ("log", "linear")),
-        (tails, "Absolute 10 s return exceeds", "standard deviations", ("log", "log")),
+        (tails, "Share of absolute 10 s returns above", "standard deviations", ("log", "log")),
         (sign, "Sign of net market volume", "lag, decisions", ("log", "log")),
         (flow, "10 s return by order-flow imbalance", "standard deviations", ("linear", "linear")),
         (touch, "AUC of book imbalance", "horizon, s", ("log", "linear")),
@@ -554,7 +593,7 @@ def plot(all_records: Sequence[Record], path: Path) -> None:
     maker.axhline(0, color="k", linewidth=0.5)
     tails.set_ylim(1e-5, 1)
     tails.legend(fontsize=8)
-    sign.legend(fontsize=8)
+    sign.legend(handles=[guide], fontsize=8)
     with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:] or None, dpi=110)
 
@@ -577,6 +616,8 @@ class Options:
     """Which symbols of a store, as a glob pattern."""
     resamples: int = 300
     """Resamples of the bootstrap."""
+    repeats: int = 1
+    """Above 1: simulate every market so often, with other seeds, and count how often each fact holds."""
     output: Path | None = None
     """Where to draw the plots (.png, .pdf or .svg); none without it."""
 
@@ -591,6 +632,11 @@ def run(options: Options) -> list[tuple[Record, list[Finding]]]:
 def main(args: Sequence[str] | None = None) -> None:
     """The command."""
     options = tyro.cli(Options, args=args, prog="python -m mmenv.facts")
+    if options.repeats > 1:
+        if options.output is not None or any(Path(source).exists() for source in options.sources):
+            raise SystemExit("--repeats counts simulated markets: give no tape with it, and no --output.")
+        Console().print(repeated(options))
+        return
     results = run(options)
     Console().print(table([record for record, _ in results], [found for _, found in results]))
     if options.output is not None:

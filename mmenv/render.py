@@ -98,7 +98,7 @@ class History:
 
 
 def panel(config: EnvConfig, decisions: dict[str, np.ndarray]) -> str:
-    """The last decision in two lines of text."""
+    """The last decision in two lines of text: the quotes that it made, and the mid that it led to."""
     now = {name: float(values[-1]) for name, values in decisions.items()}
 
     def side(name: str, verb: str) -> str:
@@ -165,9 +165,9 @@ class Picture:
         prices: dict[str, dict[str, Any]] = {
             "best_ask": {"color": grey, "lw": 0.7, **held},
             "best_bid": {"color": grey, "lw": 0.7, **held},
-            "mid": {"color": dark, "lw": 1.3, "label": "mid", **held},
             "ask": {"color": red, "lw": 1.0, "label": "our ask", **made},
             "bid": {"color": blue, "lw": 1.0, "label": "our bid", **made},
+            "mid": {"color": dark, "lw": 1.3, "label": "mid", **held},
             "sold": {"color": red, "marker": "v", "label": "sold", **fill},
             "bought": {"color": blue, "marker": "^", "label": "bought", **fill},
         }

@@ -12,9 +12,10 @@ from numba import njit
 
 M0 = np.uint64(0xD2511F53)
 M1 = np.uint64(0xCD9E8D57)
-W0 = np.uint32(0x9E3779B9)
-W1 = np.uint32(0xBB67AE85)
+W0 = np.uint64(0x9E3779B9)
+W1 = np.uint64(0xBB67AE85)
 HALF = np.uint64(32)
+LOWER = np.uint64(0xFFFFFFFF)
 
 RESET_STEP = np.uint32(0xFFFFFFFF)
 """The step counter of draws made at reset."""
@@ -23,16 +24,16 @@ RESET_STEP = np.uint32(0xFFFFFFFF)
 @njit(inline="always")
 def philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
     """Four uint32 from counter (c0, c1, c2, c3) and key (k0, k1), all uint32."""
+    # In 64 bits, of which the upper half may hold anything: to cut it off each time would split the vectors.
+    c0, c1, c2, c3 = np.uint64(c0), np.uint64(c1), np.uint64(c2), np.uint64(c3)
+    k0, k1 = np.uint64(k0), np.uint64(k1)
     for _ in range(10):
-        p0 = M0 * np.uint64(c0)
-        p1 = M1 * np.uint64(c2)
-        c0 = np.uint32(p1 >> HALF) ^ c1 ^ k0
-        c1 = np.uint32(p1)
-        c2 = np.uint32(p0 >> HALF) ^ c3 ^ k1
-        c3 = np.uint32(p0)
-        k0 = np.uint32(k0 + W0)
-        k1 = np.uint32(k1 + W1)
-    return c0, c1, c2, c3
+        p0 = M0 * (c0 & LOWER)
+        p1 = M1 * (c2 & LOWER)
+        c0, c1 = (p1 >> HALF) ^ c1 ^ k0, p1
+        c2, c3 = (p0 >> HALF) ^ c3 ^ k1, p0
+        k0, k1 = k0 + W0, k1 + W1
+    return np.uint32(c0), np.uint32(c1), np.uint32(c2), np.uint32(c3)
 
 
 def keys(seed: int) -> tuple[int, int]:

@@ -650,6 +650,18 @@ def test_docstring_table_of_further_groups():
     assert [name for name in (*MARKETS, "replay") if f"`{name}`" not in doc] == []
 
 
+def test_docstring_table_of_defaults():
+    doc = NeuralMMEnv.__doc__
+    rows = re.findall(r"^ *\| `([\w-]+)` \| (\d+) \| (\d+) \| (\S+) \| (\S+) \|$", doc, re.M)
+    assert sorted(row[0] for row in rows) == sorted(MARKETS)
+    for name, half_spread, horizon, inventory, terminal in rows:
+        c = make_config(name)
+        assert (c.quote.max_half_spread, c.quote.max_skew, c.quote.max_distance) == (float(half_spread),) * 3
+        assert (c.horizon, c.quote.min_half_spread) == (int(horizon), 0)
+        assert (c.reward.inventory_penalty, c.reward.terminal_penalty) == (float(inventory), float(terminal))
+        assert (c.risk.position_limit, c.risk.order_lots, c.risk.daily_loss_limit) == (10, 1, 500)
+
+
 def test_docstring_examples_run():
     failed, tried = doctest.testmod(mmenv.env)
     assert tried > 10

@@ -731,7 +731,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "binance-coinm-btc": COMMON
     | {
-        "activity": (0.25, 0.25, 0.25),
+        "activity": (0.16, 0.16, 0.16),
         "start_price": 617_000,
         "unit": 55.0,
         "volume": 350.0,
@@ -743,18 +743,18 @@ PRESETS: dict[str, dict[str, Any]] = {
         "size_exponent": 1.0,
         "max_order_size": 4_000.0,
         "lots_per_print": 100.0,
-        "impact": 80.0,
+        "impact": 90.0,
         "width": 55.0,
         "informed_rate": 0.5,
         "pull_rate": 1.0,
         "race": 0.7,
         "depth": 20.0,
         "queue": 1_200.0,
-        "queue_rate": 1.4,
+        "queue_rate": 1.8,
         "queue_events": 10.0,
-        "response": 1.4,
+        "response": 1.7,
         "refill": 700.0,
-        "lag": 0.4,
+        "lag": 0.2,
     },
     "binance-spot-btc": COMMON
     | {
@@ -789,14 +789,14 @@ Tape / preset, as `python -m mmenv.facts` measures them. The last two rows were 
 
 |  | usdm-btc | usdm-eth | coinm-btc | spot-btc |
 |---|---|---|---|---|
-| mid's move in 10 s, standard deviation, ticks | 243 / 251 | 84 / 102 | 235 / 185 | 2522 / 2234 |
-| share of 0.1 s in which the mid moves | .12 / .12 | .14 / .13 | .07 / .06 | .08 / .08 |
-| mean queue at the touch, lots | 3792 / 3673 | 20097 / 19526 | 1407 / 1334 | 2.3e6 / 2.5e6 |
-| market volume, lots a second | 7291 / 5739 | 26383 / 26854 | 249 / 315 | 6.3e5 / 9.9e5 |
+| mid's move in 10 s, standard deviation, ticks | 243 / 251 | 84 / 102 | 235 / 196 | 2522 / 2234 |
+| share of 0.1 s in which the mid moves | .12 / .12 | .14 / .13 | .07 / .08 | .08 / .08 |
+| mean queue at the touch, lots | 3792 / 3673 | 20097 / 19526 | 1407 / 1431 | 2.3e6 / 2.5e6 |
+| market volume, lots a second | 7291 / 5739 | 26383 / 26854 | 249 / 308 | 6.3e5 / 9.9e5 |
 | AUC of the imbalance, 0.1 s | .90 / .90 | .93 / .92 | .96 / .97 | .95 / .96 |
-| AUC of the imbalance, 1 s | .77 / .76 | .73 / .75 | .81 / .86 | .85 / .84 |
-| fills of a lot at the touch, per second and side | .66 / .72 | .76 / .76 | .29 / .35 | .42 / .53 |
-| mark-out after 1 s, standard deviations of a move | -1.6 / -2.0 | -1.9 / -2.0 | -4.3 / -3.5 | -2.9 / -2.5 |
+| AUC of the imbalance, 1 s | .77 / .76 | .73 / .75 | .81 / .84 | .85 / .84 |
+| fills of a lot at the touch, per second and side | .66 / .72 | .76 / .76 | .29 / .41 | .42 / .53 |
+| mark-out after 1 s, standard deviations of a move | -1.6 / -2.0 | -1.9 / -2.0 | -4.3 / -2.9 | -2.9 / -2.5 |
 
 Six minutes say little about tails, slow activity and metaorders: those (`COMMON`, and jumps) are set so that
 the stylised facts of the literature hold.
