@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,8 @@ class Options:
     """Of each policy (backtest)."""
     steps: int = 200_000
     """Of each trial (sweep), or of the one policy (train)."""
+    repeats: int = 3
+    """Rounds of all jobs by each kind of worker; the median counts."""
     ray: bool = True
 
 
@@ -63,12 +66,17 @@ def pools(options: Options, folder: Path) -> None:
         with workers(count, ray) as pool:
             # Start-up, imports and compilation are no throughput.
             list(run(jobs(options, folder / f"{name} warm", count, warm=True), pool))
-            start = time.perf_counter()
-            list(run(jobs(options, folder / name, options.jobs), pool))
-            seconds[name] = time.perf_counter() - start
+            rounds = []
+            for repeat in range(options.repeats):
+                start = time.perf_counter()
+                list(run(jobs(options, folder / f"{name} {repeat}", options.jobs), pool))
+                rounds.append(time.perf_counter() - start)
+            seconds[name] = statistics.median(rounds)
     seconds["two plain processes"] = plain(options, folder)
     one = {"Ray": seconds.get("one Ray worker"), "plain": seconds["one process"]}
-    print(f"{options.what}: {options.jobs} jobs")
+    print(
+        f"{options.what}: {options.jobs} jobs, median of {options.repeats} rounds (target for Ray: 1.7 times)"
+    )
     for name, took in seconds.items():
         against = one["Ray"] if "Ray" in name else one["plain"]
         assert against is not None
