@@ -111,9 +111,9 @@ def compare(
     """Each policy, as it was made, on each member; then on the first one's family, if it has one."""
     rows = []
     played = [play(policy, config, members, episodes, progress=progress) for policy, config in policies]
-    for values, *outcomes in zip(members, *played, strict=True):
+    for values, outcomes in zip(members, zip(*played, strict=True), strict=True):
         name = ", ".join(f"{key} = {value:g}" for key, value in values.items())
-        rows.append(Row(name, tuple(outcomes), scale(member(able(policies[0][1], members), values))))
+        rows.append(Row(name, outcomes, scale(member(able(policies[0][1], members), values))))
     first = policies[0][1]
     if first.randomise:
         drawn = dataclasses.replace(first, curriculum_episodes=0)

@@ -50,13 +50,13 @@ from train.simulate import EVALUATION_SEED, Interval, interval, simulate
 from train.study import Run, Study, interquartile_mean, origin_of, plan, prepare, train_all, write_plan
 from train.training import Training
 
+Array = np.ndarray
+
 SELECTION_SEED = 1_250_000_000
 """Of the paths on which the best policy is selected; those of the report begin at `EVALUATION_SEED`."""
 
-CRITERIA = {"worst": np.min, "mean": np.mean}
+CRITERIA: dict[str, Callable[[Array], Any]] = {"worst": np.min, "mean": np.mean}
 """What is made of the scores of a policy on several members."""
-
-Array = np.ndarray
 
 
 @dataclass(frozen=True)
@@ -329,15 +329,16 @@ def final_table(result: Result) -> Table:
     for heading in (f"kept: {kept.variant}, seed {kept.seed}", *result.variants):
         table.add_column(heading, justify="right")
 
-    def add(name: str, of_kept: Interval, of_run: Callable[[Run], float]) -> None:
-        seeds = [np.array([of_run(run) for run in runs]) for runs in result.variants.values()]
+    def add(name: str, of_kept: Interval, each: Mapping[Run, float]) -> None:
+        seeds = [np.array([each[run] for run in runs]) for runs in result.variants.values()]
         table.add_row(name, *map(_cell, (of_kept, *map(interquartile_mean, seeds))))
 
     for row, name in enumerate(final.panel.names()):
-        add(name, interval(final.scores[kept][row]), lambda run, row=row: final.scores[run][row].mean())
+        means = {run: float(scores[row].mean()) for run, scores in final.scores.items()}
+        add(name, interval(final.scores[kept][row]), means)
     for criterion in CRITERIA:
-        of_kept = final.interval(kept, criterion)
-        add(f"{criterion} of them", of_kept, lambda run, by=criterion: final.overall(run, by))
+        of_all = {run: final.overall(run, criterion) for run in final.scores}
+        add(f"{criterion} of them", final.interval(kept, criterion), of_all)
     return table
 
 
