@@ -301,7 +301,9 @@ def judge(population: Population, console: Console) -> tuple[Result, dict[str, A
 
 
 def _cell(found: Interval) -> str:
-    return f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
+    """A single seed has no interval."""
+    mean = f"{found.mean:.2f}"
+    return mean if found.low == found.high else f"{mean} [{found.low:.2f}, {found.high:.2f}]"
 
 
 def selection_table(result: Result, title: str) -> Table:
