@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -17,15 +18,20 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 import tyro
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.multiprocessing.spawn import spawn
 
 from mmenv import make_config
 from mmenv.backtest import Entrant
-from mmenv.backtest.run import Play, Settings, units
+from mmenv.backtest.run import Play, units
+from mmenv.backtest.run import Settings as Backtest
 from mmenv.jobs import Job, run, workers
 from policies.base import make_policy
 from train.backtest import Fixed
-from train.ppo import env_config, from_table, write_settings
+from train.evaluate import load
+from train.ppo import Settings, env_config, from_table, read_settings, write_settings
 from train.training import Training
 
 
@@ -40,7 +46,18 @@ class Options:
     """Of each policy (backtest)."""
     steps: int = 200_000
     """Of each trial (sweep), or of the one policy (train)."""
+    repeats: int = 3
+    """Rounds of all jobs by each kind of worker; the median counts."""
     ray: bool = True
+    batch: int = 1
+    """Environments and minibatches so many times those of the defaults (train)."""
+    latency_us: float = 30.0
+    """Assumed of the network in the model of more machines: microseconds a message (train)."""
+    gigabits: float = 10.0
+    """The same: its bandwidth per second (train)."""
+
+
+WORKERS = (1, 2, 4, 8)
 
 
 def main() -> None:
@@ -63,12 +80,17 @@ def pools(options: Options, folder: Path) -> None:
         with workers(count, ray) as pool:
             # Start-up, imports and compilation are no throughput.
             list(run(jobs(options, folder / f"{name} warm", count, warm=True), pool))
-            start = time.perf_counter()
-            list(run(jobs(options, folder / name, options.jobs), pool))
-            seconds[name] = time.perf_counter() - start
+            rounds = []
+            for repeat in range(options.repeats):
+                start = time.perf_counter()
+                list(run(jobs(options, folder / f"{name} {repeat}", options.jobs), pool))
+                rounds.append(time.perf_counter() - start)
+            seconds[name] = statistics.median(rounds)
     seconds["two plain processes"] = plain(options, folder)
     one = {"Ray": seconds.get("one Ray worker"), "plain": seconds["one process"]}
-    print(f"{options.what}: {options.jobs} jobs")
+    print(
+        f"{options.what}: {options.jobs} jobs, median of {options.repeats} rounds (target for Ray: 1.7 times)"
+    )
     for name, took in seconds.items():
         against = one["Ray"] if "Ray" in name else one["plain"]
         assert against is not None
@@ -85,7 +107,7 @@ def jobs(options: Options, folder: Path, count: int, warm: bool = False) -> list
     for i in range(count):
         policy = make_policy("fixed-spread", config, half_spread=1 + 0.1 * i)
         entrant = Entrant(Fixed(f"spread {i}", policy), config)
-        for unit in units([entrant], Settings(days=0.01 if warm else options.days)):
+        for unit in units([entrant], Backtest(days=0.01 if warm else options.days)):
             for name in ("states", "fills", "orders", "equity", "units"):
                 (folder / name).mkdir(exist_ok=True)
             found.append(Job(unit.name, Play(unit, folder), unit.decisions))
@@ -124,49 +146,72 @@ def plain(options: Options, folder: Path) -> float:
 
 
 def train(options: Options, folder: Path) -> None:
-    """Seconds of an update and a rollout, bytes and time of an all-reduce: the inputs of docs/scale.md."""
-    from torch.multiprocessing.spawn import spawn
+    """Data-parallel training: what one worker and two do, and what limits more of them (docs/scale.md).
 
-    print("one policy, all-reduce of its gradients between two processes:")
-    spawn(_all_reduce, (str(folder),), nprocs=2)
-    one = run_once(options, folder / "one", 1)
-    two = run_once(options, folder / "two", 2)
-    rates = options.steps / one, options.steps / two
-    print(f"  one worker {rates[0]:,.0f} steps/s, two {rates[1]:,.0f}: {one / two:.2f} times")
+    A worker's share of a round (rollout and update) is timed alone, without the others; what two workers do
+    together is measured, and for more it is modelled: the share, and two all-reduces a minibatch.
+    """
+    whole = Settings()
+    # A minibatch is made of whole sequences of n_steps, so it has no smaller part.
+    counts = [count for count in WORKERS if options.batch * whole.batch_size // count >= whole.n_steps]
+    alone = {count: round_seconds(options, folder / f"share of {count}", 1, count) for count in counts}
+    together = round_seconds(options, folder / "together", 2, 1)
+    settings, _ = read_settings(folder / "share of 1")
+    minibatches = settings.num_envs * settings.n_steps // settings.batch_size * settings.n_epochs
+    model, _ = load(folder / "share of 1" / "last_model.zip")
+    size = 4 * sum(parameter.numel() for parameter in model.policy.parameters())
+    spawn(_all_reduce, (str(folder), size), nprocs=2)
+    small, large = (float(text) for text in (folder / "seconds").read_text().split())
+    latency, bandwidth = small / 2, size / max(large - small, 1e-9)
+    print(f"one policy: {minibatches} minibatches a round, gradients of {size:,} bytes")
+    print(f"  all-reduce between two processes here: {1e3 * large:.2f} ms, of 24 bytes {1e3 * small:.2f} ms")
+    for count, seconds in alone.items():
+        print(f"  a worker's share of {count}: {1e3 * seconds:.0f} ms a round")
+    reductions = minibatches * (small + large)
+    print(f"  two workers, measured: {1e3 * together:.0f} ms, {alone[1] / together:.2f} times one")
+    print(f"  two workers, model:    {1e3 * (alone[2] + reductions):.0f} ms")
+    wire = options.latency_us * 1e-6, options.gigabits * 1e9 / 8
+    for count in counts[1:]:
+        parts = [2 * (count - 1) * (latency + wire[0])] * 2
+        parts.append(2 * (count - 1) / count * size / min(bandwidth, wire[1]))
+        seconds = alone[count] + minibatches * sum(parts)
+        speed = alone[1] / seconds
+        print(
+            f"  {count} machines, model: {1e3 * alone[count]:.0f} + {1e3 * minibatches * sum(parts):.0f} ms, "
+            f"{speed:.2f} times one, efficiency {speed / count:.2f}"
+        )
 
 
-def _all_reduce(rank: int, folder: str) -> None:
-    import torch.distributed as dist
+def round_seconds(options: Options, folder: Path, workers: int, share: int) -> float:
+    """Seconds of a rollout with its update, by the times in the run's own log.
 
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    from train.recurrent_ppo import FastRecurrentPPO
-    from train.vec_env import NeuralMMVecEnv
-
-    model = FastRecurrentPPO("MlpLstmPolicy", NeuralMMVecEnv(make_config("hidden-regime"), 2), n_steps=10)
-    count = sum(parameter.numel() for parameter in model.policy.parameters())
-    gradient = torch.zeros(count)
-    times = []
-    for _ in range(200):
-        start = time.perf_counter()
-        dist.all_reduce(gradient)
-        times.append(time.perf_counter() - start)
-    if rank == 0:
-        print(f"  {4 * count:,} bytes, {1e3 * sorted(times)[100]:.2f} ms (median)")
-    dist.destroy_process_group()
-
-
-def run_once(options: Options, folder: Path, count: int) -> float:
-    """Seconds that `learn` takes by the run's own log, start-up left out."""
-    import pandas as pd
-
-    command = ["train", "--market", "brownian", "--steps", str(options.steps), "--threads", "1"]
-    command += ["--workers", str(count), "--final-episodes", "0", "--eval-every", str(10 * options.steps)]
+    :param share: the run has one part in so many of environments and minibatches.
+    """
+    settings, batch = Settings(), options.batch
+    command = ["train", "--market", "brownian", "--steps", str(options.steps // share), "--threads", "1"]
+    command += ["--workers", str(workers), "--final-episodes", "0", "--eval-every", str(10 * options.steps)]
+    command += ["--num-envs", str(batch * settings.num_envs // share)]
+    command += ["--batch-size", str(batch * settings.batch_size // share)]
     command += ["--logs", str(folder.parent), "--name", folder.name]
     subprocess.run([sys.executable, "-m", "train.cli", *command], check=True, stdout=subprocess.DEVNULL)
-    log = pd.read_csv(folder / "progress.csv")[["time/total_timesteps", "time/time_elapsed"]].dropna()
-    first, last = log.iloc[0], log.iloc[-1]
-    rate = (last.iloc[0] - first.iloc[0]) / max(last.iloc[1] - first.iloc[1], 1)
-    return float(options.steps / rate)
+    log = EventAccumulator(str(folder)).Reload().Scalars("time/fps")
+    return (log[-1].wall_time - log[0].wall_time) / (len(log) - 1)
+
+
+def _all_reduce(rank: int, folder: str, size: int) -> None:
+    """Write the median seconds of an all-reduce of 24 bytes, and of `size`."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    medians = []
+    for content in (torch.zeros(3, dtype=torch.float64), torch.zeros(size // 4)):
+        times = []
+        for _ in range(300):
+            start = time.perf_counter()
+            dist.all_reduce(content)
+            times.append(time.perf_counter() - start)
+        medians.append(statistics.median(times))
+    if rank == 0:
+        Path(folder, "seconds").write_text(" ".join(map(str, medians)))
+    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from typing import Any, Protocol
 
 RETRIES = 3
 """How often a job is given to another worker before it counts as lost."""
-TELL_SECONDS = 0.2
+TELL_SECONDS = 0.5
 """Progress is passed on no more often than this."""
 
 Tell = Callable[[int], Any]
@@ -102,7 +102,7 @@ def run(
 ) -> Iterator[Done]:
     """What comes of the jobs, as it comes; the first error is raised.
 
-    :param show: called about five times a second with how far the jobs are that run or have ended.
+    :param show: called about twice a second with how far the jobs are that run or have ended.
     """
     if len({job.name for job in jobs}) < len(jobs):
         raise ValueError("two jobs have the same name; their progress could not be told apart.")

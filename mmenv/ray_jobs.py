@@ -25,6 +25,9 @@ except ImportError as error:
 def connect(address: str, count: int | None) -> None:
     """Connect to the cluster at `address`, or start one here of `count` workers where it is "local"."""
     local = address == "local"
+    if local:
+        # Ray would run its workers at the lowest priority but four, so that they starve beside anything else.
+        os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         ray.init(
             address=address,

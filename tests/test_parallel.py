@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
 from mmenv import ConfigError, make_config
+from train.checkpoint import Checkpoint, drop_after, load_latest, remaining_timesteps
 from train.control_variate import SurpriseControl
-from train.parallel import DataParallelPPO, SharedSurpriseControl, Team
-from train.ppo import Settings
+from train.parallel import DataParallelPPO, SharedSurpriseControl, Team, launch
+from train.ppo import Settings, env_config, write_settings
 from train.recurrent_ppo import FastRecurrentPPO, _workers
+from train.reproduce import compare
 from train.vec_env import NeuralMMVecEnv
 
 ENVS, STEPS, CHUNK = 8, 40, 20
@@ -96,6 +99,27 @@ def test_two_workers_take_the_step_of_one(tmp_path):
     assert max(np.abs(g).max() for g in expected[:-1] if g.size) > 0.01
 
 
+def test_a_resumed_worker_goes_on_as_it_would_have(tmp_path):
+    """To the same bytes: with what its surprise control had learned, too."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        config = make_config("brownian", horizon=30)
+        config = dataclasses.replace(config, features=(*config.features, "surprise"))
+        learner = DataParallelPPO(
+            "MlpLstmPolicy", NeuralMMVecEnv(config, ENVS), n_steps=STEPS, batch_size=None, threads=1, seed=0
+        )
+        learner.learn(4 * STEPS * ENVS, Checkpoint(tmp_path, every=1, keep=9))
+        drop_after(tmp_path, 2 * STEPS * ENVS)
+        resumed = load_latest(tmp_path, NeuralMMVecEnv(config, ENVS), DataParallelPPO)
+        assert resumed.num_timesteps == 2 * STEPS * ENVS
+        resumed.learn(remaining_timesteps(resumed), reset_num_timesteps=False)
+    finally:
+        dist.destroy_process_group()
+    assert isinstance(resumed.surprise_control, SharedSurpriseControl)
+    for ours, theirs in zip(resumed.policy.parameters(), learner.policy.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_workers_share_environments_and_batch():
     """The workers' environments are those of one worker, with the same seeds."""
     whole = Settings(num_envs=12, batch_size=600, seed=5)
@@ -105,3 +129,18 @@ def test_workers_share_environments_and_batch():
     assert [part.batch_size for part in parts] == [200, 200, 200]
     with pytest.raises(ConfigError, match="num_envs = 12 is no multiple of the 5 workers"):
         Team(0, 5).share(whole)
+
+
+def test_ray_train_gives_what_processes_give(tmp_path):
+    """The same weights, byte for byte, from two workers of either kind."""
+    pytest.importorskip("ray")
+    settings = Settings(
+        market="brownian", set=("horizon=30",), steps=600, num_envs=4, n_steps=50, batch_size=200, workers=2,
+        threads=1, eval_every=300, eval_episodes=8, final_episodes=0,
+    )  # fmt: skip
+    for name, ray in (("processes", None), ("ray", "local")):
+        write_settings(tmp_path / name, settings, env_config(settings))
+        launch(tmp_path / name, 2, ray)
+    compared, found = compare(tmp_path / "processes", tmp_path / "ray")
+    assert found == []
+    assert compared >= 4

@@ -17,6 +17,7 @@ COMMANDS = {
     "calibrate": ("mmenv.calibrate", "measure a market and write it down as presets"),
     "sweep": ("train.sweep", "search settings and rewards; pruning by paired evaluation"),
     "study": ("train.study", "train seeds of several configurations and compare them"),
+    "population": ("train.population", "train on families of markets, keep the best by held-out ones"),
     "signals": ("train.signals", "train, evaluate or list the networks beside the policy"),
     "facts": ("mmenv.facts", "check a market or tape against the stylised facts"),
     "bench": ("mmenv.bench", "time the environment beside its peers"),

@@ -24,7 +24,7 @@ from policies.base import Policy
 from policies.trained import TrainedPolicy
 from train.baselines import Scale, scale
 from train.evaluate import load, wide_console
-from train.simulate import Outcome, simulate
+from train.simulate import EVALUATION_SEED, Outcome, simulate
 
 Member = Mapping[str, float]
 
@@ -49,7 +49,7 @@ def parse(text: str) -> dict[str, float]:
         try:
             found[name.strip()] = float(value)
         except ValueError:
-            raise ConfigError(f"--members {text!r} is not possible: write name=value,name=value.") from None
+            raise ConfigError(f"member {text!r} is not possible: write name=value,name=value.") from None
     return found
 
 
@@ -85,6 +85,23 @@ class Row:
     """What is known exactly of the member."""
 
 
+def play(
+    policy: Policy,
+    config: EnvConfig,
+    members: Sequence[Member],
+    episodes: int,
+    *,
+    seed: int = EVALUATION_SEED,
+    progress: Callable[[int], Any] | None = None,
+) -> list[Outcome]:
+    """A policy made under `config` on each member."""
+    family = able(config, members)
+    return [
+        simulate(policy, family, episodes, seed=seed, parameters=values, progress=progress)
+        for values in members
+    ]
+
+
 def compare(
     policies: Sequence[tuple[Policy, EnvConfig]],
     members: Sequence[Member],
@@ -93,11 +110,8 @@ def compare(
 ) -> list[Row]:
     """Each policy, as it was made, on each member; then on the first one's family, if it has one."""
     rows = []
-    for values in members:
-        outcomes = tuple(
-            simulate(policy, able(config, members), episodes, parameters=values, progress=progress)
-            for policy, config in policies
-        )
+    played = [play(policy, config, members, episodes, progress=progress) for policy, config in policies]
+    for values, outcomes in zip(members, zip(*played, strict=True), strict=True):
         name = ", ".join(f"{key} = {value:g}" for key, value in values.items())
         rows.append(Row(name, outcomes, scale(member(able(policies[0][1], members), values))))
     first = policies[0][1]

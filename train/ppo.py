@@ -22,7 +22,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import configure
 
 from mmenv.config import ConfigError, EnvConfig, check_keys, make_config
-from mmenv.features import observation_names
+from mmenv.features import GROUPS, observation_names
 from mmenv.files import replacing
 from mmenv.market import MARKETS
 from mmenv.provenance import PLACES, data_of, provenance
@@ -172,7 +172,10 @@ def train(
     made = origin(settings, config)
     settings = team.share(settings)
     privileged = settings.critic in ("privileged", "memoryless")
-    hidden = ("latent",) if privileged else ()
+    hidden: tuple[str, ...] = ("latent",) if privileged else ()
+    if privileged and config.randomise and "parameters" not in config.features:
+        hidden = (*hidden, "parameters")  # which market it is, in a family of them
+    entries = sum(len(GROUPS[name].entries(config)) for name in hidden)
     if settings.surprise_control:
         hidden = (*hidden, "surprise")
     judged = judge_config(settings) if settings.judged else config
@@ -216,7 +219,7 @@ def train(
                 "lstm_hidden_size": settings.lstm_size,
                 "shared_lstm": settings.critic == "shared",
                 "enable_critic_lstm": settings.critic == "lstm",
-                "privileged": int(privileged),
+                "privileged": entries,
                 "critic_reads_memory": settings.critic == "privileged",
                 "net_arch": list(settings.net_arch),
                 "log_std_init": settings.log_std_init,

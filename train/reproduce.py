@@ -1,8 +1,8 @@
 """`neuralmm reproduce RESULT`: run again what made a result, and compare.
 
-RESULT is what one of the commands wrote: the folder of a training run, study, sweep or backtest, or a file in
-it. It is made again in another folder, by the code as it is now, and every file with numbers is compared.
-First it says what differs in code, libraries and data from those that the result names.
+RESULT is what one of the commands wrote: the folder of a training run, study, sweep, population or backtest,
+or a file in it. It is made again in another folder, by the code as it is now, and every file with numbers is
+compared. First it says what differs in code, libraries and data from those that the result names.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Reproduce:
     """Run again what made a result, and compare."""
 
     result: tyro.conf.Positional[Path]
-    """Folder of a run, study, sweep or backtest, or a file in one."""
+    """Folder of a run, study, sweep, population or backtest, or a file in one."""
     out: Path | None = None
     """Keep what was made again here; by default it is deleted."""
 
@@ -99,7 +99,8 @@ KINDS = (
     Kind("plan.json", (), _backtest_again),
     Kind("study.json", (), _file_again("study")),
     Kind("sweep.json", (), _file_again("sweep")),
-    Kind("config.json", ("result.json",), _run_again),
+    Kind("population.json", (), _file_again("population")),
+    Kind("config.json", ("result.json", "selection.npz", "final.npz"), _run_again),
 )
 
 
@@ -112,7 +113,8 @@ def find(path: Path) -> tuple[Kind, Path]:
             if (folder / kind.marker).is_file():
                 return kind, folder
     raise ConfigError(
-        f"{path} does not say where it comes from: name the folder of a run, study, sweep or backtest."
+        f"{path} does not say where it comes from: name the folder of a run, study, sweep, "
+        "population or backtest."
     )
 
 

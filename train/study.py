@@ -1,8 +1,9 @@
 """Several seeds of several configurations, side by side: `python -m train.study options`.
 
 A study is a TOML file: `[base]` holds settings of `train.ppo` for all runs, each `[variants.NAME]` those in
-which a variant differs. Every run is an ordinary training run in its own folder. A study that was stopped,
-or killed, goes on where it was: finished runs are kept, interrupted ones resume.
+which a variant differs; `randomise` is a table there, as for `gym.make`. Every run is an ordinary training
+run in its own folder. A study that was stopped, or killed, goes on where it was: finished runs are kept,
+interrupted ones resume.
 
 It writes `table.txt`, `results.csv` and `curves.png`: the interquartile mean over seeds with its 95%
 bootstrap interval (Agarwal et al. 2021), a dot for each seed, learning curves against steps and wall time,
@@ -16,9 +17,10 @@ import dataclasses
 import json
 import sys
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -44,12 +46,15 @@ from train.ppo import Settings, env_config, from_table, read_settings, write_set
 from train.simulate import Interval, simulate
 from train.training import Training
 
-STUDIES = Path(__file__).with_name("studies")
-
 
 @dataclass(frozen=True)
 class Study:
     """Train several seeds of several configurations and compare them."""
+
+    kind: ClassVar[str] = "study"
+    known: ClassVar[Path] = Path(__file__).with_name("studies")
+    tables: ClassVar[tuple[str, ...]] = ("base", "variants")
+    """What its file may hold."""
 
     name: tyro.conf.Positional[str]
     """A TOML file, or the name of one in train/studies."""
@@ -66,6 +71,20 @@ class Study:
     """Episodes of the evaluation of each trained policy, on paths that no run has seen."""
     logs: Path = Path("logs/studies")
 
+    @property
+    def file(self) -> Path:
+        """Where it is described; raises `ConfigError` where there is no such file."""
+        path = Path(self.name)
+        path = path if path.suffix == ".toml" else self.known / f"{self.name}.toml"
+        if not path.exists():
+            known = ", ".join(sorted(file.stem for file in self.known.glob("*.toml")))
+            raise ConfigError(f"{self.kind} {self.name!r}: there is no {path}. Known: {known}.")
+        return path
+
+    @property
+    def folder(self) -> Path:
+        return self.logs / self.file.stem
+
 
 @dataclass(frozen=True)
 class Run:
@@ -81,46 +100,36 @@ class Run:
         return 0 if progress.empty else int(progress["steps"].iloc[-1])
 
 
-def plan(study: Study) -> list[Run]:
-    """The runs of the study, their folders prepared; raises `ConfigError` where the file is wrong."""
-    path = study_file(study)
-    content = tomllib.loads(path.read_text())
-    check_keys(path.name, content, ["base", "variants"])
-    runs = []
+def plan(study: Study) -> dict[Run, Settings]:
+    """The runs of the study; raises `ConfigError` where the file is wrong."""
+    content = tomllib.loads(study.file.read_text())
+    check_keys(study.file.name, content, list(study.tables))
+    runs = {}
     for variant, changes in content.get("variants", {"default": {}}).items():
         given = {**content.get("base", {}), **changes}
         for seed in range(study.seeds):
-            run = Run(variant, seed, study.logs / path.stem / f"{variant.replace(' ', '-')}_{seed}")
-            _prepare(run, _settings(study, given, run))
-            runs.append(run)
-    return sorted(runs, key=lambda run: run.seed)  # what is finished first can be compared first
+            run = Run(variant, seed, study.folder / f"{variant.replace(' ', '-')}_{seed}")
+            runs[run] = _settings(study, given, run)
+    return runs
 
 
 def write_plan(study: Study, runs: list[Run]) -> dict[str, Any]:
-    """Keep the study's file as study.toml and its options as study.json; where its results come from."""
-    folder = runs[0].folder.parent
+    """Keep the study's file as KIND.toml and its options as KIND.json; where its results come from."""
     chosen = {name: value for name, value in dataclasses.asdict(study).items() if name not in PLACES}
     origins = [origin_of(run) for run in runs]
     data = sorted({path for origin in origins for path in origin["data"]})
     origin = provenance(
         [chosen, [made["configuration"] for made in origins]], [run.seed for run in runs], data=data
     )
-    keep(folder, "study", study_file(study).read_text(), chosen, origin)
+    keep(study.folder, study.kind, study.file.read_text(), chosen, origin)
     return origin
 
 
-def study_file(study: Study) -> Path:
-    """Where the study is described; raises `ConfigError` where there is none of that name."""
-    path = Path(study.name)
-    path = path if path.suffix == ".toml" else STUDIES / f"{study.name}.toml"
-    if not path.exists():
-        known = ", ".join(sorted(file.stem for file in STUDIES.glob("*.toml")))
-        raise ConfigError(f"study {study.name!r}: there is no {path}. Known: {known}.")
-    return path
-
-
 def _settings(study: Study, given: dict[str, Any], run: Run) -> Settings:
-    base = from_table(f"{study_file(study).name} [{run.variant}]", given)
+    table = dict(given)
+    if "randomise" in table:  # easier to read than as an item of `set`
+        table["set"] = [*table.get("set", ()), f"randomise={json.dumps(table.pop('randomise'))}"]
+    base = from_table(f"{study.file.name} [{run.variant}]", table)
     own: dict[str, Any] = {
         "seed": run.seed,
         "threads": study.threads,
@@ -132,8 +141,17 @@ def _settings(study: Study, given: dict[str, Any], run: Run) -> Settings:
     return dataclasses.replace(base, **own)
 
 
+def prepare(planned: dict[Run, Settings]) -> list[Run]:
+    """Write the configurations of the runs; these in the order in which they are best trained.
+
+    Raises `ConfigError` where a folder holds a run of other settings.
+    """
+    for run, settings in planned.items():
+        _prepare(run, settings)
+    return sorted(planned, key=lambda run: run.seed)  # what is finished first can be compared first
+
+
 def _prepare(run: Run, settings: Settings) -> None:
-    """Write the run's configuration, or see that the one that is there is the same."""
     config = env_config(settings)
     if not (run.folder / "config.json").exists():
         write_settings(run.folder, settings, config)
@@ -156,11 +174,12 @@ class Work:
         result(self.run, self.episodes)
 
 
-def train_all(runs: list[Run], episodes: int, pool: Workers, console: Console) -> None:
-    """Train and evaluate what is not done yet."""
+def train_all(
+    runs: list[Run], work: Callable[[Run], Callable[[Tell], Any]], pool: Workers, console: Console
+) -> None:
+    """Do the work of each run: train what is not trained yet, and evaluate it."""
     jobs = {
-        str(run.folder): Job(str(run.folder), Work(run, episodes), read_settings(run.folder)[0].steps)
-        for run in runs
+        str(run.folder): Job(str(run.folder), work(run), read_settings(run.folder)[0].steps) for run in runs
     }
     labels = {str(run.folder): f"{run.variant}, seed {run.seed}" for run in runs}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
@@ -351,11 +370,11 @@ def main() -> None:
     study = tyro.cli(Study, description=__doc__)
     console = wide_console()
     torch.set_num_threads(1)
-    runs = plan(study)
+    runs = prepare(plan(study))
     origin = write_plan(study, runs)
     try:
         with workers(study.jobs, study.ray) as pool:
-            train_all(runs, study.episodes, pool, console)
+            train_all(runs, lambda run: Work(run, study.episodes), pool, console)
     except KeyboardInterrupt:
         sys.exit("Stopped. The same command goes on where this ended.")
     except RuntimeError as error:

@@ -312,7 +312,9 @@ class Search:
                         based = True
                 ended = (based + self.told + len(self.results)) * total
                 bar.update(ended + sum(pool.progress().values()) - bar.n)
-                bar.set_description(f"{self.told + len(self.results)} of {sweep.trials} trials")
+                bar.set_description(
+                    f"{self.told + len(self.results)} of {sweep.trials} trials", refresh=False
+                )
 
     def job(self, number: int) -> Job:
         """The job of a trial that was asked for."""
