@@ -9,6 +9,7 @@ latency and queue model they then play under. All play the test part, which lies
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -24,15 +25,18 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from mmenv.backtest import Result, Settings, backtest
+from mmenv.backtest import Entrant, Result, Settings, backtest
 from mmenv.backtest.result import plain
 from mmenv.backtest.run import write_json
+from mmenv.config import EnvConfig, make_config
 from mmenv.data.tape import tapes
 from mmenv.files import replacing
 from mmenv.provenance import digest, file_hash
 from policies.analytic import TUNABLE
-from train.backtest import Backtest, entrants
-from train.baselines import GRID
+from policies.base import make_policy
+from train.backtest import Backtest, Named, entrants
+from train.baselines import GRID, candidates, try_out
+from train.simulate import Outcome
 
 SIMPLE = ("fixed-spread", "avellaneda-stoikov", "glft")
 PARTS = ("spread_capture", "adverse_selection", "carry", "fees")
@@ -103,14 +107,42 @@ def play(cell: Cell, name: str, options: Options) -> dict[str, Any]:
     if kept.exists():
         found: dict[str, Any] = json.loads(kept.read_text())
         return found
-    chosen = [model]
+    chosen = model
     if name != "trained":
-        both, tries = entrants(replace(asked, arguments=(str(options.model), name, str(options.store))))
-        chosen = both[1:]
+        config = make_config(model.config.market, **told)
+        parameters = tuned(name, config, max(options.fees))
+        chosen = Entrant(Named(name, name, tuple(parameters.items())), config)
+        tries += len(GRID[TUNABLE[name][0]]) - 1
     settings = Settings(sensitivity=False, jobs=1, tries=tries)
-    found = figures(backtest(chosen, options.work / key, settings, progress=False))
+    found = figures(backtest([chosen], options.work / key, settings, progress=False))
     write_json(kept, found)
     return found
+
+
+def tuned(name: str, config: EnvConfig, highest_bp: float) -> dict[str, float]:
+    """The parameters that `train.baselines.tune_by_simulation` chooses.
+
+    A fee does not move the quotes of these policies unless the loss limit cuts in: what they did at the
+    highest fee is then what they do at any, and only the fee has to be counted anew.
+    """
+    dear = replace(config, maker_fee_bp=highest_bp)
+    bearable = config.risk.reducing_at * config.risk.daily_loss_limit
+    tried = candidates(name, config)
+    values = []
+    for given in tried:
+        found = outcome(name, tuple(given.items()), dear)
+        if highest_bp and found.lowest.min() > -bearable:
+            saved = config.reward.fees * (1 - config.maker_fee_bp / highest_bp)
+            values.append((found.controlled + saved * found.terms["fees"]).mean())
+        else:
+            values.append(outcome(name, tuple(given.items()), config).controlled.mean())
+    return tried[int(np.argmax(values))]
+
+
+@functools.cache
+def outcome(name: str, parameters: tuple[tuple[str, float], ...], config: EnvConfig) -> Outcome:
+    """What a policy does on the training part."""
+    return try_out(make_policy(name, config, **dict(parameters)), config)
 
 
 def figures(result: Result) -> dict[str, Any]:
@@ -294,11 +326,14 @@ def main() -> None:
     symbols = list(
         dict.fromkeys((t.info.venue, t.info.symbol) for t in tapes(options.store, symbol=options.symbol))
     )
-    grids = list(itertools.product(options.fees, options.latencies, options.queues))
-    cells = [Cell(*symbol, *given) for symbol in symbols for given in grids]
+    grids = itertools.product(options.latencies, options.queues, options.fees)
+    cells = [
+        Cell(*symbol, fee, latency, queue)
+        for (latency, queue, fee), symbol in itertools.product(grids, symbols)
+    ]
     results: Results = {symbol: {} for symbol in symbols}
     with tqdm(total=len(cells) * len(policies), unit=" runs") as bar:
-        for name, cell in itertools.product(policies, cells):
+        for cell, name in itertools.product(cells, policies):
             bar.set_description(f"{name} {cell.symbol} {cell.fee:g} {cell.latency:g} {cell.queue}")
             found = results[cell.venue, cell.symbol].setdefault(cell, {})
             found[name] = play(cell, name, options)
