@@ -12,10 +12,11 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import tyro
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from tqdm import tqdm
 
@@ -31,14 +32,15 @@ from mmenv.calibrate import (
     volatility,
 )
 
-BROWNIAN = {
+RATE, DECAY, DEVIATION = 5.0, 0.8, 4.0
+BROWNIAN: dict[str, Any] = {
     "name": "brownian",
     "step_seconds": 0.1,
-    "arrival_rate": 5.0,
-    "fill_decay": 0.8,
-    "volatility": 4.0,
+    "arrival_rate": RATE,
+    "fill_decay": DECAY,
+    "volatility": DEVIATION,
 }
-BOOK = {"name": "book", "preset": "binance-usdm-btc"}
+BOOK: dict[str, Any] = {"name": "book", "preset": "binance-usdm-btc"}
 LONG = 400
 """Recordings that the truth of `book` is measured on."""
 ONE = (7.0, [0.35], [50.0])
@@ -70,7 +72,7 @@ class Options:
 
 
 def simulate_hawkes(
-    rng: np.random.Generator, end: float, rate: float, branching: object, decay: object
+    rng: np.random.Generator, end: float, rate: float, branching: ArrayLike, decay: ArrayLike
 ) -> NDArray[np.float64]:
     """Order times in [0, end) by their branching structure (Hawkes and Oakes 1974): immigrants, and Poisson
     offspring of each."""
@@ -85,7 +87,7 @@ def simulate_hawkes(
 
 
 def of_market(
-    market: dict[str, object], count: int, seconds: float, seed: int, together: bool = False
+    market: dict[str, Any], count: int, seconds: float, seed: int, together: bool = False
 ) -> Iterator[Named]:
     """Fill curve and volatility of `count` recordings of a market, each alone, or of all of them as one."""
     step = make_config(market).market.step_seconds
@@ -108,12 +110,8 @@ def of_market(
 
 def brownian(options: Options) -> tuple[Iterator[Named], dict[str, float]]:
     scale = make_config(BROWNIAN).market.price_scale
-    deviation = BROWNIAN["volatility"] * scale
-    truth = {
-        "fill rate at the mid, A": BROWNIAN["arrival_rate"],
-        "decay of the fill rate, k": BROWNIAN["fill_decay"] / scale,
-    }
-    truth |= {f"volatility over {s:g} s": deviation for s in (0.1, 1.0, 10.0)}
+    truth = {"fill rate at the mid, A": RATE, "decay of the fill rate, k": DECAY / scale}
+    truth |= {f"volatility over {s:g} s": DEVIATION * scale for s in (0.1, 1.0, 10.0)}
     return of_market(BROWNIAN, options.series, options.seconds, 1000 * options.seed), truth
 
 

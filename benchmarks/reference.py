@@ -58,8 +58,9 @@ class Options:
     """The trained policy: folder of a run, .zip or bundle."""
     out: Path = Path("docs/recorded.md")
     """The page that is written."""
+    venue: str = "*"
     symbol: str = "*"
-    """Which symbols of the store: a name or pattern."""
+    """Which symbols of the store: names or patterns."""
     trained_by: str = ""
     """The command that made MODEL, shown on the page."""
     fees: tuple[float, ...] = (-0.5, 0.0, 1.0, 2.0)
@@ -324,7 +325,9 @@ def main() -> None:
     options = tyro.cli(Options)
     policies = (*SIMPLE, "trained")
     symbols = list(
-        dict.fromkeys((t.info.venue, t.info.symbol) for t in tapes(options.store, symbol=options.symbol))
+        dict.fromkeys(
+            (t.info.venue, t.info.symbol) for t in tapes(options.store, options.venue, options.symbol)
+        )
     )
     grids = itertools.product(options.latencies, options.queues, options.fees)
     cells = [
