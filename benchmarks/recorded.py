@@ -146,7 +146,7 @@ def write_random(name: str, folder: Path, messages: int) -> tuple[Path, ...]:
 def import_apart(name: str, files: tuple[Path, ...], store: Path) -> tuple[int, float, float]:
     """Rows, processor seconds and most memory in MiB of an import in its own process."""
     code = (
-        "import resource, sys, time, pathlib\n"
+        "import re, sys, time, pathlib\n"
         "from mmenv.data.importer import Import\n"
         "name, store, *files = sys.argv[1:]\n"
         "begin = time.process_time()\n"
@@ -155,7 +155,9 @@ def import_apart(name: str, files: tuple[Path, ...], store: Path) -> tuple[int, 
         "paths = tuple(map(pathlib.Path, files))\n"
         "[([tape, *_], _)] = Import(name, paths, pathlib.Path(store), progress=False, **options).run()\n"
         "used = time.process_time() - begin\n"
-        "print(tape.info.rows, used, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)\n"
+        # Not getrusage: its peak begins with that of the process that started this one.
+        "peak = re.search(r'VmHWM:\\s+(\\d+)', pathlib.Path('/proc/self/status').read_text())[1]\n"
+        "print(tape.info.rows, used, int(peak) / 1024)\n"
     )
     command = [sys.executable, "-c", code, name, str(store), *map(str, files)]
     rows, used, memory = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()

@@ -18,12 +18,13 @@ is evaluated on the rest has seen it.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -65,13 +66,19 @@ class Estimate:
 
 
 def bootstrap(
-    blocks: int, statistic: Callable[[NDArray[np.int64]], Array], resamples: int = 200, seed: int = 0
+    blocks: int, statistic: Callable[[NDArray[np.int64]], Array], resamples: int = 1000, seed: int = 0
 ) -> list[Estimate]:
-    """Estimates of `statistic(indices of blocks)`, an array, with intervals over resampled blocks of time."""
+    """Estimates of `statistic(indices of blocks)`, an array, with intervals over resampled blocks of time.
+
+    The percentiles are expanded for the small number of blocks (Hesterberg 2015, section 3.3): plain ones are
+    narrow by the factor of Student's t to the normal distribution and by (n - 1) / n of the variance.
+    """
     value = statistic(np.arange(blocks))
     drawn = np.random.default_rng(seed).integers(blocks, size=(resamples, blocks))
     draws = np.stack([statistic(index) for index in drawn])
-    low, high = np.nanquantile(draws, (0.025, 0.975), axis=0)
+    freedom = max(blocks - 1, 1)
+    tail = float(stats.norm.cdf(stats.t.ppf(0.025, freedom) * math.sqrt(blocks / freedom)))
+    low, high = np.nanquantile(draws, (tail, 1 - tail), axis=0)
     return [Estimate(*map(float, row)) for row in zip(value, low, high, strict=True)]
 
 
@@ -105,13 +112,13 @@ def fit_exponential(distance: Array, fills: Array, trials: Array) -> tuple[float
         raise ValueError("fills at fewer than two distances: measure for longer, or nearer to the touch")
     scale = max(float(np.ptp(distance)), 1e-9)
     design = np.stack([np.ones_like(distance), -distance / scale], axis=1)
-    start = np.polyfit(-distance / scale, np.log((fills + 0.5) / trials), 1)[::-1]
-
-    def loss(theta: Array) -> tuple[float, Array]:
+    theta = np.polyfit(-distance / scale, np.log((fills + 0.5) / trials), 1)[::-1]
+    for _ in range(50):  # Newton's method; the likelihood is concave and the start is near
         mean = trials * np.exp(np.clip(design @ theta, -50, 50))
-        return float((mean - fills * np.log(mean)).sum()), design.T @ (mean - fills)
-
-    theta = optimize.minimize(loss, start, jac=True, method="BFGS").x
+        step = np.linalg.solve(design.T @ (design * mean[:, None]), design.T @ (fills - mean))
+        theta = theta + np.clip(step, -2, 2)
+        if np.abs(step).max() < 1e-10:
+            break
     mean = trials * np.exp(design @ theta)
     ratio = np.where(fills > 0, fills * np.log(np.maximum(fills, 1e-12) / mean), 0.0)
     return float(theta[0]), float(theta[1] / scale), float(2 * (ratio - (fills - mean)).sum())
@@ -152,41 +159,71 @@ def fill_curve(distance: Array, fills: Array, seconds: float, decisions: int, to
 
 
 @njit(cache=True)
-def hawkes_likelihood(times, end, rate, branching, decay):  # type: ignore[no-untyped-def]
-    """Log-likelihood of event times in [0, end), intensity rate + sum over k and past events of
-    branching[k] decay[k] exp(-decay[k] age)."""
-    total = -rate * end
-    memory = np.zeros(len(decay))
+def hawkes_walk(  # type: ignore[no-untyped-def]
+    times, joined, weights, seconds, tick, rate, excitement, decay, uniform, gradient, residuals
+):
+    """Log-likelihood of the ticks of a clock in which something happened, in consecutive blocks of time.
+
+    The intensity is rate + sum over k and past ticks of excitement[k] decay[k] exp(-decay[k] age), the event
+    anywhere in its tick with the same chance; a tick without one has the chance exp(-its integral). For a
+    fine clock this is the likelihood of a Hawkes process, but for the constant n log(tick).
+
+    Args:
+        times: float64 [n], beginnings of the ticks, rising, seconds from the start of the first block.
+        joined: bool [blocks], whether a block continues the one before; else it starts without memory.
+        weights: float64 [blocks], how often each block counts. It remembers its own past in any case.
+        tick: of the clock, seconds.
+        uniform: float64 [n] in [0, 1): where within its tick's integral each event is taken to have been.
+        gradient: float64 [1 + 2 kernels], overwritten by that of rate, excitement and decay.
+        residuals: float64 [n], overwritten by the integral of the intensity since the last tick: independent,
+            exponential of mean 1, if the model is right (time change; Ogata 1988).
+    """
+    kernels = len(decay)
+    memory, aged = (
+        np.zeros(kernels),
+        np.zeros(kernels),
+    )  # the sum over past ticks, and less its slope in decay
+    gradient[:] = 0.0
+    total, passed, at = 0.0, 0.0, 0
     before = 0.0
-    for i in range(len(times)):
-        t = times[i]
-        intensity = rate
-        for k in range(len(decay)):
-            memory[k] *= math.exp(-decay[k] * (t - before))
-            intensity += branching[k] * decay[k] * memory[k]
-            memory[k] += 1.0
-            total -= branching[k] * (1.0 - math.exp(-decay[k] * (end - t)))
-        total += math.log(intensity)
-        before = t
+    for block in range(len(weights)):
+        weight, end = weights[block], (block + 1) * seconds
+        if not joined[block]:
+            memory[:], aged[:], passed = 0.0, 0.0, 0.0
+            before = block * seconds
+        while True:
+            event = at < len(times) and times[at] < end - tick / 2
+            # The time without events, and then the tick with one.
+            for inside in range(2 if event else 1):
+                wait = tick if inside else max((times[at] if event else end) - before, 0.0)
+                mean = rate * wait
+                for k in range(kernels):
+                    mean += excitement[k] * memory[k] * -math.expm1(-decay[k] * wait)
+                factor = weight / math.expm1(mean) if inside else -weight
+                gradient[0] += factor * wait
+                for k in range(kernels):
+                    kept, gone = math.exp(-decay[k] * wait), -math.expm1(-decay[k] * wait)
+                    gradient[1 + k] += factor * memory[k] * gone
+                    slope = memory[k] * wait * kept - aged[k] * gone
+                    gradient[1 + kernels + k] += factor * excitement[k] * slope
+                    aged[k] = kept * (aged[k] + wait * memory[k])
+                    memory[k] *= kept
+                    if inside:
+                        left = gone / (decay[k] * tick)  # of an event's excitement, at the end of its tick
+                        memory[k] += left
+                        aged[k] += (left - kept) / decay[k]
+                if inside:
+                    total += weight * math.log(-math.expm1(-mean))
+                    residuals[at] = passed - math.log1p(uniform[at] * math.expm1(-mean))
+                    passed = 0.0
+                    at += 1
+                else:
+                    total -= weight * mean
+                    passed += mean
+                before += wait
+            if not event:
+                break
     return total
-
-
-@njit(cache=True)
-def hawkes_residuals(times, rate, branching, decay):  # type: ignore[no-untyped-def]
-    """Integrals of the intensity between neighbouring events: independent, exponential of mean 1, if the
-    model is right (time change; Ogata 1988)."""
-    out = np.zeros(len(times))
-    memory = np.zeros(len(decay))
-    before = 0.0
-    for i in range(len(times)):
-        wait = times[i] - before
-        out[i] = rate * wait
-        for k in range(len(decay)):
-            kept = math.exp(-decay[k] * wait)
-            out[i] += branching[k] * memory[k] * (1.0 - kept)
-            memory[k] = memory[k] * kept + 1.0
-        before = times[i]
-    return out
 
 
 @dataclass(frozen=True)
@@ -202,52 +239,83 @@ class Hawkes:
     ratio_p_value: float
     """Of the likelihood ratio of the two: small where one exponential is not enough."""
     p_value: float
-    """Kolmogorov-Smirnov test of the chosen one's residuals: small where it does not describe the data."""
+    """Kolmogorov-Smirnov test of the chosen one's residuals: small where they are not exponential."""
+    correlation: float
+    """Of neighbouring residuals, after a transform to normal ones: 0 if the model is right."""
+    correlation_p_value: float
+    """Of that correlation: small where short waits follow short ones more often than the model says."""
 
 
-def fit_hawkes(blocks: Sequence[Array], seconds: float, resamples: int = 100) -> Hawkes:
-    """By maximum likelihood over blocks of event times, each from 0 to `seconds`.
+def fit_hawkes(
+    blocks: Sequence[Array],
+    seconds: float,
+    tick: float = 1e-9,
+    joined: Sequence[bool] | None = None,
+    resamples: int = 400,
+) -> Hawkes:
+    """By maximum likelihood over blocks of event times, each from 0 to `seconds`, on a clock of `tick`.
 
-    Blocks start without memory of the one before: make them long against 1 / decay.
+    Events of one tick are one, and those that it set off within it were not seen: allowed for to the first
+    order, as far as decay x tick is well below 1. `joined` says which blocks continue the one before, whose
+    events they remember; by default all do but the first. Intervals resample blocks, each with its own past.
     """
-    events = sum(len(block) for block in blocks)
-    if events < 20:
+    count = len(blocks)
+    times = np.concatenate(
+        [np.unique(np.floor(block / tick + 1e-6)) * tick + seconds * k for k, block in enumerate(blocks)]
+    )
+    if len(times) < 20:
         raise ValueError(
-            f"{events} market orders are too few to fit their clustering; at least 20 are needed"
+            f"{len(times)} market orders are too few to fit their clustering; at least 20 are needed"
         )
+    follows = np.arange(count) > 0 if joined is None else np.asarray(joined, bool)
+    uniform, residuals = np.random.default_rng(0).random(len(times)), np.zeros(len(times))
 
-    def fit(index: NDArray[np.int64], starts: Sequence[Array]) -> Array:
-        chosen = [blocks[i] for i in index]
+    def loss(theta: Array, weights: Array) -> tuple[float, Array]:
+        rate, excitement, decay = _hawkes_parameters(theta)
+        kernels = len(decay)
+        gradient = np.zeros(len(theta))
+        value = hawkes_walk(
+            times, follows, weights, seconds, tick, rate, excitement, decay, uniform, gradient, residuals
+        )
+        share = gradient[1 : 1 + kernels]
+        gradient[1 : 1 + kernels] = excitement * (share - share @ excitement)
+        gradient[0] *= rate
+        gradient[1 + kernels :] *= decay
+        return -value, -gradient
+
+    def fit(weights: Array, starts: Sequence[Array]) -> Array:
         found = [
             optimize.minimize(
-                _loss, start, (chosen, seconds), method="L-BFGS-B", bounds=(len(start) * [(-25, 25)])
+                loss, start, (weights,), jac=True, method="L-BFGS-B", bounds=len(start) * [(-25, 25)]
             )
             for start in starts
         ]
         return np.asarray(min(found, key=lambda result: result.fun).x)
 
-    mean = events / len(blocks) / seconds
-    whole = np.arange(len(blocks))
-    single = fit(whole, [np.array([math.log(mean / 2), 0.0, math.log(b)]) for b in (0.5, 5.0, 50.0)])
-    rate, x, log_decay = single
-    # A second exponential, slower or faster than the one found.
-    pairs = [
-        np.array([rate - 0.2, x - 0.3, x - 1.0, log_decay + a, log_decay + b])
-        for a, b in ((0.3, -2.5), (2.5, -0.3), (0.5, -4.5))
-    ]
-    double = fit(whole, pairs)
-    losses = [_loss(theta, blocks, seconds) for theta in (single, double)]
-    bic = [2 * loss + count * math.log(events) for loss, count in zip(losses, (3, 5), strict=True)]
+    def fitted(kernels: int) -> Array:
+        """The best from starts at all choices of so many time scales, a decade apart."""
+        rate, odds = [math.log(len(times) / count / seconds / 2)], kernels * [-math.log(kernels)]
+        scales = itertools.combinations((1000.0, 100.0, 10.0, 1.0, 0.1), kernels)
+        return fit(np.ones(count), [np.array([*rate, *odds, *np.log(scale)]) for scale in scales])
+
+    single, double = fitted(1), fitted(2)
+    losses = [loss(theta, np.ones(count))[0] for theta in (single, double)]
+    bic = [2 * value + size * math.log(len(times)) for value, size in zip(losses, (3, 5), strict=True)]
     best = single if bic[0] <= bic[1] else double
 
     def parameters(index: NDArray[np.int64]) -> Array:
-        theta = best if len(index) == len(whole) and (index == whole).all() else fit(index, [best])
-        rate, branching, decay = _hawkes_parameters(theta)
-        return np.concatenate([[rate], branching, decay])
+        theta = fit(np.bincount(index, minlength=count).astype(float), [best])
+        rate, excitement, decay = _hawkes_parameters(theta)
+        # What one event sets off, from what one tick with an event does: unseen ones in it took part.
+        unseen = excitement * (1 + np.expm1(-decay * tick) / (decay * tick))
+        branching, order = excitement / (1 + unseen.sum()), np.argsort(-decay)
+        return np.concatenate([[rate], branching[order], decay[order]])
 
-    found = bootstrap(len(blocks), parameters, resamples)
+    found = bootstrap(count, parameters, resamples)
     kernels = (len(best) - 1) // 2
-    residuals = np.concatenate([hawkes_residuals(block, *_hawkes_parameters(best)) for block in blocks])
+    loss(best, np.ones(count))
+    normal = stats.norm.isf(np.clip(np.exp(-residuals), 1e-9, 1 - 1e-9))
+    correlation = float(np.corrcoef(normal[1:], normal[:-1])[0, 1])
     return Hawkes(
         rate=found[0],
         branching=tuple(found[1 : 1 + kernels]),
@@ -255,20 +323,16 @@ def fit_hawkes(blocks: Sequence[Array], seconds: float, resamples: int = 100) ->
         bic=(bic[0], bic[1]),
         ratio_p_value=float(stats.chi2.sf(max(2 * (losses[0] - losses[1]), 0.0), 2)),
         p_value=float(stats.kstest(residuals, "expon").pvalue),
+        correlation=correlation,
+        correlation_p_value=float(2 * stats.norm.sf(abs(correlation) * math.sqrt(len(times)))),
     )
 
 
-def _loss(theta: Array, blocks: Sequence[Array], seconds: float) -> float:
-    return -sum(hawkes_likelihood(block, seconds, *_hawkes_parameters(theta)) for block in blocks)
-
-
 def _hawkes_parameters(theta: Array) -> tuple[float, Array, Array]:
-    """Rate, branchings whose sum is below one, and decays, the fastest first, from numbers without bounds."""
+    """Rate, excitements whose sum is below one, and decays, from numbers without bounds."""
     kernels = (len(theta) - 1) // 2
-    odds = np.exp(np.clip(theta[1 : 1 + kernels], -30, 30))
-    decay = np.exp(np.clip(theta[1 + kernels :], -30, 30))
-    order = np.argsort(-decay)
-    return float(np.exp(theta[0])), (odds / (1 + odds.sum()))[order], decay[order]
+    odds = np.exp(theta[1 : 1 + kernels])
+    return float(np.exp(theta[0])), odds / (1 + odds.sum()), np.exp(theta[1 + kernels :])
 
 
 # Sizes ------------------------------------------------------------------------------------------------------
@@ -410,13 +474,13 @@ PATHS = 64
 def measure(
     name: str,
     record: Callable[[int], facts.Record],
-    orders: tuple[Sequence[Array], Sequence[Array]] | None = None,
+    orders: Orders | None = None,
 ) -> Calibration:
     """Everything about one source.
 
     Args:
         record: the source as its desk saw it, quoting so many half-ticks from the mid.
-        orders: times and lots of market orders by block of `HAWKES_SECONDS`; None where they are not known.
+        orders: None where they are not known.
     """
     touch, fills = measure_fills(record)
     found = Calibration(
@@ -424,8 +488,8 @@ def measure(
         seconds=touch.blocks["mid"].size * touch.seconds,
         fills=fills,
         volatility=volatility(touch),
-        hawkes=fit_hawkes(orders[0], HAWKES_SECONDS) if orders else None,
-        size=fit_pareto(orders[1], 1.0) if orders else None,
+        hawkes=fit_hawkes(orders.times, HAWKES_SECONDS, orders.tick, orders.joined) if orders else None,
+        size=fit_pareto(orders.lots, 1.0) if orders else None,
         facts={
             f.fact.name: Estimate(f.value, f.low, f.high)
             for f in facts.findings(touch)
@@ -436,42 +500,58 @@ def measure(
     return dataclasses.replace(found, presets=presets(found, touch))
 
 
-def tape_orders(tape: Tape, seconds: float, share: float) -> tuple[list[Array], list[Array], list[Array]]:
-    """Market orders in the first `share` of a tape: times, lots and sides, by block of `seconds`.
+@dataclass(frozen=True)
+class Orders:
+    """Market orders by block of `HAWKES_SECONDS`: prints of one side at one exchange time are one order."""
 
-    Prints of one side at one exchange time are one order.
-    """
-    trades = np.concatenate([rows[rows["kind"] == TRADE] for rows in tape.rows()])
-    trades = trades[np.argsort(trades["exch_ns"], kind="stable")]
-    first = int(trades["exch_ns"][0])
-    trades = trades[trades["exch_ns"] < first + share * (int(trades["exch_ns"][-1]) - first)]
-    start = np.ones(len(trades), bool)
-    start[1:] = (np.diff(trades["exch_ns"]) > 0) | (np.diff(trades["side"]) != 0)
-    at = np.flatnonzero(start)
-    lots = np.add.reduceat(trades["size"], at).astype(float)
-    time = (trades["exch_ns"][at] - first) / 1e9
-    block = (time // seconds).astype(int)
-    chosen = [block == k for k in range(int(block[-1]))]  # the last one is not whole
-    return (
-        [np.unique(time[c] % seconds) for c in chosen],
-        [lots[c] for c in chosen],
-        [trades["side"][at][c].astype(float) for c in chosen],
-    )
+    times: list[Array]
+    """Seconds from the start of the block."""
+    lots: list[Array]
+    joined: list[bool]
+    """Whether a block continues the one before."""
+    tick: float
+    """Of the exchange's clock, seconds."""
+
+
+def tape_orders(days: Sequence[Tape], seconds: float, share: float) -> Orders:
+    """Market orders in the first `share` of the recorded time of the days of a symbol."""
+    trades = [np.concatenate([rows[rows["kind"] == TRADE] for rows in tape.rows()]) for tape in days]
+    tick = int(np.gcd.reduce([np.gcd.reduce(each["exch_ns"]) for each in trades]))
+    spans = [int(np.ptp(each["exch_ns"])) if len(each) else 0 for each in trades]
+    found = Orders([], [], [], tick / 1e9)
+    left = share * sum(spans)
+    for each, span in zip(trades, spans, strict=True):
+        rows = each[np.argsort(each["exch_ns"], kind="stable")]
+        since = rows["exch_ns"] - rows["exch_ns"][:1]
+        rows, since = rows[since < left], since[since < left]
+        left -= span
+        if not len(rows):
+            continue
+        start = np.ones(len(rows), bool)
+        start[1:] = (np.diff(rows["exch_ns"]) > 0) | (np.diff(rows["side"]) != 0)
+        at = np.flatnonzero(start)
+        lots = np.add.reduceat(rows["size"], at).astype(float)
+        time = since[at] / 1e9
+        block = (time // seconds).astype(int)
+        for k in range(int(block[-1])):  # the last one is not whole
+            found.times.append(time[block == k] - seconds * k)
+            found.lots.append(lots[block == k])
+            found.joined.append(k > 0)
+    return found
 
 
 HAWKES_SECONDS = 20.0
 """Length of a block of the fit of the Hawkes process."""
 
 
-def calibrate_tape(tape: Tape, step_seconds: float) -> Calibration:
-    """A tape's training part."""
-    share = ReplayConfig().fractions[0]
+def calibrate_tapes(days: Sequence[Tape], step_seconds: float) -> Calibration:
+    """The training part of a symbol: the first of its recorded time over all `days`."""
 
     def record(away: int) -> facts.Record:
-        return facts.replay(tape, step_seconds, away, split="train")
+        return facts.replay(days, step_seconds, away, split="train")
 
-    times, sizes, _ = tape_orders(tape, HAWKES_SECONDS, share)
-    return measure(facts.tape_name(tape), record, (times, sizes))
+    orders = tape_orders(days, HAWKES_SECONDS, ReplayConfig().fractions[0])
+    return measure(facts.tape_name(days[0]), record, orders)
 
 
 def calibrate_market(market: str | dict[str, Any], options: Options) -> Calibration:
@@ -552,10 +632,11 @@ class Options:
 
     source: tyro.conf.Positional[str]
     """A store, a tape.parquet, or a simulated market to check the method on."""
-    output: Path = Path("calibration.json")
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("calibration.json")
     """Where the presets go. The page of plots lies beside it."""
+    venue: str = "*"
     symbol: str = "*"
-    """Which symbol of a store; exactly one tape must match."""
+    """Which symbol of a store, as patterns; exactly one must match. All its days are measured."""
     step_seconds: float = 0.1
     """Time between two decisions on a tape."""
     seconds: float = 600.0
@@ -592,6 +673,11 @@ def table(found: Calibration) -> Table:
             ("BIC, one exponential and two", "", "{:.1f}, {:.1f}".format(*found.hawkes.bic)),
             ("likelihood ratio of the two, p-value", "", f"{found.hawkes.ratio_p_value:.3g}"),
             ("fit of the orders' times, p-value", "", f"{found.hawkes.p_value:.3g}"),
+            (
+                "correlation of neighbouring residuals, p-value",
+                "",
+                f"{found.hawkes.correlation:.3f}, {found.hawkes.correlation_p_value:.3g}",
+            ),
         ]
     if found.size is not None:
         rows.append(("Pareto exponent of order sizes", "", found.size))
@@ -621,14 +707,15 @@ def main(args: Sequence[str] | None = None) -> None:
     options = tyro.cli(Options, args=args, prog="neuralmm calibrate")
     path = Path(options.source)
     if path.exists():
-        found_tapes = [Tape(path)] if path.is_file() else tapes(path, symbol=options.symbol)
-        if len(found_tapes) != 1:
-            names = ", ".join(facts.tape_name(tape) for tape in found_tapes)
+        days = [Tape(path)] if path.is_file() else tapes(path, options.venue, options.symbol)
+        symbols = {f"{tape.info.venue} {tape.info.symbol}" for tape in days}
+        if len(symbols) != 1:
             raise ConfigError(
-                f"--symbol {options.symbol!r} matches {len(found_tapes)} tapes ({names}): name one."
+                f"--venue {options.venue!r} and --symbol {options.symbol!r} match {len(symbols)} symbols "
+                f"({', '.join(sorted(symbols))}): name one."
             )
-        found = calibrate_tape(found_tapes[0], options.step_seconds)
-        shown = [facts.replay(found_tapes[0], options.step_seconds, split="train")]
+        found = calibrate_tapes(days, options.step_seconds)
+        shown = [facts.replay(days, options.step_seconds, split="train")]
     elif options.source in MARKETS:
         found = calibrate_market(options.source, options)
         shown = [facts.simulate(options.source, options.environments, options.seconds, options.seed)]

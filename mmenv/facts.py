@@ -344,18 +344,30 @@ def simulate(
 
     It rests `away` half-ticks from the mid, or at the touch where that is further out.
     """
-    step_seconds = make_config(market).market.step_seconds
-    steps = round(seconds / step_seconds)
+    rows = simulate_paths(market, seconds, seed, np.full(environments, away))
+    name = market if isinstance(market, str) else ":".join(filter(None, map(market.get, ("name", "preset"))))
+    return make_record(name, make_config(market).market.step_seconds, list(rows))
+
+
+def simulate_paths(
+    market: str | dict[str, Any], seconds: float, seed: int, away: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """FIELDS of each decision of paths of a simulated market, quoted as in `simulate`.
+
+    (paths, FIELDS, decisions); path i has seed `seed` + i and quotes `away`[i].
+    """
+    environments = len(away)
+    steps = round(seconds / make_config(market).market.step_seconds)
     config = make_config(
         market, horizon=steps + 1, risk={"position_limit": 1_000_000, "daily_loss_limit": 1e12}
     )
     desk = Desk(config, environments, autoreset=False)
     desk.seed(range(seed, seed + environments))
     desk.reset()
-    distance = np.full(environments, away / config.market.price_scale)
+    distance = away / config.market.price_scale
     action = np.ascontiguousarray(to_action(config.quote, distance, distance))
     rows = np.zeros((len(FIELDS), steps + 1, environments), np.int64)
-    name = market if isinstance(market, str) else ":".join(filter(None, map(market.get, ("name", "preset"))))
+    name = config.market.name
     for t in tqdm(range(steps + 1), desc=name, unit="decision", leave=False, disable=None):
         before = desk.get("mid")
         if t > 0:
@@ -365,7 +377,7 @@ def simulate(
         state["bid_value"] = state["bid_fill"] * before - desk.get("bid_edge")
         for row, field in zip(rows, FIELDS, strict=True):
             row[t] = state[field]
-    return make_record(name, step_seconds, [rows[:, :, lane] for lane in range(environments)])
+    return np.moveaxis(rows, 2, 0)
 
 
 def replay(

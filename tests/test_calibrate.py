@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from benchmarks.calibration import simulate_hawkes
 from mmenv import ConfigError, facts, make_config
 from mmenv.calibrate import (
     PATHS,
     Estimate,
     Options,
+    bootstrap,
     calibrate_market,
     dynamics,
     fit_exponential,
     fit_hawkes,
     fit_pareto,
-    hawkes_residuals,
+    hawkes_walk,
     main,
     measure,
+    tape_orders,
     write,
 )
+from mmenv.data.capture import TRADE
+from mmenv.data.tape import ROW
 from train.baselines import measured_dynamics
 
 
@@ -50,50 +56,128 @@ def test_brownian_is_found_within_its_intervals():
     assert ratio == pytest.approx(truth["fill_decay"] * truth["volatility"], rel=0.05)
 
 
-def simulate_hawkes(rng: np.random.Generator, end: float, rate: float, branching, decay):
-    """By its branching structure (Hawkes and Oakes 1974): immigrants, and Poisson offspring of each."""
-    waiting = list(rng.uniform(0, end, rng.poisson(rate * end)))
-    times = []
-    while waiting:
-        time = waiting.pop()
-        times.append(time)
-        for share, speed in zip(np.atleast_1d(branching), np.atleast_1d(decay), strict=True):
-            waiting += [t for t in time + rng.exponential(1 / speed, rng.poisson(share)) if t < end]
-    return np.sort(times)
+def orders_of(rng: np.random.Generator, rate: float, branching, decay, blocks: int = 15) -> list[np.ndarray]:
+    """Order times of one recording, cut into blocks of 60 s."""
+    times = simulate_hawkes(rng, 60.0 * blocks, rate, branching, decay)
+    return [times[times // 60.0 == k] - 60.0 * k for k in range(blocks)]
 
 
 def test_hawkes_is_found_within_its_intervals():
+    """Few series for time; `benchmarks.calibration` counts over many."""
     truth = {"rate": 1.0, "branching": 0.5, "decay": 4.0}
     rng = np.random.default_rng(0)
-    found = [
-        fit_hawkes([simulate_hawkes(rng, 60.0, **truth) for _ in range(15)], 60.0, resamples=20)
-        for _ in range(6)
-    ]
-    assert sum(len(f.decay) == 1 for f in found) >= 5
+    found = [fit_hawkes(orders_of(rng, **truth), 60.0, resamples=100) for _ in range(8)]
+    assert sum(len(f.decay) == 1 for f in found) >= 7
     single = [f for f in found if len(f.decay) == 1]
-    assert covered([f.rate for f in single], truth["rate"]) >= 4
-    assert covered([f.branching[0] for f in single], truth["branching"]) >= 4
-    assert covered([f.decay[0] for f in single], truth["decay"]) >= 4
-    assert sum(f.p_value > 0.01 for f in found) >= 5
+    assert covered([f.rate for f in single], truth["rate"]) >= 6
+    assert covered([f.branching[0] for f in single], truth["branching"]) >= 6
+    assert covered([f.decay[0] for f in single], truth["decay"]) >= 6
+    assert sum(f.p_value > 0.01 for f in found) >= 7
+    assert sum(f.correlation_p_value > 0.01 for f in found) >= 7
 
 
 def test_two_exponentials_are_told_from_one():
     """Sums of two kernels: chosen by BIC, found within their intervals; one alone does not describe them."""
     rng = np.random.default_rng(3)
     branching, decay = np.array([0.4, 0.3]), np.array([40.0, 0.7])
-    found = [
-        fit_hawkes([simulate_hawkes(rng, 60.0, 1.0, branching, decay) for _ in range(15)], 60.0, resamples=10)
-        for _ in range(3)
-    ]
+    found = [fit_hawkes(orders_of(rng, 1.0, branching, decay), 60.0, resamples=100) for _ in range(4)]
     assert all(len(f.decay) == 2 and f.bic[1] < f.bic[0] and f.ratio_p_value < 1e-3 for f in found)
-    assert sum(f.p_value > 0.01 for f in found) >= 2
+    assert sum(f.p_value > 0.01 for f in found) >= 3
     for k in range(2):
-        assert covered([f.decay[k] for f in found], decay[k]) >= 2
+        assert covered([f.decay[k] for f in found], decay[k]) >= 3
         assert np.median([f.branching[k].value for f in found]) == pytest.approx(branching[k], abs=0.1)
-    block = simulate_hawkes(rng, 200.0, 1.0, branching, decay)
-    right = hawkes_residuals(block, 1.0, branching, decay)
-    wrong = hawkes_residuals(block, len(block) / 200, np.zeros(1), np.ones(1))
-    assert stats.kstest(right, "expon").pvalue > 0.01 > stats.kstest(wrong, "expon").pvalue
+
+
+def walk(times: np.ndarray, rate, excitement, decay, blocks=1, joined=None, weights=None, tick=1e-9):
+    """Likelihood, gradient and residuals over blocks of 100 s."""
+    gradient, residuals = np.zeros(1 + 2 * len(decay)), np.zeros(len(times))
+    joined = np.arange(blocks) > 0 if joined is None else np.array(joined)
+    weights = np.ones(blocks) if weights is None else np.array(weights, float)
+    uniform = np.random.default_rng(0).random(len(times))
+    excitement, decay = np.array(excitement), np.array(decay)
+    value = hawkes_walk(
+        times, joined, weights, 100.0, tick, rate, excitement, decay, uniform, gradient, residuals
+    )
+    return value, gradient, residuals
+
+
+def test_the_likelihood_of_order_times():
+    """Of a fine clock against the definition; blocks that remember and blocks that do not; residuals."""
+    rng = np.random.default_rng(5)
+    branching, decay = np.array([0.4, 0.3]), np.array([40.0, 0.7])
+    times = simulate_hawkes(rng, 300.0, 1.0, branching, decay)
+    ages = times[:, None] - times[None, :]
+    excited = sum(
+        n * b * np.where(ages > 0, np.exp(-b * np.maximum(ages, 0)), 0)
+        for n, b in zip(branching, decay, strict=True)
+    )
+    fading = sum(n * (1 - np.exp(-b * (300 - times))) for n, b in zip(branching, decay, strict=True))
+    expected = np.log((1.0 + excited.sum(axis=1)) * 1e-9).sum() - 300.0 - fading.sum()
+    value, _, residuals = walk(times, 1.0, branching, decay, 3)
+    assert value == pytest.approx(expected, rel=1e-7)
+    parts = [times[times // 100 == k] - 100 * k for k in range(3)]
+    apart = [walk(part, 1.0, branching, decay)[0] for part in parts]
+    assert walk(times, 1.0, branching, decay, 3, [False] * 3)[0] == pytest.approx(sum(apart))
+    assert abs(value - sum(apart)) > 0.01
+    weighted = walk(times, 1.0, branching, decay, 3, [False] * 3, [2, 0, 1])[0]
+    assert weighted == pytest.approx(2 * apart[0] + apart[2])
+    assert stats.kstest(residuals, "expon").pvalue > 0.01
+    wrong = walk(times, len(times) / 300, [0.0], [1.0], 3)[2]
+    assert stats.kstest(wrong, "expon").pvalue < 0.01
+
+
+@pytest.mark.parametrize("tick", [1e-9, 0.01])
+def test_the_gradient_of_the_likelihood(tick):
+    rng = np.random.default_rng(5)
+    times = np.unique(simulate_hawkes(rng, 300.0, 1.0, [0.4, 0.3], [40.0, 0.7]) // tick) * tick
+    theta = np.array([1.1, 0.35, 0.3, 50.0, 0.6])
+    gradient = walk(times, theta[0], theta[1:3], theta[3:], 3, tick=tick)[1]
+    for place, slope in enumerate(gradient):
+        low, high = (
+            walk(times, t[0], t[1:3], t[3:], 3, tick=tick)[0]
+            for t in (theta - 1e-5 * np.eye(5)[place], theta + 1e-5 * np.eye(5)[place])
+        )
+        assert slope == pytest.approx((high - low) / 2e-5, rel=1e-4, abs=1e-3)
+
+
+def test_a_clock_of_milliseconds_does_not_show():
+    """What decays in four ticks is found again, and the residuals pass."""
+    rng = np.random.default_rng(6)
+    found = [
+        fit_hawkes(
+            [np.floor(b * 1e3) / 1e3 for b in orders_of(rng, 6.0, 0.3, 270.0)], 60.0, 1e-3, resamples=2
+        )
+        for _ in range(4)
+    ]
+    assert np.mean([f.decay[0].value for f in found]) == pytest.approx(270, rel=0.1)
+    assert np.mean([f.branching[0].value for f in found]) == pytest.approx(0.3, abs=0.01)  # 0.32 as ticks
+    assert np.mean([f.rate.value for f in found]) == pytest.approx(6.0, rel=0.03)
+    assert all(f.p_value > 0.01 and f.correlation_p_value > 0.01 for f in found)
+
+
+def test_orders_of_several_days():
+    """The training part runs over the days; prints of one side at one time are one order."""
+    rng = np.random.default_rng(6)
+    rows = np.zeros(4000, ROW)
+    rows["exch_ns"] = np.sort(rng.integers(0, 400_000, len(rows))) * 1_000_000
+    rows["kind"], rows["size"], rows["side"] = TRADE, 2, rng.choice((-1, 1), len(rows))
+    tape = SimpleNamespace(rows=lambda: iter([rows]))
+    orders = tape_orders([tape, tape], 20.0, 0.75)  # type: ignore[list-item]
+    # 400 s and 200 s, each without its last block, which is not whole.
+    assert orders.joined == [False, *(18 * [True]), False, *(8 * [True])]
+    assert orders.tick == 1e-3
+    since = rows["exch_ns"] - rows["exch_ns"][0]
+    assert sum(map(np.sum, orders.lots)) == 2 * ((since < 380e9).sum() + (since < 180e9).sum())
+    assert sum(map(len, orders.lots)) < sum(map(np.sum, orders.lots)) / 2
+    assert all(0 <= block.min() <= block.max() < 20 for block in orders.times)
+
+
+def test_few_blocks_widen_the_interval():
+    """Of a mean of ten normal blocks: as wide as Student's t says, not as the plain percentiles."""
+    rng = np.random.default_rng(2)
+    series = rng.normal(size=(400, 10))
+    found = [bootstrap(10, lambda index, x=x: np.array([x[index].mean()]), 400)[0] for x in series]
+    assert 0.92 * len(found) <= covered(found, 0.0) <= 0.98 * len(found)
 
 
 def test_a_file_feeds_the_closed_forms(tmp_path):

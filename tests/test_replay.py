@@ -295,6 +295,16 @@ def test_what_is_left_of_an_order_keeps_its_place(tmp_path: Path) -> None:
     assert rest[:, AT["ask_fill_lots"]].sum() == 1
 
 
+def test_an_order_that_grows_is_another_one(tmp_path: Path) -> None:
+    """hftbacktest's `modify` would keep the two lots and their place; ours fills five, from the back."""
+    buys = [(2500, 2500, TRADE, 1, 110, 8), (3500, 3500, TRADE, 1, 110, 20)]
+    venue = by_hand(tmp_path, [*buys[:1], (2505, 2505, 1, -1, 110, 5), *buys[1:]])
+    steps(venue, (110, 2, 0, 0), 2)
+    found = steps(venue, (110, 5, 0, 0), 20)
+    filled = found[:, [AT["time_ns"], AT["ask_fill_lots"]]][found[:, AT["ask_fill_lots"]] > 0]
+    assert filled[:, 1].tolist() == [3, 2]
+
+
 def test_a_quote_that_would_trade_expires(tmp_path: Path) -> None:
     venue = by_hand(tmp_path, [])
     found = steps(venue, (109, 1, 0, 0), 5)
@@ -444,6 +454,41 @@ def test_arrays_the_engine_would_misread_are_refused(spoil: object) -> None:
     bad = spoil(np.zeros(5, EVENT))  # type: ignore[operator]
     with pytest.raises(TapeError):
         replay._open_backtest(bad, np.zeros(0, EVENT), 1, 10, SHORT)
+
+
+def test_the_engine_is_told_all_it_hangs_or_crashes_without(
+    sent: Market, recorded: Tape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a tick size hftbacktest hangs; its `latency_offset` edits data in place, or crashes on ours."""
+    told: list[tuple[str, tuple[object, ...]]] = []
+    real = hftbacktest.BacktestAsset
+
+    class Asset:
+        def __init__(self) -> None:
+            self.asset = real()
+
+        def __getattr__(self, name: str) -> object:
+            def call(*given: object) -> Asset:
+                told.append((name, given))
+                getattr(self.asset, name)(*given)
+                return self
+
+            return call
+
+    class Built(Exception):
+        pass
+
+    def build(assets: list[Asset]) -> int:
+        raise Built
+
+    monkeypatch.setattr(replay.hftbacktest, "BacktestAsset", Asset)
+    monkeypatch.setattr(replay._hftbacktest, "build_roivec_backtest", build)
+    with pytest.raises(Built):
+        opened(recorded)
+    names = dict(told)
+    assert names["tick_size"] == names["lot_size"] == (1.0,)
+    assert {"roi_lb", "roi_ub"} <= names.keys()
+    assert "latency_offset" not in names
 
 
 def test_a_window_without_prices_is_refused() -> None:

@@ -25,7 +25,7 @@ from policies.analytic import TUNABLE, dynamics, tune
 from policies.base import Policy, make_policy
 from policies.chain import make_problem
 from policies.optimal import solve
-from train.simulate import simulate
+from train.simulate import Outcome, simulate
 
 CACHE = Path("logs/optima")
 """Solutions of the dynamic programmes are kept here."""
@@ -112,15 +112,28 @@ def tune_by_simulation(family: str, config: EnvConfig, calibration: Path | None 
 
     The closed forms are fed what `neuralmm calibrate` measured: in the file `calibration`, or else here.
     """
-    training, episodes = config, TUNING_EPISODES
-    if isinstance(config.market, Replay):
-        training = dataclasses.replace(config, market=dataclasses.replace(config.market, split="train"))
-        episodes = TAPE_EPISODES
-    given = {} if family == "fixed-spread" else measured_dynamics(training, calibration)
+    policies = [make_policy(family, config, **given) for given in candidates(family, config, calibration)]
+    values = [try_out(policy, config).controlled.mean() for policy in policies]
+    return policies[int(np.argmax(values))]
+
+
+def candidates(family: str, config: EnvConfig, calibration: Path | None = None) -> list[dict[str, float]]:
+    """The parameters that `tune_by_simulation` tries."""
+    given = {} if family == "fixed-spread" else measured_dynamics(_training(config), calibration)
     parameter, _ = TUNABLE[family]
-    candidates = [make_policy(family, config, **{parameter: value}, **given) for value in GRID[parameter]]
-    outcomes = [simulate(policy, training, episodes, seed=TUNING_SEED) for policy in candidates]
-    return candidates[int(np.argmax([outcome.value().mean for outcome in outcomes]))]
+    return [{parameter: value, **given} for value in GRID[parameter]]
+
+
+def try_out(policy: Policy, config: EnvConfig) -> Outcome:
+    """What `policy` does on the market of `config`; on recorded data, on the training split."""
+    episodes = TAPE_EPISODES if isinstance(config.market, Replay) else TUNING_EPISODES
+    return simulate(policy, _training(config), episodes, seed=TUNING_SEED)
+
+
+def _training(config: EnvConfig) -> EnvConfig:
+    if not isinstance(config.market, Replay):
+        return config
+    return dataclasses.replace(config, market=dataclasses.replace(config.market, split="train"))
 
 
 def measured_dynamics(config: EnvConfig, calibration: Path | None = None) -> dict[str, float]:

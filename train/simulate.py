@@ -54,6 +54,8 @@ class Outcome:
     """Mean absolute inventory, (E,), lots."""
     steps: np.ndarray
     """Decisions, (E,)."""
+    lowest: np.ndarray
+    """The least wealth gained since the beginning, (E,), price units x lots; at most 0."""
 
     def value(self) -> Interval:
         return interval(self.controlled)
@@ -98,7 +100,7 @@ def simulate(
         if progress:
             progress(n)
     joined = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
-    returns, noise, inventory, steps, *terms = joined
+    returns, noise, inventory, steps, *terms, lowest = joined
     return Outcome(
         name=policy.name,
         returns=returns,
@@ -106,6 +108,7 @@ def simulate(
         terms=dict(zip(TERMS, terms, strict=True)),
         inventory=inventory,
         steps=steps,
+        lowest=lowest,
     )
 
 
@@ -118,7 +121,7 @@ def _simulate_batch(
     watch: Watch | None,
 ) -> list[np.ndarray]:
     rows = [LEDGER.index(term) for term in TERMS]
-    noise, position = LEDGER.index("noise"), LEDGER.index("position")
+    noise, position, wealth = (LEDGER.index(name) for name in ("noise", "position", "wealth"))
     envs = NeuralMMVectorEnv(n, config=config, strict_actions=False)
     try:
         options = None if parameters is None else {"parameters": parameters}
@@ -126,7 +129,7 @@ def _simulate_batch(
         state = policy.reset(n)
         running = np.ones(n, bool)
         sums = np.zeros((4 + len(TERMS), n))
-        held = np.zeros(n)
+        held, lowest = np.zeros(n), np.zeros(n)
         while running.any():
             actions, state = policy.act(observations, state)
             if watch:
@@ -136,8 +139,9 @@ def _simulate_batch(
             held = ledger[position]
             step = np.stack([rewards, ledger[noise], np.abs(held), np.ones(n), *ledger[rows]])
             sums += np.where(running, step, 0.0)
+            lowest = np.where(running, np.minimum(lowest, ledger[wealth]), lowest)
             running &= ~(terminated | truncated)
     finally:
         envs.close()
     sums[2] /= sums[3]
-    return list(sums)
+    return [*sums, lowest]
