@@ -129,7 +129,8 @@ def _simulate_batch(
         state = policy.reset(n)
         running = np.ones(n, bool)
         sums = np.zeros((4 + len(TERMS), n))
-        held, lowest = np.zeros(n), np.zeros(n)
+        held: np.ndarray = np.zeros(n)
+        lowest: np.ndarray = np.zeros(n)
         while running.any():
             actions, state = policy.act(observations, state)
             if watch:
