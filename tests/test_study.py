@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from train import signals as command
-from train.study import STUDIES, Study, difference, interquartile_mean, plan, tabulate
+from train.study import Study, difference, interquartile_mean, plan, prepare, tabulate
 
 
 def test_a_difference_covers_what_it_should():
@@ -41,7 +41,7 @@ def test_the_table_compares_with_the_first_variant():
 def test_the_study_of_signals_names_the_files_that_its_commands_make(tmp_path, monkeypatch):
     """And says what to do where one is missing."""
     monkeypatch.chdir(tmp_path)
-    named = set(re.findall(r"logs/signals/\S+?\.mms", (STUDIES / "signals.toml").read_text()))
+    named = set(re.findall(r"logs/signals/\S+?\.mms", (Study.known / "signals.toml").read_text()))
     made = set()
     for market in ("hidden-regime", "book"):
         for name in ("order-flow", "adverse-selection", "multi-task"):
@@ -49,4 +49,4 @@ def test_the_study_of_signals_names_the_files_that_its_commands_make(tmp_path, m
             made.add(str(folder / command.SUFFIX))
     assert named == made
     with pytest.raises(FileNotFoundError, match="no such signal; `neuralmm signals train`"):
-        plan(Study(name="signals", seeds=1))
+        prepare(plan(Study(name="signals", seeds=1)))
