@@ -131,7 +131,9 @@ def data_config(data: str, settings: tuple[str, ...], symbol: str, inventory: bo
     if data in MARKETS and data != Replay.name:
         config = env_config(PolicySettings(market=data, set=settings))
     elif Path(data).is_dir():
-        given = (f"market.symbol={json.dumps(symbol)}", 'market.split="all"', "horizon=3000", *settings)
+        # Without fees, which no label knows, tapes of venues with different ones go together.
+        own = ('market.split="all"', "horizon=3000", "maker_fee_bp=0")
+        given = (f"market.symbol={json.dumps(symbol)}", *own, *settings)
         config = env_config(PolicySettings(market=Replay.name, store=Path(data), set=given))
     else:
         known = ", ".join(name for name in MARKETS if name != Replay.name)
@@ -643,7 +645,10 @@ def run_evaluate(options: Evaluate, console: Console) -> None:
 
 
 def run_list(options: List, console: Console) -> None:
-    table = Table("signal", "what", "data", "horizon, s", "figures, against the best simple rival")
+    table = Table()
+    table.add_column("signal", overflow="fold")  # to be copied whole
+    for heading in ("what", "data", "horizon, s", "figures, against the best simple rival"):
+        table.add_column(heading)
     for path in sorted(options.logs.rglob("*.mms")):
         card = load(path).card
         figures = "\n".join(f"{head}: {entry['verdict']}" for head, entry in card["figures"].items())
