@@ -616,3 +616,48 @@ def test_train_resume_evaluate_and_list(tmp_path, capsys):
     out = capsys.readouterr().out
     assert out.count("exact filter") >= 4
     assert "logs/cut/signal.mms" in out
+
+
+# In a backtest.
+
+
+class Watches:
+    """A policy that quotes in the middle of its range and keeps what it is shown."""
+
+    name = "watches"
+
+    def reset(self, n):
+        self.seen = []
+        return None
+
+    def act(self, observation, state):
+        self.seen.append(observation.copy())
+        return np.zeros((len(observation), 2), np.float32), state
+
+
+def test_a_backtest_shows_what_the_environment_shows(monkeypatch):
+    from mmenv.backtest.play import play
+    from train import backtest
+
+    _, signal = make_signal("order-flow")
+    config = make_config("book", horizon=30, signals=[signal])
+    policy = Watches()
+    play(policy, policy.name, config, seeds=(1, 2, 3))
+    desk = make_desk(config, 3, autoreset=False)
+    desk.seed([1, 2, 3])
+    expected = [desk.reset()]
+    for _ in range(29):
+        expected.append(desk.step(np.zeros((3, 2), np.float32)).observations)
+    np.testing.assert_array_equal(np.stack(policy.seen), np.stack(expected))
+
+    # A table of quotes skips nothing either: its record has the signal's entry of every decision.
+    column = observation_names(config).index("flow_up")
+    quotes = backtest.tabulated(make_policy("fixed-spread", config, half_spread=1.0))
+    kept = play(quotes, "fixed", config, seeds=(1,), signal_name="flow_up").rows["signal"]
+    assert len(np.unique(kept)) > 20
+    assert kept[0] == expected[0][0, column]
+
+    # And the model's signals are those of its backtest.
+    monkeypatch.setattr(backtest, "model_config", lambda text: config)
+    options = backtest.Backtest(arguments=("fixed-spread:half_spread=1", "book"))
+    assert backtest.entrants(options)[0][0].config.signals == (signal,)

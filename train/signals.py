@@ -335,12 +335,13 @@ def fit(
     epoch = 0
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=False)
+        state = torch.load(checkpoint, map_location="cpu", weights_only=False)
         net.load_state_dict(state["net"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
         generator.bit_generator.state = state["generator"]
         torch.set_rng_state(state["torch"])
+        torch.cuda.set_rng_state_all(state["cuda"])
         best, epoch = state["best"], state["epoch"]
     flip = torch.from_numpy(signs(names)).to(device)
     weight = torch.as_tensor(weights, dtype=torch.float32, device=device)
@@ -379,6 +380,7 @@ def fit(
                     "schedule": schedule.state_dict(),
                     "generator": generator.bit_generator.state,
                     "torch": torch.get_rng_state(),
+                    "cuda": torch.cuda.get_rng_state_all(),
                     "best": best,
                     "epoch": epoch,
                 },
@@ -446,6 +448,8 @@ def evaluate(
             "book imbalance": regress(imbalance, target, train_rows, test_rows, chance),
             "base rate": np.full(len(test_rows), target[train_rows].mean()),
         }
+        if feature.name in values.alone:
+            forecasts["exact filter, this asset alone"] = values.alone[feature.name][test_rows]
         if feature.name in values.exact:
             forecasts["exact filter"] = values.exact[feature.name][test_rows]
         measures = chance_measures if chance else value_measures
