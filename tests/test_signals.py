@@ -661,3 +661,24 @@ def test_a_backtest_shows_what_the_environment_shows(monkeypatch):
     monkeypatch.setattr(backtest, "model_config", lambda text: config)
     options = backtest.Backtest(arguments=("fixed-spread:half_spread=1", "book"))
     assert backtest.entrants(options)[0][0].config.signals == (signal,)
+
+
+def test_a_live_desk_shows_signals_and_plays_again(tmp_path):
+    """Its entries are the signal's over the features of its own decisions, and a journal keeps them."""
+    pytest.importorskip("hftbacktest")
+    from mmenv.live.again import check, decisions
+    from mmenv.live.journal import Journal
+    from tests.sessions import paper
+
+    _, signal = make_signal("order-flow")
+    save(signal, tmp_path / "signal.mms")
+    file = Journal(tmp_path / "journal")
+    paper(file, signals=[tmp_path / "signal.mms"])
+    file.close()
+    seen = np.stack([made["observation"] for made in decisions(tmp_path / "journal")])[:150]
+    names = observation_names(make_config("book", signals=[signal]))
+    inputs = seen[:, [names.index(feature.name) for feature in signal.inputs]]
+    expected = signal.run(inputs, np.array([0, len(inputs)]))[:, 0]
+    np.testing.assert_array_equal(seen[:, names.index("flow_up")], expected)
+    assert len(np.unique(expected)) > 50
+    check(tmp_path / "journal", None)

@@ -271,7 +271,7 @@ class _Game:
 
 
 def compiled(desk: Desk) -> bool:
-    """Whether the loop of decisions can be one compiled call: not so with our own matcher, or with networks."""
+    """Whether the loop of decisions can be one compiled call: not with our own matcher or networks."""
     feed = desk.external
     if desk.config.networks:
         return False
