@@ -202,7 +202,13 @@ def test_memory_starts_afresh_with_every_episode():
                 record_.append(out.observations)
             if one is desk:
                 final[t] = out.final_observations.copy()
-    np.testing.assert_array_equal(np.stack(seen), np.stack(expected))
+    shown = np.stack(seen)
+    np.testing.assert_array_equal(shown, np.stack(expected))
+    names = observation_names(config)
+    columns = [names.index(feature.name) for feature in signal.inputs]
+    for lane in range(3):
+        alone = signal.run(shown[:, lane, columns], np.array([0, 15, 30, 45, 46]))
+        np.testing.assert_array_equal(shown[:, lane, names.index("flow_up")], alone[:, 0])
 
 
 def test_a_desk_with_signals_continues_from_its_state():
