@@ -171,9 +171,7 @@ def add_transposed_matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None
     """
     m, n = out.shape
     a_row, b_row, tall = a.strides[0], b.strides[0], m - m % TALL
-    for first in range(
-        0, a.shape[0], 64
-    ):  # a block of rows stays in the cache while all of `out` takes its share
+    for first in range(0, a.shape[0], 64):  # a block of rows stays in the cache while all of `out` takes its share
         k = min(64, a.shape[0] - first)
         a_block, b_block = a.ctypes.data + first * a_row, b.ctypes.data + first * b_row
         for j in range(0, n, PANEL):
@@ -181,6 +179,4 @@ def add_transposed_matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None
             for i in range(0, tall, TALL):
                 _add_tall(a_block + i * 4, 4, a_row, b_block + j * 4, b_row, target + i * 4 * n, 4 * n, k)
             for i in range(tall, m, 4):
-                _add_four_rows(
-                    a_block + i * 4, 4, a_row, b_block + j * 4, b_row, target + i * 4 * n, 4 * n, k
-                )
+                _add_four_rows(a_block + i * 4, 4, a_row, b_block + j * 4, b_row, target + i * 4 * n, 4 * n, k)

@@ -365,7 +365,9 @@ class _TanhNetwork(torch.autograd.Function):
         d_biases = tuple(np.zeros(len(weight), np.float32) for weight in weights)
         dx = np.empty((len(dy), columns if ctx.needs_input_grad[0] else 0), np.float32)
         panels = tuple(pack(weight.detach().numpy()) for weight in weights)
-        _network_backward(ctx.inputs, ctx.outputs, dy.contiguous().numpy(), panels, d_weights, d_biases, dx)
+        _network_backward(
+            ctx.inputs, ctx.outputs, dy.contiguous().numpy(), panels, d_weights, d_biases, dx
+        )
         gradients: list[Tensor | None] = [None]
         if dx.size:
             gradients = [torch.from_numpy(dx)[:, : weights[0].shape[1]]]
