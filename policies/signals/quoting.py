@@ -27,8 +27,8 @@ class MultiTaskPolicy:
         skew = follow x move + lean x half-spread x (position - q)
 
     with the position to hold and the inventory q as fractions of the limit. With the default lean of 4 (the
-    best of a grid on `hidden-regime`) and no forecast, the quote on the side that leads to the position stands
-    at the mid when the inventory is a quarter of the limit away from it. Quotes go through `mmenv.quote` and the
+    best of a grid on `hidden-regime`) and no forecast, the quote on the side that leads to the position is at
+    the mid when the inventory is a quarter of the limit away. Quotes go through `mmenv.quote` and the
     hard limits like those of any policy.
     """
 
