@@ -270,6 +270,11 @@ class Desk:
         """The arrays that the next `step_in_place` writes."""
         return self._out
 
+    @property
+    def entries(self) -> int:
+        """Entries of an observation, those of signals too."""
+        return int(self.out.observations.shape[1])
+
     def get(self, name: str) -> np.ndarray:
         """Field `name` of `kernel.CORE` for every environment, (n,), a copy."""
         return self.core[name].reshape(-1)[: self.n].copy()

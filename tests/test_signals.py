@@ -202,7 +202,13 @@ def test_memory_starts_afresh_with_every_episode():
                 record_.append(out.observations)
             if one is desk:
                 final[t] = out.final_observations.copy()
-    np.testing.assert_array_equal(np.stack(seen), np.stack(expected))
+    shown = np.stack(seen)
+    np.testing.assert_array_equal(shown, np.stack(expected))
+    names = observation_names(config)
+    columns = [names.index(feature.name) for feature in signal.inputs]
+    for lane in range(3):
+        alone = signal.run(shown[:, lane, columns], np.array([0, 15, 30, 45, 46]))
+        np.testing.assert_array_equal(shown[:, lane, names.index("flow_up")], alone[:, 0])
 
 
 def test_a_desk_with_signals_continues_from_its_state():
@@ -616,3 +622,69 @@ def test_train_resume_evaluate_and_list(tmp_path, capsys):
     out = capsys.readouterr().out
     assert out.count("exact filter") >= 4
     assert "logs/cut/signal.mms" in out
+
+
+# In a backtest.
+
+
+class Watches:
+    """A policy that quotes in the middle of its range and keeps what it is shown."""
+
+    name = "watches"
+
+    def reset(self, n):
+        self.seen = []
+        return None
+
+    def act(self, observation, state):
+        self.seen.append(observation.copy())
+        return np.zeros((len(observation), 2), np.float32), state
+
+
+def test_a_backtest_shows_what_the_environment_shows(monkeypatch):
+    from mmenv.backtest.play import play
+    from train import backtest
+
+    _, signal = make_signal("order-flow")
+    config = make_config("book", horizon=30, signals=[signal])
+    policy = Watches()
+    play(policy, policy.name, config, seeds=(1, 2, 3))
+    desk = make_desk(config, 3, autoreset=False)
+    desk.seed([1, 2, 3])
+    expected = [desk.reset()]
+    for _ in range(29):
+        expected.append(desk.step(np.zeros((3, 2), np.float32)).observations)
+    np.testing.assert_array_equal(np.stack(policy.seen), np.stack(expected))
+
+    # A table of quotes skips nothing either: its record has the signal's entry of every decision.
+    column = observation_names(config).index("flow_up")
+    quotes = backtest.tabulated(make_policy("fixed-spread", config, half_spread=1.0))
+    kept = play(quotes, "fixed", config, seeds=(1,), signal_name="flow_up").rows["signal"]
+    assert len(np.unique(kept)) > 20
+    assert kept[0] == expected[0][0, column]
+
+    # And the model's signals are those of its backtest.
+    monkeypatch.setattr(backtest, "model_config", lambda text: config)
+    options = backtest.Backtest(arguments=("fixed-spread:half_spread=1", "book"))
+    assert backtest.entrants(options)[0][0].config.signals == (signal,)
+
+
+def test_a_live_desk_shows_signals_and_plays_again(tmp_path):
+    """Its entries are the signal's over the features of its own decisions, and a journal keeps them."""
+    pytest.importorskip("hftbacktest")
+    from mmenv.live.again import check, decisions
+    from mmenv.live.journal import Journal
+    from tests.sessions import paper
+
+    _, signal = make_signal("order-flow")
+    save(signal, tmp_path / "signal.mms")
+    file = Journal(tmp_path / "journal")
+    paper(file, signals=[tmp_path / "signal.mms"])
+    file.close()
+    seen = np.stack([made["observation"] for made in decisions(tmp_path / "journal")])[:150]
+    names = observation_names(make_config("book", signals=[signal]))
+    inputs = seen[:, [names.index(feature.name) for feature in signal.inputs]]
+    expected = signal.run(inputs, np.array([0, len(inputs)]))[:, 0]
+    np.testing.assert_array_equal(seen[:, names.index("flow_up")], expected)
+    assert len(np.unique(expected)) > 50
+    check(tmp_path / "journal", None)

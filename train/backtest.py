@@ -299,7 +299,8 @@ def entrants(options: Backtest) -> tuple[list[Entrant], int]:
     labels = short_names(texts)
     for text in texts:
         model = configs[text]
-        own = {} if model is None else {"features": model.features}
+        seen = () if model is None else ("features", "signals", "manager")
+        own = {name: getattr(model, name) for name in seen}
         config = make_config(market, **shared, **own)
         source, tried = make_source(text, labels[text], config, options.calibration)
         found.append(Entrant(source, config))

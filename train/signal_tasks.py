@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -122,6 +122,8 @@ class Labels:
     """Rows ahead that they are made of."""
     exact: dict[str, Array]
     """Forecasts that nothing can beat, by head, float64 (R,), where they are known."""
+    alone: dict[str, Array] = field(default_factory=dict)
+    """Those that nothing can beat which sees the quoted asset alone."""
 
 
 @dataclass(frozen=True)
@@ -337,18 +339,19 @@ def _move_labels(recording: Recording, options: Any) -> Labels:
     horizon = steps(recording.config, options.horizons[0])
     change = labels.price_change(recording.field("mid"), recording.first, horizon)
     unit = recording.config.market.price_scale
-    exact = {"cross_move": _kalman(recording, horizon)}
-    return Labels((change / unit)[:, None].astype(np.float32), horizon, exact)
+    exact, alone = ({"cross_move": _kalman(recording, horizon, others)} for others in (True, False))
+    return Labels((change / unit)[:, None].astype(np.float32), horizon, exact, alone)
 
 
-def _kalman(recording: Recording, horizon: int) -> Array:
-    """The best forecast of the mid's move over `horizon` steps, price units, float64 (R,)."""
+def _kalman(recording: Recording, horizon: int, others: bool) -> Array:
+    """The best forecast of the mid's move over `horizon` steps, price units, float64 (R,); without the
+    `others`, of those that see the quoted asset alone."""
     market = recording.config.market
     assert isinstance(market, Correlated)
-    known = forecast(market)
-    others = range(1, market.assets + 1)
-    moves = recording.columns(("return", *(f"asset_{k}_return" for k in others)))
-    flows = recording.columns(tuple(f"asset_{k}_flow" for k in others))
+    known = forecast(market, others=others)
+    assets = range(1, market.assets + 1)
+    moves = recording.columns(("return", *(f"asset_{k}_return" for k in assets)))
+    flows = recording.columns(tuple(f"asset_{k}_flow" for k in assets))
     result = np.empty(len(recording))
     for begin, end in zip(recording.first[:-1], recording.first[1:], strict=True):
         x = recording.features[begin:end].astype(np.float64)

@@ -131,7 +131,9 @@ def data_config(data: str, settings: tuple[str, ...], symbol: str, inventory: bo
     if data in MARKETS and data != Replay.name:
         config = env_config(PolicySettings(market=data, set=settings))
     elif Path(data).is_dir():
-        given = (f"market.symbol={json.dumps(symbol)}", 'market.split="all"', "horizon=3000", *settings)
+        # Without fees, which no label knows, tapes of venues with different ones go together.
+        own = ('market.split="all"', "horizon=3000", "maker_fee_bp=0")
+        given = (f"market.symbol={json.dumps(symbol)}", *own, *settings)
         config = env_config(PolicySettings(market=Replay.name, store=Path(data), set=given))
     else:
         known = ", ".join(name for name in MARKETS if name != Replay.name)
@@ -333,12 +335,13 @@ def fit(
     epoch = 0
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=False)
+        state = torch.load(checkpoint, map_location="cpu", weights_only=False)
         net.load_state_dict(state["net"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
         generator.bit_generator.state = state["generator"]
         torch.set_rng_state(state["torch"])
+        torch.cuda.set_rng_state_all(state["cuda"])
         best, epoch = state["best"], state["epoch"]
     flip = torch.from_numpy(signs(names)).to(device)
     weight = torch.as_tensor(weights, dtype=torch.float32, device=device)
@@ -377,6 +380,7 @@ def fit(
                     "schedule": schedule.state_dict(),
                     "generator": generator.bit_generator.state,
                     "torch": torch.get_rng_state(),
+                    "cuda": torch.cuda.get_rng_state_all(),
                     "best": best,
                     "epoch": epoch,
                 },
@@ -444,6 +448,8 @@ def evaluate(
             "book imbalance": regress(imbalance, target, train_rows, test_rows, chance),
             "base rate": np.full(len(test_rows), target[train_rows].mean()),
         }
+        if feature.name in values.alone:
+            forecasts["exact filter, this asset alone"] = values.alone[feature.name][test_rows]
         if feature.name in values.exact:
             forecasts["exact filter"] = values.exact[feature.name][test_rows]
         measures = chance_measures if chance else value_measures
@@ -643,7 +649,10 @@ def run_evaluate(options: Evaluate, console: Console) -> None:
 
 
 def run_list(options: List, console: Console) -> None:
-    table = Table("signal", "what", "data", "horizon, s", "figures, against the best simple rival")
+    table = Table()
+    table.add_column("signal", overflow="fold")  # to be copied whole
+    for heading in ("what", "data", "horizon, s", "figures, against the best simple rival"):
+        table.add_column(heading)
     for path in sorted(options.logs.rglob("*.mms")):
         card = load(path).card
         figures = "\n".join(f"{head}: {entry['verdict']}" for head, entry in card["figures"].items())

@@ -20,7 +20,7 @@ import numpy as np
 from mmenv.backtest.record import DECISION, record, record_book, simulated_steps
 from mmenv.backtest.stretch import Stretch, StretchFeed
 from mmenv.config import ConfigError, EnvConfig
-from mmenv.desk import Desk
+from mmenv.desk import Desk, make_desk
 from mmenv.features import observation_names
 from mmenv.quote import to_action
 
@@ -158,7 +158,7 @@ class _Game:
 
     def run(self) -> np.ndarray:
         """DECISION (decisions, n); shorter where a tape ends before."""
-        desk = Desk(self.config, self.n, autoreset=False)
+        desk = make_desk(self.config, self.n, autoreset=False)
         try:
             desk.seed(self.seeds)
             with alarm(self):
@@ -271,8 +271,10 @@ class _Game:
 
 
 def compiled(desk: Desk) -> bool:
-    """Whether the loop of decisions can be one compiled call: not so with our own matcher."""
+    """Whether the loop of decisions can be one compiled call: not with our own matcher or networks."""
     feed = desk.external
+    if desk.config.networks:
+        return False
     return feed is None or (isinstance(feed, StretchFeed) and feed.compiled)
 
 

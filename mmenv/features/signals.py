@@ -1,6 +1,6 @@
 """Signals: outputs of trained networks as further entries of the observation.
 
-    import policies.signals                                   # knows how to read .mms files
+    import policies                                           # knows how to read .mms files
     env = gym.make("NeuralMM-v0", market="book", signals=["flow.mms"])
     env = gym.make("NeuralMM-v0", market="book", signals=[signal])      # or any object that is a `Signal`
 
@@ -103,7 +103,7 @@ def load_signal(given: Any) -> Signal:
             importlib.import_module(module)
         suffix = Path(path).suffix
         if suffix not in LOADERS:
-            known = ", ".join(LOADERS) or "no kind of file (import policies.signals first)"
+            known = ", ".join(LOADERS) or "no kind of file (import policies first)"
             raise ConfigError(f"signals: {str(given)!r} cannot be read: known is {known}.")
         return LOADERS[suffix](Path(path))
     if isinstance(given, Signal):

@@ -73,7 +73,7 @@ def play(frames: Iterable[Frame], session: Session) -> None:
     tick: Frame | None = None
     given: NDArray[np.float32] | None = None
     error = ""
-    kind = decision_type(session.desk.width)
+    kind = decision_type(session.desk.entries)
     for frame in _with_end(frames):
         if frame is not None and frame.kind not in INPUTS:
             if frame.kind == DECISION:
@@ -244,7 +244,7 @@ def backtest(path: Path, tape: Tape, engine: str) -> Backtest:
         feed = _FromStart(venue, setup.start_ns)
         desk.external = feed
         compared, fills, why, over = 0, 0, "", True
-        observation, reward = np.zeros(desk.width, np.float32), 0.0
+        observation, reward = np.zeros(desk.entries, np.float32), 0.0
         for made in decisions(path):
             why = _not_comparable(made, setup, compared, feed)
             if why:

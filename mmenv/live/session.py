@@ -193,7 +193,7 @@ class Session:
         self.outbox: list[Outgoing] = []
         self.next_ns = setup.start_ns
         """When the next decision is due."""
-        self.decision = np.zeros((), decision_type(self.desk.width))
+        self.decision = np.zeros((), decision_type(self.desk.entries))
         """The last one."""
         self._integers: NDArray[np.int64] = np.ndarray(4 + len(EVENT_FIELDS), np.int64, self.decision.data)
         self._fields = {name: self.decision[name] for name in ("reward", "wealth", *OF_POLICY)}

@@ -2,13 +2,10 @@
 
 `signal` is what a trained one is (a network with names, and a card), `network` what is trained, `exact` what
 no network can beat where that is known, `quoting` a policy from the multi-task network. Training and figures:
-`train.signals`. Importing this package makes `.mms` files known to `NeuralMM-v0`.
+`train.signals`.
 """
 
-from mmenv.features.signals import register_loader
 from policies.signals import quoting  # noqa: F401  (registers the policy "multi-task")
 from policies.signals.signal import SUFFIX, TrainedSignal, load, save
 
 __all__ = ["SUFFIX", "TrainedSignal", "load", "save"]
-
-register_loader(SUFFIX, load)

@@ -26,15 +26,16 @@ class MultiTaskPolicy:
 
         skew = follow x move + lean x half-spread x (position - q)
 
-    with the position to hold and the inventory q as fractions of the limit. With the default lean of 1 and no
-    forecast, the quote on the side that leads to the position stands at the mid when the inventory is a whole
-    limit away from it. The quotes go through `mmenv.quote` and the hard limits like those of any policy.
+    with the position to hold and the inventory q as fractions of the limit. With the default lean of 4 (the
+    best of a grid on `hidden-regime`) and no forecast, the quote on the side that leads to the position is at
+    the mid when the inventory is a quarter of the limit away. Quotes go through `mmenv.quote` and the
+    hard limits like those of any policy.
     """
 
     name = "multi-task"
 
     def __init__(
-        self, config: EnvConfig, signal: TrainedSignal | str | Path, follow: float = 1.0, lean: float = 1.0
+        self, config: EnvConfig, signal: TrainedSignal | str | Path, follow: float = 1.0, lean: float = 4.0
     ) -> None:
         """`signal`: the network or its file; `config` must observe its inputs, and the time left."""
         self.config, self.follow, self.lean = config, follow, lean
