@@ -255,6 +255,14 @@ def test_every_fault_is_reported_where_it_is_and_refused_when_strict(tmp_path: P
     assert not list((tmp_path / "strict" / "store").rglob("*"))
 
 
+def test_a_stray_price_does_not_make_the_inferred_tick_finer(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("mmenv.data.grid.STEP_ROWS", 5)
+    lines, number = FAULTS["off-grid"](market(seed=5))
+    found, report = import_lines(tmp_path, lines)
+    assert found[0].info.tick_size == "0.1"
+    assert [(problem.kind, problem.line) for problem in report.problems] == [("off-grid", number)]
+
+
 def bests(rows: np.ndarray) -> list[tuple[int, int]]:
     found = []
     for _, book in books(rows):

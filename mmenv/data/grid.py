@@ -7,6 +7,7 @@ rows. It follows the book, uncrosses it, and begins each day with the book of mi
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ SPOOL_ROWS: Final = 1 << 19
 IMPORT_WINDOW: Final = 0.05
 """The book is followed within this fraction of the range of traded prices."""
 MAX_WINDOW_TICKS: Final = 1 << 24
+STEP_ROWS: Final = 1000
+"""Rows of a block whose greatest common divisor counts when tick and lot are inferred."""
 NO_TICK: Final = np.iinfo(np.int64).max
 DAY_NS: Final = 86_400_000_000_000
 
@@ -51,8 +54,8 @@ class Spool:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows = 0
-        self.price_gcd = 0
-        self.size_gcd = 0
+        self.price_steps: Counter[int] = Counter()  # greatest common divisors of blocks of rows
+        self.size_steps: Counter[int] = Counter()
         self.least_delay_ns: int | None = None
         self.price_range: dict[int, tuple[int, int]] = {}
         self.days: set[int] = set()
@@ -72,8 +75,9 @@ class Spool:
         if not len(rows):
             return
         self.rows += len(rows)
-        self.price_gcd = math.gcd(self.price_gcd, int(np.gcd.reduce(rows["price"])))
-        self.size_gcd = math.gcd(self.size_gcd, int(np.gcd.reduce(rows["size"])))
+        starts = np.arange(0, len(rows), STEP_ROWS)
+        self.price_steps.update(np.gcd.reduceat(rows["price"], starts).tolist())
+        self.size_steps.update(np.gcd.reduceat(rows["size"], starts).tolist())
         self.days.update(range(int(rows["local_ns"][0]) // DAY_NS, int(rows["local_ns"][-1]) // DAY_NS + 1))
         stamped = rows[rows["exch_ns"] != UNKNOWN_NS]
         if len(stamped):
@@ -93,6 +97,18 @@ class Spool:
             file.seek(first * RAW.itemsize)
             while len(rows := np.fromfile(file, RAW, SPOOL_ROWS)):
                 yield rows
+
+
+def usual_step(steps: Counter[int]) -> int:
+    """The step that fits all but one in a hundred blocks, the coarsest of those; 0 where no block has one.
+
+    A few values that lie beside it must not make the whole grid finer: they are off the grid.
+    """
+    known = Counter({step: count for step, count in steps.items() if step > 0})
+    enough = 0.99 * known.total()
+    frequent = [step for step, count in known.items() if 100 * count >= known.total()]
+    fitting = [s for s in frequent if sum(n for step, n in known.items() if step % s == 0) >= enough]
+    return max(fitting, default=math.gcd(*known))
 
 
 @dataclass(frozen=True)
@@ -128,8 +144,8 @@ class SecondPass:
 
     def __init__(self, grid: Grid, source: Source, names: list[str], spool: Spool, report: Report) -> None:
         self.source, self.names, self.spool, self.report = source, names, spool, report
-        self.tick = self._step("tick size", "--tick-size", grid.tick_size, spool.price_gcd, "prices")
-        self.lot = self._step("lot size", "--lot-size", grid.lot_size, spool.size_gcd, "sizes")
+        self.tick = self._step("tick size", "--tick-size", grid.tick_size, spool.price_steps, "prices")
+        self.lot = self._step("lot size", "--lot-size", grid.lot_size, spool.size_steps, "sizes")
         self.offset = self._clock_offset(grid.clock_offset_ns)
         report.notes.append(f"clock offset {self.offset / 1e9:.6f} s")
         ranges = spool.price_range
@@ -162,13 +178,14 @@ class SecondPass:
             return 0
         return -self.spool.least_delay_ns
 
-    def _step(self, name: str, option: str, given: str | None, gcd: int, what: str) -> int:
+    def _step(self, name: str, option: str, given: str | None, steps: Counter[int], what: str) -> int:
         if given is not None:
             return decimal_units(option, given)
-        if gcd == 0:
+        step = usual_step(steps)
+        if step == 0:
             raise CaptureError(f"{self.names[0]}: no {what} to infer the {name} from; give {option}")
-        self.report.notes.append(f"{name} {decimal_text(gcd)} inferred from {self.spool.rows} rows")
-        return gcd
+        self.report.notes.append(f"{name} {decimal_text(step)} inferred from {self.spool.rows} rows")
+        return step
 
     def run(self, folder: Path) -> Iterator[int]:
         """Write the tapes that are missing into `folder`; yields the rows done, at each finished tape too.
