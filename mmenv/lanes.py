@@ -123,7 +123,7 @@ def announce() -> None:
     """
     if not os.environ.get("NEURALMM_QUIET"):
         print(
-            "NeuralMM: compiling the step of this environment, about 15 s for a market; cached afterwards. "
+            "NeuralMM: compiling what is not in the cache yet, about 15 s for a market. "
             "NEURALMM_QUIET=1 hides this line.",
             file=sys.stderr,
             flush=True,
