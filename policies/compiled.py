@@ -24,6 +24,7 @@ WIDE = vector_extension()[0] == "avx512f"
 LANES = 16 if WIDE else 8  # floats in a vector; LLVM splits it where the processor has shorter ones
 PANEL = 2 * LANES  # columns of the weights that are multiplied at a time
 TALL = 8 if WIDE else 4  # rows of the other factor that are multiplied at a time; 4 divides it
+BLOCK = 64  # rows that are worked on at a time, so that they stay in the nearest caches
 # error_model="numpy": Python's check for division by zero would keep LLVM from vectorising the loops.
 _options: dict[str, Any] = {"cache": True, "nogil": True, "fastmath": True, "error_model": "numpy"}
 compiled = numba.njit(**_options)
@@ -175,9 +176,8 @@ def add_transposed_matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None
     """
     m, n = out.shape
     a_row, b_row, out_row, tall = a.strides[0], b.strides[0], out.strides[0], m - m % TALL
-    # A block of rows stays in the cache while all of `out` takes its share.
-    for first in range(0, a.shape[0], 64):
-        k = min(64, a.shape[0] - first)
+    for first in range(0, a.shape[0], BLOCK):  # all of `out` takes its share of a block
+        k = min(BLOCK, a.shape[0] - first)
         left, right = a.ctypes.data + first * a_row, b.ctypes.data + first * b_row
         for j in range(0, 4 * n, 4 * PANEL):
             target = out.ctypes.data + j

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from policies.compiled import (
+    BLOCK,
     PANEL,
     F,
     add_transposed_matmul,
@@ -262,9 +263,6 @@ HALF_LOG_TWO_PI = F(0.5 * np.log(2 * np.pi))
 
 # Tanh network -----------------------------------------------------------------------------------------------
 
-BLOCK = 64
-"""Rows that go through a network at a time: what they leave in between stays in the nearest caches."""
-
 
 @compiled_lanes
 def linear_tanh(x: np.ndarray, panels: np.ndarray, bias: np.ndarray, y: np.ndarray) -> None:
@@ -358,8 +356,9 @@ class _TanhNetwork(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *layers: Tensor) -> Tensor:
         weights, biases = layers[::2], layers[1::2]
-        inputs = np.zeros((len(x), padded(x.shape[1])), np.float32)
-        inputs[:, : x.shape[1]] = x.detach().numpy()
+        inputs = np.ascontiguousarray(x.detach().numpy())
+        if inputs.shape[1] % PANEL:
+            inputs = np.pad(inputs, ((0, 0), (0, padded(inputs.shape[1]) - inputs.shape[1])))
         outputs = tuple(np.empty((len(x), padded(len(weight))), np.float32) for weight in weights)
         panels = tuple(pack(weight.detach().t().numpy()) for weight in weights)
         _network_forward(inputs, panels, tuple(bias.detach().numpy() for bias in biases), outputs)
