@@ -19,7 +19,6 @@ It writes `table.txt`, `members.csv`, `members.png`, and `best/`, a run that `ne
 from __future__ import annotations
 
 import shutil
-import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +46,17 @@ from train.evaluate import load, save_table, wide_console
 from train.members import able, play
 from train.ppo import Settings, env_config, judge_config
 from train.simulate import EVALUATION_SEED, Interval, interval, simulate
-from train.study import Run, Study, interquartile_mean, origin_of, plan, prepare, train_all, write_plan
+from train.study import (
+    Run,
+    Study,
+    in_a_sentence,
+    interquartile_mean,
+    origin_of,
+    plan,
+    prepare,
+    train_all,
+    write_plan,
+)
 from train.training import Training
 
 Array = np.ndarray
@@ -419,12 +428,8 @@ def main() -> None:
     population = tyro.cli(Population, description=__doc__)
     console = wide_console()
     torch.set_num_threads(1)
-    try:
+    with in_a_sentence():
         result, origin = judge(population, console)
-    except KeyboardInterrupt:
-        sys.exit("Stopped. The same command goes on where this ended.")
-    except RuntimeError as error:
-        sys.exit(str(error))
     report(population, result, origin, console)
 
 

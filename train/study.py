@@ -17,7 +17,8 @@ import dataclasses
 import json
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -366,19 +367,25 @@ def report(study: Study, runs: list[Run], origin: dict[str, Any], console: Conso
         console.print(f"Plots and table: {folder}")
 
 
+@contextmanager
+def in_a_sentence() -> Iterator[None]:
+    """End the command with a sentence where it is stopped or a job fails."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit("Stopped. The same command goes on where this ended.")
+    except RuntimeError as error:
+        sys.exit(str(error))
+
+
 def main() -> None:
     study = tyro.cli(Study, description=__doc__)
     console = wide_console()
     torch.set_num_threads(1)
     runs = prepare(plan(study))
     origin = write_plan(study, runs)
-    try:
-        with workers(study.jobs, study.ray) as pool:
-            train_all(runs, lambda run: Work(run, study.episodes), pool, console)
-    except KeyboardInterrupt:
-        sys.exit("Stopped. The same command goes on where this ended.")
-    except RuntimeError as error:
-        sys.exit(str(error))
+    with in_a_sentence(), workers(study.jobs, study.ray) as pool:
+        train_all(runs, lambda run: Work(run, study.episodes), pool, console)
     report(study, runs, origin, console)
 
 
