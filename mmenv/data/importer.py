@@ -123,6 +123,10 @@ class _Part:
         return [Tape(tape_path(store, info.venue, info.symbol, info.day)) for info in self.second.infos]
 
 
+LAYOUT = 2
+"""Of the checkpoint; another number for other fields of what is pickled: older ones then begin anew."""
+
+
 @dataclass
 class _Job:
     """All of an import; what is pickled as its checkpoint."""
@@ -145,7 +149,7 @@ class _Job:
     def save(self, folder: Path) -> None:
         """Write the checkpoint; the one before it stays until this one is whole."""
         with replacing(folder / "checkpoint") as temporary, temporary.open("wb") as file:
-            pickle.dump(self, file, pickle.HIGHEST_PROTOCOL)
+            pickle.dump((LAYOUT, self), file, pickle.HIGHEST_PROTOCOL)
 
     def _read(self, part: _Part, path: Path, options: Import, folder: Path) -> None:
         part.spool = part.spool or Spool(path)
@@ -228,7 +232,9 @@ def _lock(file: Any, folder: Path) -> None:
 def _load(folder: Path) -> _Job | None:
     """The import that was under way here, or None."""
     try:
-        job = pickle.loads((folder / "checkpoint").read_bytes())
+        layout, job = pickle.loads((folder / "checkpoint").read_bytes())
+        if layout != LAYOUT:
+            return None
         whole = all(part.finished or part.spool is None or part.spool.reopen() for part in job.parts)
     except FileNotFoundError:
         return None
