@@ -27,6 +27,7 @@ from policies.compiled import (
     BLOCK,
     PANEL,
     F,
+    Workspace,
     add_transposed_matmul,
     compiled,
     compiled_lanes,
@@ -36,6 +37,8 @@ from policies.compiled import (
     sigmoid,
     tanh,
 )
+
+workspace = Workspace()
 
 # LSTM -------------------------------------------------------------------------------------------------------
 
@@ -54,6 +57,7 @@ class LSTMWork(NamedTuple):
 
 @compiled_lanes
 def _lstm_forward(
+    x: np.ndarray,
     inputs: np.ndarray,
     panels: np.ndarray,
     batch_sizes: np.ndarray,
@@ -64,12 +68,19 @@ def _lstm_forward(
     cell: np.ndarray,
     tanh_cell: np.ndarray,
 ) -> None:
-    n = hidden.shape[1]
-    first = panels.shape[1] - n
+    n, features = hidden.shape[1], x.shape[1]
     row, last_hidden, last_cell = 0, hidden_before, cell_before
     for b in batch_sizes:
         rows = inputs[row : row + b]
-        rows[:, first : first + n] = last_hidden[:b]
+        for k in range(b):
+            into, seen, remembered = rows[k], x[row + k], last_hidden[k]
+            for j in prange(features):
+                into[j] = seen[j]
+            into[features] = F(1)
+            for j in prange(n):
+                into[features + 1 + j] = remembered[j]
+            for j in range(features + 1 + n, into.size):
+                into[j] = F(0)
         matmul(rows, panels, gates[row : row + b])
         for k in range(b):
             g, c_in = gates[row + k], last_cell[k]
@@ -122,9 +133,17 @@ def _lstm_backward(
             matmul(gates[row : row + b], panels, dh[:b])
 
 
-def pack_lstm(w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> np.ndarray:
-    """Weights of one layer as `lstm_forward` wants them."""
-    return pack(torch.cat([w_ih, (b_ih + b_hh)[:, None], w_hh], dim=1).detach().t().numpy())
+@compiled
+def _pack_lstm(w_ih: np.ndarray, w_hh: np.ndarray, b_ih: np.ndarray, b_hh: np.ndarray) -> np.ndarray:
+    features = w_ih.shape[1]
+    weights = np.empty((len(w_ih), features + 1 + w_hh.shape[1]), np.float32)
+    weights[:, :features], weights[:, features], weights[:, features + 1 :] = w_ih, b_ih + b_hh, w_hh
+    return pack(weights.T)
+
+
+def pack_lstm(*weights: Tensor) -> np.ndarray:
+    """Weights of one layer (w_ih, w_hh, b_ih, b_hh) as `lstm_forward` wants them."""
+    return _pack_lstm(*(weight.detach().numpy() for weight in weights))
 
 
 def lstm_forward(
@@ -137,26 +156,25 @@ def lstm_forward(
     :param batch_sizes: int64, falling: how many sequences have a t-th step; sums to N.
     """
     (n, features), units = x.shape, hidden.shape[1]
-    inputs = np.zeros((n, padded(features + 1 + units)), np.float32)
-    inputs[:, :features] = x
-    inputs[:, features] = 1
     work = LSTMWork(
-        inputs,
-        np.empty((n, padded(4 * units)), np.float32),
+        workspace.take(n, padded(features + 1 + units)),
+        workspace.take(n, padded(4 * units)),
         cell,
-        *(np.empty((n, units), np.float32) for _ in range(3)),
+        np.empty((n, units), np.float32),
+        workspace.take(n, units),
+        workspace.take(n, units),
     )
-    _lstm_forward(inputs, panels, batch_sizes, hidden, *work[1:])
+    _lstm_forward(x, work.inputs, panels, batch_sizes, hidden, *work[1:])
     return work
 
 
 @compiled
 def lstm_step(
-    x: np.ndarray, keep: np.ndarray, layers: Any, hidden: np.ndarray, cell: np.ndarray
+    x: np.ndarray, starts: np.ndarray, layers: Any, hidden: np.ndarray, cell: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """States (layers, E, H) of E sequences after one step.
 
-    :param x: (E, F) inputs; `keep` (E,): 1, or 0 where the sequence starts here.
+    :param x: (E, F) inputs; `starts` (E,): whether the sequence starts here.
     :param layers: tuple of one result of `pack_lstm` per layer.
     :param hidden: states before the step, (layers, E, H), like `cell`.
     """
@@ -166,16 +184,16 @@ def lstm_step(
     gates = np.empty((n, layers[0].shape[0] * PANEL), np.float32)
     x = x[:, : x.shape[1]]  # one type for all layers
     for layer in range(len(layers)):
-        panels, features = layers[layer], x.shape[1]
-        inputs = np.zeros((n, panels.shape[1]), np.float32)
+        panels = layers[layer]
+        inputs = np.empty((n, panels.shape[1]), np.float32)
         before = np.empty_like(hidden[layer])
         cell_before = np.empty_like(before)
         for e in range(n):
-            inputs[e, :features] = x[e]
-            inputs[e, features] = F(1)
+            keep = F(0) if starts[e] else F(1)
             for j in range(units):
-                before[e, j], cell_before[e, j] = keep[e] * hidden[layer, e, j], keep[e] * cell[layer, e, j]
+                before[e, j], cell_before[e, j] = keep * hidden[layer, e, j], keep * cell[layer, e, j]
         _lstm_forward(
+            x,
             inputs,
             panels,
             one_step,
@@ -231,6 +249,7 @@ class _PackedLSTM(torch.autograd.Function):
         features, units = w_ih.shape[1], w_hh.shape[1]
         dw_ih, db, dw_hh = torch.from_numpy(weights)[:, : features + 1 + units].split([features, 1, units], 1)
         dx = torch.from_numpy(work.gates)[:, : len(w_hh)] @ w_ih if ctx.needs_input_grad[0] else None
+        workspace.give(work.inputs, work.gates, work.cell, work.tanh_cell)
         return dx, dw_ih, dw_hh, db[:, 0], db[:, 0], None, None, None
 
 
@@ -241,7 +260,7 @@ def lstm_weights(rnn: nn.RNNBase, layer: int) -> list[Tensor]:
 def is_plain_lstm(rnn: nn.RNNBase) -> bool:
     """Whether the compiled kernel knows this layer."""
     plain = type(rnn) is nn.LSTM and rnn.bias and not (rnn.bidirectional or rnn.proj_size or rnn.dropout)
-    return plain and _on_cpu(rnn.weight_hh_l0)
+    return plain and on_cpu(rnn.weight_hh_l0)
 
 
 def run_packed(rnn: nn.RNNBase, x: Tensor, state: tuple[Tensor, ...], batch_sizes: np.ndarray) -> Tensor:
@@ -294,6 +313,26 @@ def linear(x: np.ndarray, panels: np.ndarray, bias: np.ndarray) -> np.ndarray:
         for j in range(bias.size):
             y[k, j] += bias[j]
     return y[:, : bias.size]
+
+
+@compiled
+def recurrent_step(
+    x: np.ndarray, starts: np.ndarray, layers: Any, hidden: np.ndarray, cell: np.ndarray, head: Any, last: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """`lstm_step`, then a tanh network, then a linear layer.
+
+    :param head: arguments of `tanh_network` after the first; `last`: of `linear`.
+    :return: new states, the result of the tanh network, that of the linear layer.
+    """
+    hidden, cell = lstm_step(x, starts, layers, hidden, cell)
+    latent = tanh_network(hidden[-1], *head)
+    return hidden, cell, latent, linear(latent, *last)
+
+
+@compiled
+def network_step(x: np.ndarray, memory: np.ndarray, first: Any, head: Any, last: Any) -> np.ndarray:
+    """A linear layer over `x` and `memory` side by side, then a tanh network, then a linear layer."""
+    return linear(tanh_network(linear(np.concatenate((x, memory), axis=1), *first), *head), *last)
 
 
 @compiled
@@ -359,7 +398,8 @@ class _TanhNetwork(torch.autograd.Function):
         inputs = np.ascontiguousarray(x.detach().numpy())
         if inputs.shape[1] % PANEL:
             inputs = np.pad(inputs, ((0, 0), (0, padded(inputs.shape[1]) - inputs.shape[1])))
-        outputs = tuple(np.empty((len(x), padded(len(weight))), np.float32) for weight in weights)
+        sizes = [(len(x), padded(len(weight))) for weight in weights]
+        outputs = (*(workspace.take(*size) for size in sizes[:-1]), np.empty(sizes[-1], np.float32))
         panels = tuple(pack(weight.detach().t().numpy()) for weight in weights)
         _network_forward(inputs, panels, tuple(bias.detach().numpy() for bias in biases), outputs)
         ctx.save_for_backward(*weights)
@@ -368,15 +408,19 @@ class _TanhNetwork(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        weights, columns = ctx.saved_tensors, ctx.inputs.shape[1]
+        if ctx.outputs is None:
+            raise RuntimeError("TanhNetwork: backward ran twice on one graph; run the forward pass again.")
+        weights, columns, outputs = ctx.saved_tensors, ctx.inputs.shape[1], ctx.outputs
+        ctx.outputs = None  # others may overwrite them now
         d_weights = tuple(
             np.zeros((y.shape[1], x.shape[1]), np.float32)
-            for x, y in zip((ctx.inputs, *ctx.outputs), ctx.outputs, strict=False)
+            for x, y in zip((ctx.inputs, *outputs), outputs, strict=False)
         )
         d_biases = tuple(np.zeros(len(weight), np.float32) for weight in weights)
         dx = np.empty((len(dy), columns if ctx.needs_input_grad[0] else 0), np.float32)
         panels = tuple(pack(weight.detach().numpy()) for weight in weights)
-        _network_backward(ctx.inputs, ctx.outputs, dy.contiguous().numpy(), panels, d_weights, d_biases, dx)
+        _network_backward(ctx.inputs, outputs, dy.contiguous().numpy(), panels, d_weights, d_biases, dx)
+        workspace.give(*outputs[:-1])
         gradients: list[Tensor | None] = [None]
         if dx.size:
             gradients = [torch.from_numpy(dx)[:, : weights[0].shape[1]]]
@@ -391,7 +435,7 @@ def tanh_layers(network: nn.Sequential) -> list[nn.Linear] | None:
     layers: list[Any] = list(network)
     linear, rest = layers[::2], layers[1::2]
     alternating = len(linear) == len(rest) and all(type(m) is nn.Tanh for m in rest)
-    if alternating and all(type(m) is nn.Linear and m.bias is not None and _on_cpu(m.weight) for m in linear):
+    if alternating and all(type(m) is nn.Linear and m.bias is not None and on_cpu(m.weight) for m in linear):
         return linear
     return None
 
@@ -399,10 +443,10 @@ def tanh_layers(network: nn.Sequential) -> list[nn.Linear] | None:
 def run_network(network: nn.Sequential, x: Tensor) -> Tensor:
     """`network(x)`, compiled if it is a tanh network."""
     layers = tanh_layers(network)
-    if layers is None:
+    if not layers:
         return network(x)
     return _TanhNetwork.apply(x, *(tensor for layer in layers for tensor in (layer.weight, layer.bias)))
 
 
-def _on_cpu(weight: Any) -> bool:
+def on_cpu(weight: Any) -> bool:
     return weight.device.type == "cpu" and weight.dtype == torch.float32

@@ -26,9 +26,10 @@ from policies.packed_lstm import (
     draw,
     is_plain_lstm,
     linear,
-    lstm_step,
     lstm_weights,
+    network_step,
     pack_lstm,
+    recurrent_step,
     run_network,
     run_packed,
     tanh_layers,
@@ -133,12 +134,13 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         values = self.value_net(self.mlp_extractor.forward_critic(self._criticise(known, memory)))
         return distribution, values, states
 
-    def _criticise(self, features: Tensor, memory: Tensor) -> Tensor:
+    def _criticise(self, features: Tensor, memory: Tensor | None) -> Tensor:
         """What a critic without an LSTM makes of the features, and of the actor's memory if it reads it."""
         assert self.critic is not None
-        return self.critic(
-            torch.cat([features, memory.detach()], 1) if self.critic_reads_memory else features
-        )
+        if self.critic_reads_memory:
+            assert memory is not None
+            features = torch.cat([features, memory.detach()], 1)
+        return self.critic(features)
 
     def forward(  # type: ignore[override]
         self, obs: Tensor, lstm_states: Any, episode_starts: Tensor, deterministic: bool = False
@@ -175,43 +177,69 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
             with torch.no_grad():
                 self.log_std.clamp_(min=math.log(self.min_std))
 
-    def evaluate_sequences(
-        self, obs: Tensor, actions: Tensor, lstm_states: RNNStates, batch_sizes: np.ndarray
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """`evaluate_actions` over packed sequences (layout: `policies.packed_lstm`) without resets inside.
+    # Packed sequences (layout: `policies.packed_lstm`) of N steps without resets inside. `batch_sizes`:
+    # int64, falling, summing to N; states before each sequence: (hidden, cell), (layers, sequences, H) each.
 
-        :param obs: (N, *observation shape), packed; `actions` likewise.
-        :param lstm_states: states before each sequence, each tensor (layers, sequences, H).
-        :param batch_sizes: int64, falling, summing to N.
-        :return: values (N,), log-probabilities (N,), entropies (N,) or None where the distribution has no
-            formula, squared errors (N,) of the prediction of the privileged entries or None without them.
-        """
+    @property
+    def apart(self) -> bool:
+        """Whether actor and critic share nothing, so that each can be differentiated alone."""
+        own_critic = self.lstm_critic is not None or (
+            self.critic is not None and not self.critic_reads_memory
+        )
+        return own_critic and self.share_features_extractor and not list(self.features_extractor.parameters())
+
+    def sequence_features(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """What the actor and the critic get of the observations (N, *observation shape)."""
         features: Any = self.extract_features(obs)
-        pi_features, vf_features = (features, features) if self.share_features_extractor else features
-        pi_features = pi_features[:, : self.lstm_actor.input_size]
-        latent_pi = run_packed(self.lstm_actor, pi_features, lstm_states.pi, batch_sizes)
+        return (features, features) if self.share_features_extractor else features
+
+    def actor_sequences(
+        self, features: Tensor, states: tuple[Tensor, ...], batch_sizes: np.ndarray
+    ) -> tuple[Tensor, Tensor]:
+        """The actor's memory (N, H) and what its head makes of it."""
+        memory = run_packed(self.lstm_actor, features[:, : self.lstm_actor.input_size], states, batch_sizes)
+        return memory, run_network(self.mlp_extractor.policy_net, memory)
+
+    def critic_sequences(
+        self, features: Tensor, states: tuple[Tensor, ...], batch_sizes: np.ndarray, memory: Tensor | None
+    ) -> Tensor:
+        """What the critic's head makes of its own memory, or of the actor's (not needed if `apart`)."""
         if self.lstm_critic is not None:
-            latent_vf = run_packed(self.lstm_critic, vf_features, lstm_states.vf, batch_sizes)
+            latent = run_packed(self.lstm_critic, features, states, batch_sizes)
         elif self.shared_lstm:
-            latent_vf = latent_pi if self.critic_gradient else latent_pi.detach()
+            assert memory is not None
+            latent = memory if self.critic_gradient else memory.detach()
         else:
-            latent_vf = self._criticise(vf_features, latent_pi)
-        # The distribution object is overwritten by every call, and several threads call: each has its own.
+            latent = self._criticise(features, memory)
+        return run_network(self.mlp_extractor.value_net, latent)
+
+    def distribution(self, latent: Tensor) -> Distribution:
+        """Of the actions. SB3 overwrites one object at every call, and several threads call."""
         own = copy(self)
         own.action_dist = copy(self.action_dist)
-        distribution = own._get_action_dist_from_latent(run_network(self.mlp_extractor.policy_net, latent_pi))
-        values = self.value_net(run_network(self.mlp_extractor.value_net, latent_vf)).flatten()
-        return values, distribution.log_prob(actions), distribution.entropy(), self._surprise(latent_pi, obs)
+        return own._get_action_dist_from_latent(latent)
 
-    def _surprise(self, memory: Tensor, obs: Tensor) -> Tensor | None:
-        """Squared error (N,) of the predicted privileged entries."""
+    def surprise(self, memory: Tensor, obs: Tensor) -> Tensor | None:
+        """Squared error (N,) of the predicted privileged entries; None without them."""
         if self.predictor is None:
             return None
         return (self.predictor(memory) - obs[:, -self.predictor.out_features :]).square().sum(1)
 
-    def for_rollout(self) -> Callable[[Tensor, RNNStates, Tensor], tuple[Tensor, Tensor, Tensor, RNNStates]]:
-        """`forward` for the weights as they are now: compiled where it can be, valid until they change."""
-        return CompiledForward(self) if CompiledForward.knows(self) else self
+    def for_rollout(self) -> Callable[[np.ndarray, RNNStates, np.ndarray], tuple[Any, Any, Any, RNNStates]]:
+        """`forward` for the weights as they are now: compiled where it can be, valid until they change.
+
+        It takes observations (E, ...), states, and booleans (E,): whose episode starts here. It returns
+        actions, values (E,), log-probabilities (E,) and states; arrays if compiled, else tensors.
+        """
+        return CompiledForward(self) if CompiledForward.knows(self) else self._forward_arrays
+
+    @torch.no_grad()
+    def _forward_arrays(
+        self, obs: np.ndarray, lstm_states: RNNStates, episode_starts: np.ndarray
+    ) -> tuple[Tensor, Tensor, Tensor, RNNStates]:
+        starts = torch.as_tensor(episode_starts, dtype=torch.float32, device=self.device)
+        actions, values, *rest = self(torch.as_tensor(obs, device=self.device), lstm_states, starts)
+        return actions, values.flatten(), *rest
 
 
 class CompiledForward:
@@ -234,8 +262,8 @@ class CompiledForward:
         self.critic_head = _pack_head(policy.mlp_extractor.value_net)
         self.value = _pack_linear(policy.value_net)
         self.gaussian = isinstance(policy.action_dist, DiagGaussianDistribution)
+        self.mean = _pack_linear(policy.action_net)  # type: ignore[arg-type]
         if self.gaussian:
-            self.mean = _pack_linear(policy.action_net)  # type: ignore[arg-type]
             self.log_std = policy.log_std.detach().numpy()
 
     @staticmethod
@@ -248,47 +276,61 @@ class CompiledForward:
         )
 
     def __call__(
-        self, obs: Tensor, lstm_states: RNNStates, episode_starts: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, RNNStates]:
-        features = (obs if self.plain else self.policy.extract_features(obs)).numpy()  # type: ignore[union-attr]
-        keep = 1 - episode_starts.numpy()
-        memory, states_pi = _remember(self.actor_lstm, features[:, : self.seen], lstm_states.pi, keep)
-        latent_vf, states_vf = memory, states_pi
-        if self.critic_lstm is not None:
-            latent_vf, states_vf = _remember(self.critic_lstm, features, lstm_states.vf, keep)
-        elif self.critic is not None:
-            known = np.concatenate([features, memory], 1) if self.policy.critic_reads_memory else features
-            latent_vf = linear(known, *self.critic)
-        actions, log_prob = self._sample(tanh_network(memory, *self.actor_head))
-        values = linear(tanh_network(latent_vf, *self.critic_head), *self.value)[:, 0]
-        return (
-            actions.reshape(-1, *(self.policy.action_space.shape or ())),
-            torch.from_numpy(values),
-            log_prob,
-            RNNStates(states_pi, states_vf),
+        self, obs: np.ndarray, lstm_states: RNNStates, episode_starts: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, RNNStates]:
+        features = obs if self.plain else self._extract(obs)
+        hidden, cell, latent, mean = recurrent_step(
+            features[:, : self.seen],
+            episode_starts,
+            self.actor_lstm,
+            *_arrays(lstm_states.pi),
+            self.actor_head,
+            self.mean,
         )
+        states_pi = states_vf = torch.from_numpy(hidden), torch.from_numpy(cell)
+        actions, log_prob = self._sample(latent, mean)
+        if self.critic_lstm is not None:
+            hidden, cell, _, values = recurrent_step(
+                features,
+                episode_starts,
+                self.critic_lstm,
+                *_arrays(lstm_states.vf),
+                self.critic_head,
+                self.value,
+            )
+            states_vf = torch.from_numpy(hidden), torch.from_numpy(cell)
+        elif self.critic is not None:
+            memory = hidden[-1] if self.policy.critic_reads_memory else features[:, :0]
+            values = network_step(features, memory, self.critic, self.critic_head, self.value)
+        else:
+            values = linear(tanh_network(hidden[-1], *self.critic_head), *self.value)
+        return actions, values[:, 0], log_prob, RNNStates(states_pi, states_vf)
 
-    def _sample(self, latent: np.ndarray) -> tuple[Tensor, Tensor]:
+    @torch.no_grad()
+    def _extract(self, obs: np.ndarray) -> np.ndarray:
+        features: Any = self.policy.extract_features(torch.as_tensor(obs))
+        return features.numpy()
+
+    def _sample(self, latent: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if not self.gaussian:
-            distribution = self.policy._get_action_dist_from_latent(torch.from_numpy(latent))
-            actions = distribution.get_actions()
-            return actions, distribution.log_prob(actions)
-        mean = linear(latent, *self.mean)
+            return self._sample_other(torch.from_numpy(latent))
         noise = torch.randn(mean.shape).numpy()  # the same draw as SB3's
-        drawn, log_density = draw(mean, self.log_std, noise)
-        return torch.from_numpy(drawn), torch.from_numpy(log_density)
+        return draw(mean, self.log_std, noise)
+
+    @torch.no_grad()
+    def _sample_other(self, latent: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        distribution = self.policy._get_action_dist_from_latent(latent)
+        actions = distribution.get_actions()
+        log_prob = distribution.log_prob(actions)
+        return actions.numpy().reshape(-1, *(self.policy.action_space.shape or ())), log_prob.numpy()
+
+
+def _arrays(states: tuple[Tensor, ...]) -> tuple[np.ndarray, ...]:
+    return states[0].numpy(), states[1].numpy()
 
 
 def _pack_layers(lstm: nn.LSTM) -> tuple[np.ndarray, ...]:
     return tuple(pack_lstm(*lstm_weights(lstm, layer)) for layer in range(lstm.num_layers))
-
-
-def _remember(
-    layers: tuple[np.ndarray, ...], x: np.ndarray, states: tuple[Tensor, ...], keep: np.ndarray
-) -> tuple[np.ndarray, tuple[Tensor, Tensor]]:
-    """Output and states of an LSTM after one step."""
-    hidden, cell = lstm_step(x, keep, layers, states[0].numpy(), states[1].numpy())
-    return hidden[-1], (torch.from_numpy(hidden), torch.from_numpy(cell))
 
 
 def _pack_linear(layer: nn.Linear) -> tuple[np.ndarray, np.ndarray]:

@@ -41,7 +41,8 @@ def gradients(learner: FastRecurrentPPO) -> list[np.ndarray]:
     """Of everything in the buffer; then its statistics."""
     chunks, parameters = np.arange(learner.rollout_buffer.n_chunks), list(learner.policy.parameters())
     with _workers(1) as pool:
-        found, statistics = learner._gradients(chunks, parameters, pool)
+        batches = learner.rollout_buffer.batches(chunks, shares=1)
+        found, statistics = learner._gradients(batches, parameters, pool)
     return [np.zeros(0) if g is None else g.numpy() for g in (*found, statistics)]
 
 

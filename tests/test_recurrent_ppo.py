@@ -22,6 +22,7 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 
 from policies.packed_lstm import run_network, run_packed
+from policies.recurrent import CompiledForward
 from train.checkpoint import Checkpoint, load_latest, remaining_timesteps, resume_logger
 from train.recurrent_ppo import FastRecurrentPPO
 
@@ -63,7 +64,8 @@ class RandomEpisodes(VecEnv):
             for i in range(self.num_envs)
         ]
         self.left[dones] = self.rng.integers(2, 10, dones.sum())
-        rewards = self.actions.reshape(self.num_envs, -1).sum(1).astype(np.float32) + obs[:, 0]
+        rewards = self.actions.reshape(self.num_envs, -1).sum(1).astype(np.float32)
+        rewards += obs.reshape(self.num_envs, -1)[:, 0]
         return obs, rewards, dones, infos
 
     def get_state(self):
@@ -141,6 +143,14 @@ def collect(model):
     return model.rollout_buffer
 
 
+def evaluate(policy, obs, actions, states, batch_sizes):
+    """Values and log-probabilities (N,) over packed sequences, and the actor's memory (N, H)."""
+    seen, known = policy.sequence_features(obs)
+    memory, latent = policy.actor_sequences(seen, states.pi, batch_sizes)
+    values = policy.value_net(policy.critic_sequences(known, states.vf, batch_sizes, memory)).flatten()
+    return values, policy.distribution(latent).log_prob(actions), memory
+
+
 # The same numbers as sb3-contrib ----------------------------------------------------------------------------
 
 
@@ -193,9 +203,7 @@ def test_before_an_update_the_batch_repeats_the_rollout(policy, chunk_length):
     batches = buffer.batches(np.arange(buffer.n_chunks), shares=3)
     assert sum(len(b.returns) for b in batches) == STEPS * ENVS
     for batch in batches:
-        values, log_prob, *_ = model.policy.evaluate_sequences(
-            *batch[:2], batch.lstm_states, batch.batch_sizes
-        )
+        values, log_prob, _ = evaluate(model.policy, *batch[:2], batch.lstm_states, batch.batch_sizes)
         torch.testing.assert_close(values, batch.old_values, atol=2e-6, rtol=1e-5)
         torch.testing.assert_close(log_prob, batch.old_log_prob, atol=2e-6, rtol=1e-5)
 
@@ -238,28 +246,29 @@ def test_actor_does_not_see_privileged_entries(critic):
     states = RNNStates(*[(torch.randn(1, ENVS, 16), torch.randn(1, ENVS, 16)) for _ in range(2)])
     starts = torch.zeros(ENVS)
     results = []
-    for forward in (policy, policy.for_rollout()):
-        assert forward is policy or not isinstance(forward, type(policy))
+    assert isinstance(policy.for_rollout(), CompiledForward)
+    for forward in (policy._forward_arrays, policy.for_rollout()):
         for seen in (obs, other):
             torch.manual_seed(0)
-            with torch.no_grad():
-                results.append(forward(seen, states, starts))
+            outcome = forward(seen.numpy(), states, starts.numpy())
+            results.append((*map(torch.as_tensor, outcome[:3]), outcome[3]))
     for (actions, values, log_prob, _), (same, differ, same_log_prob, _) in (results[:2], results[2:]):
         assert torch.equal(actions, same)
         assert torch.equal(log_prob, same_log_prob)
         assert not torch.isclose(values.flatten(), differ.flatten()).any()
     for ours, stock in zip(results[2][:3], results[0][:3], strict=True):
         torch.testing.assert_close(ours.flatten(), stock.flatten(), rtol=1e-4, atol=1e-5)
-    values, log_prob, _, surprise = policy.evaluate_sequences(obs, results[0][0], states, np.array([ENVS]))
+    values, log_prob, memory = evaluate(policy, obs, results[0][0], states, np.array([ENVS]))
+    surprise = policy.surprise(memory, obs)
     torch.testing.assert_close(values, results[0][1].flatten(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(log_prob, results[0][2], rtol=1e-4, atol=1e-5)
     assert surprise.shape == (ENVS,)
     values, log_prob, _ = policy.evaluate_actions(obs, results[0][0], states, starts)
-    torch.testing.assert_close(values, results[0][1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(values.flatten(), results[0][1], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(log_prob, results[0][2], rtol=1e-4, atol=1e-5)
     # The value depends on what came before, exactly where the critic has a memory to know it from.
-    forgetful = policy.for_rollout()(obs, states, torch.ones(ENVS))[1]
-    assert torch.isclose(forgetful, results[2][1]).all() == (critic == "memoryless")
+    forgetful = policy.for_rollout()(obs.numpy(), states, np.ones(ENVS))[1]
+    assert np.isclose(forgetful, results[2][1]).all() == (critic == "memoryless")
 
 
 def test_truncated_reward_by_hand():
@@ -329,16 +338,34 @@ def test_save_load_predict(tmp_path):
         states = [state for _, state in both]
         np.testing.assert_array_equal(both[0][0], both[1][0])
 
-    obs, starts = torch.from_numpy(obs), torch.from_numpy(starts.astype(np.float32))
-    with torch.inference_mode():
-        outcomes = []
-        for forward in (model.policy, model.policy.for_rollout()):
-            torch.manual_seed(0)
-            actions, values, log_prob, states = forward(obs, model._last_lstm_states, starts)
-            outcomes.append((actions, values.flatten(), log_prob, *states.pi, *states.vf))
-    assert model.policy.for_rollout() is not model.policy
+    outcomes = []
+    assert isinstance(model.policy.for_rollout(), CompiledForward)
+    for forward in (model.policy._forward_arrays, model.policy.for_rollout()):
+        torch.manual_seed(0)
+        *outcome, states = forward(obs, model._last_lstm_states, starts)
+        outcomes.append((*outcome, *states.pi, *states.vf))
     for a, b in zip(*outcomes, strict=True):
-        torch.testing.assert_close(a, b, atol=2e-6, rtol=1e-5)
+        np.testing.assert_allclose(a, b, atol=2e-6, rtol=1e-5)
+
+
+class RandomImages(RandomEpisodes):
+    def __init__(self):
+        super().__init__()
+        self.observation_space = spaces.Box(0, 255, (1, 36, 36), np.uint8)
+
+    def _observe(self):
+        return self.rng.integers(0, 256, (self.num_envs, 1, 36, 36), dtype=np.uint8)
+
+
+def test_images_train():
+    """Actor and critic share the network that looks at the images: both train it."""
+    settings = {"n_steps": STEPS, "batch_size": STEPS * 2, "threads": 2, "device": "cpu"}
+    policy = {"lstm_hidden_size": 8, "features_extractor_kwargs": {"features_dim": 6}}
+    model = FastRecurrentPPO("CnnLstmPolicy", RandomImages(), policy_kwargs=policy, **settings)
+    before = [p.clone() for p in model.policy.features_extractor.parameters()]
+    model.learn(STEPS * ENVS)
+    for a, b in zip(before, model.policy.features_extractor.parameters(), strict=True):
+        assert not torch.equal(a, b)
 
 
 @pytest.mark.parametrize("space", [spaces.Discrete(3), spaces.MultiDiscrete([2, 3])], ids=str)

@@ -32,7 +32,7 @@ from mmenv.config import ConfigError
 from mmenv.jobs import RETRIES, JobError
 from train.checkpoint import drop_after, newest_step
 from train.control_variate import SurpriseControl
-from train.recurrent_ppo import FastRecurrentPPO, Gradients
+from train.recurrent_ppo import Batch, FastRecurrentPPO, Gradients
 
 if TYPE_CHECKING:
     from train.ppo import Settings
@@ -126,9 +126,9 @@ class DataParallelPPO(FastRecurrentPPO):
         return (total / count).float(), variance.clamp(min=0).sqrt().float()
 
     def _gradients(
-        self, chunks: np.ndarray, parameters: list[nn.Parameter], pool: ThreadPoolExecutor
+        self, batches: list[Batch], parameters: list[nn.Parameter], pool: ThreadPoolExecutor
     ) -> tuple[Gradients, Tensor]:
-        gradients, statistics = super()._gradients(chunks, parameters, pool)
+        gradients, statistics = super()._gradients(batches, parameters, pool)
         if self._measuring:
             return gradients, statistics
         whole = torch.cat([g.flatten() for g in (*gradients, statistics) if g is not None])

@@ -15,14 +15,18 @@ only the road differs:
    LSTM, without a reset or a padded step anywhere (`policies.packed_lstm`).
 3. Where the environment publishes `surprises`, float32 (n_envs, K), what happened in the last step less its
    mean, the advantages are freed of what they explain (`train.control_variate`).
-4. Several threads each take a share of the sequences and differentiate it alone, instead of splitting every
-   small matrix product; how many is measured at the start.
+4. Several threads divide the work among them, instead of splitting every small matrix product: one takes the
+   actor and one the critic, where they share nothing, of a share of the sequences each. How many is measured
+   at the start.
+5. Losses and their gradients take one compiled pass (`train.ppo_loss`).
 
 PPO: Schulman et al. (2017). GAE: Schulman et al. (2016).
 """
 
 from __future__ import annotations
 
+import functools
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -44,6 +48,7 @@ from torch import Tensor, nn
 
 from policies.recurrent import CnnRecurrentPolicy, CompiledForward, RecurrentPolicy
 from train.control_variate import SurpriseControl
+from train.ppo_loss import policy_loss, value_loss
 
 for kind in (np.float32, np.float64):
     str(np.finfo(kind))  # NumPy caches the limits, and would warn if it first asked with denormals flushed
@@ -112,12 +117,13 @@ class TimeMajorBuffer:
         self.surprises = np.zeros((n_steps, n_envs, n_surprises), np.float32)
 
         rows = self.observations, self.actions, self.values, self.log_probs
+        # NumPy writes at a fraction of torch's cost.
         self._rows: list[Any] = [x.numpy() for x in rows] if rollout_device.type == "cpu" else list(rows)
 
-    def store(self, step: int, *row: Tensor) -> None:
+    def store(self, step: int, *row: np.ndarray | Tensor) -> None:
         """Observations, actions, values and log-probabilities of a step."""
         for into, x in zip(self._rows, row, strict=True):
-            into[step] = x.numpy() if isinstance(into, np.ndarray) else x  # writes at a fraction of the cost
+            into[step] = x if isinstance(into, np.ndarray) else torch.as_tensor(x)
 
     def store_states(self, step: int, states: RNNStates) -> None:
         """Keep the recurrent states before `step`, which must start a chunk."""
@@ -178,7 +184,7 @@ class TimeMajorBuffer:
         sequence = np.arange(len(step)) - first_row[step]
 
         def gather(x: Tensor, rows: np.ndarray) -> Tensor:
-            return x[torch.from_numpy(rows).to(x.device)].to(self.device)
+            return x.index_select(0, torch.from_numpy(rows).to(x.device)).to(self.device)
 
         rows = self.sequence_start[sequences][sequence] + step * self.n_envs
 
@@ -269,6 +275,7 @@ class FastRecurrentPPO(RecurrentPPO):
             copy = deepcopy(self.policy).to("cpu")
             if CompiledForward.knows(copy):
                 self.rollout_policy = copy
+        self._rollout_device = self.rollout_policy.device  # the policy looks for its own anew every time
         states = self._last_lstm_states
         self._last_lstm_states = RNNStates(*(tuple(self._for_rollout(x) for x in part) for part in states))
         surprises = getattr(self.env, "surprises", None)
@@ -282,7 +289,7 @@ class FastRecurrentPPO(RecurrentPPO):
             self.observation_space,
             self.action_space,
             (rnn.num_layers, rnn.hidden_size),
-            self.rollout_policy.device,
+            self._rollout_device,
             self.device,
             self.gamma,
             self.gae_lambda,
@@ -293,7 +300,7 @@ class FastRecurrentPPO(RecurrentPPO):
         return [*super()._excluded_save_params(), "rollout_policy"]
 
     def _for_rollout(self, x: Any) -> Tensor:
-        return torch.as_tensor(x, device=self.rollout_policy.device)
+        return torch.as_tensor(x, device=self._rollout_device)
 
     # Rollout ------------------------------------------------------------------------------------------------
 
@@ -317,21 +324,18 @@ class FastRecurrentPPO(RecurrentPPO):
             if self.use_sde and self.sde_sample_freq > 0 and step % self.sde_sample_freq == 0:
                 policy.reset_noise(env.num_envs)
 
-            with torch.inference_mode():
-                obs = self._for_rollout(self._last_obs)
-                episode_starts = self._for_rollout(self._last_episode_starts).float()
-                buffer.episode_starts[step] = self._last_episode_starts
-                if step % buffer.chunk_length == 0:
-                    buffer.store_states(step, self._last_lstm_states)
-                action_tensor, values, log_probs, lstm_states = forward(
-                    obs, self._last_lstm_states, episode_starts
-                )
-                buffer.store(step, obs, action_tensor, values.flatten(), log_probs)
+            obs, episode_starts = self._last_obs, self._last_episode_starts
+            buffer.episode_starts[step] = episode_starts
+            if step % buffer.chunk_length == 0:
+                buffer.store_states(step, self._last_lstm_states)
+            drawn, values, log_probs, lstm_states = forward(obs, self._last_lstm_states, episode_starts)
+            actions = drawn if isinstance(drawn, np.ndarray) else drawn.cpu().numpy()
+            buffer.store(step, obs, actions, values, log_probs)
 
-            actions = action_tensor.cpu().numpy()
             clipped_actions = actions
             if isinstance(self.action_space, spaces.Box):
-                clipped_actions = np.clip(actions, self.action_space.low, self.action_space.high)
+                low, high = self.action_space.low, self.action_space.high
+                clipped_actions = np.minimum(np.maximum(actions, low), high)  # np.clip takes thrice the time
             new_obs, rewards, dones, infos = env.step(clipped_actions)
             self.num_timesteps += env.num_envs
             buffer.rewards[step] = rewards
@@ -343,7 +347,8 @@ class FastRecurrentPPO(RecurrentPPO):
                 return False
 
             ended = np.flatnonzero(dones)
-            self._update_info_buffer([infos[i] for i in ended], dones[ended])
+            if len(ended):
+                self._update_info_buffer([infos[i] for i in ended], dones[ended])
             cut = [
                 i for i in ended if infos[i].get("TimeLimit.truncated") and "terminal_observation" in infos[i]
             ]
@@ -407,15 +412,14 @@ class FastRecurrentPPO(RecurrentPPO):
         with _workers(self.active_threads) as pool:
             for _ in range(self.n_epochs):
                 epoch_start = len(statistics)
-                for chunks in self._minibatches():
-                    gradients, stats = self._gradients(chunks, parameters, pool)
+                for batches in self._minibatches(pool):
+                    gradients, stats = self._gradients(batches, parameters, pool)
                     statistics.append(stats)
                     if self.target_kl is not None and stats[KL].item() > 1.5 * self.target_kl:
                         stop = True
                         break
-                    for parameter, gradient in zip(parameters, gradients, strict=True):
+                    for parameter, gradient in zip(parameters, self._clipped(gradients), strict=True):
                         parameter.grad = gradient
-                    torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm, foreach=True)
                     policy.optimizer.step()
                     policy.keep_exploring()
                 self._n_updates += 1
@@ -443,11 +447,23 @@ class FastRecurrentPPO(RecurrentPPO):
             self.logger.record("train/clip_range_vf", self._clip_vf)
         self.logger.record("time/threads", self.active_threads)
 
-    def _minibatches(self) -> Iterator[np.ndarray]:
-        """One epoch: all chunks, shuffled, in groups of about `batch_size` steps."""
+    def _minibatches(self, pool: ThreadPoolExecutor) -> Iterator[list[Batch]]:
+        """One epoch: all chunks, shuffled, in groups of about `batch_size` steps, cut up for the threads.
+
+        Each is packed while the one before it is at work.
+        """
         order = np.random.permutation(self.rollout_buffer.n_chunks)  # noqa: NPY002 (SB3 seeds this one)
-        for first in range(0, len(order), self._chunks_per_minibatch()):
-            yield order[first : first + self._chunks_per_minibatch()]
+        size, shares = self._chunks_per_minibatch(), pool._max_workers // len(self._parts(pool))
+        packing = pool.submit(self.rollout_buffer.batches, order[:size], shares)
+        for first in range(size, len(order), size):
+            batches = packing.result()
+            packing = pool.submit(self.rollout_buffer.batches, order[first : first + size], shares)
+            yield batches
+        yield packing.result()
+
+    def _parts(self, pool: ThreadPoolExecutor) -> tuple[str, ...]:
+        """What of the policy is differentiated at a time (see `_loss_terms`)."""
+        return ("actor", "critic") if self.policy.apart and pool._max_workers % 2 == 0 else ("both",)
 
     def _chunks_per_minibatch(self) -> int:
         if self.batch_size is None:
@@ -457,33 +473,38 @@ class FastRecurrentPPO(RecurrentPPO):
         )
 
     def _gradients(
-        self, chunks: np.ndarray, parameters: list[nn.Parameter], pool: ThreadPoolExecutor
+        self, batches: list[Batch], parameters: list[nn.Parameter], pool: ThreadPoolExecutor
     ) -> tuple[Gradients, Tensor]:
-        """Gradients of the loss on these chunks with respect to `parameters`, and its statistics."""
-        batches = self.rollout_buffer.batches(chunks, shares=pool._max_workers)
+        """Gradients of the loss on a minibatch with respect to `parameters`, and its statistics."""
         n = sum(len(batch.returns) for batch in batches)
         if self.normalize_advantage and n > 1:
-            advantages = torch.cat([batch.advantages for batch in batches])
-            mean, std = self._advantage_moments(advantages)
+            mean, std = self._advantage_moments(torch.cat([batch.advantages for batch in batches]))
             batches = [
                 batch._replace(advantages=(batch.advantages - mean) / (std + 1e-8)) for batch in batches
             ]
-        results = list(pool.map(lambda batch: self._share_gradients(batch, parameters, n), batches))
-        # The sum is also a copy: autograd may give two parameters one tensor, and clipping scales in place.
+        work = [(batch, part) for batch in batches for part in self._parts(pool)]
+        results = list(pool.map(lambda job: self._share_gradients(job[0], job[1], parameters, n), work))
         gradients = tuple(
-            None if parts[0] is None else sum(parts) for parts in zip(*(g for g, _ in results), strict=True)
+            functools.reduce(torch.add, found) if (found := [g for g in shares if g is not None]) else None
+            for shares in zip(*(g for g, _ in results), strict=True)
         )
         return gradients, torch.stack([stats for _, stats in results]).sum(0)
+
+    def _clipped(self, gradients: Gradients) -> Gradients:
+        """Scaled to a norm of at most `max_grad_norm`. Never in place: two parameters may share a tensor."""
+        norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None], foreach=True)
+        scale = (self.max_grad_norm / (norm + 1e-6)).clamp(max=1)
+        return tuple(None if g is None else g * scale for g in gradients)
 
     def _advantage_moments(self, advantages: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation by which the advantages of a minibatch, (n,), are normalised."""
         return advantages.mean(), advantages.std()
 
     def _share_gradients(
-        self, batch: Batch, parameters: list[nn.Parameter], n: int
+        self, batch: Batch, part: str, parameters: list[nn.Parameter], n: int
     ) -> tuple[Gradients, Tensor]:
         """One share's contribution to the mean over the `n` steps of the minibatch."""
-        terms = self._loss_terms(batch) / n
+        terms = self._loss_terms(batch, part) / n
         loss = terms[:LOSSES] @ self._loss_weights()
         return torch.autograd.grad(loss, parameters, allow_unused=True), terms.detach()
 
@@ -491,25 +512,28 @@ class FastRecurrentPPO(RecurrentPPO):
         weights = [1.0, self.vf_coef, self.ent_coef, self.prediction_coef]
         return torch.tensor(weights, device=self.device)
 
-    def _loss_terms(self, batch: Batch) -> Tensor:
-        """Sums over the steps: policy, value, entropy and prediction loss, clipped steps, approximate KL."""
-        values, log_prob, entropy, surprise = self.policy.evaluate_sequences(
-            batch.observations, batch.actions, batch.lstm_states, batch.batch_sizes
-        )
-        log_ratio = log_prob - batch.old_log_prob
-        ratio = log_ratio.exp()
-        clipped = ratio.clamp(1 - self._clip, 1 + self._clip)
-        policy_loss = -torch.min(batch.advantages * ratio, batch.advantages * clipped).sum()
-        if self._clip_vf is not None:
-            values = batch.old_values + (values - batch.old_values).clamp(-self._clip_vf, self._clip_vf)
-        value_loss = (batch.returns - values).square().sum()
-        entropy_loss = log_prob.sum() if entropy is None else -entropy.sum()
-        prediction_loss = log_prob.new_zeros(()) if surprise is None else surprise.sum()
-        with torch.no_grad():
-            clip_fraction = ((ratio - 1).abs() > self._clip).float().sum()
-            approx_kl = (ratio - 1 - log_ratio).sum()
-        losses = [policy_loss, value_loss, entropy_loss, prediction_loss]
-        return torch.stack([*losses, clip_fraction, approx_kl])
+    def _loss_terms(self, batch: Batch, part: str) -> Tensor:
+        """Sums over the steps: policy, value, entropy and prediction loss, clipped steps, approximate KL.
+
+        :param part: "actor", "critic" or "both": whose terms; the other's are 0.
+        """
+        policy, sizes, memory = self.policy, batch.batch_sizes, None
+        seen, known = policy.sequence_features(batch.observations)
+        policy_term = value_term = entropy_term = prediction_term = clipped = kl = seen.new_zeros(())
+        if part != "critic":
+            memory, latent = policy.actor_sequences(seen, batch.lstm_states.pi, sizes)
+            policy_term, entropy_term, clipped, kl = policy_loss(
+                policy, latent, batch.actions, batch.old_log_prob, batch.advantages, self._clip
+            )
+            surprise = policy.surprise(memory, batch.observations)
+            if surprise is not None:
+                prediction_term = surprise.sum()
+        if part != "actor":
+            latent = policy.critic_sequences(known, batch.lstm_states.vf, sizes, memory)
+            value_term = value_loss(
+                policy.value_net, latent, batch.returns, batch.old_values, self._clip_vf or math.inf
+            )
+        return torch.stack([policy_term, value_term, entropy_term, prediction_term, clipped, kl])
 
     # Threads ------------------------------------------------------------------------------------------------
 
@@ -547,15 +571,16 @@ class FastRecurrentPPO(RecurrentPPO):
 
     def _fastest_threads(self) -> int:
         """Time one minibatch's gradient (it changes nothing) on 1, 2, ... threads, the best of three each."""
-        chunks, parameters = np.arange(self._chunks_per_minibatch()), list(self.policy.parameters())
+        parameters, chunks = list(self.policy.parameters()), np.arange(self._chunks_per_minibatch())
         seconds = {}
         for threads in range(1, len(os.sched_getaffinity(0)) + 1):
             with _workers(threads) as pool:
-                self._gradients(chunks, parameters, pool)  # the first call compiles and warms up
+                batches = self.rollout_buffer.batches(chunks, threads // len(self._parts(pool)))
+                self._gradients(batches, parameters, pool)  # the first call compiles and warms up
                 times = []
                 for _ in range(3):
                     start = time.perf_counter()
-                    self._gradients(chunks, parameters, pool)
+                    self._gradients(batches, parameters, pool)
                     times.append(time.perf_counter() - start)
             seconds[threads] = min(times)
         # More threads must earn their keep: what they gain here is lost where another process wants the core.
