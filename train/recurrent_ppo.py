@@ -492,9 +492,10 @@ class FastRecurrentPPO(RecurrentPPO):
 
     def _clipped(self, gradients: Gradients) -> Gradients:
         """Scaled to a norm of at most `max_grad_norm`. Never in place: two parameters may share a tensor."""
-        norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None], foreach=True)
-        scale = (self.max_grad_norm / (norm + 1e-6)).clamp(max=1)
-        return tuple(None if g is None else g * scale for g in gradients)
+        found = [g for g in gradients if g is not None]
+        norm = torch.nn.utils.get_total_norm(found, foreach=True)
+        scaled = iter(torch._foreach_mul(found, (self.max_grad_norm / (norm + 1e-6)).clamp(max=1)))
+        return tuple(None if g is None else next(scaled) for g in gradients)
 
     def _advantage_moments(self, advantages: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation by which the advantages of a minibatch, (n,), are normalised."""
