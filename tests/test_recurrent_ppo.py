@@ -321,6 +321,19 @@ def test_rollout_on_a_copy_gives_the_same_bytes():
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("critic", CRITICS)
+def test_actor_and_critic_apart_learn_the_same_bytes(critic):
+    """Where they share nothing, a thread for each changes nothing."""
+    weights = []
+    for threads in (1, 2):
+        model = build(FastRecurrentPPO, policy=CRITICS[critic], threads=threads, ent_coef=0.01)
+        set_random_seed(0)
+        model.learn(3 * model.n_steps * model.n_envs)
+        weights.append(torch.nn.utils.parameters_to_vector(model.policy.parameters()))
+    assert model.policy.apart == (critic != "shared")
+    assert torch.equal(*weights) == model.policy.apart
+
+
 def test_save_load_predict(tmp_path):
     """A loaded model acts the same, step after step, with resets; the rollout's step is `forward`."""
     model = build(FastRecurrentPPO, policy={"cell": "lstm", "forget_bias": 1.0}, chunk_length=8)
