@@ -24,5 +24,6 @@ __all__ = ["ConfigError", "EnvConfig", "Market", "QuoteConfig", "RewardConfig", 
 gymnasium.register(
     id="NeuralMM-v0",
     entry_point="mmenv.env:NeuralMMEnv",
+    order_enforce=False,  # it does so itself
     vector_entry_point="mmenv.vector:NeuralMMVectorEnv",
 )

@@ -302,7 +302,7 @@ CORE_TYPE = from_dtype(CORE)
 PARAMS_TYPE = from_dtype(PARAMS)
 
 compiled = njit(nogil=True, cache=True)
-over_lanes = njit(nogil=True, cache=True, pipeline_class=LaneCompiler)
+over_lanes = njit(nogil=True, cache=True, error_model="numpy", pipeline_class=LaneCompiler)
 """For helpers that loop over lanes, with `prange`."""
 
 

@@ -50,8 +50,6 @@ SCALES = 3
 DECISION_SLOT = 0
 FLOW_SLOT = 2  # two slots for each micro-step follow
 FAR = I(100_000)  # ticks
-WHOLE = 16
-"""A multiple of the lanes of every vector: so many micro-steps are no longer to compute than a few."""
 
 STATE = np.dtype(
     [
@@ -79,7 +77,7 @@ STATE = np.dtype(
         ("pressure", "f4", (2, LANES)),  # averages of signed market orders, fast and slow
         lanes("meta_sign", "f4"),
         lanes("meta_left", "f4"),  # orders
-        # What chance alone decides of a micro-step. Of a lane that is alone, all its micro-steps at once.
+        # What chance alone decides of a micro-step.
         lanes("noise", "f4"),
         lanes("order_draw", "f4"),
         lanes("order_size", "i4"),
@@ -265,77 +263,27 @@ def drift(own, count):  # type: ignore[no-untyped-def]
         w.meta_sign[i] = side if left <= F(0) else sign
 
 
-@njit(inline="always")
-def draw(clock, k, least, size_power, max_size, refill):  # type: ignore[no-untyped-def]
-    """What chance alone decides of micro-step k, in the order of its fields in the state.
-
-    `clock` is (age, episode, key0, key1) of the lane.
-    """
-    age, episode, key0, key1 = clock
-    slot = U(FLOW_SLOT + 2 * k)
-    order_word, size_word, noise_word, refill_word = philox(age, episode, slot, U(0), key0, key1)
-    ask_limit_word, ask_cancel_word, bid_limit_word, bid_cancel_word = philox(
-        age, episode, U(slot + U(1)), U(0), key0, key1
-    )
-    return (
-        bell(noise_word),
-        unit(order_word),
-        I(min(least * exp(size_power * log(unit(size_word))), max_size)),
-        # Exponential, for the book behind the touch is now deep, now thin.
-        -log(coin(size_word)),
-        unit(ask_cancel_word),
-        unit(bid_cancel_word),
-        coin(ask_cancel_word),
-        unit(ask_limit_word),
-        unit(bid_limit_word),
-        coin(ask_limit_word),
-        coin(order_word),
-        I(I(exponential(refill_word) * refill) + I(1)),
-        I(I(exponential(U(refill_word >> U(16))) * refill) + I(1)),
-    )
-
-
 @over_lanes
 def draws(own, count, k):  # type: ignore[no-untyped-def]
-    """`draw` of micro-step k of every lane."""
+    """What chance alone decides of micro-step k."""
     w, p = own.own, own.family
     least_of, power_of, max_size_of, refill_of = p.size, p.size_power, p.max_size, p.refill
     for i in prange(count):
-        least, power = at(least_of, i), at(power_of, i)
-        max_size, refill = at(max_size_of, i), at(refill_of, i)
-        clock = w.age[i], w.episode[i], w.key0[i], w.key1[i]
-        (
-            w.noise[i], w.order_draw[i], w.order_size[i], w.multiple[i], w.ask_cancel_draw[i],
-            w.bid_cancel_draw[i], w.rounding[i], w.ask_limit_draw[i], w.bid_limit_draw[i],
-            w.lag_draw[i], w.join_draw[i], w.ask_fresh[i], w.bid_fresh[i],
-        ) = draw(clock, k, least, power, max_size, refill)  # fmt: skip
-
-
-@over_lanes
-def draws_alone(own, substeps):  # type: ignore[no-untyped-def]
-    """`draw` of all micro-steps of a lane that is alone: they take the place of the lanes."""
-    w, p = own.own, own.family
-    least, power, max_size, refill = at(p.size, 0), at(p.size_power, 0), at(p.max_size, 0), at(p.refill, 0)
-    clock = w.age[0], w.episode[0], w.key0[0], w.key1[0]
-    for k in prange(substeps):
-        (
-            w.noise[k], w.order_draw[k], w.order_size[k], w.multiple[k], w.ask_cancel_draw[k],
-            w.bid_cancel_draw[k], w.rounding[k], w.ask_limit_draw[k], w.bid_limit_draw[k],
-            w.lag_draw[k], w.join_draw[k], w.ask_fresh[k], w.bid_fresh[k],
-        ) = draw(clock, k, least, power, max_size, refill)  # fmt: skip
-
-
-@njit
-def take_draw(w, k):  # type: ignore[no-untyped-def]
-    """Make what `draws_alone` wrote for micro-step k the lane's own."""
-    if k < 0:
-        return
-    w.noise[0], w.order_draw[0], w.order_size[0] = w.noise[k], w.order_draw[k], w.order_size[k]
-    w.multiple[0], w.rounding[0] = w.multiple[k], w.rounding[k]
-    w.ask_cancel_draw[0], w.bid_cancel_draw[0] = w.ask_cancel_draw[k], w.bid_cancel_draw[k]
-    w.ask_limit_draw[0], w.bid_limit_draw[0] = w.ask_limit_draw[k], w.bid_limit_draw[k]
-    w.lag_draw[0], w.join_draw[0] = w.lag_draw[k], w.join_draw[k]
-    w.ask_fresh[0], w.bid_fresh[0] = w.ask_fresh[k], w.bid_fresh[k]
+        age, episode, key0, key1 = w.age[i], w.episode[i], w.key0[i], w.key1[i]
+        slot = U(FLOW_SLOT + 2 * k)
+        order, size, noise, refill = philox(age, episode, slot, U(0), key0, key1)
+        ask_limit, ask_cancel, bid_limit, bid_cancel = philox(age, episode, U(slot + U(1)), U(0), key0, key1)
+        w.noise[i] = bell(noise)
+        w.order_draw[i], w.join_draw[i] = unit(order), coin(order)
+        lots = at(least_of, i) * exp(at(power_of, i) * log(unit(size)))
+        w.order_size[i] = I(min(lots, at(max_size_of, i)))
+        # Exponential, for the book behind the touch is now deep, now thin.
+        w.multiple[i] = -log(coin(size))
+        w.ask_cancel_draw[i], w.rounding[i] = unit(ask_cancel), coin(ask_cancel)
+        w.ask_limit_draw[i], w.lag_draw[i] = unit(ask_limit), coin(ask_limit)
+        w.bid_cancel_draw[i], w.bid_limit_draw[i] = unit(bid_cancel), unit(bid_limit)
+        w.ask_fresh[i] = I(exponential(refill) * at(refill_of, i)) + I(1)
+        w.bid_fresh[i] = I(exponential(U(refill >> U(16))) * at(refill_of, i)) + I(1)
 
 
 @over_lanes
@@ -598,14 +546,8 @@ def decide(s, own, params):  # type: ignore[no-untyped-def]
     count = s.count
     take(s, w)
     drift(own, count)
-    alone = count == 1
-    if alone:
-        draws_alone(own, -(-params.substeps // WHOLE) * WHOLE)
     for k in range(params.substeps):
-        if alone:
-            take_draw(w, k)
-        else:
-            draws(own, count, k)
+        draws(own, count, k)
         flow(own, count)
         orders(own, params.latency, count, k)
         value(w, count)
