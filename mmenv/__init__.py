@@ -24,6 +24,7 @@ __all__ = ["ConfigError", "EnvConfig", "Market", "QuoteConfig", "RewardConfig", 
 gymnasium.register(
     id="NeuralMM-v0",
     entry_point="mmenv.env:NeuralMMEnv",
-    order_enforce=False,  # it does so itself
+    order_enforce=False,  # it does so itself, and checks what it is given
+    disable_env_checker=True,
     vector_entry_point="mmenv.vector:NeuralMMVectorEnv",
 )
