@@ -386,6 +386,13 @@ def without_execution(files: Lines) -> tuple[str, int]:
     return "message.csv", line
 
 
+def without_change(files: Lines) -> tuple[str, int]:
+    """The book after an execution is the one before it."""
+    line = executions(files)[9]
+    files["book.csv"][line - 1] = files["book.csv"][line - 2]
+    return "message.csv", line
+
+
 FAULTS = {
     "tardis bad-line": insert("book.csv", 90, "binance-futures,BTCUSDT,1,2"),
     "tardis bad-value price": edit("book.csv", 90, 6, "-1"),
@@ -414,6 +421,7 @@ FAULTS = {
     "lobster bad-value": edit("message.csv", 90, 3, -1),
     "lobster time-backwards": edit("message.csv", 90, 0, "34200.000000001"),
     "lobster sequence-gap": without_execution,
+    "lobster sequence-gap unchanged": without_change,
     "lobster truncated": lambda files: (
         files.update({"book.csv": files["book.csv"][:-3]}) or ("message.csv", len(files["book.csv"]) + 1)
     ),

@@ -248,6 +248,10 @@ class TextTable:
     def decimals(self, name: str, places: int = DECIMALS) -> NDArray[np.int64]:
         return parse_fields(*self._field(name), places)
 
+    def numbers(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Lines and all columns [n, 1 + columns], each column in units of 10^-places; else as `integers`."""
+        return parse_rows(self._text, self.lines, *self._spans, places)
+
     def times(self, name: str) -> NDArray[np.int64]:
         if not len(self) or b"-" not in self.value(name, 0).encode()[1:]:
             return self.integers(name)
@@ -325,6 +329,19 @@ def parse_fields(text, starts, ends, places):  # type: ignore[no-untyped-def]
     for row in range(len(starts)):
         value = short_decimal(text, starts[row], ends[row], places)
         out[row] = value if value >= 0 else parse_decimal(text, starts[row], ends[row], places)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def parse_rows(text, lines, starts, ends, places):  # type: ignore[no-untyped-def]
+    """Lines, and the decimals of all fields in units of 10^-places of their column: [n, 1 + columns]."""
+    out = np.empty((len(starts), 1 + len(places)), np.int64)
+    for row in range(len(starts)):
+        out[row, 0] = lines[row]
+        for column in range(len(places)):
+            begin, end = starts[row, column], ends[row, column]
+            value = short_decimal(text, begin, end, places[column])
+            out[row, 1 + column] = value if value >= 0 else parse_decimal(text, begin, end, places[column])
     return out
 
 

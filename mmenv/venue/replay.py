@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -255,8 +256,7 @@ class ReplayVenue:
             raise IndexError(f"lane is {lane}; this venue has lanes 0 to {self.n - 1}")
         if not span.first_ns <= local_ns <= span.end_ns:
             raise ValueError(f"start {local_ns} is outside its span, {span.first_ns} to {span.end_ns}")
-        self._enter()
-        try:
+        with self._in_use():
             replay = self._replays[span.tape]
             index = replay.start(local_ns)
             self._free(lane)
@@ -274,8 +274,6 @@ class ReplayVenue:
             self._events[lane] = 0
             self._check(_begin(self._lanes, self._orders, lane, local_ns, self._events), lane)
             return self._events[lane].copy()
-        finally:
-            self._lock.release()
 
     def advance(self, quotes: NDArray[np.int64]) -> NDArray[np.int64]:
         """One decision interval in every lane.
@@ -298,7 +296,7 @@ class ReplayVenue:
         if not isinstance(quotes, np.ndarray) or quotes.dtype != _INT64 or quotes.shape != self._shape:
             found = f"{getattr(quotes, 'dtype', type(quotes).__name__)} {np.shape(quotes)}"
             raise ValueError(f"quotes are {found}; give an int64 array of shape ({self.n}, 4)")
-        self._enter()
+        self._enter()  # not `_in_use`, which would take longer than all the rest here
         try:
             quotes = np.ascontiguousarray(quotes)
             lane, code = _advance(
@@ -331,8 +329,17 @@ class ReplayVenue:
         offset_ns = self.tapes[span.tape].info.clock_offset_ns
         return round_trips(self.config, self._replays[span.tape], offset_ns, local_ns, span.end_ns)
 
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Inside the engine; refuses as `_enter`."""
+        self._enter()
+        try:
+            yield
+        finally:
+            self._lock.release()
+
     def _enter(self) -> None:
-        """Take the lock, which the caller releases; refuses when closed or already inside."""
+        """Take the lock, for the caller to release; refuses when closed or already inside."""
         if not self._lock.acquire(False):
             raise RuntimeError("the venue is in use by another thread; give each thread its own")
         if not self._finalizer.alive:
