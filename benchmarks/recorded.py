@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -100,6 +101,7 @@ def write_random(name: str, folder: Path, messages: int) -> tuple[Path, ...]:
         files[mbo].write("ts_recv,ts_event,instrument_id,action,side,price,size,order_id,flags\n")
         files[mbo].write(f"{start},{start},1,R,N,,0,0,160\n")
         mid, order = 600_000, 0
+        resting = deque[str]()
         for number in range(messages):
             ns = start + number * 20_000_000
             bids, asks = [], []
@@ -134,10 +136,10 @@ def write_random(name: str, folder: Path, messages: int) -> tuple[Path, ...]:
                         files[plain].write(f"{ns},{ns},{kind},{side},{price},{amount}\n")
                     elif name == "databento":
                         order += 1
-                        letter = "B" if side == "bid" else "A"
-                        files[mbo].write(f"{ns},{ns},1,A,{letter},{price},{size},{order},128\n")
+                        resting.append(f"{'B' if side == 'bid' else 'A'},{price},{size},{order}")
+                        files[mbo].write(f"{ns},{ns},1,A,{resting[-1]},128\n")
                         if order > 400:
-                            files[mbo].write(f"{ns},{ns},1,C,{letter},{price},9000,{order - 400},128\n")
+                            files[mbo].write(f"{ns},{ns},1,C,{resting.popleft()},128\n")
             if name == "tardis":
                 files[trades].write(f"x,BTC,{ns // 1000},{ns // 1000},{number},sell,{mid / 10:.1f},0.01\n")
             if name == "plain":

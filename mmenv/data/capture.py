@@ -296,12 +296,12 @@ def parse_decimal(text, begin, end, decimals):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def short_decimal(text, begin, end, decimals):  # type: ignore[no-untyped-def]
-    """As `parse_decimal` of digits with or without a point that surely fit; -1 of any other text.
+    """As `parse_decimal` of digits with or without a point that surely fit; negative for any other text.
 
     The text is read at one place only: more would have each call count its references to it, which takes
     longer than the digits do.
     """
-    value, point = np.int64(0), np.int64(end)
+    value, point = np.int64(0), end
     for place in range(begin, end):
         digit = np.int64(text[place]) - 48
         if 0 <= digit <= 9:
@@ -315,8 +315,8 @@ def short_decimal(text, begin, end, decimals):  # type: ignore[no-untyped-def]
     if digits == 0 or fraction > decimals or digits + decimals - fraction > 19:
         return np.int64(-1)
     # Nineteen digits fit into 64 bits without a sign: what does not fit with one is negative here.
-    value *= _POWERS[decimals - fraction]
-    return value if value < 9 * 10**18 else np.int64(-1)
+    found = value * _POWERS[decimals - fraction]
+    return found if found < 9 * 10**18 else np.int64(-1)
 
 
 @njit(cache=True, nogil=True)

@@ -250,12 +250,14 @@ class TextTable:
 
     def numbers(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """Lines and all columns [n, 1 + columns], each column in units of 10^-places; else as `integers`."""
-        return parse_rows(self._text, self.lines, *self._spans, places)
+        starts, ends = self._spans
+        return parse_rows(self._text, self.lines, starts, ends, places)
 
     def times(self, name: str) -> NDArray[np.int64]:
         if not len(self) or b"-" not in self.value(name, 0).encode()[1:]:
             return self.integers(name)
-        return iso_times([self.value(name, row) for row in range(len(self))])
+        offsets, texts = join_fields(*self._field(name))
+        return iso_times(pa.StringArray.from_buffers(len(self), pa.py_buffer(offsets), pa.py_buffer(texts)))
 
     def equals(self, name: str, text: str) -> NDArray[np.bool_]:
         return match_fields(*self._field(name), np.frombuffer(text.encode(), np.uint8))
@@ -278,17 +280,20 @@ def scaled(values: NDArray[np.int64], factor: int) -> NDArray[np.int64]:
     return np.where(good, np.where(good, values, 0) * factor, INVALID)
 
 
-def iso_times(texts: Sequence[str]) -> NDArray[np.int64]:
-    """Nanoseconds since 1970 of ISO 8601 times, UTC where they name no offset; INVALID for anything else."""
+def iso_times(texts: Any) -> NDArray[np.int64]:
+    """Nanoseconds since 1970 of an Arrow array of ISO 8601 times; INVALID for anything else.
+
+    They are UTC where they name no offset.
+    """
     for zone in ("UTC", None):
         try:
-            found = pa.array(texts, pa.string()).cast(pa.timestamp("ns", zone))
-            return found.cast(pa.int64()).to_numpy()
+            return texts.cast(pa.timestamp("ns", zone)).cast(pa.int64()).to_numpy()
         except pa.ArrowInvalid:
             pass
     if len(texts) == 1:
         return np.array([INVALID])
-    return np.concatenate([iso_times([text]) for text in texts])
+    half = len(texts) // 2
+    return np.concatenate([iso_times(texts[:half]), iso_times(texts[half:])])
 
 
 @njit(cache=True, nogil=True)
@@ -371,6 +376,19 @@ def letter_fields(text, starts, ends):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def join_fields(text, starts, ends):  # type: ignore[no-untyped-def]
+    """Where each field begins and the last one ends, int32 [n + 1], in the text of all of them together."""
+    offsets = np.zeros(len(starts) + 1, np.int32)
+    for row in range(len(starts)):
+        offsets[row + 1] = offsets[row] + ends[row] - starts[row]
+    out = np.empty(offsets[-1], np.uint8)
+    for row in range(len(starts)):
+        for place in range(ends[row] - starts[row]):
+            out[offsets[row] + place] = text[starts[row] + place]
+    return offsets, out
+
+
+@njit(cache=True, nogil=True)
 def hash_fields(text, starts, ends):  # type: ignore[no-untyped-def]
     """FNV-1a of each field, without its sign."""
     out = np.empty(len(starts), np.int64)
@@ -427,7 +445,9 @@ class ParquetTable:
         if pa.types.is_timestamp(column.type):
             column = column.cast(pa.timestamp("ns", column.type.tz)).cast(pa.int64())
             return column.fill_null(INVALID).to_numpy(zero_copy_only=False)
-        return self.integers(name) if pa.types.is_integer(column.type) else iso_times(self._text(name))
+        if pa.types.is_integer(column.type):
+            return self.integers(name)
+        return iso_times(pa.array(self._text(name), pa.string()))
 
     def equals(self, name: str, text: str) -> NDArray[np.bool_]:
         same = pc.equal(self._column(name).cast(pa.string()), text).fill_null(text == "")
