@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -31,7 +32,7 @@ MEMORY_TARGET = 2.0
 
 BID, ASK = EVENT_FIELDS.index("best_bid_ticks"), EVENT_FIELDS.index("best_ask_ticks")
 REPEATS = 5
-RANDOM_MESSAGES = 100_000
+RANDOM_MESSAGES = 50_000
 
 
 def import_speed(files: tuple[Path, ...], folder: Path) -> Tape:
@@ -58,11 +59,11 @@ def steps_per_second(tape: Tape, lanes: int, interval_ms: int, quote: bool) -> f
         for number in range(REPEATS + 1):
             events = np.array([venue.reset(lane, np.random.default_rng(number)) for lane in range(lanes)])
             quotes = np.zeros((lanes, 4), np.int64)
+            quotes[:, 1::2] = quote
             begin = time.perf_counter()
             for _ in range(count):
                 if quote:
                     quotes[:, 0], quotes[:, 2] = events[:, ASK], events[:, BID]
-                    quotes[:, 1::2] = 1
                 events = venue.advance(quotes)
             speeds.append(count * lanes / (time.perf_counter() - begin))
     return statistics.median(speeds[1:])
@@ -87,6 +88,8 @@ def memory_mib(path: Path, lanes: int) -> float:
 
 def write_random(name: str, folder: Path, messages: int) -> tuple[Path, ...]:
     """A random capture of ten changed levels and a trade in each message; how long it is does not matter."""
+    if name == "lobster":
+        return write_lobster(folder, 10 * messages)
     random = np.random.default_rng(0)
     start = 1_723_100_000_000_000_000
     binance, book, trades, plain, mbo = (folder / f"{name}-{part}.csv" for part in "abcde")
@@ -98,6 +101,7 @@ def write_random(name: str, folder: Path, messages: int) -> tuple[Path, ...]:
         files[mbo].write("ts_recv,ts_event,instrument_id,action,side,price,size,order_id,flags\n")
         files[mbo].write(f"{start},{start},1,R,N,,0,0,160\n")
         mid, order = 600_000, 0
+        resting = deque[str]()
         for number in range(messages):
             ns = start + number * 20_000_000
             bids, asks = [], []
@@ -132,10 +136,10 @@ def write_random(name: str, folder: Path, messages: int) -> tuple[Path, ...]:
                         files[plain].write(f"{ns},{ns},{kind},{side},{price},{amount}\n")
                     elif name == "databento":
                         order += 1
-                        letter = "B" if side == "bid" else "A"
-                        files[mbo].write(f"{ns},{ns},1,A,{letter},{price},{size},{order},128\n")
+                        resting.append(f"{'B' if side == 'bid' else 'A'},{price},{size},{order}")
+                        files[mbo].write(f"{ns},{ns},1,A,{resting[-1]},128\n")
                         if order > 400:
-                            files[mbo].write(f"{ns},{ns},1,C,{letter},{price},9000,{order - 400},128\n")
+                            files[mbo].write(f"{ns},{ns},1,C,{resting.popleft()},128\n")
             if name == "tardis":
                 files[trades].write(f"x,BTC,{ns // 1000},{ns // 1000},{number},sell,{mid / 10:.1f},0.01\n")
             if name == "plain":
@@ -143,38 +147,85 @@ def write_random(name: str, folder: Path, messages: int) -> tuple[Path, ...]:
     return {"binance": (binance,), "tardis": (book, trades), "plain": (plain,), "databento": (mbo,)}[name]
 
 
-def import_apart(name: str, files: tuple[Path, ...], store: Path) -> tuple[int, float, float]:
-    """Rows, processor seconds and most memory in MiB of an import in its own process."""
+LEVELS = 10
+"""Of each side in a LOBSTER orderbook file."""
+
+
+def write_lobster(folder: Path, messages: int) -> tuple[Path, ...]:
+    """A random pair of LOBSTER files: orders come and go near the touch, some at it are executed."""
+    paths = tuple(
+        folder / f"X_2024-08-08_34200000_57600000_{kind}_{LEVELS}.csv" for kind in ("message", "orderbook")
+    )
+    random = np.random.default_rng(0)
+    # Asks and bids by their distance, which grows away from the mid, in cents.
+    sides = [dict.fromkeys(range(sign * 6000 + 1, sign * 6000 + 31), 100) for sign in (1, -1)]
+    row = [""] * 2 * LEVELS
+    for which in (0, 1):
+        row[which::2] = _lobster_levels(sides[which], which)
+    with paths[0].open("w") as message_file, paths[1].open("w") as book_file:
+        draws = random.integers((0, 0, 0, 1), (2, 4, 12, 200), (messages, 4)).tolist()
+        for number, (which, action, distance, size) in enumerate(draws):
+            side, sign = sides[which], 1 if which == 0 else -1
+            best = min(side)
+            key = best if action == 3 else best + distance - (action == 0)
+            kind = 1 if action < 2 or len(side) < 20 or key not in side else action + 1
+            if kind == 1 and key <= -min(sides[1 - which]):
+                key = best
+            size = size if kind == 1 else min(size, side[key])
+            side[key] = side.get(key, 0) + (size if kind == 1 else -size)
+            if not side[key]:
+                del side[key]
+            row[which::2] = _lobster_levels(side, which)
+            time_text = f"{34_200 + number // 1000}.{number % 1000:03}000000"
+            message_file.write(f"{time_text},{kind},{number},{size},{sign * key * 100},{-sign}\n")
+            book_file.write(",".join(row) + "\n")
+    return paths
+
+
+def _lobster_levels(side: dict[int, int], which: int) -> list[str]:
+    sign = 1 if which == 0 else -1
+    return [f"{sign * key * 100},{side[key]}" for key in sorted(side)[:LEVELS]]
+
+
+def import_apart(
+    name: str, small: tuple[Path, ...], files: tuple[Path, ...], store: Path
+) -> tuple[int, float, float]:
+    """Rows, processor seconds and most memory in MiB of an import in its own process, after a small one."""
     code = (
         "import re, sys, time, pathlib\n"
         "from mmenv.data.importer import Import\n"
         "name, store, *files = sys.argv[1:]\n"
-        "begin = time.process_time()\n"
         "options = dict(venue='x', symbol='BTC' if name == 'plain' else None, tick_size='0.1')\n"
-        "if name == 'binance': options = {}\n"
+        "if name in ('binance', 'lobster'): options = {}\n"
         "paths = tuple(map(pathlib.Path, files))\n"
-        "[([tape, *_], _)] = Import(name, paths, pathlib.Path(store), progress=False, **options).run()\n"
+        "half, store = len(paths) // 2, pathlib.Path(store)\n"
+        "Import(name, paths[:half], store / 'small', progress=False, **options).run()\n"
+        "begin = time.process_time()\n"
+        "[([tape, *_], _)] = Import(name, paths[half:], store / 'all', progress=False, **options).run()\n"
         "used = time.process_time() - begin\n"
         # Not getrusage: its peak begins with that of the process that started this one.
         "peak = re.search(r'VmHWM:\\s+(\\d+)', pathlib.Path('/proc/self/status').read_text())[1]\n"
         "print(tape.info.rows, used, int(peak) / 1024)\n"
     )
-    command = [sys.executable, "-c", code, name, str(store), *map(str, files)]
+    command = [sys.executable, "-c", code, name, str(store), *map(str, small + files)]
     rows, used, memory = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     return int(rows), float(used), float(memory)
 
 
 def random_imports(folder: Path, messages: int) -> None:
     """Print speed and memory of each format on a random capture and on one four times as long."""
-    for name in ("binance", "tardis", "plain", "databento"):
-        for times in (1, 4):
-            files = write_random(name, folder, messages * times)
-            rows, used, memory = import_apart(name, files, folder / f"{name}-{times}")
-            print(
-                f"import {name}: {rows} rows, {rows / used:,.0f} rows/s of processor time with start-up, "
-                f"{memory:.0f} MiB at most (target {IMPORT_TARGET:,} rows/s)",
-                flush=True,
-            )
+    for name in ("binance", "tardis", "plain", "databento", "lobster"):
+        with tempfile.TemporaryDirectory(dir=folder) as apart:
+            # What it compiles or loads is not counted.
+            small = write_random(name, Path(apart), 1000)
+            for times in (1, 4):
+                files = write_random(name, folder, messages * times)
+                rows, used, memory = import_apart(name, small, files, folder / f"{name}-{times}")
+                print(
+                    f"import {name}: {rows} rows, {rows / used:,.0f} rows/s of processor time, "
+                    f"{memory:.0f} MiB at most (target {IMPORT_TARGET:,} rows/s)",
+                    flush=True,
+                )
 
 
 def main(files: tyro.conf.Positional[tuple[Path, ...]], /) -> None:

@@ -301,6 +301,29 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, limit: int | None) -> list[int]
     return counts
 
 
+@pytest.mark.parametrize("later", [0, 1])
+def test_a_checkpoint_of_another_layout_begins_anew(
+    later: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, paths = capture("lobster", tmp_path / "in")
+    whole, _ = run("lobster", paths, tmp_path / "whole")
+    small_chunks(monkeypatch)
+    save = importer._Job.save
+
+    def killed_after(job: importer._Job, folder: Path) -> None:
+        save(job, folder)
+        raise Killed
+
+    monkeypatch.setattr(importer._Job, "save", killed_after)
+    with pytest.raises(Killed):
+        run("lobster", paths, tmp_path / "killed")
+    monkeypatch.undo()
+    monkeypatch.setattr(importer, "LAYOUT", importer.LAYOUT + later)
+    tape, report = run("lobster", paths, tmp_path / "killed")
+    assert any(note.startswith("continued") for note in report.notes) == (later == 0)
+    assert rows_of(tape).tobytes() == rows_of(whole).tobytes()
+
+
 def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
     assert list(found) == list(expected)
     for key, rows in expected.items():
@@ -386,6 +409,13 @@ def without_execution(files: Lines) -> tuple[str, int]:
     return "message.csv", line
 
 
+def without_change(files: Lines) -> tuple[str, int]:
+    """The book after an execution is the one before it."""
+    line = executions(files)[9]
+    files["book.csv"][line - 1] = files["book.csv"][line - 2]
+    return "message.csv", line
+
+
 FAULTS = {
     "tardis bad-line": insert("book.csv", 90, "binance-futures,BTCUSDT,1,2"),
     "tardis bad-value price": edit("book.csv", 90, 6, "-1"),
@@ -414,6 +444,7 @@ FAULTS = {
     "lobster bad-value": edit("message.csv", 90, 3, -1),
     "lobster time-backwards": edit("message.csv", 90, 0, "34200.000000001"),
     "lobster sequence-gap": without_execution,
+    "lobster sequence-gap unchanged": without_change,
     "lobster truncated": lambda files: (
         files.update({"book.csv": files["book.csv"][:-3]}) or ("message.csv", len(files["book.csv"]) + 1)
     ),

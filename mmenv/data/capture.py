@@ -295,6 +295,31 @@ def parse_decimal(text, begin, end, decimals):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def short_decimal(text, begin, end, decimals):  # type: ignore[no-untyped-def]
+    """As `parse_decimal` of digits with or without a point that surely fit; negative for any other text.
+
+    The text is read at one place only: more would have each call count its references to it, which takes
+    longer than the digits do.
+    """
+    value, point = np.int64(0), end
+    for place in range(begin, end):
+        digit = np.int64(text[place]) - 48
+        if 0 <= digit <= 9:
+            value = 10 * value + digit
+        elif digit == -2 and point == end:
+            point = place
+        else:
+            return np.int64(-1)
+    fraction = max(end - point - 1, 0)
+    digits = end - begin - (point < end)
+    if digits == 0 or fraction > decimals or digits + decimals - fraction > 19:
+        return np.int64(-1)
+    # Nineteen digits fit into 64 bits without a sign: what does not fit with one is negative here.
+    found = value * _POWERS[decimals - fraction]
+    return found if found < 9 * 10**18 else np.int64(-1)
+
+
+@njit(cache=True, nogil=True)
 def _shifted(value, power):  # type: ignore[no-untyped-def]
     """value x 10^power with room for one more digit, or -1."""
     if value == 0 or power == 0:

@@ -24,6 +24,7 @@ from mmenv.data.capture import (
     CaptureError,
     Report,
     parse_decimal,
+    short_decimal,
 )
 
 BLOCK_BYTES: Final = 1 << 16
@@ -205,6 +206,9 @@ class Table(Protocol):
     def equals(self, name: str, text: str) -> NDArray[np.bool_]:
         """Where the column is `text`."""
 
+    def letters(self, name: str) -> NDArray[np.uint8]:
+        """The column where it is one byte, 0 elsewhere."""
+
     def value(self, name: str, row: int) -> str:
         """The column in one row, as text."""
 
@@ -217,22 +221,23 @@ class TextTable:
 
     def __init__(self, text: NDArray[np.uint8], names: Sequence[str], file: int, first_line: int) -> None:
         self.file = file
-        count = int((text == 10).sum())
+        count = np.count_nonzero(text == 10)
         self._text = text
         self._at = {name: place for place, name in enumerate(names)}
-        starts, found = split(text, len(names), count)
+        starts, ends, found = split(text, len(names), count)
         self.ragged = first_line + np.flatnonzero((found != len(names)) & (found != 0))
         """Lines that have too few or too many values; they are left out."""
         good = found == len(names)
         self.lines = first_line + np.flatnonzero(good)
-        self._starts = starts[good]
+        self._spans = (starts, ends) if good.all() else (starts[good], ends[good])
 
     def __len__(self) -> int:
         return len(self.lines)
 
     def _field(self, name: str) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32]]:
         place = self._at[name]
-        return self._text, self._starts[:, place], self._starts[:, place + 1] - 1
+        starts, ends = self._spans
+        return self._text, starts[:, place], ends[:, place]
 
     def has(self, name: str) -> bool:
         return name in self._at
@@ -243,18 +248,26 @@ class TextTable:
     def decimals(self, name: str, places: int = DECIMALS) -> NDArray[np.int64]:
         return parse_fields(*self._field(name), places)
 
+    def numbers(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Lines and all columns [n, 1 + columns], each column in units of 10^-places; else as `integers`."""
+        starts, ends = self._spans
+        return parse_rows(self._text, self.lines, starts, ends, places)
+
     def times(self, name: str) -> NDArray[np.int64]:
         if not len(self) or b"-" not in self.value(name, 0).encode()[1:]:
             return self.integers(name)
-        return iso_times([self.value(name, row) for row in range(len(self))])
+        offsets, texts = join_fields(*self._field(name))
+        return iso_times(pa.StringArray.from_buffers(len(self), pa.py_buffer(offsets), pa.py_buffer(texts)))
 
     def equals(self, name: str, text: str) -> NDArray[np.bool_]:
         return match_fields(*self._field(name), np.frombuffer(text.encode(), np.uint8))
 
+    def letters(self, name: str) -> NDArray[np.uint8]:
+        return letter_fields(*self._field(name))
+
     def value(self, name: str, row: int) -> str:
         text, starts, ends = self._field(name)
-        begin, end = trim(text, starts[row], ends[row])
-        return text[begin:end].tobytes().decode(errors="replace")
+        return text[starts[row] : ends[row]].tobytes().decode(errors="replace")
 
     def hashes(self, name: str) -> NDArray[np.int64]:
         return hash_fields(*self._field(name))
@@ -267,52 +280,51 @@ def scaled(values: NDArray[np.int64], factor: int) -> NDArray[np.int64]:
     return np.where(good, np.where(good, values, 0) * factor, INVALID)
 
 
-def iso_times(texts: Sequence[str]) -> NDArray[np.int64]:
-    """Nanoseconds since 1970 of ISO 8601 times, UTC where they name no offset; INVALID for anything else."""
+def iso_times(texts: Any) -> NDArray[np.int64]:
+    """Nanoseconds since 1970 of an Arrow array of ISO 8601 times; INVALID for anything else.
+
+    They are UTC where they name no offset.
+    """
     for zone in ("UTC", None):
         try:
-            found = pa.array(texts, pa.string()).cast(pa.timestamp("ns", zone))
-            return found.cast(pa.int64()).to_numpy()
+            return texts.cast(pa.timestamp("ns", zone)).cast(pa.int64()).to_numpy()
         except pa.ArrowInvalid:
             pass
     if len(texts) == 1:
         return np.array([INVALID])
-    return np.concatenate([iso_times([text]) for text in texts])
+    half = len(texts) // 2
+    return np.concatenate([iso_times(texts[:half]), iso_times(texts[half:])])
 
 
 @njit(cache=True, nogil=True)
-def split(text: NDArray[np.uint8], columns: int, count: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Where the values of each of `count` lines begin, [count, columns + 1], and how many each line has.
+def split(
+    text: NDArray[np.uint8], columns: int, count: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
+    """Where the values of `count` lines begin and end, [count, columns], and how many each line has.
 
-    The last one of a line is where a value after its end would begin. An empty line has none.
+    Quotes around a value and a carriage return after it are not part of it. An empty line has no values.
     """
-    starts = np.zeros((count, columns + 1), np.int32)
+    starts, ends = np.zeros((count, columns), np.int32), np.zeros((count, columns), np.int32)
     found = np.zeros(count, np.int64)
     line, column, begin = 0, 0, 0
     for place, byte in enumerate(text):
-        if byte == 44 or byte == 10:
-            if column <= columns:
-                starts[line, column] = begin
-            column += 1
-            begin = place + 1
-            if byte == 10:
-                empty = column == 1 and (place == starts[line, 0] or text[starts[line, 0]] == 13)
-                if column <= columns:
-                    starts[line, column] = begin
-                found[line] = 0 if empty else column
-                line += 1
-                column = 0
-    return starts, found
-
-
-@njit(cache=True, nogil=True)
-def trim(text, begin, end):  # type: ignore[no-untyped-def]
-    """Without quotes around the value and a carriage return after it."""
-    if end > begin and text[end - 1] == 13:
-        end -= 1
-    if end - begin >= 2 and text[begin] == 34 and text[end - 1] == 34:
-        return begin + 1, end - 1
-    return begin, end
+        if byte != 44 and byte != 10:
+            continue
+        end = place
+        if end > begin and text[end - 1] == 13:
+            end -= 1
+        empty = column == 0 and end == begin
+        if end - begin >= 2 and text[begin] == 34 and text[end - 1] == 34:
+            begin, end = begin + 1, end - 1
+        if column < columns:
+            starts[line, column], ends[line, column] = begin, end
+        column += 1
+        begin = place + 1
+        if byte == 10:
+            found[line] = 0 if empty else column
+            line += 1
+            column = 0
+    return starts, ends, found
 
 
 @njit(cache=True, nogil=True)
@@ -320,8 +332,21 @@ def parse_fields(text, starts, ends, places):  # type: ignore[no-untyped-def]
     """Decimals of the fields in units of 10^-places."""
     out = np.empty(len(starts), np.int64)
     for row in range(len(starts)):
-        begin, end = trim(text, starts[row], ends[row])
-        out[row] = parse_decimal(text, begin, end, places)
+        value = short_decimal(text, starts[row], ends[row], places)
+        out[row] = value if value >= 0 else parse_decimal(text, starts[row], ends[row], places)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def parse_rows(text, lines, starts, ends, places):  # type: ignore[no-untyped-def]
+    """Lines, and the decimals of all fields in units of 10^-places of their column: [n, 1 + columns]."""
+    out = np.empty((len(starts), 1 + len(places)), np.int64)
+    for row in range(len(starts)):
+        out[row, 0] = lines[row]
+        for column in range(len(places)):
+            begin, end = starts[row, column], ends[row, column]
+            value = short_decimal(text, begin, end, places[column])
+            out[row, 1 + column] = value if value >= 0 else parse_decimal(text, begin, end, places[column])
     return out
 
 
@@ -330,8 +355,8 @@ def match_fields(text, starts, ends, wanted):  # type: ignore[no-untyped-def]
     """Whether each field is `wanted`."""
     out = np.empty(len(starts), np.bool_)
     for row in range(len(starts)):
-        begin, end = trim(text, starts[row], ends[row])
-        same = end - begin == len(wanted)
+        begin = starts[row]
+        same = ends[row] - begin == len(wanted)
         place = 0
         while same and place < len(wanted):
             same = text[begin + place] == wanted[place]
@@ -341,13 +366,35 @@ def match_fields(text, starts, ends, wanted):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def letter_fields(text, starts, ends):  # type: ignore[no-untyped-def]
+    """Each field that is one byte, 0 for others."""
+    out = np.zeros(len(starts), np.uint8)
+    for row in range(len(starts)):
+        if ends[row] - starts[row] == 1:
+            out[row] = text[starts[row]]
+    return out
+
+
+@njit(cache=True, nogil=True)
+def join_fields(text, starts, ends):  # type: ignore[no-untyped-def]
+    """Where each field begins and the last one ends, int32 [n + 1], in the text of all of them together."""
+    offsets = np.zeros(len(starts) + 1, np.int32)
+    for row in range(len(starts)):
+        offsets[row + 1] = offsets[row] + ends[row] - starts[row]
+    out = np.empty(offsets[-1], np.uint8)
+    for row in range(len(starts)):
+        for place in range(ends[row] - starts[row]):
+            out[offsets[row] + place] = text[starts[row] + place]
+    return offsets, out
+
+
+@njit(cache=True, nogil=True)
 def hash_fields(text, starts, ends):  # type: ignore[no-untyped-def]
     """FNV-1a of each field, without its sign."""
     out = np.empty(len(starts), np.int64)
     for row in range(len(starts)):
-        begin, end = trim(text, starts[row], ends[row])
         found = np.uint64(14695981039346656037)
-        for place in range(begin, end):
+        for place in range(starts[row], ends[row]):
             found = (found ^ np.uint64(text[place])) * np.uint64(1099511628211)
         out[row] = np.int64(found >> np.uint64(1))
     return out
@@ -398,11 +445,19 @@ class ParquetTable:
         if pa.types.is_timestamp(column.type):
             column = column.cast(pa.timestamp("ns", column.type.tz)).cast(pa.int64())
             return column.fill_null(INVALID).to_numpy(zero_copy_only=False)
-        return self.integers(name) if pa.types.is_integer(column.type) else iso_times(self._text(name))
+        if pa.types.is_integer(column.type):
+            return self.integers(name)
+        return iso_times(pa.array(self._text(name), pa.string()))
 
     def equals(self, name: str, text: str) -> NDArray[np.bool_]:
         same = pc.equal(self._column(name).cast(pa.string()), text).fill_null(text == "")
         return same.to_numpy(zero_copy_only=False)
+
+    def letters(self, name: str) -> NDArray[np.uint8]:
+        found = self._column(name).cast(pa.string()).fill_null("").dictionary_encode()
+        texts = [text.encode() for text in found.dictionary.to_pylist()]
+        known = [text[0] if len(text) == 1 else 0 for text in texts]
+        return np.array(known, np.uint8)[found.indices.to_numpy()]
 
     def value(self, name: str, row: int) -> str:
         return str(self._column(name)[row].as_py())
@@ -497,12 +552,11 @@ def text_table(
     text: bytes, names: Sequence[str], file: int, line: int, name: str, report: Report
 ) -> TextTable:
     """Columns of whole lines; what is no row of `names`, half a last line too, is reported and left out."""
-    whole, _, half = text.rpartition(b"\n")
-    if half.strip():
+    whole = text.rfind(b"\n") + 1
+    if text[whole:].strip():
         at = line + text.count(b"\n")
         report.add(name, at, 0, "half-line", "the file ends within this line, which is skipped")
-    found = np.frombuffer(whole + b"\n" if whole else b"", np.uint8)
-    table = TextTable(found, names, file, line)
+    table = TextTable(np.frombuffer(text, np.uint8)[:whole], names, file, line)
     for at in table.ragged:
         report.add(name, at, 0, "bad-line", f"not {len(names)} values; skipped")
     return table

@@ -81,7 +81,12 @@ ORDER: Final = np.dtype(
 )  # fmt: skip
 """A record as we use it: price and size in `RAW` units, side as in `RAW` or 0."""
 
-_ADD, _CANCEL, _MODIFY, _CLEAR, _TRADE = (ord(letter) for letter in "ACMRT")
+_ADD, _CANCEL, _MODIFY, _CLEAR, _TRADE, _FILL, _NOTHING = (ord(letter) for letter in "ACMRTFN")
+_KINDS: Final = np.zeros(256, np.uint8)
+"""Kind of a row by action, 0 for none; CLEAR stands for all that neither adds, changes nor trades."""
+_KINDS[[_ADD, _MODIFY]], _KINDS[_TRADE], _KINDS[[_CANCEL, _CLEAR, _FILL, _NOTHING]] = DEPTH, TRADE, CLEAR
+_SIDES: Final = np.zeros(256, np.int8)
+_SIDES[ord("B")], _SIDES[ord("A")] = BUY, SELL
 _UNKNOWN, _DUPLICATE, _TOO_MUCH = range(3)
 PROBLEMS: Final = {
     _UNKNOWN: ("unknown-order", "a cancel of an order that was never added; ignored"),
@@ -291,11 +296,11 @@ class _DbnFiles:
         for name, source in (("exch_ns", "ts_event"), ("local_ns", "ts_recv"), ("order", "order_id")):
             rows[name] = records[source].astype(np.int64)
         rows["flags"], rows["action"] = records["flags"], records["action"]
-        rows["side"] = np.select([records["side"] == ord("B"), records["side"] == ord("A")], [BUY, SELL], 0)
+        rows["side"] = _SIDES[records["side"]]
         rows["price"] = _price(records["price"])
         rows["size"] = records["size"].astype(np.int64) * 10**DECIMALS
         _one_publisher(records["publisher_id"], self.paths[self.at].name)
-        return rows[ours]
+        return rows if ours.all() else rows[ours]
 
 
 def _price(units: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -339,10 +344,7 @@ class _TableFiles:
         rows["file"], rows["line"] = table.file, table.lines
         rows["exch_ns"], rows["local_ns"] = table.times("ts_event"), table.times("ts_recv")
         rows["order"], rows["flags"] = table.integers("order_id"), table.integers("flags")
-        for letter in "ACMRTFN":
-            rows["action"][table.equals("action", letter)] = ord(letter)
-        rows["side"][table.equals("side", "B")] = BUY
-        rows["side"][table.equals("side", "A")] = SELL
+        rows["action"], rows["side"] = table.letters("action"), _SIDES[table.letters("side")]
         if table.file not in self._pretty:
             priced = np.flatnonzero(rows["action"] != _CLEAR)
             self._pretty[table.file] = any("." in table.value("price", int(row)) for row in priced[:100])
@@ -351,7 +353,8 @@ class _TableFiles:
         rows["size"] = scaled(table.integers("size"), 10**DECIMALS)
         if table.has("publisher_id"):
             _one_publisher(table.integers("publisher_id"), self.names[table.file])
-        return rows[self._ours(table)], self._series.new_file
+        ours = self._ours(table)
+        return rows if ours.all() else rows[ours], self._series.new_file
 
     def _ours(self, table: TextTable | ParquetTable) -> NDArray[np.bool_]:
         name = "symbol" if table.has("symbol") and not self.symbol.isdigit() else "instrument_id"
@@ -405,7 +408,8 @@ class DatabentoReader(Reader):
         self._refuse_levels(records)
         heads = self._heads(records)
         good = valid(heads, self.names, report)
-        heads, records = heads[good], records[good]
+        if not good.all():
+            heads, records = heads[good], records[good]
         if not len(heads):
             return heads
         self._arrival.set(heads, self.names, report, self._new_file)
@@ -433,14 +437,10 @@ class DatabentoReader(Reader):
             )
 
     def _heads(self, records: NDArray[np.void]) -> NDArray[np.void]:
-        """The records as rows; CLEAR stands for all that neither adds, changes nor trades."""
+        """The records as rows."""
         heads = np.zeros(len(records), RAW)
-        action = records["action"]
-        sized = (action == _ADD) | (action == _MODIFY)
-        known = np.isin(action, [ord(letter) for letter in "ACMRTFN"])
-        kinds = [~known, action == _TRADE, sized]
-        heads["kind"] = np.select(kinds, [0, TRADE, DEPTH], CLEAR)
-        used = sized | (action == _TRADE)
+        heads["kind"] = _KINDS[records["action"]]
+        used = (heads["kind"] == DEPTH) | (heads["kind"] == TRADE)
         for name in ("price", "size"):
             heads[name] = np.where(used, records[name], 0)
         for name in ("side", "file", "line", "local_ns"):

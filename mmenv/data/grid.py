@@ -248,13 +248,7 @@ class SecondPass:
         """Append raw rows of one day to its tape."""
         if not len(raw):
             return
-        rows = np.empty(len(raw), ROW)
-        for name in ("local_ns", "kind", "side", "id"):
-            rows[name] = raw[name]
-        rows["exch_ns"] = np.where(
-            raw["exch_ns"] == UNKNOWN_NS, raw["local_ns"] + self.offset, raw["exch_ns"]
-        )
-        rows["price"], rows["size"] = raw["price"] // self.tick, raw["size"] // self.lot
+        rows = _in_units(raw, self.tick, self.lot, self.offset)
         self._append(writer, self._uncrossed(rows, raw))
 
     def _opening_book(self, local_ns: int) -> NDArray[np.void]:
@@ -346,11 +340,33 @@ def _whole_messages(chunks: Iterator[NDArray[np.void]]) -> Iterator[NDArray[np.v
     held: NDArray[np.void] = np.zeros(0, RAW)
     for chunk in chunks:
         rows = np.concatenate([held, chunk])
-        other = (rows["id"] != rows["id"][-1]) | (rows["kind"] != rows["kind"][-1])
-        cut = int(np.flatnonzero(other)[-1]) + 1 if other.any() else 0
+        cut = _last_message(rows)
         yield rows[:cut]
         held = rows[cut:]
     yield held
+
+
+@njit(cache=True, nogil=True)
+def _last_message(rows):  # type: ignore[no-untyped-def]
+    """The row at which the last message begins."""
+    at = len(rows) - 1
+    while at > 0 and rows[at - 1].id == rows[at].id and rows[at - 1].kind == rows[at].kind:
+        at -= 1
+    return at
+
+
+@njit(cache=True, nogil=True)
+def _in_units(raw, tick, lot, offset_ns):  # type: ignore[no-untyped-def]
+    """`RAW` rows [n] on the grid as `ROW` rows; local time stands for an unknown one of the exchange."""
+    rows = np.empty(len(raw), ROW)
+    for at in range(len(raw)):
+        row, found = raw[at], rows[at]
+        known = row.exch_ns != UNKNOWN_NS
+        found.exch_ns = row.exch_ns if known else row.local_ns + offset_ns
+        found.local_ns = row.local_ns
+        found.kind, found.side, found.id = row.kind, row.side, row.id
+        found.price, found.size = row.price // tick, row.size // lot
+    return rows
 
 
 @njit(cache=True, nogil=True)

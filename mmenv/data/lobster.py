@@ -142,6 +142,7 @@ class LobsterReader(Reader):
         """Read more of the file that is behind, or of the other if that is at its end; False if both are."""
         order = sorted((0, 1), key=lambda which: len(self._held[which]))
         columns = MESSAGE, [str(number) for number in range(4 * self._levels)]
+        places = np.array([9 * (name == "time") for name in MESSAGE]), np.zeros(4 * self._levels, np.int64)
         for which in order:
             lines = self._lines[which]
             block = lines.pull(TABLE_BYTES)
@@ -153,12 +154,7 @@ class LobsterReader(Reader):
                     name, block.line + block.text.count(b"\n"), self._arrival.last, "truncated", lines.error
                 )
             table = text_table(block.text, columns[which], block.file, block.line, name, report)
-            values = [
-                table.decimals("time", 9) if column == "time" else table.integers(column)
-                for column in columns[which]
-            ]
-            found = np.stack([table.lines, *values], axis=1)
-            self._held[which] = np.concatenate([self._held[which], found])
+            self._held[which] = np.concatenate([self._held[which], table.numbers(places[which])])
             return True
         return False
 
@@ -171,6 +167,8 @@ class LobsterReader(Reader):
         cuts = [int(np.searchsorted(held[:, 0], last, side="right")) for held in self._held]
         self._held = [held[cut:] for held, cut in zip(self._held, cuts, strict=True)]
         messages, books = messages[: cuts[0]], books[: cuts[1]]
+        if np.array_equal(messages[:, 0], books[:, 0]):
+            return messages, books
         _, left, right = np.intersect1d(messages[:, 0], books[:, 0], assume_unique=True, return_indices=True)
         return messages[left], books[right]
 
@@ -188,7 +186,8 @@ class LobsterReader(Reader):
     ) -> NDArray[np.void]:
         heads = self._heads(messages)
         good = valid(heads, self.names, report) & (books[:, 1:] != INVALID).all(axis=1)
-        heads, messages, books = heads[good], messages[good], books[good]
+        if not good.all():
+            heads, messages, books = heads[good], messages[good], books[good]
         if not len(heads):
             return heads
         self._arrival.set(heads, self.names, report, self._new_file)
@@ -303,6 +302,15 @@ def _level(book, side, at):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def _unchanged(before, after, side):  # type: ignore[no-untyped-def]
+    """How many levels of one side, from the best one, are the same in both books."""
+    for at in range(len(after) // 4):
+        if _level(before, side, at) != _level(after, side, at):
+            return at
+    return len(after) // 4
+
+
+@njit(cache=True, nogil=True)
 def _worst(book, side):  # type: ignore[no-untyped-def]
     """Key up to which the side is in view: everything, if it has fewer levels than the file shows."""
     return _level(book, side, len(book) // 4 - 1)[0]
@@ -330,7 +338,7 @@ def _fits(message, before, after):  # type: ignore[no-untyped-def]
         named_key = message[5] if side == 0 else -message[5]
         seen = min(_worst(before, side), _worst(after, side), NO_LEVEL - 1)
         wanted = change if side == named and named_key <= seen else 0
-        old, new = 0, 0
+        old = new = _unchanged(before, after, side)
         while old < levels or new < levels:
             old_key, old_size = _level(before, side, old) if old < levels else (NO_LEVEL, 0)
             new_key, new_size = _level(after, side, new) if new < levels else (NO_LEVEL, 0)
@@ -338,7 +346,7 @@ def _fits(message, before, after):  # type: ignore[no-untyped-def]
             if key > seen:
                 break
             difference = (new_size if new_key == key else 0) - (old_size if old_key == key else 0)
-            if difference != 0 and (key != named_key or difference != wanted):
+            if difference != (wanted if key == named_key else 0):
                 return False
             if key == named_key:
                 wanted = 0
@@ -353,6 +361,9 @@ def _fits(message, before, after):  # type: ignore[no-untyped-def]
 def _side_changes(head, side, before, after, far_count, far, out, count):  # type: ignore[no-untyped-def]
     """Write a row for each level of one side that changed; returns how many rows there are."""
     levels, worst = len(after) // 4, _worst(after, side)
+    same = _unchanged(before, after, side)
+    if same == levels:
+        return count
     # What was out of view and should be seen now is gone, or is a level of `after`.
     at = 0
     while at < far_count[side]:
@@ -363,7 +374,7 @@ def _side_changes(head, side, before, after, far_count, far, out, count):  # typ
             far[at] = far[far_count[side]]
         else:
             at += 1
-    old, new = 0, 0
+    old = new = same
     while old < levels or new < levels:
         old_key, old_size = _level(before, side, old) if old < levels else (NO_LEVEL, 0)
         new_key, new_size = _level(after, side, new) if new < levels else (NO_LEVEL, 0)

@@ -57,11 +57,14 @@ class ExchangeTime:
         silent: NDArray[np.bool_] | None = None,
     ) -> None:
         """Let the known times of the chosen `RAW` rows [n] go forward; report all but the silent ones."""
-        places = np.flatnonzero(chosen & (rows["exch_ns"] != UNKNOWN_NS))
-        part = rows[places]
-        quiet = None if silent is None else silent[places]
+        chosen = chosen & (rows["exch_ns"] != UNKNOWN_NS)
+        if chosen.all():
+            self.last = _forward(rows, "exch_ns", self.last, names, report, silent)
+            return
+        part = rows[chosen]
+        quiet = None if silent is None else silent[chosen]
         self.last = _forward(part, "exch_ns", self.last, names, report, quiet)
-        rows["exch_ns"][places] = part["exch_ns"]
+        rows["exch_ns"][chosen] = part["exch_ns"]
 
 
 def _forward(
