@@ -8,7 +8,7 @@ From a recorded tape, or a simulated market, come with 95% intervals (`jackknife
 * clustering of market orders: a Hawkes process by maximum likelihood (Ozaki 1979), its kernel one exponential
   or the sum of two, whichever has the lower BIC, with a test of its residuals (Ogata 1988);
 * sizes of market orders: a Pareto tail by maximum likelihood;
-* spread, imbalance and mark-out, as `mmenv.facts` measures them.
+* spread, imbalance and mark-out, as `mmenv.facts` measures them, with its own intervals.
 
 The result is a JSON file that `gym.make` takes for a market: `market="calibration.json:brownian"` or
 `"calibration.json:book"`. Tapes are measured on their first part alone (`train_share`), so that nothing that
@@ -112,9 +112,9 @@ def half_width(series: Array, lengths: Sequence[int]) -> float:
     """How far the mean of a series may be from its expectation, at 95%.
 
     It is white noise and, for a share of its variance, fractional Gaussian noise of order `MEMORY`. A short
-    series hardly tells the share: the quantile is of a mixture of Student's t distributions, one for
-    each of `SHARES`, weighted by prior and restricted likelihood (as Müller and Watson 2016 do with d). Without
-    any memory it is two to three times that of Student's t alone: a short series cannot rule it out.
+    series hardly tells the share: the quantile is of a mixture of Student's t distributions, one for each of
+    `SHARES`, weighted by prior and restricted likelihood (as Müller and Watson 2016 do with d). Without any
+    memory it is two to three times that of Student's t alone: a short series cannot rule it out.
 
     Args:
         series: [n], nan if not known.
@@ -425,7 +425,6 @@ def fit_pareto(blocks: Sequence[Array], smallest: float, joined: Sequence[bool] 
 
     `joined` as in `fit_hawkes`.
     """
-
     logs = [np.log(block[block >= smallest] / smallest) for block in blocks]
     counts, totals = np.array([len(each) for each in logs]), np.array([each.sum() for each in logs])
 
@@ -478,9 +477,8 @@ PARTS = 10
 def parts(values: NDArray[Any]) -> tuple[Array, NDArray[np.int64]]:
     """Sums (blocks, parts) over parts of the times of values (blocks, times), and the times in each."""
     split = np.array_split(values, min(PARTS, values.shape[1]), axis=1)
-    return np.stack([each.sum(axis=1) for each in split], axis=1).astype(float), np.array(
-        [each.shape[1] for each in split]
-    )
+    sums = np.stack([each.sum(axis=1) for each in split], axis=1).astype(float)
+    return sums, np.array([each.shape[1] for each in split])
 
 
 def measure_fills(record: Callable[[int], facts.Record]) -> tuple[facts.Record, FillCurve]:
