@@ -53,12 +53,14 @@ class Record:
         seconds: time between two decisions.
         blocks: FIELDS by name, each int64 (blocks, decisions in a block), one stretch of time after another.
         scale: half-ticks in the standard deviation of the mid's move between two decisions.
+        path: int64 (blocks,), which path or day each is from; of one path they follow each other.
     """
 
     name: str
     seconds: float
     blocks: dict[str, NDArray[np.int64]]
     scale: float
+    path: NDArray[np.int64]
 
     def lag(self, seconds: float) -> int:
         """Decisions in so many seconds, at least one."""
@@ -448,7 +450,8 @@ def make_record(name: str, seconds: float, paths: Sequence[NDArray[np.int64]]) -
         raise ConfigError(f"{name} is shorter than {length:g} s; give a longer tape or more --seconds.")
     table = np.stack(cut, axis=1)
     blocks = dict(zip(FIELDS, table, strict=True))
-    return Record(name, seconds, blocks, max(float(np.diff(blocks["mid"], axis=1).std()), 1e-9))
+    scale = max(float(np.diff(blocks["mid"], axis=1).std()), 1e-9)
+    return Record(name, seconds, blocks, scale, np.repeat(np.arange(len(paths)), counts[length]))
 
 
 def tape_name(tape: Tape) -> str:

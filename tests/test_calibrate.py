@@ -15,13 +15,13 @@ from mmenv.calibrate import (
     PATHS,
     Estimate,
     Options,
-    bootstrap,
     calibrate_market,
     dynamics,
     fit_exponential,
     fit_hawkes,
     fit_pareto,
     hawkes_walk,
+    jackknife,
     main,
     measure,
     tape_orders,
@@ -66,7 +66,7 @@ def test_hawkes_is_found_within_its_intervals():
     """Few series for time; `benchmarks.calibration` counts over many."""
     truth = {"rate": 1.0, "branching": 0.5, "decay": 4.0}
     rng = np.random.default_rng(0)
-    found = [fit_hawkes(orders_of(rng, **truth), 60.0, resamples=100) for _ in range(8)]
+    found = [fit_hawkes(orders_of(rng, **truth), 60.0) for _ in range(8)]
     assert sum(len(f.decay) == 1 for f in found) >= 7
     single = [f for f in found if len(f.decay) == 1]
     assert covered([f.rate for f in single], truth["rate"]) >= 6
@@ -80,7 +80,7 @@ def test_two_exponentials_are_told_from_one():
     """Sums of two kernels: chosen by BIC, found within their intervals; one alone does not describe them."""
     rng = np.random.default_rng(3)
     branching, decay = np.array([0.4, 0.3]), np.array([40.0, 0.7])
-    found = [fit_hawkes(orders_of(rng, 1.0, branching, decay), 60.0, resamples=100) for _ in range(4)]
+    found = [fit_hawkes(orders_of(rng, 1.0, branching, decay), 60.0) for _ in range(4)]
     assert all(len(f.decay) == 2 and f.bic[1] < f.bic[0] and f.ratio_p_value < 1e-3 for f in found)
     assert sum(f.p_value > 0.01 for f in found) >= 3
     for k in range(2):
@@ -144,9 +144,7 @@ def test_a_clock_of_milliseconds_does_not_show():
     """What decays in four ticks is found again, and the residuals pass."""
     rng = np.random.default_rng(6)
     found = [
-        fit_hawkes(
-            [np.floor(b * 1e3) / 1e3 for b in orders_of(rng, 6.0, 0.3, 270.0)], 60.0, 1e-3, resamples=2
-        )
+        fit_hawkes([np.floor(b * 1e3) / 1e3 for b in orders_of(rng, 6.0, 0.3, 270.0)], 60.0, 1e-3)
         for _ in range(4)
     ]
     assert np.mean([f.decay[0].value for f in found]) == pytest.approx(270, rel=0.1)
@@ -172,12 +170,44 @@ def test_orders_of_several_days():
     assert all(0 <= block.min() <= block.max() < 20 for block in orders.times)
 
 
-def test_few_blocks_widen_the_interval():
-    """Of a mean of ten normal blocks: as wide as Student's t says, not as the plain percentiles."""
+def means(series: np.ndarray, path: np.ndarray | None = None) -> list[Estimate]:
+    """The mean of each row less 100: it is negative, so that no logarithm is taken."""
+    path = np.zeros(series.shape[1], int) if path is None else path
+    return [jackknife(path, lambda w, x=x: np.array([-100 + w @ x / w.sum()]))[0] for x in series]
+
+
+def test_intervals_hold_for_a_level_that_wanders():
+    """It holds for the market where Student's t does not; without memory it is wider, within reason."""
     rng = np.random.default_rng(2)
-    series = rng.normal(size=(400, 10))
-    found = [bootstrap(10, lambda index, x=x: np.array([x[index].mean()]), 400)[0] for x in series]
-    assert 0.92 * len(found) <= covered(found, 0.0) <= 0.98 * len(found)
+    lag = np.abs(np.subtract.outer(np.arange(100), np.arange(100)))
+    shared = sum(np.exp(-lag / length) for length in (7, 100, 1200))  # as the activity of `book`
+    wandering = rng.multivariate_normal(np.zeros(100), shared + 3 * np.eye(100), 100)
+    assert (np.abs(wandering.mean(axis=1)) < 1.98 * stats.sem(wandering, axis=1)).mean() < 0.5
+    assert covered(means(wandering), -100) >= 90
+    white = rng.normal(size=(100, 100))
+    widths = np.array([e.high - e.low for e in means(white)]) / 2
+    assert 1.5 < np.median(widths / stats.sem(white, axis=1)) / 1.98 < 3.5
+
+
+def test_intervals_of_independent_paths_are_those_of_student():
+    x = np.random.default_rng(3).normal(size=10)
+    [found] = means(x[None], np.arange(10))
+    expected = stats.t.interval(0.95, 9, x.mean() - 100, stats.sem(x))
+    assert (found.low, found.high) == pytest.approx(expected)
+
+
+def test_many_cells_are_taken_together():
+    x = np.random.default_rng(4).normal(size=(1, 1000))
+    calls = []
+    jackknife(np.zeros(1000, int), lambda w: np.array([calls.append(w) or w @ x[0]]))
+    assert len(calls) == 101
+    assert sum(1 - w for w in calls) == pytest.approx(np.ones(1000))
+
+
+def test_no_interval_where_a_cell_is_indispensable():
+    [found] = jackknife(np.zeros(3, int), lambda w: np.array([1.0 if w[0] else np.nan]))
+    assert found.value == 1.0
+    assert np.isnan([found.low, found.high]).all()
 
 
 def test_a_file_feeds_the_closed_forms(tmp_path):
