@@ -267,7 +267,7 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     ```python
     >>> import gymnasium as gym
     >>> env = gym.make("mmenv:NeuralMM-v0", market="brownian", horizon=100, quote={"max_half_spread": 4.0})
-    >>> env
+    >>> print(env)
     <NeuralMMEnv<NeuralMM-v0>>
     >>> market = {"name": "hidden-regime", "tilt": 0.2}
     >>> env = gym.make("mmenv:NeuralMM-v0", market=market, risk={"position_limit": 5}, render_mode="ansi")
