@@ -212,8 +212,8 @@ class FastRecurrentPPO(RecurrentPPO):
     :param chunk_length: steps after which backpropagation through time is cut; None: the whole rollout
         (`n_steps`). Make it longer than the memory that the task needs.
     :param threads: CPU threads of the update; "auto" times 1, 2, ... on the first rollout and keeps the
-        fastest (logged as `time/threads`). More of them sum gradients in another order, which changes the last
-        bits; not so two threads of an actor and a critic that share nothing.
+        fastest (logged as `time/threads`). More of them sum gradients in another order: other last bits; not
+        so two threads of an actor and a critic that share nothing.
     :param batch_size: steps per minibatch, rounded to whole chunks: `max(1, round(batch_size /
         chunk_length))` chunks, drawn without replacement from all environments. None: everything in one
         minibatch.
