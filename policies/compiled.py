@@ -26,7 +26,7 @@ WIDE = vector_extension()[0] == "avx512f"
 LANES = 16 if WIDE else 8  # floats in a vector; LLVM splits it where the processor has shorter ones
 PANEL = 2 * LANES  # columns of the weights that are multiplied at a time
 TALL = 8 if WIDE else 4  # rows of the other factor that are multiplied at a time; 4 divides it
-WORKSPACE = 32  # arrays that a thread keeps for the next time
+WORKSPACE = 32  # arrays that are kept for the next time
 BLOCK = 64  # rows that are worked on at a time, so that they stay in the nearest caches
 # error_model="numpy": Python's check for division by zero would keep LLVM from vectorising the loops.
 _options: dict[str, Any] = {"cache": True, "nogil": True, "fastmath": True, "error_model": "numpy"}
@@ -77,8 +77,8 @@ def sigmoid(x: Any) -> Any:
     return F(0.5) + F(0.5) * tanh(F(0.5) * x)
 
 
-class Workspace(threading.local):
-    """Arrays of a thread that are used again and again.
+class Workspace:
+    """Arrays that are used again and again, by any thread.
 
     The allocator gives megabytes back to the system when they are freed; taking them anew at every minibatch
     costs a page fault per 4 KiB, which can be a third of an update.
@@ -86,18 +86,21 @@ class Workspace(threading.local):
 
     def __init__(self) -> None:
         self._free: list[Any] = []
+        self._lock = threading.Lock()
 
     def take(self, *shape: int) -> np.ndarray:
         """An array (float32) with anything in it."""
         size = math.prod(shape)
-        for i, flat in enumerate(self._free):
-            if size <= flat.size <= 2 * size:
-                return self._free.pop(i)[:size].reshape(shape)
+        with self._lock:
+            for i, flat in enumerate(self._free):
+                if size <= flat.size <= 2 * size:
+                    return self._free.pop(i)[:size].reshape(shape)
         return np.empty(size, np.float32).reshape(shape)
 
     def give(self, *arrays: np.ndarray) -> None:
         """Back what was taken, by its only owner."""
-        self._free = [*(array.base for array in arrays), *self._free][:WORKSPACE]
+        with self._lock:
+            self._free = [*(array.base for array in arrays), *self._free][:WORKSPACE]
 
 
 def padded(columns: int) -> int:
