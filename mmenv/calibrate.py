@@ -43,7 +43,6 @@ from mmenv.files import replacing
 from mmenv.market import MARKETS
 from mmenv.market.book import PRESETS
 from mmenv.market.replay import Replay
-from mmenv.venue.replay import ReplayConfig
 
 Array = NDArray[np.float64]
 
@@ -643,6 +642,7 @@ HAWKES_SECONDS = 20.0
 
 def calibrate_tapes(days: Sequence[Tape], step_seconds: float) -> Calibration:
     """The training part of a symbol: the first of its recorded time over all `days`."""
+    from mmenv.venue.replay import ReplayConfig  # here, for not all have hftbacktest
 
     def record(away: int) -> facts.Record:
         return facts.replay(days, step_seconds, away, split="train")

@@ -77,8 +77,19 @@ def as_live(market: Market) -> Live:
     )
 
 
+def require_alone(config: EnvConfig) -> None:
+    """Raise `ConfigError` unless the policy is the only network at the desk."""
+    if config.networks:
+        raise ConfigError(
+            "A desk with signals or a risk manager is not one compiled call; give a bundle without them."
+        )
+
+
 class TickToQuote:
-    """A policy at its desk: from each event, int64 (EVENT_SIZE,), to orders, int64 (len(ORDERS),)."""
+    """A policy at its desk: from each event, int64 (EVENT_SIZE,), to orders, int64 (len(ORDERS),).
+
+    Raises `ConfigError` for a desk with signals or a risk manager.
+    """
 
     def __init__(
         self,
@@ -93,6 +104,7 @@ class TickToQuote:
         :param stamp: called around each part (`Desk.event_plans`), to measure them.
         """
         config = bundle.config if config is None else config
+        require_alone(config)
         bundle.check(config, other_market=True)
         market = as_live(config.market)
         self.desk = Desk(dataclasses.replace(config, market=market), 1, autoreset=False)
@@ -150,8 +162,9 @@ def record(
 ) -> Session:
     """A session of the policy on `config`'s market, through the environment's own step.
 
-    Raises `ConfigError` on a market whose book is not in whole ticks.
+    Raises `ConfigError` on a market whose book is not in whole ticks, or with networks beside the policy.
     """
+    require_alone(config)
     desk, stream = Desk(config, 1, autoreset=False), bundle.stream()
     bundle.check(config, other_market=True)
     desk.seed([seed])

@@ -29,6 +29,7 @@ from policies.signals import TrainedSignal, load, save
 from policies.signals.exact import Filter
 from policies.signals.network import Design, Head, Net
 from policies.signals.quoting import warm_start
+from policies.tick import require_alone
 from train.signal_metrics import AUC, Bootstrap, Ratio, brier, log_loss, r2
 from train.signal_tasks import DETECTOR, INVENTORY, MARKET, RISK, TASKS, features_of, recording_config, signs
 from train.vec_env import NeuralMMVecEnv
@@ -667,6 +668,12 @@ def test_a_backtest_shows_what_the_environment_shows(monkeypatch):
     monkeypatch.setattr(backtest, "model_config", lambda text: config)
     options = backtest.Backtest(arguments=("fixed-spread:half_spread=1", "book"))
     assert backtest.entrants(options)[0][0].config.signals == (signal,)
+
+
+def test_from_tick_to_quote_in_one_call_there_are_no_signals():
+    _, signal = make_signal("order-flow")
+    with pytest.raises(ConfigError, match="bundle without"):
+        require_alone(make_config("book", signals=[signal]))
 
 
 def test_a_live_desk_shows_signals_and_plays_again(tmp_path):

@@ -216,3 +216,14 @@ def test_configurations_without_an_optimum_are_still_compared():
     config = make_config("brownian", horizon=20, maker_fee_bp=1.0)
     assert baselines.scale(config) is None
     assert [policy.name for policy in baselines.make_baselines(config)][-1] == "no-trade"
+
+
+def test_needs_no_extra():
+    """Training and evaluating in simulated markets works with the extras' imports blocked."""
+    code = """
+import sys
+for name in ("hftbacktest", "aiohttp", "ccxt", "prometheus_client", "onnx", "onnxruntime", "optuna", "ray"):
+    sys.modules[name] = None
+import train.cli, train.evaluate, train.ppo, train.study
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
