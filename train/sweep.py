@@ -62,6 +62,7 @@ from train.baselines import scale
 from train.evaluate import load, save_table, wide_console
 from train.ppo import Settings, env_config, from_table, judge_config, plain, write_settings
 from train.simulate import Outcome, simulate
+from train.study import in_a_sentence
 from train.training import Telling, Training
 
 PROBLEM = ("market", "reward", "horizon", "maker_fee_bp", "randomise", "curriculum_episodes")
@@ -540,12 +541,9 @@ def main() -> None:
     space = read_space(sweep.config)
     origin = claim(sweep, space)
     search = Search(sweep, space)
-    try:
-        with workers(sweep.jobs, sweep.ray) as pool:
-            search.run(pool)
-            winner = judge(search, pool)
-    except KeyboardInterrupt:
-        sys.exit("Stopped. The same command goes on where this ended.")
+    with in_a_sentence(), workers(sweep.jobs, sweep.ray) as pool:
+        search.run(pool)
+        winner = judge(search, pool)
     write_results(search, winner, origin, wide_console())
 
 
