@@ -23,6 +23,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from policies.packed_lstm import run_network, run_packed
 from policies.recurrent import CompiledForward
+from train import ppo_loss
 from train.checkpoint import Checkpoint, load_latest, remaining_timesteps, resume_logger
 from train.recurrent_ppo import FastRecurrentPPO
 
@@ -154,10 +155,13 @@ def evaluate(policy, obs, actions, states, batch_sizes):
 # The same numbers as sb3-contrib ----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("losses", ["compiled", "torch"])
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("critic", CRITICS)
-def test_rollout_losses_and_gradients_equal_stock(critic, threads, monkeypatch):
+def test_rollout_losses_and_gradients_equal_stock(critic, threads, losses, monkeypatch):
     """Same weights, same seed: the rollout, the GAE, two epochs of minibatches, every gradient and weight."""
+    if losses == "torch":  # as on a GPU
+        monkeypatch.setattr(ppo_loss, "on_cpu", lambda weight: False)
     settings = {"clip_range_vf": 0.1, "ent_coef": 0.01, "learning_rate": 1e-2}
     stock = build(RecurrentPPO, policy=CRITICS[critic], **settings)
     ours = build(FastRecurrentPPO, policy=CRITICS[critic], threads=threads, **settings)
