@@ -386,8 +386,9 @@ def test_hot_loops_are_vectorised():
         assert len(packed.findall(assembly)) >= 3, stage.function
         # One lane's value from anywhere, such as behind an index that may be negative: lane by lane in truth.
         assert not re.search(r"\bv?p?(gather|scatter)[dq]", assembly), stage.function
-        code = library.get_llvm_str()
         # Nor taken out of the vector, for what has no vector instruction, such as a division of integers.
+        assert not re.search(r"\bi?div[bwlq]?\b", assembly), stage.function
+        code = library.get_llvm_str()
         assert code.count("extractelement") < 4, stage.function
         vectors = re.findall(r"^vector\.body[\di.]*:", code, re.MULTILINE)
         assert len(vectors) >= lane_loops(stage.function), stage.function
