@@ -123,12 +123,16 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         features = features[:, : lstm.input_size]
         return RecurrentActorCriticPolicy._process_sequence(features, lstm_states, episode_starts, lstm)
 
+    def features_of(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """What the actor and the critic get of the observations (N, *observation shape)."""
+        features: Any = self.extract_features(obs)
+        return (features, features) if self.share_features_extractor else features
+
     def _actor_and_critic(
         self, obs: Tensor, lstm_states: Any, episode_starts: Tensor
     ) -> tuple[Distribution, Tensor, Any]:
         """Distribution of the actions, values (n, 1) by a critic that reads the memory, new states."""
-        features: Any = self.extract_features(obs)
-        seen, known = (features, features) if self.share_features_extractor else features
+        seen, known = self.features_of(obs)
         memory, states = self._process_sequence(seen, lstm_states, episode_starts, self.lstm_actor)
         distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(memory))
         values = self.value_net(self.mlp_extractor.forward_critic(self._criticise(known, memory)))
@@ -183,15 +187,9 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
     @property
     def apart(self) -> bool:
         """Whether actor and critic share nothing, so that each can be differentiated alone."""
-        own_critic = self.lstm_critic is not None or (
-            self.critic is not None and not self.critic_reads_memory
-        )
-        return own_critic and self.share_features_extractor and not list(self.features_extractor.parameters())
-
-    def sequence_features(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """What the actor and the critic get of the observations (N, *observation shape)."""
-        features: Any = self.extract_features(obs)
-        return (features, features) if self.share_features_extractor else features
+        if self.shared_lstm or self.critic_reads_memory:
+            return False
+        return self.share_features_extractor and not list(self.features_extractor.parameters())
 
     def actor_sequences(
         self, features: Tensor, states: tuple[Tensor, ...], batch_sizes: np.ndarray

@@ -41,8 +41,7 @@ def gradients(learner: FastRecurrentPPO) -> list[np.ndarray]:
     """Of everything in the buffer; then its statistics."""
     chunks, parameters = np.arange(learner.rollout_buffer.n_chunks), list(learner.policy.parameters())
     with _workers(1) as pool:
-        batches = learner.rollout_buffer.batches(chunks, shares=1)
-        found, statistics = learner._gradients(batches, parameters, pool)
+        found, statistics = learner._gradients(learner._packed(chunks, pool), parameters, pool)
     return [np.zeros(0) if g is None else g.numpy() for g in (*found, statistics)]
 
 

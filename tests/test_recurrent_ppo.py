@@ -146,7 +146,7 @@ def collect(model):
 
 def evaluate(policy, obs, actions, states, batch_sizes):
     """Values and log-probabilities (N,) over packed sequences, and the actor's memory (N, H)."""
-    seen, known = policy.sequence_features(obs)
+    seen, known = policy.features_of(obs)
     memory, latent = policy.actor_sequences(seen, states.pi, batch_sizes)
     values = policy.value_net(policy.critic_sequences(known, states.vf, batch_sizes, memory)).flatten()
     return values, policy.distribution(latent).log_prob(actions), memory

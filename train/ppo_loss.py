@@ -145,9 +145,9 @@ class _GaussianLoss(torch.autograd.Function):
         inputs = [t.detach().numpy() for t in (latent, weight, bias, log_std, *data)]
         gradients = [np.empty_like(inputs[0]), *(np.zeros_like(x) for x in inputs[1:4])]
         loss, clipped, kl = _gaussian_loss(*inputs, clip, *gradients)
-        ctx.gradients, ctx.steps = [torch.from_numpy(g) for g in gradients], len(latent)
+        ctx.gradients, ctx.steps = [torch.from_numpy(g) for g in gradients], len(inputs[0])
         entropy = float((inputs[3] + HALF_LOG_TWO_PI + F(0.5)).sum())
-        return torch.tensor([loss, -len(latent) * entropy, clipped, kl])
+        return torch.tensor([loss, -ctx.steps * entropy, clipped, kl])
 
     @staticmethod
     def backward(ctx: Any, d_terms: Tensor) -> tuple[Tensor | None, ...]:
@@ -160,8 +160,8 @@ class _ValueLoss(torch.autograd.Function):
     """`value_loss`. The gradients are made on the way forward."""
 
     @staticmethod
-    def forward(ctx: Any, latent: Tensor, *rest: Any) -> Tensor:
-        *tensors, clip = latent, *rest
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        *tensors, clip = arguments
         inputs = [tensor.detach().numpy() for tensor in tensors]
         dx, d_weight = np.empty_like(inputs[0]), np.zeros_like(inputs[1])
         loss, d_bias = _value_loss(*inputs, clip, dx, d_weight)

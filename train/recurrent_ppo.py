@@ -453,13 +453,17 @@ class FastRecurrentPPO(RecurrentPPO):
         Each is packed while the one before it is at work.
         """
         order = np.random.permutation(self.rollout_buffer.n_chunks)  # noqa: NPY002 (SB3 seeds this one)
-        size, shares = self._chunks_per_minibatch(), pool._max_workers // len(self._parts(pool))
-        packing = pool.submit(self.rollout_buffer.batches, order[:size], shares)
+        size = self._chunks_per_minibatch()
+        packing = pool.submit(self._packed, order[:size], pool)
         for first in range(size, len(order), size):
             batches = packing.result()
-            packing = pool.submit(self.rollout_buffer.batches, order[first : first + size], shares)
+            packing = pool.submit(self._packed, order[first : first + size], pool)
             yield batches
         yield packing.result()
+
+    def _packed(self, chunks: np.ndarray, pool: ThreadPoolExecutor) -> list[Batch]:
+        """The minibatch of these chunks, in as many shares as the threads need."""
+        return self.rollout_buffer.batches(chunks, pool._max_workers // len(self._parts(pool)))
 
     def _parts(self, pool: ThreadPoolExecutor) -> tuple[str, ...]:
         """What of the policy is differentiated at a time (see `_loss_terms`)."""
@@ -519,7 +523,7 @@ class FastRecurrentPPO(RecurrentPPO):
         :param part: "actor", "critic" or "both": whose terms; the other's are 0.
         """
         policy, sizes, memory = self.policy, batch.batch_sizes, None
-        seen, known = policy.sequence_features(batch.observations)
+        seen, known = policy.features_of(batch.observations)
         policy_term = value_term = entropy_term = prediction_term = clipped = kl = seen.new_zeros(())
         if part != "critic":
             memory, latent = policy.actor_sequences(seen, batch.lstm_states.pi, sizes)
@@ -531,9 +535,8 @@ class FastRecurrentPPO(RecurrentPPO):
                 prediction_term = surprise.sum()
         if part != "actor":
             latent = policy.critic_sequences(known, batch.lstm_states.vf, sizes, memory)
-            value_term = value_loss(
-                policy.value_net, latent, batch.returns, batch.old_values, self._clip_vf or math.inf
-            )
+            clip = math.inf if self._clip_vf is None else self._clip_vf
+            value_term = value_loss(policy.value_net, latent, batch.returns, batch.old_values, clip)
         return torch.stack([policy_term, value_term, entropy_term, prediction_term, clipped, kl])
 
     # Threads ------------------------------------------------------------------------------------------------
@@ -576,7 +579,7 @@ class FastRecurrentPPO(RecurrentPPO):
         seconds = {}
         for threads in range(1, len(os.sched_getaffinity(0)) + 1):
             with _workers(threads) as pool:
-                batches = self.rollout_buffer.batches(chunks, threads // len(self._parts(pool)))
+                batches = self._packed(chunks, pool)
                 self._gradients(batches, parameters, pool)  # the first call compiles and warms up
                 times = []
                 for _ in range(3):
