@@ -21,17 +21,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from tqdm import tqdm
 
-from mmenv import facts, make_config
-from mmenv.calibrate import (
-    DISTANCES,
-    HAWKES_SECONDS,
-    Estimate,
-    Hawkes,
-    fit_hawkes,
-    fit_pareto,
-    measure_fills,
-    volatility,
-)
+from mmenv import make_config
+from mmenv.measure.dynamics import volatility
+from mmenv.measure.fill_curve import DISTANCES, measure_fills
+from mmenv.measure.hawkes import Hawkes, fit_hawkes
+from mmenv.measure.intervals import Estimate
+from mmenv.measure.orders import BLOCK_SECONDS, fit_pareto
+from mmenv.measure.record import make_record, simulate_paths
 
 RATE, DECAY, DEVIATION = 5.0, 0.8, 4.0
 BROWNIAN: dict[str, Any] = {
@@ -90,21 +86,21 @@ def of_market(
 ) -> Iterator[Named]:
     """Fill curve and volatility of `count` recordings of a market, each alone, or of all of them as one."""
     step = make_config(market).market.step_seconds
-    touch = facts.simulate_paths(market, seconds, seed, np.zeros(count, np.int64))
+    touch = simulate_paths(market, seconds, seed, np.zeros(count, np.int64))
     groups = [list(range(count))] if together else [[lane] for lane in range(count)]
     scale = np.zeros(count)
     for group in groups:
-        scale[group] = facts.make_record("", step, list(touch[group])).scale
+        scale[group] = make_record("", step, list(touch[group])).scale
     away = {m: np.round(m * scale).astype(int) for m in DISTANCES if m > 0}
-    paths = [touch, *(facts.simulate_paths(market, seconds, seed, each) for each in away.values())]
+    paths = [touch, *(simulate_paths(market, seconds, seed, each) for each in away.values())]
     for group in groups:
-        records = [facts.make_record("", step, list(each[group])) for each in paths]
+        records = [make_record("", step, list(each[group])) for each in paths]
         known = dict(zip([0, *(int(each[group[0]]) for each in away.values())], records, strict=True))
-        record, fills = measure_fills(known.__getitem__)
+        measured, fills = measure_fills(known.__getitem__)
         found = {"fill rate at the mid, A": fills.rate, "decay of the fill rate, k": fills.decay}
-        if record.has_book:
+        if measured.has_book:
             found["fills at the touch over the exponential"] = fills.touch
-        yield found | {f"volatility over {scale} s": each for scale, each in volatility(record).items()}
+        yield found | {f"volatility over {scale} s": each for scale, each in volatility(measured).items()}
 
 
 def brownian(options: Options) -> tuple[Iterator[Named], dict[str, float]]:
@@ -133,12 +129,12 @@ def order_times(
     def found() -> Iterator[Named]:
         rng = np.random.default_rng(options.seed)
         burn = 60.0
-        blocks = int(options.seconds // HAWKES_SECONDS)
+        blocks = int(options.seconds // BLOCK_SECONDS)
         for _ in range(options.series):
-            exact = simulate_hawkes(rng, burn + blocks * HAWKES_SECONDS, *truth) - burn
+            exact = simulate_hawkes(rng, burn + blocks * BLOCK_SECONDS, *truth) - burn
             times = exact[exact >= 0]
-            cut = [times[times // HAWKES_SECONDS == k] - k * HAWKES_SECONDS for k in range(blocks)]
-            yield named(fit_hawkes(cut, HAWKES_SECONDS, TICK))
+            cut = [times[times // BLOCK_SECONDS == k] - k * BLOCK_SECONDS for k in range(blocks)]
+            yield named(fit_hawkes(cut, BLOCK_SECONDS, TICK))
 
     def named(fit: Hawkes) -> Named:
         if len(fit.decay) != len(decay):
@@ -155,7 +151,7 @@ def order_times(
 
 def sizes(options: Options) -> tuple[Iterator[Named], dict[str, float]]:
     rng = np.random.default_rng(options.seed)
-    blocks = int(options.seconds // HAWKES_SECONDS)
+    blocks = int(options.seconds // BLOCK_SECONDS)
     name = "Pareto exponent of order sizes"
     drawn = ([1 + rng.pareto(PARETO, rng.poisson(100)) for _ in range(blocks)] for _ in range(options.series))
     return ({name: fit_pareto(each, 1.0)} for each in drawn), {name: PARETO}

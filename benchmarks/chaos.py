@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import tempfile
 import time
 import zlib
@@ -30,27 +29,30 @@ from tqdm import tqdm
 
 from mmenv import make_config
 from mmenv.data.tape import Tape, tapes
+from mmenv.engine.state import HALTED
+from mmenv.exchange.books import Account, Listing
+from mmenv.exchange.exchange import Exchange
+from mmenv.exchange.faults import Faults
+from mmenv.exchange.loopback import Loopback, VirtualLoop
 from mmenv.files import replacing
-from mmenv.kernel import HALTED
 from mmenv.live import journal
-from mmenv.live.again import check, setup_of
-from mmenv.live.desk import LiveDesk, Plan
-from mmenv.live.exchange import Account, Exchange, Listing
-from mmenv.live.faults import Faults
-from mmenv.live.feed import Batch, Feed
+from mmenv.live.desk import LiveDesk
+from mmenv.live.execution import LiveExecution
 from mmenv.live.guard import GuardConfig
-from mmenv.live.journal import Frame, Journal, read
-from mmenv.live.loopback import Loopback, VirtualLoop
-from mmenv.live.order_client import VenueOrders
+from mmenv.live.journal import Journal, read
+from mmenv.live.market_feed import Batch
 from mmenv.live.orders import VenueError
-from mmenv.live.session import decision_type
-from mmenv.live.venue import BaseError, Credentials
+from mmenv.live.plan import Plan
+from mmenv.live.rerun import check, setup_of
+from mmenv.live.setup import decision_type
+from mmenv.live.venues.base import Credentials
+from mmenv.live.venues.binance.client import BaseError, BinanceClient
+from mmenv.live.venues.binance.feed import BinanceFeed
+from mmenv.live.venues.binance.orders import BinanceOrders
 from mmenv.market.live import Live
-from mmenv.venue.live import LiveVenue
-from mmenv.venue.paper import POSITION
-from train.live import Halt
+from mmenv.times import SECOND
+from train.journals import Halt
 
-SECOND = 1_000_000_000
 START_NS = 1_760_000_000 * SECOND
 SYMBOL = "BTCUSDT"
 LIMIT = 3
@@ -72,16 +74,6 @@ class Wanderer:
         self.memory = (self.memory * 31 + zlib.crc32(observation.tobytes())) % (1 << 61)
         lean = np.random.default_rng(self.memory).uniform(-0.03, 0.03)
         return np.array([-1.0, lean], np.float32)
-
-
-class Watched(Journal):
-    """A journal that remembers what it has promised to keep."""
-
-    promised = 0
-
-    def flush(self) -> None:
-        super().flush()
-        Watched.promised = self.frames
 
 
 @dataclass
@@ -126,6 +118,22 @@ def plan(folder: Path, symbol: str = SYMBOL) -> Plan:
     )
 
 
+class WatchedFeed(BinanceFeed):
+    """A feed that notes when it says whether its book is whole."""
+
+    def __init__(
+        self, client: BinanceClient, symbol: str, noted: list[tuple[int, bool, BinanceFeed]]
+    ) -> None:
+        super().__init__(client, symbol)
+        self.noted = noted
+
+    def take(self) -> Batch | None:
+        """See `BinanceFeed.take`."""
+        if (batch := super().take()) is not None:
+            self.noted.append((self.client.clock(), batch.live, self))
+        return batch
+
+
 class Trial:
     """One schedule."""
 
@@ -136,7 +144,7 @@ class Trial:
         self.seed, self.folder, self.seconds, self.kills = seed, folder, seconds, kills
         self.operator = np.random.default_rng([seed, 2]) if operator else None
         self.desk: LiveDesk | None = None
-        self.whole: list[tuple[int, bool, Feed]] = []
+        self.whole: list[tuple[int, bool, BinanceFeed]] = []
         """When which feed said whether its book is whole."""
         self.account = Account("key", "secret")
         self.listing = Listing(tape, repeat=True)
@@ -173,7 +181,7 @@ class Trial:
             end = until if moment is None else START_NS + round(float(moment) * self.seconds * SECOND)
             desk, task = await self._start(carrier, loop, end, begun=moment is None)
             if moment is not None:
-                await self._kill(desk, task)
+                await self.kill(desk)
                 await asyncio.sleep(float(self.rng.uniform(0.0, 3.0)))
             else:
                 # The faults are over: everything must come to rest.
@@ -185,7 +193,7 @@ class Trial:
                     await task
                 except Exception as error:
                     self.outcome.violations.append(f"the desk raised {type(error).__name__}: {error}")
-            await desk.feed.client.close()  # type: ignore[attr-defined]
+            await self._hang_up(desk)
         await carrier.close()
 
     async def _operate(self, rng: np.random.Generator) -> None:
@@ -194,7 +202,7 @@ class Trial:
         at = float(rng.uniform(0.2, 0.9)) * self.seconds
         for number in range(1_000):
             await asyncio.sleep(float(rng.uniform(0.5, 3.0)))
-            passed = (self.exchange.now_ns - START_NS) / SECOND
+            passed = (self.exchange.present.now_ns - START_NS) / SECOND
             session = self.desk.session if self.desk is not None else None
             if word and passed > at:
                 self._say(number, **({} if word == "halt" else {word: True}))
@@ -212,7 +220,7 @@ class Trial:
         """A desk that runs at `end_ns`, or later if it must have `begun`; one that finds no venue when it
         starts is started again."""
         while True:
-            desk = await self._desk(carrier, loop)
+            desk = await self.make_desk(carrier, loop)
             task = loop.create_task(desk.run())
             try:
                 while True:
@@ -222,11 +230,11 @@ class Trial:
                     if desk.session is not None or not begun:
                         return desk, task
             except (BaseError, VenueError):
-                await desk.feed.client.close()  # type: ignore[attr-defined]
+                await self._hang_up(desk)
                 await asyncio.sleep(0.5)
 
-    async def _desk(self, carrier: Loopback, loop: VirtualLoop) -> LiveDesk:
-        feed = Feed("binance-usdm", SYMBOL, client=carrier.client("binance-usdm"), clock=loop.time_ns)
+    async def make_desk(self, carrier: Loopback, loop: VirtualLoop) -> LiveDesk:
+        """A desk that has not begun, as soon as the venue says what the symbol is."""
         client = carrier.client("binance-usdm", Credentials("key", "secret"))
         while True:
             try:
@@ -234,43 +242,30 @@ class Trial:
                 break
             except Exception:
                 await asyncio.sleep(0.5)
-        take = feed.take
-
-        def noting() -> Batch | None:
-            if (batch := take()) is not None:
-                self.whole.append((loop.time_ns(), batch.live, feed))
-            return batch
-
-        feed.take = noting  # type: ignore[method-assign]
-        orders = VenueOrders(client, instrument)
+        feed = WatchedFeed(carrier.client("binance-usdm"), SYMBOL, self.whole)
+        orders = BinanceOrders(client, instrument)
         self.desk = LiveDesk(plan(self.folder), Wanderer(), feed, orders, clock=loop.time_ns, timer=loop.time)
         return self.desk
 
-    async def _kill(self, desk: LiveDesk, task: asyncio.Task[None]) -> None:
-        """As SIGKILL does: nothing is tidied up, and the last write may be torn."""
+    async def kill(self, desk: LiveDesk) -> None:
+        """Do as SIGKILL does: nothing is tidied up, and the last write may be torn."""
         self.outcome.kills += 1
         session = desk.session
         if session is not None and isinstance(session.sink, Journal):
             file = session.sink
-            torn = bytes(file._buffer)[: int(self.rng.integers(0, len(file._buffer) + 1))]
-            os.write(file._file, torn)
-            os.close(file._file)
+            file.tear(int(self.rng.integers(0, file.pending + 1)))
             session.sink = journal.Memory()
             kept = sum(1 for _ in read(file.path))
-            if kept < Watched.promised:
-                self.outcome.violations.append(f"journal: {Watched.promised - kept} flushed frames are gone")
-
-        async def nothing() -> None:
-            pass
-
-        desk._end = nothing  # type: ignore[method-assign]
-        desk._stopping = True
-        tasks = [task, *desk._tasks, *desk._requests]
-        for each in tasks:
-            each.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await desk.client.close()  # type: ignore[union-attr]
+            if kept < file.flushed:
+                self.outcome.violations.append(f"journal: {file.flushed - kept} flushed frames are gone")
+        await desk.kill()
+        assert desk.client is not None
+        await desk.client.close()
         await desk.feed.close()
+
+    async def _hang_up(self, desk: LiveDesk) -> None:
+        assert isinstance(desk.feed, BinanceFeed)
+        await desk.feed.client.close()
 
     def _compare(self) -> None:
         """The journal beside the exchange's own books."""
@@ -282,15 +277,16 @@ class Trial:
             if self.account.orders:
                 say("orders were sent without a session")
             return
-        assert isinstance(session.venue, LiveVenue)
+        execution = session.execution
+        assert isinstance(execution, LiveExecution)
         book = self.account.position(self.listing)
         if session.working.position != book.lots:
             say(f"position {session.working.position}, at the exchange {book.lots}")
-        paid = session.venue.notional * self.listing.tick * self.listing.lot
-        cash = -paid - sum(session.venue.fees.values(), Decimal(0))
+        paid = execution.notional * self.listing.tick * self.listing.lot
+        cash = -paid - sum(execution.fees.values(), Decimal(0))
         if cash != self.account.wallet - self.wallet - book.cost:
             say(f"cash {cash}, at the exchange {self.account.wallet - self.wallet - book.cost}")
-        ours = sorted(session.venue.client_id(int(n)) for n in session.working.slots["id"].reshape(-1) if n)
+        ours = sorted(execution.client_id(int(n)) for n in session.working.slots["id"].reshape(-1) if n)
         theirs = sorted(order.client_id for order in self.account.open(self.listing))
         if ours != theirs:
             say(f"open orders {ours}, at the exchange {theirs}")
@@ -302,25 +298,25 @@ class Trial:
         outcome.fills = session.fills
         outcome.latched += [f"{f.rule}: {f.reason}" for f in session.guard.latched.values()]
         outcome.recoveries = list(self._recoveries())
-        for violation in self._read(list(read(path)), decision_type(session.desk.width)):
+        for violation in self._read(path, decision_type(session.desk.width)):
             say(violation)
         try:
             check(path, Wanderer())
         except journal.JournalError as error:
             say(f"played again: {error}")
 
-    def _read(self, frames: list[Frame], kind: np.dtype) -> Iterator[str]:
+    def _read(self, path: Path, kind: np.dtype) -> Iterator[str]:
         """What is wrong with a journal, its figures being noted.
 
         Of every order it is asked when it was sent: the state of its decision, who had asked to flatten, what
         was held.
         """
         outcome, halted = self.outcome, 0
-        prefix = setup_of(self.desk.plan.journal).session  # type: ignore[union-attr]
+        prefix = setup_of(path).session
         flatten, peak, made = False, -np.inf, np.zeros(1, kind)[0]
         times: list[int] = []
         known: set[str] = set()
-        for frame in frames:
+        for frame in list(read(path)):
             if frame.kind == journal.OPERATOR:
                 command = frame.json()["command"]
                 flatten = command == "flatten" if command in ("halt", "flatten", "clear") else flatten
@@ -343,7 +339,7 @@ class Trial:
                 known |= {f"{prefix}-{number}" for number in new["id"].tolist()}
                 if made["state"] == HALTED:
                     outcome.flattening += len(new)
-                    held = int(made["event"][POSITION])
+                    held = int(made["outcome"]["position_lots"])
                     shrinks = (new["side"] * held < 0) & (new["lots"] <= abs(held))
                     if len(new) and not (flatten and shrinks.all()):
                         yield "an order that is not to flatten was sent while HALTED"
@@ -397,7 +393,7 @@ class Chaos:
     store: Path | None = None
     """Store of tapes with binance-usdm BTCUSDT; otherwise a random market."""
     schedules: int = 1000
-    """How many."""
+    """Number of schedules."""
     first: int = 0
     """Seed of the first."""
     seconds: float = 10.0
@@ -407,9 +403,6 @@ class Chaos:
 
     def run(self) -> int:
         """Print a line per violation and a summary; how many schedules went wrong."""
-        import mmenv.live.desk as desk_module
-
-        desk_module.Journal = Watched  # type: ignore[misc,attr-defined]
         done = self._done()
         seeds = range(self.first, self.first + self.schedules)
         if kept := sum(seed in done for seed in seeds):
@@ -476,7 +469,7 @@ def report(outcomes: Sequence[Outcome]) -> int:
 def random_store(folder: Path) -> Path:
     """A store with a minute of a random market."""
     from mmenv.data.importer import Import
-    from tests.captures import market, write
+    from tests.helpers.captures import market, write
 
     path = write(folder / "capture.gz", market(seconds=60, seed=5).lines)
     Import("binance", (path,), folder / "store", progress=False).run()

@@ -18,11 +18,12 @@ import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from mmenv import make_config, metrics
+from mmenv import make_config
 from mmenv.backtest import Entrant, Settings, backtest
 from mmenv.market.replay import Replay
+from mmenv.measure import intervals, metrics
 from mmenv.report.words import number
-from train.backtest import Named
+from train.sources import Named
 
 SECOND = 10
 
@@ -38,7 +39,7 @@ class Verdict:
     turnover: float
 
     def row(self, days: float) -> str:
-        sharpe = metrics.bootstrap(metrics.sharpe, [self.profits])
+        sharpe = intervals.bootstrap(metrics.sharpe, [self.profits])
         annual = [number(metrics.annual_factor(1.0) * value) for value in sharpe]
         profit = float(self.profits.sum())
         lost = float((self.profits < 0).mean())

@@ -17,15 +17,16 @@ import torch
 import tyro
 
 from mmenv.config import EnvConfig
-from mmenv.family import member
+from mmenv.desk.family import member
 from mmenv.vector import NeuralMMVectorEnv
-from policies.base import Policy, make_policy
-from policies.trained import TrainedPolicy
+from policies.base import Policy
+from policies.make import make_policy
+from policies.network.trained import TrainedPolicy
 from train.baselines import CACHE, bound
 from train.callbacks import Quotes
 from train.evaluate import load
-from train.members import able, parse
-from train.recurrent_ppo import FastRecurrentPPO
+from train.experiments.members import able, parse
+from train.learner.recurrent_ppo import FastRecurrentPPO
 from train.simulate import EVALUATION_SEED, simulate
 
 

@@ -17,6 +17,8 @@ import numpy as np
 import tyro
 from aiohttp import WSMsgType, web
 
+from mmenv.times import MILLISECOND, SECOND
+
 MIDDLE: Final = 600_000
 """Mid, ticks."""
 PUMP_S: Final = 0.001
@@ -47,7 +49,7 @@ class Flood:
         self.update, self.trade = 1, 0
         self.back_ns = 0
         """When it takes connections again."""
-        self.sockets: set[web.WebSocketResponse] = set()
+        self.connected: set[web.Request] = set()
 
     def app(self) -> web.Application:
         """The server."""
@@ -83,7 +85,7 @@ class Flood:
     async def _depth(self, request: web.Request) -> web.Response:
         self._refuse_if_away()
         self.snapshots += 1
-        stamp = time.time_ns() // 1_000_000
+        stamp = time.time_ns() // MILLISECOND
         bids, asks = ([[price(MIDDLE + side * step), "5.000"] for step in range(1, 500)] for side in (-1, 1))
         answer = {"lastUpdateId": self.update, "E": stamp, "T": stamp, "bids": bids, "asks": asks}
         return web.json_response(answer)
@@ -93,12 +95,11 @@ class Flood:
         return web.json_response({"sent": self.sent, "snapshots": self.snapshots})
 
     async def _break(self, request: web.Request) -> web.Response:
-        self.back_ns = time.time_ns() + round(float(request.query["seconds"]) * 1e9)
-        for socket in list(self.sockets):
+        self.back_ns = time.time_ns() + round(float(request.query["seconds"]) * SECOND)
+        for connected in self.connected:
             # As a broken line does: without a goodbye.
-            transport = socket._req.transport  # type: ignore[union-attr]
-            if transport is not None:
-                transport.abort()
+            if connected.transport is not None:
+                connected.transport.abort()
         return web.json_response({"back_ns": self.back_ns})
 
     def _refuse_if_away(self) -> None:
@@ -109,7 +110,7 @@ class Flood:
         self._refuse_if_away()
         socket = web.WebSocketResponse(compress=False)
         await socket.prepare(request)
-        self.sockets.add(socket)
+        self.connected.add(request)
         pump = None
         try:
             async for message in socket:
@@ -117,7 +118,7 @@ class Flood:
                     await socket.send_str('{"result":null,"id":1}')
                     pump = asyncio.create_task(self._pump(request))
         finally:
-            self.sockets.discard(socket)
+            self.connected.discard(request)
             if pump is not None:
                 pump.cancel()
         return socket
@@ -140,7 +141,7 @@ class Flood:
 
     def message(self) -> bytes:
         """The next message: a diff of three levels, a trade, or a ticker."""
-        stamp = time.time_ns() // 1_000_000
+        stamp = time.time_ns() // MILLISECOND
         kind, symbol = self.sent % 4, self.symbol
         self.sent += 1
         if kind == 0:
@@ -178,7 +179,7 @@ class Serve:
     """Flood whoever connects."""
 
     port: int
-    """On loopback."""
+    """Port on loopback."""
     rate: float = 20_000
     """Messages per second."""
     symbol: str = "BTCUSDT"
@@ -187,7 +188,7 @@ class Serve:
     """Processor to stay on."""
 
     def run(self) -> None:
-        """Until killed."""
+        """Send until killed."""
         if self.core is not None:
             import os
 

@@ -24,9 +24,12 @@ import numpy as np
 import tyro
 
 from examples.paper import free_port, until_open
-from mmenv.live.desk import LiveDesk, Plan
-from mmenv.live.feed import Feed
+from mmenv.live.desk import LiveDesk
+from mmenv.live.plan import Plan
+from mmenv.live.venues.binance import Usdm
+from mmenv.live.venues.binance.feed import BinanceFeed
 from mmenv.market.live import Live
+from mmenv.times import SECOND
 from train.live import choose, run_loop
 
 SYMBOL = "BTCUSDT"
@@ -45,7 +48,7 @@ class Stops:
         self.count, self.seconds = 0, 0.0
 
     async def watch(self) -> None:
-        """Until cancelled."""
+        """Watch until cancelled."""
         while True:
             wall, cpu = time.perf_counter(), time.process_time()
             await asyncio.sleep(0.05)
@@ -65,7 +68,7 @@ class Soak:
     rate: int = 20_000
     """Messages per second."""
     seconds: float = 60.0
-    """How long."""
+    """Duration of the flood."""
     policy: str = "fixed-spread"
     """A bundle (policy.mmz), or the name of a policy; fixed-spread quotes one price unit from the mid."""
     breaks: int = 5
@@ -95,7 +98,8 @@ class Soak:
             venue.wait()
 
     async def _run(self, url: str) -> None:
-        feed = Feed("binance-usdm", SYMBOL, url=url)
+        venue = Usdm(url)
+        feed = venue.feed(SYMBOL)
         parameters = {"half_spread": 1.0} if self.policy == "fixed-spread" else {}
         chosen = choose(self.policy, parameters, Live(venue="binance-usdm", symbol=SYMBOL), None, None)
         with tempfile.TemporaryDirectory() as folder:
@@ -110,9 +114,10 @@ class Soak:
                 await self._breaks(feed, session)
             desk.stop("the soak is over")
             await task
+        await venue.close()
 
     async def _soak(
-        self, desk: LiveDesk, feed: Feed, task: asyncio.Task[None], session: aiohttp.ClientSession
+        self, desk: LiveDesk, feed: BinanceFeed, task: asyncio.Task[None], session: aiohttp.ClientSession
     ) -> None:
         await asyncio.sleep(SETTLING_S)
         desk.latencies.clear()
@@ -162,7 +167,7 @@ class Soak:
             median, p99, p999, worst = spread(values)
             print(f"{name}: p50 {median:.3f}, p99 {p99:.3f}, p99.9 {p999:.3f}, worst {worst:.3f} ms")
 
-    async def _breaks(self, feed: Feed, session: aiohttp.ClientSession) -> None:
+    async def _breaks(self, feed: BinanceFeed, session: aiohttp.ClientSession) -> None:
         """Break the connection at a tenth of the rate, and see how long the book takes to be whole again."""
         await self._ask(session, "/rate", messages=self.rate / 10)
         found = []
@@ -171,7 +176,7 @@ class Soak:
             back_ns = (await self._ask(session, "/break", seconds=BREAK_S))["back_ns"]
             while time.time_ns() < back_ns or feed.reason:
                 await asyncio.sleep(0.001)
-            found.append((time.time_ns() - back_ns) / 1e9)
+            found.append((time.time_ns() - back_ns) / SECOND)
         if found:
             print(
                 f"book whole again after the venue's return, {len(found)} breaks of {BREAK_S:g} s: "

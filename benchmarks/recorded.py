@@ -21,16 +21,18 @@ from pathlib import Path
 import numpy as np
 import tyro
 
+from mmenv.data.events import open_replay
 from mmenv.data.importer import Import
 from mmenv.data.tape import Tape
-from mmenv.venue.replay import EVENT_FIELDS, MILLISECOND, ReplayConfig, ReplayVenue
+from mmenv.times import MILLISECOND
+from mmenv.venue.hft import HftVenue
+from mmenv.venue.settings import ReplayConfig
 
 TARGETS = {100: 30_000, 10: 120_000}
 """Steps per second to reach, by milliseconds between two decisions."""
 IMPORT_TARGET = 500_000
 MEMORY_TARGET = 2.0
 
-BID, ASK = EVENT_FIELDS.index("best_bid_ticks"), EVENT_FIELDS.index("best_ask_ticks")
 REPEATS = 5
 RANDOM_MESSAGES = 50_000
 
@@ -55,16 +57,18 @@ def steps_per_second(tape: Tape, lanes: int, interval_ms: int, quote: bool) -> f
     config = ReplayConfig(decision_interval_ns=interval_ms * MILLISECOND, episode_ns=60_000 * MILLISECOND)
     count = 50_000 // interval_ms
     speeds = []
-    with ReplayVenue([tape], lanes, config) as venue:
+    with HftVenue([tape], lanes, config) as venue:
         for number in range(REPEATS + 1):
-            events = np.array([venue.reset(lane, np.random.default_rng(number)) for lane in range(lanes)])
+            for lane in range(lanes):
+                venue.reset(lane, np.random.default_rng(number))
+            outcomes = venue.outcomes
             quotes = np.zeros((lanes, 4), np.int64)
             quotes[:, 1::2] = quote
             begin = time.perf_counter()
             for _ in range(count):
                 if quote:
-                    quotes[:, 0], quotes[:, 2] = events[:, ASK], events[:, BID]
-                events = venue.advance(quotes)
+                    quotes[:, 0], quotes[:, 2] = outcomes["best_ask_ticks"], outcomes["best_bid_ticks"]
+                venue.advance(quotes)
             speeds.append(count * lanes / (time.perf_counter() - begin))
     return statistics.median(speeds[1:])
 
@@ -74,9 +78,9 @@ def memory_mib(path: Path, lanes: int) -> float:
     code = (
         "import re, sys, numpy as np, pathlib\n"
         "from mmenv.data.tape import Tape\n"
-        "from mmenv.venue.replay import ReplayVenue\n"
+        "from mmenv.venue.hft import HftVenue\n"
         "path, lanes = sys.argv[1], int(sys.argv[2])\n"
-        "venue = ReplayVenue([Tape(path)], lanes)\n"
+        "venue = HftVenue([Tape(path)], lanes)\n"
         "for lane in range(lanes): venue.reset(lane, np.random.default_rng(lane))\n"
         "for _ in range(300): venue.advance(np.zeros((lanes, 4), np.int64))\n"
         "status = pathlib.Path('/proc/self/status').read_text()\n"
@@ -233,7 +237,7 @@ def main(files: tyro.conf.Positional[tuple[Path, ...]], /) -> None:
     with tempfile.TemporaryDirectory() as folder:
         tape = import_speed(files, Path(folder))
         begin = time.perf_counter()
-        found = tape.replay(2 * MILLISECOND)
+        found = open_replay(tape, 2 * MILLISECOND)
         print(f"cache: {len(found.events)} events in {time.perf_counter() - begin:.2f} s, with compilation")
         for lanes in (1, 8):
             for interval_ms in (100, 10):

@@ -27,16 +27,17 @@ from tqdm import tqdm
 
 from mmenv.backtest import Entrant, Result, Settings, backtest
 from mmenv.backtest.result import plain
-from mmenv.backtest.run import write_json
+from mmenv.backtest.unit import write_json
 from mmenv.config import EnvConfig, make_config
 from mmenv.data.tape import tapes
 from mmenv.files import replacing
-from mmenv.provenance import digest, file_hash
-from policies.analytic import TUNABLE
-from policies.base import make_policy
-from train.backtest import Backtest, Named, entrants
-from train.baselines import GRID, candidates, try_out
+from mmenv.run.provenance import digest, file_hash
+from policies.base import tuned_policies
+from policies.make import make_policy
+from train.backtest import Backtest, entrants
+from train.baselines import candidates, try_out
 from train.simulate import Outcome
+from train.sources import Named
 
 SIMPLE = ("fixed-spread", "avellaneda-stoikov", "glft")
 PARTS = ("spread_capture", "adverse_selection", "carry", "fees")
@@ -44,7 +45,7 @@ FRACTIONS = (0.6, 0.0, 0.4)
 """Of each symbol's time for training, validation and test: nothing is validated here."""
 MARKS = (1.0, 5.0)
 """Seconds after a fill at which it is marked."""
-SETTINGS = sum(len(GRID[TUNABLE[name][0]]) for name in SIMPLE)
+SETTINGS = sum(len(tuned_policies()[name].tried) for name in SIMPLE)
 """Settings of the simple policies that are tried in each cell."""
 
 
@@ -113,7 +114,7 @@ def play(cell: Cell, name: str, options: Options) -> dict[str, Any]:
         config = make_config(model.config.market, **told)
         parameters = tuned(name, config, max(options.fees))
         chosen = Entrant(Named(name, name, tuple(parameters.items())), config)
-        tries += len(GRID[TUNABLE[name][0]]) - 1
+        tries += len(tuned_policies()[name].tried) - 1
     settings = Settings(sensitivity=False, jobs=1, tries=tries)
     found = figures(backtest([chosen], options.work / key, settings, progress=False))
     write_json(kept, found)

@@ -18,9 +18,10 @@ import tyro
 from rich.table import Table
 from tqdm import tqdm
 
-from mmenv.config import EnvConfig, ManagerConfig, make_config
-from mmenv.features.signals import Signal
-from policies.base import make_policy
+from mmenv.config import EnvConfig, make_config
+from mmenv.signals import Signal
+from mmenv.step.sizing import ManagerConfig
+from policies.make import make_policy
 from policies.signals import load
 from train.evaluate import wide_console
 from train.simulate import simulate

@@ -25,14 +25,16 @@ from torch.multiprocessing.spawn import spawn
 
 from mmenv import make_config
 from mmenv.backtest import Entrant
-from mmenv.backtest.run import Play, units
 from mmenv.backtest.run import Settings as Backtest
-from mmenv.jobs import Job, run, workers
-from policies.base import make_policy
-from train.backtest import Fixed
+from mmenv.backtest.run import units
+from mmenv.backtest.unit import Play
+from mmenv.run.job import Job
+from mmenv.run.jobs import run, workers
+from policies.make import make_policy
 from train.evaluate import load
-from train.ppo import Settings, env_config, from_table, read_settings, write_settings
-from train.training import Training
+from train.experiments.training import Training
+from train.settings import Settings, env_config, from_table, read_settings, write_settings
+from train.sources import Fixed
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ def train(options: Options, folder: Path) -> None:
 def round_seconds(options: Options, folder: Path, workers: int, share: int) -> float:
     """Seconds of a rollout with its update, by the times in the run's own log.
 
-    :param share: the run has one part in so many of environments and minibatches.
+    The run has one part in `share` of environments and minibatches.
     """
     settings, batch = Settings(), options.batch
     command = ["train", "--market", "brownian", "--steps", str(options.steps // share), "--threads", "1"]

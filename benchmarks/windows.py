@@ -11,9 +11,10 @@ import numpy as np
 import tyro
 
 from mmenv.config import make_config
-from mmenv.data import labels
-from mmenv.data.windows import at_distance, record, split
-from train.signal_tasks import recording_config
+from mmenv.recording import labels
+from mmenv.recording.record import at_distance, record
+from mmenv.recording.windows import split
+from train.signals.tasks import recording_config
 
 
 @dataclass(frozen=True, kw_only=True)

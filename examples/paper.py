@@ -31,7 +31,7 @@ class Demo:
     policy: str = "fixed-spread"
     """A bundle (policy.mmz), or the name of a policy; fixed-spread quotes one price unit from the mid."""
     seconds: float = 60.0
-    """How long."""
+    """Duration of the session."""
 
     def run(self) -> None:
         """Run until the time is up or a signal comes."""
@@ -40,7 +40,7 @@ class Demo:
             store = self.store if self.store.is_dir() else made_up(folder)
             port = free_port()
             url = f"http://127.0.0.1:{port}"
-            serve = ["mmenv.live.exchange", "--store", str(store), "--symbol", SYMBOL]
+            serve = ["mmenv.exchange.serve", "--store", str(store), "--symbol", SYMBOL]
             stack.enter_context(running(*serve, "--venue", "binance-usdm", "--port", str(port)))
             until_open(port)
             record = ["mmenv.live.recorder", "binance-usdm", SYMBOL, "-o", str(folder / "recorded")]
@@ -57,7 +57,7 @@ class Demo:
 def made_up(folder: Path) -> Path:
     """A store with ten minutes of a random market."""
     from mmenv.data.importer import Import
-    from tests.captures import market, write
+    from tests.helpers.captures import market, write
 
     path = write(folder / "capture.gz", market(seconds=600).lines)
     Import("binance", (path,), folder / "store", progress=False).run()

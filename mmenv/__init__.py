@@ -9,17 +9,26 @@ Importing the package registers `NeuralMM-v0`:
 
 import gymnasium
 
-from mmenv.config import (
-    ConfigError,
-    EnvConfig,
-    Market,
-    QuoteConfig,
-    RewardConfig,
-    RiskConfig,
-    make_config,
-)
+from mmenv.actions.spread_skew import SpreadSkew
+from mmenv.checks import ConfigError
+from mmenv.config import EnvConfig, make_config
+from mmenv.market.base import Market
+from mmenv.rewards.settings import RewardConfig
+from mmenv.step.risk import RiskConfig
 
-__all__ = ["ConfigError", "EnvConfig", "Market", "QuoteConfig", "RewardConfig", "RiskConfig", "make_config"]
+QuoteConfig = SpreadSkew
+"""The default action, by the name it had before there were others."""
+
+__all__ = [
+    "ConfigError",
+    "EnvConfig",
+    "Market",
+    "QuoteConfig",
+    "RewardConfig",
+    "RiskConfig",
+    "SpreadSkew",
+    "make_config",
+]
 
 gymnasium.register(
     id="NeuralMM-v0",

@@ -1,121 +1,28 @@
-"""NeuralMM-v0, one environment. The vector environment is `mmenv.vector`; both are one `mmenv.desk.Desk`."""
+"""NeuralMM-v0, one environment. The vector environment is `mmenv.vector`; both are one `mmenv.desk.desk.Desk`."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
 
-from mmenv.config import DEFAULT_MARKET, ConfigError, EnvConfig, Market, check_keys, make_config
-from mmenv.desk import Desk, make_desk
-from mmenv.family import member
-from mmenv.features import observation_features, observation_names
-from mmenv.kernel import LEDGER
-
-if TYPE_CHECKING:
-    from mmenv.render import Screen
-
-RENDER_FPS = 30
-
-
-class ActionError(ValueError):
-    """An action the environment cannot take: the message names what is wrong and what is expected."""
-
-
-def choose_config(
-    market: str | Mapping[str, Any] | Market, config: EnvConfig | None, settings: Mapping[str, Any]
-) -> EnvConfig:
-    """`config`, or the configuration of `market` and `settings`; both at once is an error."""
-    if "max_episode_steps" in settings:
-        raise ConfigError("NeuralMM-v0 has no setting 'max_episode_steps': set `horizon`, which it observes.")
-    if config is None:
-        return make_config(market, **settings)
-    if not isinstance(config, EnvConfig):
-        raise ConfigError(f"config = {config!r} is not possible: give what make_config builds.")
-    if settings or market != DEFAULT_MARKET:
-        given = ", ".join(settings) or f"market = {market!r}"
-        raise ConfigError(f"config is given, and so is {given}: put all of it into config, or leave it out.")
-    return config
-
-
-def observation_space(config: EnvConfig) -> spaces.Box:
-    """Box of the features' bounds, float32 (F,)."""
-    features = observation_features(config)
-    low = np.array([f.low for f in features], np.float32)
-    high = np.array([f.high for f in features], np.float32)
-    return spaces.Box(low, high, dtype=np.float32)
-
-
-def action_space() -> spaces.Box:
-    """Box [-1, 1]^2: half-spread and skew."""
-    return spaces.Box(-1.0, 1.0, (2,), np.float32)
-
-
-OPTIONS = ["position", "parameters"]
-
-
-def start_positions(config: EnvConfig, options: Mapping[str, Any] | None, n: int) -> np.ndarray | None:
-    """The positions that `options["position"]` asks for, int32 (n,), or None where it says nothing."""
-    check_keys("reset options", options or {}, OPTIONS)
-    if not options or "position" not in options:
-        return None
-    limit = config.risk.position_limit
-    positions = np.asarray(options["position"])
-    whole = np.issubdtype(positions.dtype, np.integer) and positions.shape in ((), (n,))
-    if not whole or (np.abs(positions) > limit).any():
-        each = f", one or one for each of {n} environments" if n > 1 else ""
-        raise ConfigError(
-            f"reset options: position = {options['position']!r} is not possible: "
-            f"give whole lots from {-limit} to {limit}{each}."
-        )
-    return np.broadcast_to(positions, (n,)).astype(np.int32)
-
-
-def start_parameters(config: EnvConfig, options: Mapping[str, Any] | None) -> dict[str, float] | None:
-    """The member of the family that `options["parameters"]` asks for, or None where it says nothing."""
-    parameters = (options or {}).get("parameters")
-    if parameters is None:
-        return None
-    if not config.randomise or not isinstance(parameters, Mapping):
-        raise ConfigError(
-            f"reset options: parameters = {parameters!r} is not possible: give a dict of parameters that the "
-            "environment was made to `randomise`."
-        )
-    member(config, parameters)
-    return dict(parameters)
-
-
-def open_screen(render_mode: str | None, modes: list[str], config: EnvConfig, n: int) -> Screen | None:
-    """What draws n environments in this mode; nothing is kept, or imported, for None."""
-    if render_mode is None:
-        return None
-    if render_mode not in modes:
-        raise ConfigError(
-            f"render_mode = {render_mode!r} is not possible: it must be None or one of {', '.join(modes)}."
-        )
-    from mmenv.render import Screen
-
-    return Screen(render_mode, config, n)
-
-
-def as_action(action: Any) -> np.ndarray:
-    """An action that is not a plain array as float32 (2,); raises `ActionError` where it is none."""
-    try:
-        given = np.asarray(action)
-    except (TypeError, ValueError):  # such as lists of different lengths
-        given = np.asarray(None)
-    if given.shape != (2,) or given.dtype.kind not in "fiu":
-        raise ActionError(f"action = {shown(action)} is not possible: give two numbers, (half-spread, skew).")
-    with np.errstate(over="ignore"):
-        return given.astype(np.float32)
-
-
-def shown(action: Any) -> str:
-    return textwrap.shorten(repr(action), 100)
+from mmenv.arguments import (
+    RENDER_FPS,
+    ActionError,
+    as_action,
+    choose_config,
+    open_screen,
+    shown,
+    start_parameters,
+    start_positions,
+)
+from mmenv.config import DEFAULT_MARKET, EnvConfig
+from mmenv.desk.desk import Desk
+from mmenv.desk.networks import make_desk
+from mmenv.market.base import Market
+from mmenv.observation import action_space, observation_names, observation_space
 
 
 class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
@@ -254,13 +161,13 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     does not depend on what is quoted. `reset(options={"position": 3})` sets the position, in whole lots up to
     the position limit.
 
-    With `randomise` each episode draws parameters of its market (see `mmenv.family`), and
+    With `randomise` each episode draws parameters of its market (see `mmenv.desk.family`), and
     `info["parameters"]` says which; `reset(options={"parameters": {"volatility": 3.0}})` sets them.
 
     ## Episode End
 
     Terminated after `horizon` decisions; truncated where recorded data end. A position past its loss limit
-    does not end the episode: the desk stops quoting (see `mmenv.risk`).
+    does not end the episode: the desk stops quoting (see `mmenv.step.risk`).
 
     ## Arguments
 
@@ -296,11 +203,11 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     | `start_inventory` | 0 | largest position, long or short, that an episode starts with, lots |
     | `maker_fee_bp` | 0 | fee on our fills, basis points of notional; negative is a rebate |
     | `features` | the four groups above | names of feature groups, in the order of their entries |
-    | `signals` | none | trained networks, whose outputs follow the features; see `mmenv.features.signals` |
-    | `manager` | none | dict with `signal`: a network that lowers the position limit; see `mmenv.sizing` |
-    | `randomise` | nothing | what episodes draw: {parameter: (low, high)}, or see `mmenv.family` |
+    | `signals` | none | trained networks, whose outputs follow the features; see `mmenv.signals` |
+    | `manager` | none | dict with `signal`: a network that lowers the position limit; see `mmenv.step.sizing` |
+    | `randomise` | nothing | what episodes draw: {parameter: (low, high)}, or see `mmenv.desk.family` |
     | `curriculum_episodes` | 0 | episodes of each environment until the drawn ranges are at full width |
-    | `quote`, `risk`, `reward` | the market's | dict, or `QuoteConfig`, `RiskConfig`, `RewardConfig` |
+    | `quote`, `risk`, `reward` | the market's | dict, or an `Action`, `RiskConfig`, `RewardConfig` |
     | `config` | None | a whole `EnvConfig` (see `make_config`) in place of all the above |
     | `render_mode` | None | "rgb_array": a picture; "ansi": two lines of text; "human": a window |
 
@@ -351,7 +258,7 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.config = choose_config(market, config, settings)
         self.observation_names = observation_names(self.config)
         self.observation_space = observation_space(self.config)
-        self.action_space = action_space()
+        self.action_space = action_space(self.config)
         self.render_mode = render_mode
         self._screen = open_screen(render_mode, self.metadata["render_modes"], self.config, 1)
         self._running = False
@@ -366,7 +273,7 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._action: Any = desk.actions[0].data
         self._observation = desk.out.observations[0]
         self._outcome = desk.read_outcome()
-        self._ledger = dict.fromkeys(LEDGER, 0.0)
+        self._ledger_names = desk.ledger_names
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -392,21 +299,11 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         try:
             self._action[:] = action  # refused unless it is an array like ours
         except (TypeError, ValueError):
-            self._action[:] = as_action(action)
+            self._action[:] = as_action(self.config, action)
         if self._desk_step() < 0:
-            raise ActionError(
-                f"action = {shown(action)} is not possible: both entries must be finite numbers."
-            )
-        # One reading of all into one dict, whose copy is made in one piece: this is most of what a step takes
-        # outside the kernel.
-        ledger = self._ledger
-        (
-            reward, terminated, truncated,
-            ledger["spread_capture"], ledger["adverse_selection"], ledger["carry"], ledger["fees"],
-            ledger["inventory_penalty"], ledger["wealth"], ledger["noise"], ledger["fills"],
-            ledger["position"],
-        ) = self._outcome()  # fmt: skip
-        info: dict[str, Any] = {"ledger": ledger.copy()}
+            raise ActionError(f"action = {shown(action)} is not possible: all its numbers must be finite.")
+        reward, terminated, truncated, *ledger = self._outcome()
+        info: dict[str, Any] = {"ledger": dict(zip(self._ledger_names, ledger, strict=True))}
         if terminated or truncated:
             self._running = False
         if self._screen is not None:
@@ -434,7 +331,7 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             self._screen.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        views = ("_desk_step", "_action", "_observation", "_outcome", "_ledger")
+        views = ("_desk_step", "_action", "_observation", "_outcome", "_ledger_names")
         return {name: value for name, value in self.__dict__.items() if name not in views}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

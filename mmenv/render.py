@@ -19,9 +19,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mmenv.config import EnvConfig
-from mmenv.desk import Desk
-from mmenv.env import RENDER_FPS
-from mmenv.kernel import ACTIVE, HALTED, LEDGER, REDUCING
+from mmenv.desk.desk import Desk
+from mmenv.engine.state import LEDGER, STATES
 
 WINDOW = 300
 """Decisions shown of price and inventory; the profit is shown since reset."""
@@ -32,19 +31,18 @@ SCROLL = 75
 MOST_PICTURES = 16
 """Environments of a vector environment that keep a picture of their own; more share, and draw more slowly."""
 
-STATES = {ACTIVE: "ACTIVE", REDUCING: "REDUCING", HALTED: "HALTED"}
-
 PRICES = ("mid", "ask", "bid", "best_ask", "best_bid", "sold", "bought")
 PROFITS = ("spread_capture", "adverse_selection", "carry", "fees", "wealth")
+"""What accumulates since reset: the last is the sum of the others, fees as a loss."""
 FIELDS = (*PRICES, *PROFITS, "position", "ask_lots", "bid_lots", "ask_fill", "bid_fill", "state")
 COLUMN = {name: column for column, name in enumerate(FIELDS)}
 
 
 class History:
-    """Every decision of n environments since their last reset: float64 (decisions + 1, FIELDS, n).
+    """Every decision of n environments since their last reset, float64 (decisions + 1, FIELDS, n).
 
-    Row t is what decision t led to, row 0 the state after reset. Prices and profits in price units; `ask` and
-    `bid` are the quotes of that decision, `sold` and `bought` the average prices of our fills (NaN: none).
+    Row t is what decision t led to, row 0 the state after reset. Prices and profits are in price units; `ask`
+    and `bid` are the quotes of that decision, `sold` and `bought` the mean prices of our fills (NaN: none).
     """
 
     def __init__(self, config: EnvConfig, n: int) -> None:
@@ -61,7 +59,7 @@ class History:
         self._rows[age, :, lanes] = self._row(desk, self._rows[age - 1, :, lanes]).T
 
     def _row(self, desk: Desk, last: np.ndarray) -> np.ndarray:
-        """FIELDS of every environment now, (FIELDS, n), given those of its last decision, (n, FIELDS)."""
+        """`FIELDS` of every environment now, (FIELDS, n), given those of its last decision, (n, FIELDS)."""
         mid, half_spread = desk.get("mid"), desk.get("spread") / 2
         decided = mid - desk.get("move")
         ask_lots, bid_lots = desk.get("ask_lots"), desk.get("bid_lots")
@@ -92,13 +90,13 @@ class History:
         return row
 
     def of(self, lane: int) -> dict[str, np.ndarray]:
-        """FIELDS of one environment since its reset, each (age + 1,)."""
+        """`FIELDS` of one environment since its reset, each (age + 1,)."""
         rows = self._rows[: self.age[lane] + 1, :, lane]
         return {name: rows[:, column] for name, column in COLUMN.items()}
 
 
 def panel(config: EnvConfig, decisions: dict[str, np.ndarray]) -> str:
-    """The last decision in two lines of text: the quotes that it made, and the mid that it led to."""
+    """Write the last decision in two lines: the quotes that it made, and the mid that it led to."""
     now = {name: float(values[-1]) for name, values in decisions.items()}
 
     def side(name: str, verb: str) -> str:
@@ -116,7 +114,7 @@ def panel(config: EnvConfig, decisions: dict[str, np.ndarray]) -> str:
 
 
 class Picture:
-    """The picture of one environment: 800 x 600 pixels."""
+    """A canvas on which one environment is drawn, 800 x 600 pixels."""
 
     def __init__(self, config: EnvConfig) -> None:
         self.config = config
@@ -130,7 +128,7 @@ class Picture:
         self._make_artists()
 
     def draw(self, decisions: dict[str, np.ndarray]) -> np.ndarray:
-        """The decisions since reset (see `History.of`) as a picture, uint8 (600, 800, 3)."""
+        """Draw the decisions since reset (`History.of`), uint8 (600, 800, 3)."""
         steps = np.arange(len(decisions["mid"]))
         end = len(steps) - 1
         first = max(0, -(-(end - WINDOW) // SCROLL) * SCROLL)
@@ -158,6 +156,7 @@ class Picture:
         return frame
 
     def _make_artists(self) -> None:
+        """Make the lines that move, and draw what stands still."""
         dark, red, blue, grey = "#1b1b1b", "#c0392b", "#2471a3", "#9a9a9a"
         held = {"drawstyle": "steps-post"}  # from this decision to the next
         made = {"drawstyle": "steps-pre"}  # from the decision before to this one
@@ -206,7 +205,7 @@ class Picture:
             artist.set_animated(True)
 
     def _fit(self, first: int, end: int, prices: list[np.ndarray]) -> None:
-        """Axes as wide as the data, in large steps: every change costs a new background."""
+        """Make the axes as wide as the data, in large steps: every change costs a new background."""
         span = min(self.config.horizon, WINDOW)
         shown = (first - 0.5, first + max(span, end - first) + 0.5)
         since = span
@@ -219,11 +218,13 @@ class Picture:
         self._fit_y(self.profit, [line.get_ydata() for line in self._profits.values()], 20.0)
 
     def _set(self, axes: Axes, which: str, limits: tuple[float, float]) -> None:
+        """Set the limits of an axis, "x" or "y"."""
         if getattr(axes, f"get_{which}lim")() != limits:
             getattr(axes, f"set_{which}lim")(limits)
             self._background = None
 
     def _fit_y(self, axes: Axes, data: list[Any], least: float) -> None:
+        """Make the y axis hold the data, as if they spanned at least `least`."""
         values = np.concatenate(data)
         low, high = float(np.nanmin(values)), float(np.nanmax(values))
         step = 2.0 ** math.ceil(math.log2(max(high - low, least) / 4))
@@ -235,7 +236,7 @@ class Window:
     """A window of matplotlib's interactive backend that shows pictures."""
 
     def __init__(self) -> None:
-        from matplotlib import pyplot
+        from matplotlib import pyplot  # here and below, for it takes seconds to import
 
         self.figure = pyplot.figure("NeuralMM", figsize=(8, 6), dpi=100)
         axes = self.figure.add_axes((0, 0, 1, 1))
@@ -253,6 +254,7 @@ class Window:
             self.figure.canvas.flush_events()
 
     def close(self) -> None:
+        """Close the window."""
         from matplotlib import pyplot
 
         pyplot.close(self.figure)
@@ -270,17 +272,19 @@ class Terminal:
         self._drawn = False
 
     def show(self, text: str) -> None:
+        """Print the text, over the last one where the terminal can."""
         up = "\x1b[2A\x1b[J" if self._drawn and sys.stdout.isatty() else ""
         print(up + text, flush=True)
         self._drawn = True
 
     def close(self) -> None:
+        """Leave the last text where it is."""
         self._drawn = False
 
 
 def has_display() -> bool:
     """Whether matplotlib finds a backend that opens windows here."""
-    import matplotlib
+    import matplotlib  # here, for only windows ask
     from matplotlib.backends.registry import BackendFilter, backend_registry
 
     interactive = backend_registry.list_builtin(BackendFilter.INTERACTIVE)
@@ -290,17 +294,18 @@ def has_display() -> bool:
 class Screen:
     """Keeps the history of n environments and draws it in one render mode.
 
-    "human" draws at every step, `RENDER_FPS` a second; the others when `render` is called. It can be pickled:
+    "human" draws at every step, `fps` times a second; the others when `render` is called. It can be pickled:
     figures and windows are made anew.
     """
 
-    def __init__(self, mode: str, config: EnvConfig, n: int) -> None:
-        self.mode, self.config = mode, config
+    def __init__(self, mode: str, config: EnvConfig, n: int, fps: int) -> None:
+        self.mode, self.config, self.fps = mode, config, fps
         self.history = History(config, n)
         self._recorded = False
         self._open()
 
     def _open(self) -> None:
+        """Start without pictures and windows."""
         self._pictures: dict[int, Picture] = {}
         self._viewer: Window | Terminal | None = None
         self._shown = 0.0
@@ -313,7 +318,7 @@ class Screen:
             self._show()
 
     def render(self) -> Any:
-        """What `render` of one environment returns: a frame, a text, or None."""
+        """Draw what `render` of one environment returns: a frame, a text, or None."""
         self.check()
         if self.mode == "rgb_array":
             return self.frame(0)
@@ -325,14 +330,14 @@ class Screen:
             raise gymnasium.error.ResetNeeded("There is nothing to draw yet: call reset() before render().")
 
     def frame(self, lane: int) -> np.ndarray:
-        """The picture of one environment, uint8 (600, 800, 3)."""
+        """Draw the picture of one environment, uint8 (600, 800, 3)."""
         own = lane % MOST_PICTURES
         if own not in self._pictures:
             self._pictures[own] = Picture(self.config)
         return self._pictures[own].draw(self.history.of(lane))
 
     def text(self, lane: int) -> str:
-        """The panel of one environment."""
+        """Write the panel of one environment."""
         return panel(self.config, self.history.of(lane))
 
     def close(self) -> None:
@@ -342,14 +347,14 @@ class Screen:
         self._open()
 
     def _show(self) -> None:
-        if self._viewer is None:
-            self._viewer = Window() if has_display() else Terminal()
-        time.sleep(max(0.0, self._shown + 1 / RENDER_FPS - time.monotonic()))
+        """Show the first environment, at most `fps` times a second."""
+        viewer = self._viewer = self._viewer or (Window() if has_display() else Terminal())
+        time.sleep(max(0.0, self._shown + 1 / self.fps - time.monotonic()))
         self._shown = time.monotonic()
-        if isinstance(self._viewer, Window):
-            self._viewer.show(self.frame(0))
+        if isinstance(viewer, Window):
+            viewer.show(self.frame(0))
         else:
-            self._viewer.show(self.text(0))
+            viewer.show(self.text(0))
 
     def __getstate__(self) -> dict[str, Any]:
         made_anew = ("_pictures", "_viewer", "_shown")

@@ -10,19 +10,21 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from mmenv.config import DEFAULT_MARKET, ConfigError, EnvConfig, Market
-from mmenv.desk import NotFiniteError, Step, make_desk
-from mmenv.env import (
+from mmenv.arguments import (
     RENDER_FPS,
     ActionError,
-    action_space,
     choose_config,
-    observation_space,
     open_screen,
     start_parameters,
     start_positions,
 )
-from mmenv.features import observation_names
+from mmenv.checks import ConfigError
+from mmenv.config import DEFAULT_MARKET, EnvConfig
+from mmenv.desk.buffers import Step
+from mmenv.desk.desk import NotFiniteError
+from mmenv.desk.networks import make_desk
+from mmenv.market.base import Market
+from mmenv.observation import action_space, observation_names, observation_space
 
 FLOAT32 = np.dtype(np.float32)
 
@@ -84,14 +86,14 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.strict_actions = strict_actions
         self.observation_names = observation_names(self.config)
         self.single_observation_space = observation_space(self.config)
-        self.single_action_space = action_space()
+        self.single_action_space = action_space(self.config)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._same_step = self.autoreset_mode == AutoresetMode.SAME_STEP
         self._desk = make_desk(
             self.config, num_envs, autoreset=self._same_step, strict=strict_actions, num_threads=num_threads
         )
-        self._action_shape = (num_envs, 2)
+        self._action_shape = self.action_space.shape
         self._screen = open_screen(render_mode, self.metadata["render_modes"], self.config, num_envs)
         self._ended = np.zeros(num_envs, bool)  # and not yet reset
         self._drawn: dict[str, np.ndarray] = {}
@@ -132,7 +134,7 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         except NotFiniteError as error:
             raise ActionError(
                 f"actions[{error.row}] = {np.asarray(actions)[error.row].tolist()} is not possible: "
-                "both entries must be finite."
+                "all its numbers must be finite."
             ) from None
         info: dict[str, Any] = {"ledger": out.ledger_rows.copy(), "_ledger": self._all}
         drawn, some_reset = self._drawn, self._any_ended
@@ -167,7 +169,7 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     @property
     def ledger(self) -> np.ndarray:
-        """The ledger of the step just made, float64 (len(LEDGER), n): what `info["ledger"]` names by row."""
+        """The ledger of the step just made, float64 (rows, n): what `info["ledger"]` names by row."""
         return self._desk.out.ledger
 
     def close_extras(self, **kwargs: Any) -> None:
@@ -192,17 +194,17 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._seeded = self._started = True
 
     def _check_actions(self, actions: Any) -> np.ndarray:
-        """The actions as numbers (n, 2)."""
+        """The actions as numbers (n, A)."""
         if type(actions) is np.ndarray and actions.dtype is FLOAT32 and actions.shape == self._action_shape:
             return actions
         try:
             given = np.asarray(actions)
         except (TypeError, ValueError):  # such as lists of different lengths
             given = np.asarray(None)
-        if given.shape != (self.num_envs, 2) or given.dtype.kind not in "fiu":
+        if given.shape != self._action_shape or given.dtype.kind not in "fiu":
             raise ActionError(
                 f"actions of shape {given.shape} and type {given.dtype} are not possible: expected numbers "
-                f"of shape ({self.num_envs}, 2), a half-spread and a skew for each environment."
+                f"of shape {self._action_shape}, one action for each environment."
             )
         return given
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmenv.features.signals import Signal, register_loader
+from mmenv.signals import Signal, register_loader
 
 
 def _load(path: Path) -> Signal:

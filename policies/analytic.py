@@ -1,26 +1,30 @@
 """Market makers in closed form: no-trade, fixed spread, Avellaneda-Stoikov, GLFT, Cartea-Jaimungal.
 
 They believe in independent Poisson orders around a Brownian mid. Where the market is another, its parameters
-are matched to that belief (`dynamics`), and the risk aversion is tuned (`tune`).
+are matched to that belief (`dynamics`), and the risk aversion is tuned (`policies.tune`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from scipy import linalg, optimize
+from scipy import linalg
 
-from mmenv.config import ConfigError, EnvConfig, require, require_number
+from mmenv.checks import ConfigError, check_keys, require, require_number
+from mmenv.config import EnvConfig
 from mmenv.market.brownian import Brownian
+from mmenv.market.bursts import Bursts
 from mmenv.market.hidden_regime import HiddenRegime
-from policies import chain
-from policies.base import Policy, QuotingPolicy, make_policy, register
+from policies.base import QuotingPolicy, Tuning, max_distance, register
+from policies.solver.outcomes import outcomes
 
 Array = np.ndarray
+
+AVERSIONS = (0.01, 0.03, 0.1, 0.3, 1.0)
+"""Risk aversions that are tried, per price unit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +48,16 @@ def dynamics(config: EnvConfig, **given: float) -> Dynamics:
     """The dynamics of `config`'s market, with those `given` (names of `Dynamics`) in their place.
 
     `hidden-regime`: the Poisson rate whose chance of an order in a step is the mean one over the regimes,
-    and the root mean square move of a step. Another market needs all three given.
+    and the root mean square move of a step. Another market, one that inherits from these included, needs all
+    three given.
     """
-    market = config.market
+    market, names = config.market, [field.name for field in dataclasses.fields(Dynamics)]
+    check_keys("Dynamics", given, names)
     known: dict[str, float] = {}
-    if isinstance(market, Brownian):
-        known = {name: getattr(market, name) for name in ("arrival_rate", "fill_decay", "volatility")}
-    elif isinstance(market, HiddenRegime):
-        seen = chain.outcomes(market)
+    if type(market) in (Brownian, Bursts):
+        known = {name: getattr(market, name) for name in names}
+    elif type(market) is HiddenRegime:
+        seen = outcomes(market)
         often = seen.stationary @ seen.chance
         # Symmetric between the sides in the long run, so the buys stand for both.
         some = min(float(often @ (seen.buy > 0)), 1 - 1e-9)
@@ -60,7 +66,7 @@ def dynamics(config: EnvConfig, **given: float) -> Dynamics:
             "fill_decay": market.fill_decay,
             "volatility": math.sqrt(float(often @ seen.move**2) / market.step_seconds),
         }
-    missing = {"arrival_rate", "fill_decay", "volatility"} - known.keys() - given.keys()
+    missing = {*names} - known.keys() - given.keys()
     if missing:
         raise ConfigError(
             f"market {market.name!r} does not say its {', '.join(sorted(missing))}: give them to the policy."
@@ -68,9 +74,12 @@ def dynamics(config: EnvConfig, **given: float) -> Dynamics:
     return Dynamics(**{**known, **given})
 
 
-@register("no-trade")
+@register
 class NoTrade:
-    """Never quotes: its action is not finite, which a desk that is not strict takes as no quote."""
+    """Never quotes.
+
+    Its action is not finite, which a desk that is not strict takes as no quote.
+    """
 
     name = "no-trade"
 
@@ -84,36 +93,33 @@ class NoTrade:
         return np.full((len(observation), 2), np.nan, np.float32), None
 
 
-@register("fixed-spread")
+@register
 class FixedSpread(QuotingPolicy):
     """The same distance on both sides, always."""
 
     name = "fixed-spread"
+    tuning = Tuning("half_spread", 1e-3, math.inf, (0.1, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0))
 
     def __init__(self, config: EnvConfig, half_spread: float) -> None:
         """`half_spread`: distance of each quote from the mid, price units."""
         super().__init__(config)
-        require(
-            0 <= half_spread <= config.quote.max_distance,
-            "FixedSpread",
-            "half_spread",
-            half_spread,
-            f"from 0 to {config.quote.max_distance:g} (QuoteConfig.max_distance)",
-        )
+        top = max_distance(config)
+        allowed = f"from 0 to {top:g} (SpreadSkew.max_distance)"
+        require(0 <= half_spread <= top, "FixedSpread", "half_spread", half_spread, allowed)
         self.half_spread = half_spread
 
     def quotes(self, step: Array, position: Array) -> tuple[Array, Array]:
-        same = np.full(np.broadcast_shapes(np.shape(step), np.shape(position)), self.half_spread)
-        return same, same
+        return np.array(self.half_spread), np.array(self.half_spread)
 
 
 def require_aversion(owner: str, gamma: float) -> None:
+    """Raise `ConfigError` unless `gamma` is a risk aversion."""
     require(math.isfinite(gamma) and gamma > 0, owner, "gamma", gamma, "a finite number above 0")
 
 
-@register("avellaneda-stoikov")
+@register
 class AvellanedaStoikov(QuotingPolicy):
-    """A spread around a reservation price that leans against the inventory, more so the more time is left.
+    """A spread around a reservation price that leans against the inventory, the more the more time is left.
 
     Source: Avellaneda and Stoikov (2008), "High-frequency trading in a limit order book", eqs. (29) and (30).
     With tau the time left: reservation price S - q gamma sigma^2 tau, spread gamma sigma^2 tau +
@@ -121,6 +127,7 @@ class AvellanedaStoikov(QuotingPolicy):
     """
 
     name = "avellaneda-stoikov"
+    tuning = Tuning("gamma", 1e-6, 10.0, AVERSIONS)
 
     def __init__(self, config: EnvConfig, gamma: float, **given: float) -> None:
         """`gamma`: risk aversion, per price unit; `given` overrides `dynamics`."""
@@ -136,7 +143,7 @@ class AvellanedaStoikov(QuotingPolicy):
         return half - position * risk, half + position * risk
 
 
-@register("glft")
+@register
 class GLFT(QuotingPolicy):
     """The quotes of Avellaneda and Stoikov's problem far from its end, with inventory limits.
 
@@ -146,6 +153,7 @@ class GLFT(QuotingPolicy):
     """
 
     name = "glft"
+    tuning = Tuning("gamma", 1e-6, 10.0, AVERSIONS)
 
     def __init__(self, config: EnvConfig, gamma: float, **given: float) -> None:
         """`gamma`: risk aversion, per price unit; `given` overrides `dynamics`."""
@@ -163,11 +171,10 @@ class GLFT(QuotingPolicy):
     def quotes(self, step: Array, position: Array) -> tuple[Array, Array]:
         ask = self._spread + (1 - 2 * position) / 2 * self._lean
         bid = self._spread + (1 + 2 * position) / 2 * self._lean
-        still = np.zeros_like(step)
-        return ask + still, bid + still
+        return ask, bid
 
 
-@register("cartea-jaimungal")
+@register
 class CarteaJaimungal(QuotingPolicy):
     """The optimum in continuous time under a running and a terminal inventory penalty.
 
@@ -178,6 +185,7 @@ class CarteaJaimungal(QuotingPolicy):
     """
 
     name = "cartea-jaimungal"
+    tuning = Tuning("phi", 1e-6, 10.0, (0.001, 0.01, 0.1))
 
     def __init__(self, config: EnvConfig, phi: float | None = None, **given: float) -> None:
         """`phi`: running penalty, by default the reward's; `given` overrides `dynamics`."""
@@ -213,49 +221,3 @@ class CarteaJaimungal(QuotingPolicy):
         below = np.clip(position + self._limit - 1, 0, 2 * self._limit - 1)
         above = np.clip(position + self._limit, 0, 2 * self._limit - 1)
         return 1 / self._kappa + self._gains[left, below], 1 / self._kappa - self._gains[left, above]
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """The best of a family of policies on a solvable market."""
-
-    policy: Policy
-    parameter: str
-    best: float
-    value: float
-    """Its exact value from position 0."""
-
-
-TUNABLE = {
-    "fixed-spread": ("half_spread", lambda config: (1e-3, config.quote.max_distance)),
-    "avellaneda-stoikov": ("gamma", lambda config: (1e-6, 10.0)),
-    "glft": ("gamma", lambda config: (1e-6, 10.0)),
-    "cartea-jaimungal": ("phi", lambda config: (1e-6, 10.0)),
-}
-"""Family: its parameter, and the range in which the best is looked for."""
-
-
-def tune(family: str, config: EnvConfig, progress: Callable[[], Any] | None = None) -> Tuned:
-    """The best policy of `family` (a key of `TUNABLE`) on a solvable market, by its exact value.
-
-    A logarithmic grid over the range finds the hill and Brent's method its top. Raises `ConfigError` where
-    the family has nothing to tune or the market has no exact values.
-    """
-    require(family in TUNABLE, "tune", "family", family, f"one of {', '.join(TUNABLE)}")
-    parameter, bounds = TUNABLE[family]
-
-    def loss(log_parameter: float) -> float:
-        policy: Any = make_policy(family, config, **{parameter: math.exp(log_parameter)})
-        if progress:
-            progress()
-        return -float(chain.evaluate_tabular(config, *policy.tabulate())[config.risk.position_limit])
-
-    low, high = bounds(config)
-    grid = np.linspace(math.log(low), math.log(high), 25)
-    losses = [loss(point) for point in grid]
-    best = int(np.argmin(losses))
-    around = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])
-    found = optimize.minimize_scalar(loss, bounds=around, method="bounded", options={"xatol": 1e-4})
-    value, log_best = min((float(found.fun), float(found.x)), (losses[best], float(grid[best])))
-    policy = make_policy(family, config, **{parameter: math.exp(log_best)})
-    return Tuned(policy, parameter, math.exp(log_best), -value)

@@ -1,25 +1,46 @@
-"""What a policy is, how one is made by name, and how observations are read back into market events."""
+"""What a policy is, how one is registered, and how observations are read back into market events.
+
+A policy of your own is one file:
+
+    from policies.base import QuotingPolicy, register
+
+    @register
+    class HalfATick(QuotingPolicy):
+        \"\"\"Quotes half a price unit from the mid, always.\"\"\"
+
+        name = "half-a-tick"
+
+        def quotes(self, step, position):
+            return 0.5, 0.5
+
+Every command that takes a policy takes its name, "module:HalfATick" without registering it, and the name
+under which a package offers it among its entry points of the group `neuralmm.policies`.
+"""
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import pkgutil
+import copy
+import inspect
+import math
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-import policies
-from mmenv.config import ConfigError, EnvConfig
-from mmenv.features import observation_names
-from mmenv.quote import to_action
+from mmenv.actions.spread_skew import SpreadSkew
+from mmenv.checks import ConfigError
+from mmenv.config import EnvConfig
+from mmenv.observation import observation_names
+from mmenv.registry import PluginError, Registry
 
 State = Any
 
 
 class Policy(Protocol):
-    """Maps observations to actions for n environments at once, carrying its own memory between steps."""
+    """Maps observations to actions for n environments at once; its memory is handed to it at each step.
+
+    A class need not inherit from this one to be a policy.
+    """
 
     name: str
 
@@ -27,44 +48,100 @@ class Policy(Protocol):
         """Memory for n environments that have just been reset."""
 
     def act(self, observation: np.ndarray, state: State) -> tuple[np.ndarray, State]:
-        """Action, float32 (n, 2), for the observation, float32 (n, F), and the memory after it."""
+        """Action after an observation, and the memory after it.
+
+        Parameters
+        ----------
+        observation
+            float32 (n, F), within the bounds of the observation space.
+        state
+            What `reset` gave, or the last call of this method.
+
+        Returns
+        -------
+        tuple
+            The action, float32 (n, A), each of its numbers in [-1, 1] (half-spread and skew, unless the
+            configuration has another action); a row with one that is not finite quotes nothing. Then the
+            memory.
+        """
 
 
-F = TypeVar("F", bound=Callable[..., Policy])
-
-POLICIES: dict[str, Callable[..., Policy]] = {}
-
-
-def register(name: str) -> Callable[[F], F]:
-    """Decorator: make a policy known under `name`, from `factory(config, **parameters) -> Policy`."""
-
-    def note(factory: F) -> F:
-        POLICIES[name] = factory
-        return factory
-
-    return note
+Factory = Callable[..., Policy]
+"""What is registered: called with the configuration and, by name, with parameters."""
 
 
-def make_policy(name: str, config: EnvConfig, **parameters: Any) -> Policy:
-    """The registered policy `name` for environments of `config`, or that of a bundle, `path/to/policy.mmz`.
+def check_factory(name: str, plugin: Any) -> None:
+    """Raise `PluginError` for what is neither a factory of policies nor a policy that is ready to act."""
+    if not callable(plugin) and not is_ready(plugin):
+        raise PluginError(
+            f"policy {name!r} = {plugin!r} is not possible: it must be a class or function that is called "
+            "with the configuration, or an object with reset(n) and act(observation, state)."
+        )
 
-    A bundle may come from another market, if all else that it reads and decides is the same. Any module of
-    this package may register a policy. Modules are imported one after the other until the name is known, so
-    that those with heavy dependencies are left alone where nobody asks for them.
+
+def is_ready(plugin: Any) -> bool:
+    """Whether a plug-in is a policy itself and not what makes one."""
+    return not inspect.isclass(plugin) and hasattr(plugin, "act")
+
+
+POLICIES: Registry[Factory] = Registry("policy", "policies", check_factory, group="neuralmm.policies")
+
+P = TypeVar("P", bound=type[Policy])
+
+
+def register(cls: P) -> P:
+    """Class decorator: make the policy known under its `name`."""
+    POLICIES.register(cls.name, cls)
+    return cls
+
+
+def check_policy(name: str, policy: Any, config: EnvConfig) -> None:
+    """Raise `PluginError` unless `policy` has the shape of a `Policy` and its actions those of `config`.
+
+    The actions are seen on a copy, so that a policy which keeps its memory to itself is left as it is.
     """
-    if name.endswith(".mmz"):
-        from policies.bundle import load
+    for method in ("reset", "act"):
+        if not callable(getattr(policy, method, None)):
+            raise PluginError(
+                f"policy {name!r} has no method {method!r}: it needs reset(n) and act(observation, state), "
+                "see policies.base.Policy."
+            )
+    observation = np.zeros((2, len(observation_names(config))), np.float32)
+    try:
+        tried = copy.deepcopy(policy)
+        result = tried.act(observation, tried.reset(2))
+    except Exception:  # zeros may be no market that it knows: what is wrong then shows when it plays
+        return
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise PluginError(
+            f"policy {name!r}: act gave {type(result).__name__}, which is not possible: it must give the "
+            "action and the memory after it."
+        )
+    action, entries = np.asarray(result[0]), config.quote.entries
+    if action.shape != (2, len(entries)) or action.dtype.kind not in "fiu":
+        raise PluginError(
+            f"policy {name!r}: act gave {action.dtype} {action.shape} for 2 environments, which is not "
+            f"possible: it must give {', '.join(entry.name for entry in entries)} of each, float32 "
+            f"(2, {len(entries)})."
+        )
 
-        return load(name, config, other_market=True).policy(**parameters)
-    for module in pkgutil.iter_modules(policies.__path__):
-        if name in POLICIES:
-            break
-        importlib.import_module(f"policies.{module.name}")
-    if name not in POLICIES:
-        near = difflib.get_close_matches(name, POLICIES, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"policy = {name!r} is not known.{hint} Allowed: {', '.join(sorted(POLICIES))}.")
-    return POLICIES[name](config, **parameters)
+
+class Tuning(NamedTuple):
+    """The one parameter of a family of policies that is chosen by what its members earn."""
+
+    parameter: str
+    low: float
+    high: float
+    """Range in which the best is looked for where exact values are known; infinity stands for
+    `SpreadSkew.max_distance`."""
+    tried: tuple[float, ...]
+    """What is tried where they are not, price units."""
+
+
+def tuned_policies() -> dict[str, Tuning]:
+    """The registered policies with a parameter to tune: the baselines of every evaluation, in order."""
+    found = ((name, getattr(factory, "tuning", None)) for name, factory in POLICIES.registered.items())
+    return {name: tuning for name, tuning in found if tuning is not None}
 
 
 class Reading:
@@ -94,16 +171,16 @@ class Reading:
         return observation[:, self._column[name]].astype(np.float64)
 
     def position(self, observation: np.ndarray) -> np.ndarray:
-        """Position in lots, int64 (n,). Entry `inventory`."""
+        """Position in lots, int64 (n,), from the entry `inventory`."""
         return np.rint(self._value(observation, "inventory") * self._limit).astype(np.int64)
 
     def step(self, observation: np.ndarray) -> np.ndarray:
-        """Decisions since the episode began, int64 (n,). Entry `time_left`."""
+        """Decisions since the episode began, int64 (n,), from the entry `time_left`."""
         left = np.rint(self._value(observation, "time_left") * self._horizon)
         return self._horizon - left.astype(np.int64)
 
     def orders(self, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Lots of buy and sell market orders in the last step, int64 (n,)."""
+        """Lots of buy and sell market orders in the last step, int64 (n,) each."""
         if self._tape:
             sides = (self._value(observation, f"{side}_volume") * self._lots for side in ("buy", "sell"))
             buy, sell = (np.rint(lots).astype(np.int64) for lots in sides)
@@ -118,23 +195,44 @@ class Reading:
         return self._value(observation, "move" if self._tape else "return")
 
 
+def max_distance(config: EnvConfig) -> float:
+    """The greatest distance from the mid, price units, that the action of `config` quotes, if it has one."""
+    return float(getattr(config.quote, "max_distance", math.inf))
+
+
+def spread_skew(config: EnvConfig, purpose: str) -> SpreadSkew:
+    """The action of `config`; raises `ConfigError` where it is another than spread and skew."""
+    action = config.quote
+    if type(action) is not SpreadSkew:
+        raise ConfigError(
+            f"EnvConfig.quote = {action.name!r} is not possible: it must be {SpreadSkew.name!r} for "
+            f"{purpose}."
+        )
+    return action
+
+
 class QuotingPolicy:
-    """Base of policies without memory: quotes that depend on time and position alone."""
+    """Base of policies without memory: quotes that depend on time and position alone.
+
+    A subclass gives `quotes`; where it has one parameter worth choosing, also `tuning`.
+    """
 
     name = ""
+    tuning: ClassVar[Tuning | None] = None
 
     def __init__(self, config: EnvConfig) -> None:
         self.config = config
         self._reading = Reading(config)
 
     def quotes(self, step: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Distances of ask and bid from the mid, price units, for step and position (broadcast)."""
+        """Distances of ask and bid from the mid, price units, for step and position (broadcast); a number
+        stands for all of them."""
         raise NotImplementedError
 
     def distances(self, step: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """`quotes` within [0, max_distance], as they will stand in the market, float64 (broadcast)."""
-        top = self.config.quote.max_distance
-        ask, bid = np.broadcast_arrays(*self.quotes(step, position))
+        top = max_distance(self.config)
+        ask, bid, _, _ = np.broadcast_arrays(*self.quotes(step, position), step, position)
         return np.clip(ask, 0.0, top), np.clip(bid, 0.0, top)
 
     def tabulate(self) -> tuple[np.ndarray, np.ndarray]:
@@ -147,4 +245,4 @@ class QuotingPolicy:
 
     def act(self, observation: np.ndarray, state: State) -> tuple[np.ndarray, State]:
         step, position = self._reading.step(observation), self._reading.position(observation)
-        return to_action(self.config.quote, *self.distances(step, position)), state
+        return self.config.quote.to_action(*self.distances(step, position)), state

@@ -20,18 +20,19 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from mmenv.config import ConfigError, EnvConfig, Market, differences, make_config, require
-from mmenv.features import observation_features
+from mmenv.checks import ConfigError, differences, require
+from mmenv.config import EnvConfig, make_config
 from mmenv.files import replacing
+from mmenv.market.base import Market
+from mmenv.observation import observation_features
 from policies.base import Policy
-from policies.runtime import BatchPolicy, Layer, Network, Stream
-
-if TYPE_CHECKING:
-    from policies.onnx_engine import OnnxStream
+from policies.network.layers import Layer, Network
+from policies.network.onnx_engine import OnnxPolicy, OnnxStream, to_onnx
+from policies.network.runtime import BatchPolicy, Stream
 
 SUFFIX = ".mmz"
 VERSION = 1
@@ -76,26 +77,18 @@ class Bundle:
         On it, an environment's actions do not depend on how many others there are.
         """
         if self._use_onnx(engine):
-            from policies.onnx_engine import OnnxPolicy
-
             return OnnxPolicy(self.network, self.to_onnx(), f"{self.name} (ONNX)")
         return BatchPolicy(self.network, self.name)
 
     def stream(self, engine: str = "numba") -> Stream | OnnxStream:
         """The policy for one stream of observations, on one of `ENGINES`; the first is the fastest."""
         if self._use_onnx(engine):
-            from policies.onnx_engine import OnnxStream
-
             return OnnxStream(self.network, self.to_onnx())
         return Stream(self.network)
 
     def to_onnx(self) -> bytes:
         """The ONNX model that came with it, or one made now."""
-        if self.onnx is not None:
-            return self.onnx
-        from policies.onnx_engine import to_onnx
-
-        return to_onnx(self.network)
+        return to_onnx(self.network) if self.onnx is None else self.onnx
 
     def _use_onnx(self, engine: str) -> bool:
         require(engine in ENGINES, "Bundle", "engine", engine, f"one of {', '.join(ENGINES)}")

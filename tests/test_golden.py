@@ -37,39 +37,45 @@ pytest.importorskip("hftbacktest")
 pytest.importorskip("ccxt")
 
 from benchmarks import chaos
-from mmenv import facts, make_config
+from benchmarks.crosscheck import by_hftbacktest, by_matcher, random_actions
+from benchmarks.latency import random_network
+from mmenv import make_config
 from mmenv.backtest import Entrant, Settings, Tabulated, backtest
-from mmenv.calibrate import Options, calibrate_market, calibrate_tapes
-from mmenv.config import ManagerConfig
-from mmenv.data import labels
+from mmenv.data.events import open_replay
 from mmenv.data.importer import Import
 from mmenv.data.tape import Tape, tapes
-from mmenv.data.windows import at_distance, record, split
-from mmenv.features import Feature, observation_features
-from mmenv.live import again, journal
+from mmenv.features.base import Feature
+from mmenv.live import compare, journal, rerun
 from mmenv.live.session import Session
-from mmenv.market.correlated import forecast
 from mmenv.market.replay import measure
-from mmenv.venue.crosscheck import by_hftbacktest, by_matcher, random_actions
-from mmenv.venue.matcher import MODELS
-from mmenv.venue.replay import ReplayConfig
-from policies.analytic import TUNABLE, tune
-from policies.base import make_policy
-from policies.bench import random_network
+from mmenv.measure import facts
+from mmenv.measure.calibrate import calibrate_market, calibrate_tapes
+from mmenv.measure.record import record_market
+from mmenv.observation import observation_features
+from mmenv.recording import labels
+from mmenv.recording.record import at_distance, record
+from mmenv.recording.windows import split
+from mmenv.step.sizing import ManagerConfig
+from mmenv.venue.settings import QUEUE_MODELS, ReplayConfig
+from policies.base import tuned_policies
 from policies.bundle import Bundle, load, save
+from policies.make import make_policy
+from policies.network.layers import Layer, Network
+from policies.network.quantise import to_float16, to_int8
 from policies.optimal import solve
-from policies.quantise import to_float16, to_int8
-from policies.runtime import Layer, Network
 from policies.signals import TrainedSignal
 from policies.signals import load as load_signal
+from policies.signals.exact import forecast
 from policies.tick import TickToQuote
 from policies.tick import record as record_session
-from tests import captures, orders
-from tests.sessions import Wanderer, paper, rows, run, setup
-from train import signals
+from policies.tune import tune
+from tests.helpers import captures, orders
+from tests.helpers.sessions import Wanderer, paper, rows, run, setup
 from train.export import Export, export
-from train.ppo import env_config, market_defaults, train, write_settings
-from train.recurrent_ppo import FastRecurrentPPO
+from train.learner.recurrent_ppo import FastRecurrentPPO
+from train.run import train
+from train.settings import env_config, market_defaults, write_settings
+from train.signals import signals
 from train.simulate import simulate
 
 STORED = Path(__file__).with_name("golden.json")
@@ -312,7 +318,7 @@ def replayed(found: Path, steps: int = 160, horizon: int = 120, **settings: Any)
         yield from many(market | {"engine": engine}, n=3, steps=steps, horizon=horizon)
 
 
-@case(*MODELS)
+@case(*QUEUE_MODELS)
 def replay_queue(name: str) -> Told:
     for partial in (True, False):
         yield from replayed(store(), queue_model=name, queue_exponent=2.0, partial_fills=partial)
@@ -349,10 +355,10 @@ def replay_stores() -> Told:
 @case()
 def random_orders() -> Told:
     [tape] = tapes(store())
-    found = tape.replay(2_000_000)
+    found = open_replay(tape, 2_000_000)
     sent = random_actions(found, 600, ReplayConfig().order_latency_ns, np.random.default_rng(3))
     yield sent
-    for model, partial in itertools.product(MODELS, (True, False)):
+    for model, partial in itertools.product(QUEUE_MODELS, (True, False)):
         config = ReplayConfig(queue_model=model, partial_fills=partial)
         yield from (by_hftbacktest(found, sent, config), by_matcher(found, sent, config))
 
@@ -409,7 +415,9 @@ def imported(kind: str) -> Told:
         yield str(tape.path.relative_to(folder))
         yield from told_of(tape)
         for ticker in (True, False):
-            yield [np.asarray(each) for each in dataclasses.asdict(tape.replay(2_000_000, ticker)).values()]
+            yield [
+                np.asarray(each) for each in dataclasses.asdict(open_replay(tape, 2_000_000, ticker)).values()
+            ]
 
 
 @case("book", "replay")
@@ -448,10 +456,10 @@ def paper_journal(milliseconds: str) -> Told:
     file.close()
     assert session.fills > 5
     yield (folder / "journal").read_bytes()
-    tape = again.to_tape(folder / "journal", folder / "store")
+    tape = rerun.to_tape(folder / "journal", folder / "store")
     yield from told_of(tape)
     for engine in ("hftbacktest", "matcher"):
-        yield again.backtest(folder / "journal", tape, engine)
+        yield compare.backtest(folder / "journal", tape, engine)
 
 
 @case()
@@ -589,9 +597,10 @@ def bundle_actions(kind: str) -> Told:
     yield stream.state
     on_book = dataclasses.replace(bundle, config=BOOK)
     session, tick = record_session(on_book, BOOK, 150, seed=5), TickToQuote(on_book)
-    yield session
-    for event, first in zip(session.events, session.starts, strict=True):
-        yield (tick.start(event) if first else tick.quote(event)).copy()
+    words = session.outcomes.view(np.int64).reshape(len(session.outcomes), -1)
+    yield dataclasses.replace(session, outcomes=words)
+    for outcome, first in zip(session.outcomes, session.starts, strict=True):
+        yield (tick.start(outcome) if first else tick.quote(outcome)).copy()
 
 
 @functools.cache
@@ -682,7 +691,7 @@ def exact_solution(kind: str) -> Told:
         yield simulate(make_policy(kind, config), config, 64)
 
 
-@case(*TUNABLE, processor=True)
+@case(*tuned_policies(), processor=True)
 def tuned_policy(name: str) -> Told:
     for market in ("brownian", "hidden-regime"):
         config = make_config(market, **SMALL)
@@ -695,10 +704,9 @@ def tuned_policy(name: str) -> Told:
 def measured() -> Told:
     """Stylised facts and calibrations, simulated and recorded; the forecast of what others lead."""
     for market in ("book", "brownian"):
-        found = facts.simulate(market, 40, 120.0, 0)
-        yield [[finding.value, finding.low, finding.high] for finding in facts.findings(found)]
-        options = Options(source=market, seconds=60.0, environments=8)
-        yield calibrate_market(market, options)
+        found = record_market(market, 4, 120.0, 0)
+        yield [[*finding.estimate] for finding in facts.findings(found)]
+        yield calibrate_market(market, environments=8, seconds=60.0)
     yield calibrate_tapes(tapes(store(200.0, 5)), 0.1)
     best = forecast(make_config("correlated").market)
     yield [best.gain, best.r2(), best.r2(5), best.ceiling()]

@@ -15,16 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from mmenv.calibrate import market_dynamics, read_dynamics
-from mmenv.config import ConfigError, EnvConfig, Market
+from mmenv.checks import ConfigError
+from mmenv.config import EnvConfig
+from mmenv.market.base import Market
 from mmenv.market.brownian import Brownian
 from mmenv.market.bursts import Bursts
 from mmenv.market.hidden_regime import HiddenRegime
 from mmenv.market.replay import Replay
-from policies.analytic import TUNABLE, dynamics, tune
-from policies.base import Policy, make_policy
-from policies.chain import make_problem
+from mmenv.measure.dynamics import market_dynamics, read_dynamics
+from policies.analytic import dynamics
+from policies.base import Policy, tuned_policies
+from policies.make import make_policy
 from policies.optimal import solve
+from policies.solver.problem import make_problem
+from policies.tune import tune
 from train.simulate import Outcome, simulate
 
 CACHE = Path("logs/optima")
@@ -41,12 +45,6 @@ TUNING_EPISODES = 64
 TAPE_EPISODES = 16
 """The same on tapes, which are short: they cover the training part many times over."""
 TUNING_SEED = 2_000_000_000
-GRID = {
-    "half_spread": (0.1, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0),
-    "gamma": (0.01, 0.03, 0.1, 0.3, 1.0),
-    "phi": (0.001, 0.01, 0.1),
-}
-"""The parameters that are tried where no exact value can be had, price units."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def make_baselines(
     for kind in KINDS[type(config.market)] if exact else []:
         note(kind)
         policies.append(make_policy(kind, config, cache=CACHE))
-    for family in TUNABLE:
+    for family in tuned_policies():
         note(family)
         policies.append(
             tune(family, config).policy if exact else tune_by_simulation(family, config, calibration)
@@ -120,8 +118,8 @@ def tune_by_simulation(family: str, config: EnvConfig, calibration: Path | None 
 def candidates(family: str, config: EnvConfig, calibration: Path | None = None) -> list[dict[str, float]]:
     """The parameters that `tune_by_simulation` tries."""
     given = {} if family == "fixed-spread" else measured_dynamics(_training(config), calibration)
-    parameter, _ = TUNABLE[family]
-    return [{parameter: value, **given} for value in GRID[parameter]]
+    tuning = tuned_policies()[family]
+    return [{tuning.parameter: value, **given} for value in tuning.tried]
 
 
 def try_out(policy: Policy, config: EnvConfig) -> Outcome:
@@ -140,7 +138,7 @@ def measured_dynamics(config: EnvConfig, calibration: Path | None = None) -> dic
     """A and k of the fill rate A exp(-k d) of a resting quote, and the volatility; price units, seconds.
 
     From the file `calibration` where it is given, in the units of `config`'s market. Where the market says
-    them itself (`policies.analytic.dynamics`), nothing is measured; else `mmenv.calibrate` measures.
+    them itself (`policies.analytic.dynamics`), nothing is measured; else `mmenv.measure.calibrate` measures.
     """
     if calibration is not None:
         return read_dynamics(calibration, config.market.price_scale)

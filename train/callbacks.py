@@ -13,10 +13,11 @@ from stable_baselines3.common.logger import Figure as LoggedFigure
 
 from mmenv.config import EnvConfig
 from mmenv.files import replacing
-from mmenv.quote import to_distances
-from policies.base import Policy, make_policy
-from policies.trained import TrainedPolicy
+from policies.base import Policy
+from policies.make import make_policy
+from policies.network.trained import TrainedPolicy
 from train.baselines import CACHE, Scale, bound, scale
+from train.learner.model_file import save_atomically
 from train.simulate import TERMS, Outcome, simulate
 
 matplotlib.use("Agg")
@@ -50,7 +51,7 @@ class Quotes:
     def __call__(self, observations: np.ndarray, actions: np.ndarray, position: np.ndarray) -> None:
         at = position.astype(int) + self.limit
         np.add.at(self.count, at, 1)
-        for row, distance in enumerate(to_distances(self.config.quote, actions)):
+        for row, distance in enumerate(self.config.quote.to_distances(actions)):
             np.add.at(self.sums[row], at, distance)
 
     def curves(self) -> tuple[np.ndarray, np.ndarray]:
@@ -146,9 +147,3 @@ class Judge(BaseCallback):
         results = np.stack([values for _, values in self._history])
         with replacing(self.folder / "evaluations.npz") as temporary, temporary.open("wb") as file:
             np.savez(file, timesteps=timesteps, results=results)
-
-
-def save_atomically(model: Any, path: Path) -> None:
-    """Save an SB3 model so that `path` is never half-written."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        model.save(file)

@@ -1,8 +1,9 @@
-"""`python -m train.evaluate MODEL`: a model against the optimum and the baselines, on the same paths."""
+"""`neuralmm evaluate MODEL`: a policy against the optimum and the baselines, on the same paths."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,17 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from mmenv.config import ConfigError, EnvConfig, differences, make_config
+from mmenv.checks import ConfigError, differences
+from mmenv.config import EnvConfig, make_config
 from mmenv.files import replacing
 from mmenv.market.replay import Replay
-from policies.base import Policy
-from policies.trained import TrainedPolicy
+from policies.base import POLICIES, Policy
+from policies.bundle import SUFFIX
+from policies.bundle import load as load_bundle
+from policies.make import known_policies, make_policy
+from policies.network.trained import TrainedPolicy
 from train.baselines import Scale, make_baselines, scale
-from train.recurrent_ppo import FastRecurrentPPO
+from train.learner.recurrent_ppo import FastRecurrentPPO
 from train.simulate import TERMS, Outcome, simulate
 
 ENV_CONFIG = "env_config"
@@ -28,10 +33,13 @@ ENV_CONFIG = "env_config"
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Print the table of a saved model, the optimum and the baselines, all on the same market paths."""
+    """Print the table of a policy, the optimum and the baselines, all on the same market paths."""
 
     model: tyro.conf.Positional[Path]
-    """A saved model (.zip), or the folder of a run (its best model)."""
+    """A saved model (.zip), the folder of a run (its best model), a bundle (.mmz), or, with --market, the
+    name of a policy such as glft:gamma=0.1, or module:name."""
+    market: str | None = None
+    """Market of a policy by name; a model and a bundle bring theirs."""
     episodes: int = 4096
     """Simulated episodes."""
     store: Path | None = None
@@ -125,39 +133,54 @@ def table(title: str, outcomes: list[Outcome], measure: Scale | None) -> Table:
         result.add_column(name, justify="left" if name == "policy" else "right")
     for outcome in outcomes:
         value = outcome.value()
-        cells = [outcome.name, f"{value.mean:.2f} [{value.low:.2f}, {value.high:.2f}]"]
+        cells = [outcome.name, value.text(".2f")]
         if measure:
             cells.append(f"{measure.percent(value.mean):.1f}")
         means = {term: float(outcome.terms[term].mean()) for term in TERMS}
         cells += [f"{means[term]:.2f}" for term in TERMS[:-1]] + [f"{means['fills']:.1f}"]
         cells.append(f"{outcome.inventory.mean():.2f}")
-        against = outcome.minus(outcomes[0])
-        cells.append(
-            "" if outcome is outcomes[0] else f"{against.mean:.2f} [{against.low:.2f}, {against.high:.2f}]"
-        )
+        cells.append("" if outcome is outcomes[0] else outcome.minus(outcomes[0]).text(".2f"))
         result.add_row(*cells)
     return result
 
 
+def judged_policy(options: Evaluate) -> tuple[EnvConfig, Callable[[EnvConfig], Policy]]:
+    """The configuration that `options.model` is judged under, and what makes its policy for another one."""
+    path, text = options.model, str(options.model)
+    if not path.exists() and (":" in text or text in POLICIES):
+        if options.market is None:
+            raise ConfigError(f"--market = None is not possible: name the market that {text!r} plays on.")
+        return make_config(options.market), lambda config: make_policy(text, config)
+    if options.market is not None:
+        raise ConfigError(
+            f"--market = {options.market!r} is not possible: {path} brings its own; leave it out."
+        )
+    if path.suffix == SUFFIX:
+        bundle = load_bundle(path)
+        return bundle.config, lambda config: bundle.policy()
+    model, config = load(path)
+    trained = TrainedPolicy(model.policy)
+    return config, lambda config: trained
+
+
 def report(options: Evaluate, console: Console) -> None:
     """Print the tables that `options` asks for."""
-    model, config = load(options.model)
-    trained = TrainedPolicy(model.policy)
+    config, make = judged_policy(options)
     console.print(
-        table(*_rows(options, config, trained, options.episodes, f"{config.market.name}, simulated"))
+        table(*_rows(options, config, make(config), options.episodes, f"{config.market.name}, simulated"))
     )
     if options.store is not None:
         tape = on_tape(config, options.store, options.symbol)
         title = (
             f"recorded tapes {options.store} {options.symbol}, test split (minutes of data prove no profit)"
         )
-        console.print(table(*_rows(options, tape, trained, options.tape_episodes, title)))
+        console.print(table(*_rows(options, tape, make(tape), options.tape_episodes, title)))
 
 
 def _rows(
-    options: Evaluate, config: EnvConfig, trained: Policy, episodes: int, title: str
+    options: Evaluate, config: EnvConfig, judged: Policy, episodes: int, title: str
 ) -> tuple[str, list[Outcome], Scale | None]:
-    policies = [trained]
+    policies = [judged]
     if options.baselines:
         with tqdm(desc="preparing baselines", bar_format="{desc}", leave=False) as bar:
             given = options.calibration if isinstance(config.market, Replay) else None
@@ -168,10 +191,7 @@ def _rows(
 
 
 def main() -> None:
+    """Command line: see `Evaluate`."""
     # One thread: at this size a second one costs more than it brings.
     torch.set_num_threads(1)
-    report(tyro.cli(Evaluate), wide_console())
-
-
-if __name__ == "__main__":
-    main()
+    report(tyro.cli(Evaluate, description=f"{Evaluate.__doc__}\n\n{known_policies()}"), wide_console())

@@ -16,14 +16,16 @@ import tyro
 from rich.console import Console
 from tqdm import tqdm
 
-from mmenv.config import ConfigError, EnvConfig
+from mmenv.checks import ConfigError
+from mmenv.config import EnvConfig
 from policies.base import Policy
 from policies.bundle import REFERENCE_SEED, SUFFIX, Bundle, load, save
-from policies.onnx_engine import to_onnx
-from policies.quantise import to_float16, to_int8
-from policies.trained import TrainedPolicy, actor_network
+from policies.network.onnx_engine import to_onnx
+from policies.network.quantise import to_float16, to_int8
+from policies.network.trained import TrainedPolicy, actor_network
 from train.baselines import scale
 from train.evaluate import load as load_model
+from train.learner.recurrent_ppo import FastRecurrentPPO
 from train.simulate import EVALUATION_SEED, simulate
 
 CALIBRATION_EPISODES, CALIBRATION_SEED = 16, 4_000_000_000
@@ -51,16 +53,13 @@ def export(options: Export) -> Bundle:
     if options.output.suffix != SUFFIX:
         raise ConfigError(f"--output {options.output} is not possible: its name must end in {SUFFIX}.")
     model, config = load_model(options.model)
-    trained = TrainedPolicy(model.policy)
-    network = actor_network(model.policy)
-    full = Bundle(network, config)
+    full = plain_bundle(model, config, options.output.name)
+    network = full.network
     bundle = dataclasses.replace(
         full,
         format=options.format,
         provenance=provenance(options.model, model.num_timesteps),
-        units=(config.market.price_scale, float(config.market.lot_scale)),
-        reference=first_actions(trained, config),
-        name=options.output.name,
+        reference=first_actions(TrainedPolicy(model.policy), config),
     )
     if options.format == "float16":
         bundle = dataclasses.replace(bundle, network=to_float16(network))
@@ -72,6 +71,12 @@ def export(options: Export) -> Bundle:
         bundle = dataclasses.replace(bundle, evaluation=evaluation(bundle, full, options.episodes))
     save(bundle, options.output)
     return load(options.output, config)
+
+
+def plain_bundle(model: FastRecurrentPPO, config: EnvConfig, name: str) -> Bundle:
+    """The float32 bundle of a model, unwritten, without a reference or an evaluation."""
+    units = config.market.price_scale, float(config.market.lot_scale)
+    return Bundle(actor_network(model.policy), config, units=units, name=name)
 
 
 def provenance(path: Path, timesteps: int) -> dict[str, Any]:
@@ -135,7 +140,3 @@ def main() -> None:
     for name, value in bundle.evaluation.items():
         console.print(f"  {name}: {value}")
     console.print(f"Next: neuralmm verify {options.output}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Commands of a desk: `neuralmm paper`, `live`, `halt` and `replay-journal`."""
+"""Commands of a desk: `neuralmm paper` and `neuralmm live`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import hashlib
 import math
 import signal
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import tyro
@@ -21,22 +20,28 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.live import Live as LiveScreen
 
-from mmenv.config import ConfigError, EnvConfig, make_config
-from mmenv.live.again import backtest, check, setup_of, to_tape
-from mmenv.live.desk import HALT_FILE, LiveDesk, MarketFeed, Plan
-from mmenv.live.feed import Feed
+from mmenv.checks import ConfigError
+from mmenv.config import EnvConfig, make_config
+from mmenv.data.tape import tapes
+from mmenv.live.api_key import read_key
+from mmenv.live.desk import LiveDesk
 from mmenv.live.guard import GuardConfig
-from mmenv.live.order_client import VenueOrders
+from mmenv.live.market_feed import MarketFeed
+from mmenv.live.plan import Plan
 from mmenv.live.screen import screen, summary
-from mmenv.live.secrets import read_key
-from mmenv.live.session import Player
-from mmenv.live.venue import Credentials, VenueClient
+from mmenv.live.setup import Player
+from mmenv.live.tape_feed import TapeFeed
+from mmenv.live.venues.base import VENUES, Credentials, Venue
 from mmenv.market.live import Live
-from policies.base import Policy, make_policy
+from policies.base import Policy
+from policies.bundle import SUFFIX, load
+from policies.make import make_policy
 
-JOURNALS = Path("journals")
-REFRESH_S = 0.25
-WATCH_S = 0.1
+JOURNALS: Final = Path("journals")
+REFRESH_S: Final = 0.25
+"""The screen is drawn this often."""
+WATCH_S: Final = 0.1
+"""The account's limit is looked at this often."""
 
 
 class Solo:
@@ -69,21 +74,29 @@ def choose(
     position_limit: int | None,
     order_lots: int | None,
 ) -> Chosen:
-    """A bundle (.mmz) or a policy by name.
+    """A bundle (.mmz), a model (.zip, or the folder of a run), or a policy by name or "module:name".
 
-    A bundle brings its configuration. Limits may be made narrower than it was trained with, not wider.
+    A bundle or model brings its configuration. Limits may be made narrower than it was trained with, not
+    wider.
     """
-    if not policy.endswith(".mmz"):
+    path = Path(policy)
+    if path.suffix not in (SUFFIX, ".zip") and not path.is_dir():
         risk = {"position_limit": position_limit or 10, "order_lots": order_lots or 1}
         config = make_config(market, risk=risk, maker_fee_bp=0.0)
         made = make_policy(policy, config, **parameters)
         text = f"{policy} {' '.join(f'{k}={v:g}' for k, v in sorted(parameters.items()))}".strip()
         return Chosen(config, text, lambda: Solo(made))
-    from policies.bundle import load
-
     if parameters:
         raise ConfigError("a bundle has no parameters; leave them out.")
-    bundle = load(policy)
+    if path.suffix == SUFFIX:
+        bundle = load(path)
+    else:
+        # Here, for torch takes seconds to import.
+        from train.evaluate import load as load_model
+        from train.export import plain_bundle
+
+        bundle = plain_bundle(*load_model(path), path.name)
+        path = path / "best_model.zip" if path.is_dir() else path
     config = dataclasses.replace(bundle.on(market), maker_fee_bp=0.0)
     given = {"position_limit": position_limit, "order_lots": order_lots}
     risk_config = dataclasses.replace(config.risk, **{k: v for k, v in given.items() if v is not None})
@@ -92,7 +105,7 @@ def choose(
             raise ConfigError(
                 f"{name} = {value} is more than the {getattr(config.risk, name)} the policy was made for."
             )
-    digest = hashlib.sha256(Path(policy).read_bytes()).hexdigest()[:16]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     config = dataclasses.replace(config, risk=risk_config)
     return Chosen(config, f"{Path(policy).name} {digest}", bundle.stream)
 
@@ -102,11 +115,12 @@ class Common:
     """What paper and real trading share."""
 
     policy: str
-    """A bundle (policy.mmz), or the name of a policy such as fixed-spread."""
+    """A bundle (policy.mmz), a trained model (.zip, or the folder of a run), the name of a policy such as
+    fixed-spread, or module:name."""
     parameters: dict[str, float] = field(default_factory=dict)
-    """Of a policy by name, such as `--parameters half_spread 1.0`."""
+    """Parameters of a policy by name, such as `--parameters half_spread 1.0`."""
     venue: str = "binance-usdm"
-    """binance-usdm or binance-spot."""
+    """Name of a venue, such as binance-usdm or binance-spot, or "module:name" of one."""
     symbol: tuple[str, ...] = ("BTCUSDT",)
     """One or more symbols; each gets a desk of its own."""
     url: str | None = None
@@ -140,9 +154,9 @@ class Common:
     metrics: int | None = None
     """Port on which Prometheus can ask."""
 
-    def plan(self, symbol: str, mode: str, **more: Any) -> tuple[Plan, Chosen]:
-        """One desk's plan, and its policy."""
-        market = Live(step_seconds=self.step_seconds, venue=self.venue, symbol=symbol)
+    def plan(self, venue: str, symbol: str, mode: str, **more: Any) -> tuple[Plan, Chosen]:
+        """One desk's plan, and its policy; `venue` is the venue's own name."""
+        market = Live(step_seconds=self.step_seconds, venue=venue, symbol=symbol)
         chosen = choose(self.policy, self.parameters, market, self.position_limit, self.order_lots)
         guard = None
         if self.max_loss is not None:
@@ -152,7 +166,7 @@ class Common:
             Plan(
                 config=chosen.config,
                 policy=chosen.name,
-                venue=self.venue,
+                venue=venue,
                 symbol=symbol,
                 folder=self.journals,
                 mode=mode,
@@ -173,7 +187,7 @@ class Paper(Common):
     """Trade on paper: live market data, fills from our own matcher with queue, latency and fees."""
 
     latency_ms: float = 10.0
-    """From us to the exchange, and as long again for its answer."""
+    """Time from us to the exchange, and as long again for its answer."""
     queue_model: str = "risk-adverse"
     """How cancels ahead of us move us up the queue; see mmenv.venue.matcher."""
     maker_fee_bp: float | None = None
@@ -181,27 +195,23 @@ class Paper(Common):
     store: Path | None = None
     """Play the tapes of this store in place of a venue, without a network."""
 
-    def desks(self) -> list[LiveDesk]:
+    @contextlib.asynccontextmanager
+    async def desks(self) -> AsyncIterator[list[LiveDesk]]:
         """A desk for each symbol, not connected yet."""
-        found = []
-        for symbol in self.symbol:
-            plan, chosen = self.plan(
-                symbol,
-                "paper",
-                latency_ms=self.latency_ms,
-                queue_model=self.queue_model,
-                maker_fee_bp=self.maker_fee_bp,
-            )
-            found.append(LiveDesk(plan, chosen.player(), self._feed(symbol), realtime=True))
-        return found
-
-    def _feed(self, symbol: str) -> MarketFeed:
         if self.store is not None:
-            from mmenv.data.tape import tapes
-            from mmenv.live.storefeed import StoreFeed
+            stored = {symbol: tapes(self.store, self.venue, symbol)[0] for symbol in self.symbol}
+            yield [self._desk(self.venue, symbol, TapeFeed(tape)) for symbol, tape in stored.items()]
+            return
+        venue = VENUES.find(self.venue)(self.url)
+        try:
+            yield [self._desk(venue.name, symbol, venue.feed(symbol)) for symbol in self.symbol]
+        finally:
+            await venue.close()
 
-            return StoreFeed(tapes(self.store, self.venue, symbol)[0])
-        return Feed(self.venue, symbol, url=self.url)
+    def _desk(self, venue: str, symbol: str, feed: MarketFeed) -> LiveDesk:
+        more = {"latency_ms": self.latency_ms, "queue_model": self.queue_model}
+        plan, chosen = self.plan(venue, symbol, "paper", maker_fee_bp=self.maker_fee_bp, **more)
+        return LiveDesk(plan, chosen.player(), feed, realtime=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +226,8 @@ class Real(Common):
     countdown: float = 10.0
     """The venue cancels all our orders when it has not heard from us for so many seconds (USD-M)."""
 
-    async def desks(self) -> list[LiveDesk]:
+    @contextlib.asynccontextmanager
+    async def desks(self) -> AsyncIterator[list[LiveDesk]]:
         """A desk for each symbol. Raises `ConfigError` unless everything is given."""
         missing = [
             f"--{name.replace('_', '-')}"
@@ -225,15 +236,17 @@ class Real(Common):
         ]
         if missing:
             raise ConfigError(f"real orders need {', '.join(missing)}; `neuralmm paper` needs none of it.")
-        credentials = Credentials(*read_key(self.key_file))
-        found = []
-        for symbol in self.symbol:
-            plan, chosen = self.plan(symbol, "live", countdown_s=self.countdown)
-            client = VenueClient(self.venue, url=self.url, credentials=credentials)
-            orders = VenueOrders(client, await client.instrument(symbol))
-            feed = Feed(self.venue, symbol, url=self.url)
-            found.append(LiveDesk(plan, chosen.player(), feed, orders, realtime=True))
-        return found
+        kind, credentials = VENUES.find(self.venue), Credentials(*read_key(self.key_file))
+        venue = kind(self.url, credentials)
+        try:
+            yield [await self._desk(venue, symbol) for symbol in self.symbol]
+        finally:
+            await venue.close()
+
+    async def _desk(self, venue: Venue, symbol: str) -> LiveDesk:
+        plan, chosen = self.plan(venue.name, symbol, "live", countdown_s=self.countdown)
+        orders = await venue.orders(symbol)
+        return LiveDesk(plan, chosen.player(), venue.feed(symbol), orders, realtime=True)
 
 
 async def trade(desks: list[LiveDesk], common: Common, console: Console) -> None:
@@ -243,7 +256,7 @@ async def trade(desks: list[LiveDesk], common: Common, console: Console) -> None
         loop.add_signal_handler(number, stop, desks, signal.Signals(number).name)
     loop.add_signal_handler(signal.SIGUSR1, halt_all, desks)
     if common.metrics is not None:
-        from mmenv.live.metrics import serve
+        from mmenv.live.prometheus import serve
 
         serve(desks, common.metrics)
     async with shown(desks, common.show, console), watched(desks, common.account_loss):
@@ -324,97 +337,14 @@ async def shown(desks: list[LiveDesk], show: bool, console: Console) -> AsyncIte
 
 def paper() -> None:
     """Command line of `neuralmm paper`."""
-    run_loop(_paper(tyro.cli(Paper)))
+    run_loop(_run(tyro.cli(Paper)))
 
 
-async def _paper(options: Paper) -> None:
-    await trade(options.desks(), options, Console())
+async def _run(options: Paper | Real) -> None:
+    async with options.desks() as desks:
+        await trade(desks, options, Console())
 
 
 def live() -> None:
     """Command line of `neuralmm live`."""
-    run_loop(_live(tyro.cli(Real)))
-
-
-async def _live(options: Real) -> None:
-    await trade(await options.desks(), options, Console())
-
-
-@dataclass(frozen=True)
-class Halt:
-    """Stop all desks of a folder: they cancel everything and quote no more until cleared."""
-
-    journals: Path = JOURNALS
-    """Folder of their journals."""
-    flatten: bool = False
-    """Then work out of the position, with reducing orders at the touch."""
-    reduce: bool = False
-    """Do not halt, but only reduce the position."""
-    clear: bool = False
-    """Take the halt back, and whatever else waits for the operator."""
-    reason: str = "neuralmm halt"
-    """For the journal."""
-
-    def run(self) -> Path:
-        """Leave the word; desks read it within a tenth of a second, and when they start."""
-        if self.flatten + self.reduce + self.clear > 1:
-            raise ConfigError("choose one of --flatten, --reduce and --clear.")
-        if not self.journals.is_dir():
-            raise ConfigError(f"{self.journals}: there is no such folder of journals.")
-        word = "clear" if self.clear else "reduce" if self.reduce else "flatten" if self.flatten else "halt"
-        file = self.journals / HALT_FILE
-        temporary = file.with_name(".halt.tmp")
-        temporary.write_text(f"{word} {self.reason}")
-        temporary.replace(file)
-        return file
-
-
-def halt() -> None:
-    """Command line of `neuralmm halt`."""
-    print(f"{tyro.cli(Halt).run()} written")
-
-
-@dataclass(frozen=True)
-class ReplayJournal:
-    """Play a journal again and compare every byte; a paper session's also through the backtester."""
-
-    journal: tyro.conf.Positional[Path]
-    """The file."""
-    policy: str | None = None
-    """The policy it was made with; without it the recorded actions are taken."""
-    parameters: dict[str, float] = field(default_factory=dict)
-    """Of a policy by name."""
-    backtest: bool = True
-    """Also replay its market through hftbacktest and through our matcher, and compare every decision."""
-
-    def run(self, console: Console) -> None:
-        """Print what agreed. Raises `Mismatch` naming the first difference."""
-        setup = setup_of(self.journal)
-        risk = setup.config.risk
-        player = None
-        if self.policy is not None:
-            chosen = choose(self.policy, self.parameters, setup.market, risk.position_limit, risk.order_lots)
-            if chosen.name != setup.policy:
-                raise ConfigError(f"{self.journal} was made with {setup.policy}, not {chosen.name}.")
-            player = chosen.player()
-        session, frames = check(self.journal, player)
-        console.print(
-            f"{self.journal}: {frames} frames agree byte for byte, "
-            f"{session.decision['number'] + 1} decisions, {session.fills} fills, "
-            f"position {session.working.position}, profit {session.wealth:+.4f}"
-        )
-        if self.backtest and setup.mode == "paper" and not setup.position:
-            with tempfile.TemporaryDirectory() as folder:
-                tape = to_tape(self.journal, Path(folder))
-                for engine in ("hftbacktest", "matcher"):
-                    found = backtest(self.journal, tape, engine)
-                    why = f"; {found.why}" if found.why else ""
-                    console.print(
-                        f"backtest by {engine}: {found.compared} decisions agree byte for byte in event, "
-                        f"observation, reward and quotes, {found.fills} with fills{why}"
-                    )
-
-
-def replay_journal() -> None:
-    """Command line of `neuralmm replay-journal`."""
-    tyro.cli(ReplayJournal).run(Console())
+    run_loop(_run(tyro.cli(Real)))

@@ -25,9 +25,9 @@ import pyarrow.parquet as pq
 import torch
 import tyro
 
-from mmenv.config import ConfigError
-from mmenv.provenance import code, contents, libraries
-from train.ppo import read_settings, write_settings
+from mmenv.checks import ConfigError
+from mmenv.run.provenance import code, contents, libraries
+from train.settings import read_settings, write_settings
 
 TIMES = ("second", "minute", "time/", "fps", "clock")
 """What contains one of these words is measured, and never the same twice."""
@@ -267,7 +267,3 @@ def reproduce(options: Reproduce) -> bool:
 
 def main() -> None:
     sys.exit(0 if reproduce(tyro.cli(Reproduce)) else 1)
-
-
-if __name__ == "__main__":
-    main()

@@ -2,7 +2,7 @@
 
 Every policy faces the same exogenous draws (they are a function of seed and step, whatever is quoted), so
 policies are compared by paired differences. In simulated markets the zero-mean part of the reward (`noise`,
-see `mmenv.ledger`) is taken off: the mean stays, the interval shrinks.
+see `mmenv.step.ledger`) is taken off: the mean stays, the interval shrinks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 
 from mmenv.config import EnvConfig
-from mmenv.kernel import LEDGER
+from mmenv.engine.state import LEDGER
 from mmenv.vector import NeuralMMVectorEnv
 from policies.base import Policy
 
@@ -36,7 +36,11 @@ class Interval(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return self.text(".3f")
+
+    def text(self, form: str) -> str:
+        """The three numbers, each in the format `form`."""
+        return f"{self.mean:{form}} [{self.low:{form}}, {self.high:{form}}]"
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def simulate(
 ) -> Outcome:
     """Run `policy` for episodes seeded seed, seed + 1, ... of `config`.
 
-    `parameters` is the member of its family that all episodes have (see `mmenv.family`).
+    `parameters` is the member of its family that all episodes have (see `mmenv.desk.family`).
     `watch(observations, actions, position)` sees each decision; `progress(n)` is told of n finished episodes.
     """
     parts = []

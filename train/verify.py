@@ -18,8 +18,10 @@ import tyro
 from rich.console import Console
 from tqdm import tqdm
 
-from mmenv.config import ConfigError, EnvConfig, Market
-from mmenv.desk import Desk
+from mmenv.checks import ConfigError
+from mmenv.config import EnvConfig
+from mmenv.desk.desk import Desk
+from mmenv.market.base import Market
 from mmenv.market.replay import Replay
 from policies.base import Policy
 from policies.bundle import REFERENCE_SEED, SUFFIX, Bundle, load
@@ -130,7 +132,7 @@ def the_model(path: Path, bundle: Bundle) -> Policy:
         return load(path, bundle.config).policy()
     import torch
 
-    from policies.trained import TrainedPolicy
+    from policies.network.trained import TrainedPolicy
     from train.evaluate import load as load_model
 
     torch.set_num_threads(1)
@@ -189,7 +191,3 @@ def main() -> None:
     console = Console(width=None if Console().is_terminal else 160, highlight=False)
     if not verify(tyro.cli(Verify), console):
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

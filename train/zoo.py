@@ -2,6 +2,6 @@
 
 from rl_zoo3.utils import ALGOS
 
-from train.recurrent_ppo import FastRecurrentPPO
+from train.learner.recurrent_ppo import FastRecurrentPPO
 
 ALGOS["ppo_lstm"] = FastRecurrentPPO

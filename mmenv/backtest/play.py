@@ -12,37 +12,41 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
-from mmenv.backtest.record import DECISION, record, record_book, simulated_steps
-from mmenv.backtest.stretch import Stretch, StretchFeed
-from mmenv.config import ConfigError, EnvConfig
-from mmenv.desk import Desk, make_desk
-from mmenv.features import observation_names
-from mmenv.quote import to_action
+from mmenv.backtest.loop import DECISION, record, record_book, simulated_steps
+from mmenv.checks import ConfigError
+from mmenv.config import EnvConfig
+from mmenv.desk.desk import Desk
+from mmenv.desk.networks import make_desk
+from mmenv.market.stretch import Stretch, StretchFeed
+from mmenv.observation import observation_names
 
 ROWS = 2_000_000
-"""About as many decisions are held in memory at a time."""
+"""Decisions held in memory at a time, about."""
 
 MOST_LANES = 1024
+"""Most sessions of a simulated market that are played side by side."""
 
 CHUNK = 4096
 """Decisions of a `Tabulated` policy in one compiled call."""
 
 
 class BacktestError(ValueError):
-    """A policy that cannot be played: the message says what it did, when, and what is expected."""
+    """A policy cannot be played: the message says what it did, when, and what is expected."""
 
 
 class Player(Protocol):
     """What is backtested: see `policies.base.Policy`."""
 
-    def reset(self, n: int) -> Any: ...
+    def reset(self, n: int) -> Any:
+        """Memory for n environments that have just been reset."""
 
-    def act(self, observation: np.ndarray, state: Any) -> tuple[np.ndarray, Any]: ...
+    def act(self, observation: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
+        """Action, float32 (n, A), for the observation, float32 (n, F), and the memory after it."""
 
 
 class Quoting(Player, Protocol):
@@ -54,20 +58,21 @@ class Quoting(Player, Protocol):
 
 @dataclass(frozen=True)
 class Tabulated:
-    """Have the quotes of a policy looked up instead of asking for each: the same, and much faster."""
+    """A policy whose quotes are looked up in a table instead of asked for: the same, and much faster."""
 
     policy: Quoting
 
 
 @dataclass
 class Clock:
-    """How long a policy took."""
+    """How long a policy took: its calls, all of them together, and the slowest, seconds."""
 
     calls: int = 0
     seconds: float = 0.0
     slowest: float = 0.0
 
     def add(self, seconds: float) -> None:
+        """Count a call."""
         self.calls += 1
         self.seconds += seconds
         self.slowest = max(self.slowest, seconds)
@@ -85,7 +90,7 @@ class Played:
 
 
 def signal_column(config: EnvConfig, name: str | None) -> int:
-    """The observation entry recorded as the signal; by default book imbalance, else order flow."""
+    """Choose the observation entry recorded as the signal; by default book imbalance, else order flow."""
     names = observation_names(config)
     if name is not None and name not in names:
         raise ConfigError(f"signal = {name!r} is not observed: it must be one of {', '.join(names)}.")
@@ -106,58 +111,59 @@ def play(
 ) -> Played:
     """Play `policy` through a stretch of a tape, or one session for each of `seeds` of a simulated market.
 
-    Raises `BacktestError` where the policy raises, returns something else than finite-or-not numbers of the
-    right shape, or takes longer than `patience` seconds for a decision.
+    Raises
+    ------
+    BacktestError
+        Where the policy raises, returns something else than numbers of the right shape, finite or not, or
+        takes longer than `patience` seconds for a decision.
     """
     market = config.market
     column = signal_column(config, signal_name)
-    step_ns = round(market.step_seconds * 1e9)
     if isinstance(market, Stretch):
-        decisions = (market.end_ns - market.start_ns) // step_ns
-        game = _Game(policy, name, config, [0], decisions, column, patience, progress)
+        game = _Game(policy, name, config, [0], market.decisions, column, patience, progress)
         table = game.run()
         return Played(table[:, 0], np.zeros(len(table), np.int32), game.clock)
     batch = max(min(MOST_LANES, ROWS // config.horizon), 1)
     parts, clock = [], Clock()
     for first in range(0, len(seeds), batch):
         some = seeds[first : first + batch]
-        game = _Game(policy, name, config, some, config.horizon, column, patience, progress)
-        game.clock = clock
+        game = _Game(policy, name, config, some, config.horizon, column, patience, progress, clock)
         table = game.run()
         session = np.arange(first, first + len(some))
         table["session"] = session
-        table["time_ns"] = (session * config.horizon + np.arange(len(table))[:, None]) * step_ns
+        table["time_ns"] = (session * config.horizon + np.arange(len(table))[:, None]) * market.step_ns
         parts.append(np.ascontiguousarray(table.T).reshape(-1))
     rows = np.concatenate(parts)
     return Played(rows, rows["session"].copy(), clock)
 
 
+@dataclass
 class _Game:
-    """One batch of lanes."""
+    """One batch of environments: a policy at a desk, and how far it has come."""
 
-    def __init__(
-        self,
-        policy: Player | Tabulated,
-        name: str,
-        config: EnvConfig,
-        seeds: Sequence[int],
-        decisions: int,
-        column: int,
-        patience: float,
-        progress: Callable[[int], Any],
-    ) -> None:
-        self.table = policy.policy if isinstance(policy, Tabulated) else None
-        self.policy = policy.policy if isinstance(policy, Tabulated) else policy
-        self.name, self.config, self.n = name, config, len(seeds)
-        self.decisions, self.column, self.patience, self.progress = decisions, column, patience, progress
-        self.seeds = seeds
-        self.clock = Clock()
-        self.made = 0
-        self.asking = False
+    policy: Player | Tabulated
+    name: str
+    config: EnvConfig
+    seeds: Sequence[int]
+    decisions: int
+    column: int
+    """Entry of the observation that is recorded as the signal."""
+    patience: float
+    progress: Callable[[int], Any]
+    clock: Clock = field(default_factory=Clock)
+    made: int = 0
+    """The decision that is being made."""
+    asking: bool = False
+    """Whether the policy is at work now."""
+
+    def __post_init__(self) -> None:
+        self.table = self.policy.policy if isinstance(self.policy, Tabulated) else None
+        self.player: Player = self.policy.policy if isinstance(self.policy, Tabulated) else self.policy
+        self.n = len(self.seeds)
         self._untold, self._told = 0, time.monotonic()
 
     def run(self) -> np.ndarray:
-        """DECISION (decisions, n); shorter where a tape ends before."""
+        """Play all sessions: DECISION (decisions, n), shorter where a tape ends before."""
         desk = make_desk(self.config, self.n, autoreset=False)
         try:
             desk.seed(self.seeds)
@@ -167,10 +173,11 @@ class _Game:
             desk.close()
 
     def _run(self, desk: Desk) -> np.ndarray:
+        """Play one session after another."""
         table = np.zeros((self.decisions + 1, self.n), DECISION)
         self.observations = desk.reset()
         record_book(desk.core, table, 0)
-        play_session = self._look_up if self.table is not None and compiled(desk) else self._ask_for
+        play_session = self._look_up if self.table is not None and has_compiled_loop(desk) else self._ask_for
         done, session = 0, 0
         while True:
             end = min(done + self.config.horizon, self.decisions)
@@ -189,9 +196,9 @@ class _Game:
             self._untold, self._told = 0, time.monotonic()
 
     def _ask_for(self, desk: Desk, table: np.ndarray, begin: int, end: int) -> int:
-        """A session in which the policy is asked at every decision; where it ended."""
+        """Play a session in which the policy is asked at every decision; where it ended."""
         feed, out = desk.external, desk.out
-        self.state = self._ask(lambda: self.policy.reset(self.n))
+        self.state = self._ask(lambda: self.player.reset(self.n))
         for t in range(begin, end):
             self.made = t
             if isinstance(feed, StretchFeed):
@@ -207,11 +214,11 @@ class _Game:
         return end
 
     def _look_up(self, desk: Desk, table: np.ndarray, begin: int, end: int) -> int:
-        """A session of a `Tabulated` policy, in one compiled call for many decisions; where it ended."""
+        """Play a session of a `Tabulated` policy, many decisions in one compiled call; where it ended."""
         assert self.table is not None
         steps = simulated_steps
         if desk.external is not None:
-            from mmenv.backtest.tape import tape_steps as steps
+            from mmenv.backtest.tape_loop import tape_steps as steps  # here, for not all have hftbacktest
         out, limit = desk.out, self.config.risk.position_limit
         out.observations[:] = self.observations
         out.truncated[:] = False
@@ -220,7 +227,7 @@ class _Game:
         for first in range(begin, end, CHUNK):
             last = min(first + CHUNK, end)
             distances = self.table.distances(np.arange(first, last)[:, None] - begin, positions[None, :])
-            actions = to_action(self.config.quote, *distances)
+            actions = self.config.quote.to_action(*distances)
             self.made = last - 1
             reached = steps(desk, *shared, actions, table, first)
             self._tell(reached - first)
@@ -230,32 +237,34 @@ class _Game:
         return end
 
     def _next_session(self, desk: Desk) -> None:
-        """A new episode with the position, the profit and the risk state of the last."""
+        """Start a new episode with the position, the profit and the risk state of the last."""
         kept = {name: desk.get(name) for name in ("position", "pnl", "fees", "risk_state")}
         self.observations = desk.reset(positions=kept["position"])
         for name, values in kept.items():
             desk.set(name, values)
 
-    # The policy.
-
     def _act(self) -> np.ndarray:
+        """Ask the policy for its actions, timed and checked."""
         started = time.perf_counter()
-        answer = self._ask(lambda: self.policy.act(self.observations, self.state))
+        answer = self._ask(lambda: self.player.act(self.observations, self.state))
         self.clock.add(time.perf_counter() - started)
         try:
             actions, self.state = answer
             actions = np.asarray(actions, np.float32)
         except (TypeError, ValueError):
             actions = np.zeros(0)
-        if actions.shape != (self.n, 2):
+        entries = self.config.quote.entries
+        if actions.shape != (self.n, len(entries)):
+            text = repr(answer)
             raise BacktestError(
-                f"policy {self.name!r} returned {_shown(answer)} at decision {self.made}: act must return "
-                f"(actions, state) with actions of shape ({self.n}, 2), a half-spread and a skew for each "
-                "environment."
+                f"policy {self.name!r} returned {text if len(text) <= 80 else text[:77] + '...'} at decision "
+                f"{self.made}: act must return (actions, state) with actions of shape ({self.n}, "
+                f"{len(entries)}), {' and '.join(entry.name for entry in entries)} for each environment."
             )
         return actions
 
     def _ask(self, question: Callable[[], Any]) -> Any:
+        """Let the policy answer; what it raises becomes a `BacktestError`."""
         self.asking = True
         try:
             return question()
@@ -270,17 +279,12 @@ class _Game:
             self.asking = False
 
 
-def compiled(desk: Desk) -> bool:
+def has_compiled_loop(desk: Desk) -> bool:
     """Whether the loop of decisions can be one compiled call: not with our own matcher or networks."""
     feed = desk.external
     if desk.config.networks:
         return False
-    return feed is None or (isinstance(feed, StretchFeed) and feed.compiled)
-
-
-def _shown(answer: Any) -> str:
-    text = repr(answer)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return feed is None or (isinstance(feed, StretchFeed) and feed.venue.compiled)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a backtest left behind, read back and measured."""
+"""What a backtest left behind, read back and measured; the formulas are in `mmenv.measure.metrics`."""
 
 from __future__ import annotations
 
@@ -13,19 +13,16 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from mmenv import metrics
-from mmenv.backtest.tables import horizons
-from mmenv.config import ConfigError
-from mmenv.metrics import Estimate
+from mmenv.backtest.tables import PARTS, SUMS, horizons
+from mmenv.checks import ConfigError
+from mmenv.measure import intervals, metrics
+from mmenv.measure.intervals import Estimate
+from mmenv.times import SECOND
 
 REGIMES = ("calm", "normal", "wild")
 """Thirds of the fills by the volatility of the minute before."""
 
-SUMS = ("profit", "spread_capture", "adverse_selection", "carry", "fees", "turnover")
-"""Running totals of the equity table."""
-
 FIGURES: dict[str, tuple[str, str, str]] = {
-    # name: title, unit ("money", "%", "bp", "", "s", "lots", ...), what it means
     "profit": ("Profit", "money", "after fees, open positions marked at the mid"),
     "total_return": ("Total return", "%", "profit over capital"),
     "spread_capture": ("Spread capture", "money", "distance of fills from the mid"),
@@ -64,17 +61,19 @@ FIGURES: dict[str, tuple[str, str, str]] = {
     "reducing": ("Reducing", "%", "risk state, of decisions"),
     "halted": ("Halted", "%", "risk state, of decisions"),
 }
-"""Every figure of a run: title, unit, meaning; the formulas are in `mmenv.metrics`. "%" holds fractions."""
+"""Every figure of a run: its title, its unit (a value in "%" is a fraction) and its meaning."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Sums over consecutive intervals of equal length, (n,) each."""
+    """Sums over consecutive intervals of equal length."""
 
     seconds: float
+    """Length of an interval."""
     times_ns: np.ndarray
-    """Ends of the intervals; those without data are left out."""
+    """Ends of the intervals, (n,); those without data are left out."""
     sums: dict[str, np.ndarray]
+    """What was earned, lost and traded in each interval, money, (n,), by the names in `SUMS`."""
 
 
 class Run:
@@ -84,13 +83,13 @@ class Run:
         self.folder, self.name, self.units, self._files = folder, name, units, files
 
     def table(self, kind: str, columns: list[str] | None = None) -> pd.DataFrame:
-        """The table `kind` ("states", "fills", "orders", "equity") of all units one after another.
+        """Read the table `kind` ("states", "fills", "orders", "equity") of all units one after another.
 
-        `unit` numbers the units; paths are numbered through.
+        Its column `unit` numbers the units; paths are numbered through.
         """
         parts, base = [], 0
         for number, file in enumerate(self._files):
-            part = pq.read_table(self.folder / kind / f"{file}.parquet", columns=columns).to_pandas()
+            part = self._read(kind, file, columns)
             part["unit"] = np.int32(number)
             if "path" in part:
                 part["path"] += base
@@ -99,10 +98,12 @@ class Run:
         return pd.concat(parts, ignore_index=True)
 
     def states(self, unit: int, columns: list[str] | None = None) -> pd.DataFrame:
-        """The decisions of one unit."""
-        return pq.read_table(
-            self.folder / "states" / f"{self._files[unit]}.parquet", columns=columns
-        ).to_pandas()
+        """Read the decisions of one unit."""
+        return self._read("states", self._files[unit], columns)
+
+    def _read(self, kind: str, file: str, columns: list[str] | None) -> pd.DataFrame:
+        """Read one file."""
+        return pq.read_table(self.folder / kind / f"{file}.parquet", columns=columns).to_pandas()
 
     @cached_property
     def paths(self) -> list[int]:
@@ -146,17 +147,18 @@ class Run:
     @property
     def seconds(self) -> float:
         """Length of the market it was played on."""
-        return sum((unit["last_ns"] - unit["first_ns"]) / 1e9 for unit in self.units)
+        return sum((unit["last_ns"] - unit["first_ns"]) / SECOND for unit in self.units)
 
     @cached_property
     def trips(self) -> metrics.Trips:
+        """Round trips, from flat to flat or through zero."""
         fills = self.money_fills
         return metrics.round_trips({name: fills[name].to_numpy() for name in fills})
 
     def samples(self, seconds: float) -> Samples:
-        """Sums of the running totals over intervals of `seconds`, over all symbols."""
+        """Sum what the running totals gained over intervals of `seconds`, over all symbols."""
         equity = self.equity
-        cell = (equity["time_ns"].to_numpy() - 1) // round(seconds * 1e9)
+        cell = interval_of(equity["time_ns"].to_numpy(), seconds)
         starts = np.flatnonzero(np.diff(equity["unit"], prepend=-1))
         cells, place = np.unique(cell, return_inverse=True)
         sums = {}
@@ -165,12 +167,15 @@ class Run:
             steps = np.diff(values, prepend=0.0)
             steps[starts] = values[starts]
             sums[name] = np.bincount(place, steps, len(cells))
-        return Samples(seconds, (cells + 1) * round(seconds * 1e9), sums)
+        return Samples(seconds, (cells + 1) * round(seconds * SECOND), sums)
 
     def markouts(
         self, horizon: float, side: int | None = None, regime: str | None = None
     ) -> tuple[Any, Any, Any]:
-        """Time, size x price and mark-out, basis points, of the fills whose mark is known, (k,) each."""
+        """Time, size x price and mark-out, basis points, of the fills whose mark is known, (k,) each.
+
+        They are those of one `side` (1 bought, -1 sold) or of both, in one of `REGIMES` or in all.
+        """
         fills = self.money_fills
         known = fills[f"mid_after_{horizon:g}s"].notna().to_numpy(copy=True)
         if side is not None:
@@ -193,6 +198,7 @@ class Run:
 
 
 def _add(a: Any, b: Any) -> Any:
+    """Add numbers, and lists and dicts of them element by element."""
     if isinstance(a, dict):
         return {name: _add(a[name], b[name]) for name in a}
     if isinstance(a, list):
@@ -201,10 +207,7 @@ def _add(a: Any, b: Any) -> Any:
 
 
 class Result:
-    """A finished backtest, read from its folder.
-
-    Raises `ConfigError` where there is none, or an unfinished one.
-    """
+    """A finished backtest, read from its folder; `ConfigError` where there is none, or an unfinished one."""
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
@@ -230,6 +233,7 @@ class Result:
 
     @property
     def settings(self) -> dict[str, Any]:
+        """The `Settings` it was run with, as a dict."""
         return self.plan["settings"]
 
     @property
@@ -239,16 +243,18 @@ class Result:
 
     @property
     def recorded(self) -> bool:
+        """Whether it was played on tapes."""
         return self.plan["policies"][0]["config"]["market"]["name"] == "replay"
 
     @property
     def currency(self) -> str:
+        """What money is counted in."""
         names = {unit["scale"]["currency"] for unit in self.first.units}
         return names.pop() if len(names) == 1 else "mixed currencies"
 
     @property
     def capital(self) -> float:
-        """What profits are related to: as set, or the value of positions at their limits at the start."""
+        """Money that profits are related to: as set, or positions at their limits at the start."""
         if self.settings["capital"] is not None:
             return float(self.settings["capital"])
         symbols: dict[str, float] = {}
@@ -264,15 +270,17 @@ class Result:
         """The sampling interval of all sampled figures, seconds."""
         step = self.first.units[0]["step_seconds"]
         base = max(step, 1.0)  # of the equity table; symbols side by side count once
-        cells = np.unique((self.first.equity["time_ns"].to_numpy() - 1) // round(base * 1e9))
+        cells = np.unique(interval_of(self.first.equity["time_ns"].to_numpy(), base))
         return metrics.sampling_seconds(len(cells) * base, step)
 
     @property
     def horizons(self) -> tuple[float, ...]:
+        """Times after a fill at which it is marked, seconds."""
         return horizons(self.first.units[0]["step_seconds"])
 
     @cached_property
     def samples(self) -> dict[str, Samples]:
+        """Sums over the sampling interval, by policy."""
         return {name: run.samples(self.interval) for name, run in self.runs.items()}
 
     @cached_property
@@ -281,6 +289,7 @@ class Result:
         return {name: self._figures(run) for name, run in self.runs.items()}
 
     def _figures(self, run: Run) -> dict[str, Estimate]:
+        """Measure one policy."""
         samples, counts, capital = self.samples[run.name], run.counts, self.capital
         fills = run.money_fills
         profits = samples.sums["profit"]
@@ -288,22 +297,22 @@ class Result:
         profit, trips, decisions = float(equity[-1]), run.trips, counts["decisions"]
         parts = metrics.attribution(fills, profit)
         annual = metrics.annual_factor(self.interval)
-        by_time = {name: self._sum(samples.sums[name]) for name in SUMS}
-        sharpe = metrics.bootstrap(metrics.sharpe, [profits])
+        totals = {name: intervals.bootstrap(_total, [samples.sums[name]]) for name in ("profit", *PARTS)}
+        sharpe = intervals.bootstrap(metrics.sharpe, [profits])
         mean_inventory = metrics.ratio(counts["absolute_position"], decisions)
         found: dict[str, float | Estimate] = {
-            **{name: by_time[name]._replace(value=value) for name, value in parts.items()},
-            "profit": by_time["profit"],
-            "total_return": scaled(by_time["profit"], 1 / capital),
+            **{name: totals[name]._replace(value=value) for name, value in parts.items()},
+            "profit": totals["profit"],
+            "total_return": scaled(totals["profit"], 1 / capital),  # profit is not reinvested
             "sharpe": sharpe,
             "sharpe_annual": scaled(sharpe, annual),
-            "sortino": metrics.bootstrap(metrics.sortino, [profits]),
+            "sortino": intervals.bootstrap(metrics.sortino, [profits]),
             "deflated_sharpe": metrics.deflated_sharpe(profits, self.tries),
             "max_drawdown": metrics.max_drawdown(equity),
             "max_drawdown_fraction": metrics.max_drawdown_fraction(equity, capital),
-            "value_at_risk": metrics.bootstrap(metrics.value_at_risk, [profits]),
-            "expected_shortfall": metrics.bootstrap(metrics.expected_shortfall, [profits]),
-            "win_rate": metrics.bootstrap(metrics.win_rate, [trips.profits]),
+            "value_at_risk": intervals.bootstrap(metrics.value_at_risk, [profits]),
+            "expected_shortfall": intervals.bootstrap(metrics.expected_shortfall, [profits]),
+            "win_rate": intervals.bootstrap(metrics.win_rate, [trips.profits]),
             "trips": len(trips.profits),
             "trip_seconds": float(np.median(trips.seconds)) if len(trips.seconds) else math.nan,
             "fills": len(fills),
@@ -322,67 +331,67 @@ class Result:
             "participation": metrics.ratio(float(fills["lots"].sum()), counts["market_lots"]),
             **{name: metrics.ratio(counts[name], decisions) for name in ("active", "reducing", "halted")},
         }
-        return {name: _estimate(found[name]) for name in FIGURES}
-
-    def _sum(self, values: np.ndarray) -> Estimate:
-        return metrics.bootstrap(lambda x: x.sum(axis=-1), [values])
+        as_estimates = {k: v if isinstance(v, Estimate) else Estimate(float(v)) for k, v in found.items()}
+        return {name: as_estimates[name] for name in FIGURES}
 
     def _per_turnover(self, samples: Samples, name: str) -> Estimate:
+        """One of the sums per money traded, basis points."""
         pair = [samples.sums[name], samples.sums["turnover"]]
-        return metrics.bootstrap(lambda a, b: metrics.basis_points(a.sum(axis=-1), b.sum(axis=-1)), pair)
+        return intervals.bootstrap(lambda a, b: metrics.basis_points(_total(a), _total(b)), pair)
 
     def _half_life(self, run: Run) -> float:
-        """Of the longest path's position, at the resolution of the equity table."""
+        """Half-life of the longest path's position, at the resolution of the equity table, seconds."""
         equity = run.equity
         longest = equity["path"].value_counts(sort=True).index[0]
         some = equity[equity["path"] == longest]
-        seconds = float(np.median(np.diff(some["time_ns"]))) / 1e9 if len(some) > 1 else 1.0
+        seconds = float(np.median(np.diff(some["time_ns"]))) / SECOND if len(some) > 1 else 1.0
         return metrics.half_life(some["position_lots"].to_numpy(float), seconds)
 
     @property
     def tries(self) -> int:
-        """Configurations looked at: those said, and at least the policies shown."""
+        """Number of configurations looked at: those said, and at least the policies shown."""
         return max(int(self.settings["tries"]), len(self.runs))
 
     def difference(self, name: str) -> dict[str, Estimate]:
-        """Policy `name` less the first one, on the same intervals: sums, Sharpe ratio and basis points."""
+        """Compare policy `name` with the first on the same intervals: sums, Sharpe ratio, basis points."""
         ours, theirs = self.samples[name], self.samples[self.first.name]
         _, i, j = np.intersect1d(ours.times_ns, theirs.times_ns, return_indices=True)
-        pair = [ours.sums["profit"][i], theirs.sums["profit"][j]]
-        volume = [ours.sums["turnover"][i], theirs.sums["turnover"][j]]
+        pairs = {part: [ours.sums[part][i], theirs.sums[part][j]] for part in SUMS}
         found = {
-            "profit": metrics.bootstrap(lambda a, b: (a - b).sum(axis=-1), pair),
-            "sharpe": metrics.bootstrap(lambda a, b: metrics.sharpe(a) - metrics.sharpe(b), pair),
-            "profit_bp": metrics.bootstrap(
+            "profit": intervals.bootstrap(lambda a, b: _total(a - b), pairs["profit"]),
+            "sharpe": intervals.bootstrap(
+                lambda a, b: metrics.sharpe(a) - metrics.sharpe(b), pairs["profit"]
+            ),
+            "profit_bp": intervals.bootstrap(
                 lambda a, b, c, d: (
-                    metrics.basis_points(a.sum(axis=-1), c.sum(axis=-1))
-                    - metrics.basis_points(b.sum(axis=-1), d.sum(axis=-1))
+                    metrics.basis_points(_total(a), _total(c)) - metrics.basis_points(_total(b), _total(d))
                 ),
-                [*pair, *volume],
+                [*pairs["profit"], *pairs["turnover"]],
             ),
         }
-        for part in ("spread_capture", "adverse_selection", "carry", "fees"):
-            found[part] = metrics.bootstrap(
-                lambda a, b: (a - b).sum(axis=-1), [ours.sums[part][i], theirs.sums[part][j]]
-            )
+        for part in PARTS:
+            found[part] = intervals.bootstrap(lambda a, b: _total(a - b), pairs[part])
         return found
 
     def markout_curve(self, run: Run, side: int | None = None, regime: str | None = None) -> list[Estimate]:
-        """Mean mark-out, basis points weighted by money, at 0 s and each of `horizons`; by time blocks."""
-        return [self._markout(run, horizon, side, regime) for horizon in self.horizons]
+        """Mean mark-out, basis points weighted by money, at each of `horizons`; see `Run.markouts`."""
+        return [self.markout(run, horizon, side, regime) for horizon in self.horizons]
 
-    def _markout(self, run: Run, horizon: float, side: int | None, regime: str | None) -> Estimate:
+    def markout(
+        self, run: Run, horizon: float, side: int | None = None, regime: str | None = None
+    ) -> Estimate:
+        """Mean mark-out so many seconds after a fill, with an interval by blocks of time."""
         times, money, marks = run.markouts(horizon, side, regime)
         if not len(times):
-            return Estimate(math.nan, math.nan, math.nan)
-        cell = np.unique((times - 1) // round(self.interval * 1e9), return_inverse=True)[1]
-        return metrics.bootstrap(
-            lambda a, b: a.sum(axis=-1) / b.sum(axis=-1),
+            return Estimate(math.nan)
+        cell = np.unique(interval_of(times, self.interval), return_inverse=True)[1]
+        return intervals.bootstrap(
+            lambda a, b: _total(a) / _total(b),
             [np.bincount(cell, w).astype(float) for w in (money * marks, money)],
         )
 
     def summary(self) -> dict[str, Any]:
-        """All figures as JSON: for each policy figures with intervals, and differences to the first one."""
+        """Write all figures as JSON types: those of each policy, and its differences to the first one."""
         return {
             "provenance": self.plan["provenance"],
             "sampling_seconds": self.interval,
@@ -401,14 +410,21 @@ class Result:
         }
 
 
+def interval_of(ends_ns: np.ndarray, seconds: float) -> np.ndarray:
+    """Number of the interval of `seconds` in which something ended, counted from 1970."""
+    return (ends_ns - 1) // round(seconds * SECOND)
+
+
+def _total(values: np.ndarray) -> Any:
+    """Sum along the last axis."""
+    return values.sum(axis=-1)
+
+
 def plain(estimate: Estimate) -> dict[str, float | None]:
-    """As JSON, which has no NaN."""
+    """An estimate as JSON types, which have no NaN."""
     return {name: None if math.isnan(value) else value for name, value in estimate._asdict().items()}
 
 
 def scaled(estimate: Estimate, factor: float) -> Estimate:
+    """An estimate in another unit."""
     return Estimate(*(factor * value for value in estimate))
-
-
-def _estimate(value: float | Estimate) -> Estimate:
-    return value if isinstance(value, Estimate) else Estimate(float(value), math.nan, math.nan)

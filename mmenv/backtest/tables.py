@@ -15,8 +15,16 @@ from numba import njit
 
 from mmenv.backtest.play import Played
 from mmenv.config import EnvConfig
-from mmenv.kernel import FEE_DIGITS
-from mmenv.metrics import coin_prices
+from mmenv.desk.family import fee_rate
+from mmenv.engine.state import ACTIVE, FEE_DIGITS, STATES
+from mmenv.measure.metrics import coin_prices
+from mmenv.times import SECOND
+
+PARTS = ("spread_capture", "adverse_selection", "carry", "fees")
+"""Parts of the profit: the first three less the fees."""
+
+SUMS = ("profit", *PARTS, "turnover")
+"""Running totals of the equity table."""
 
 HORIZONS = (0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0)
 """Times after a fill at which it is marked, seconds; those that are whole decisions."""
@@ -25,10 +33,10 @@ VOLATILITY_SECONDS = 60.0
 """Length of the window before a fill in which volatility is measured; at least two decisions."""
 
 STALE_SECONDS = 10.0
-"""From this long without any change of the book or any trade, the data have a gap."""
+"""Time without any change of the book or any trade that makes a gap in the data."""
 
 MOST_POSITIONS = 41
-"""Rows of the picture of a policy."""
+"""Most rows of the picture of a policy."""
 
 SIGNAL_EDGES = np.linspace(-1.0, 1.0, 10)
 """Columns of the picture of a policy; what lies outside counts to the first and the last."""
@@ -41,43 +49,48 @@ class Scale:
     """What the integers of the desk are worth."""
 
     price: float
-    """Of a half-tick."""
+    """Price of a half-tick."""
     lot: float
-    """Of a lot, in the traded good; of an inverse contract, in the currency it is quoted in."""
+    """Size of a lot, in the traded good; for an inverse contract in the currency it is quoted in."""
     currency: str
-    """Of profits: of an inverse contract its coin."""
+    """Currency of profits; for an inverse contract its coin."""
     tick: float
-    """0 where prices are continuous."""
+    """Price of a tick; 0 where prices are continuous."""
     inverse: bool = False
     """Whether it is a contract margined in coin."""
 
     @property
     def money(self) -> float:
-        """Of a half-tick x lot of a linear contract."""
+        """Money of a half-tick x lot of a linear contract."""
         return self.price * self.lot
 
     def worth(self, half_ticks: np.ndarray) -> np.ndarray:
-        """What a lot is worth at these prices, money; of an inverse contract up to a constant, in coin."""
+        """Money that a lot is worth at these prices; for an inverse contract up to a constant, in coin."""
         if self.inverse:
             return self.lot * np.asarray(coin_prices(half_ticks * self.price))
         return half_ticks * self.money
 
 
 def horizons(step_seconds: float) -> tuple[float, ...]:
-    """Those of `HORIZONS` that are whole numbers of decisions."""
+    """Choose those of `HORIZONS` that are whole numbers of decisions."""
     return tuple(
         h for h in HORIZONS if h >= step_seconds and abs(h / step_seconds - round(h / step_seconds)) < 1e-6
     )
 
 
+def share_of_fee(config: EnvConfig) -> float:
+    """The maker fee as the desk counts it, a fraction of notional."""
+    return fee_rate(config.maker_fee_bp) / FEE_DIGITS
+
+
 def ends_of(path: np.ndarray) -> np.ndarray:
-    """For each row, the index after the last row of its path, int64 (N,)."""
+    """Index after the last row of each row's path, int64 (N,)."""
     last = np.flatnonzero(np.diff(path, append=-1)) + 1
     return np.repeat(last, np.diff(last, prepend=0))
 
 
 def states_of(played: Played, scale: Scale) -> Table:
-    """One row for each decision. Quotes are NaN where there was none; so is the book where there is none."""
+    """Make one row for each decision; a quote or a book that was not there is NaN."""
     rows = played.rows
     mid, half = rows["mid"].astype(np.float64), rows["spread"] / 2.0
     book = rows["spread"] > 0
@@ -111,7 +124,7 @@ def states_of(played: Played, scale: Scale) -> Table:
 
 
 def fills_of(played: Played, config: EnvConfig, scale: Scale) -> Table:
-    """One row for each decision and side in which we were filled; both in one decision: the buy first.
+    """Make one row for each decision and side in which we were filled; of both at once, the buy first.
 
     `time_ns` is when we knew, at the next decision; `price` the average over the fills of that decision,
     `mid` the mid at the decision, `mid_after` at the next one and `mid_after_Xs` X seconds after the fill
@@ -128,17 +141,15 @@ def fills_of(played: Played, config: EnvConfig, scale: Scale) -> Table:
     edge = np.where(bought, rows["bid_edge"][at], rows["ask_edge"][at])
     mid = rows["mid"].astype(np.float64)
     value = lots * mid[at] - side * edge  # half-ticks x lots, exact
-    fee_rate = round(config.maker_fee_bp * 1e-4 * FEE_DIGITS) / FEE_DIGITS
     earlier = np.where(np.diff(at, prepend=-1) == 0, rows["bid_fill"][at], 0)
-    step_ns = round(step * 1e9)
     table: Table = {
-        "time_ns": rows["time_ns"][at] + step_ns,
+        "time_ns": rows["time_ns"][at] + config.market.step_ns,
         "path": played.path[at],
         "side": side.astype(np.int8),
         "lots": lots,
         "size": lots * scale.lot,
         "price": value / np.maximum(lots, 1) * scale.price,
-        "fee": np.abs(lots * scale.worth(value / np.maximum(lots, 1))) * fee_rate,
+        "fee": np.abs(lots * scale.worth(value / np.maximum(lots, 1))) * share_of_fee(config),
         "mid": mid[at] * scale.price,
         "mid_after": (mid[at] + rows["move"][at]) * scale.price,
         "position_lots": rows["position"][at] + earlier + side * lots,
@@ -174,10 +185,11 @@ def _volatility(rows: np.ndarray, path: np.ndarray, step: float) -> np.ndarray:
 ORDER = np.dtype(
     [("first", "i8"), ("last", "i8"), ("side", "i1"), ("price", "i4"), ("lots", "i4"), ("filled", "i4")]
 )
+"""An order: its first and last decision, side, price in half-ticks, lots quoted and filled."""
 
 
 def orders_of(played: Played, config: EnvConfig, scale: Scale) -> Table:
-    """One row for each order: a quote that stood at one price from one decision to another.
+    """Make one row for each order: a quote that stood at one price from one decision to another.
 
     A quote that moves, changes its size, pauses or was filled in full is a new order at the next decision.
     A fill that comes in while the order's cancel is on its way counts to the order that replaced it.
@@ -186,7 +198,7 @@ def orders_of(played: Played, config: EnvConfig, scale: Scale) -> Table:
     count, orders = _orders(rows, np.ascontiguousarray(played.path, np.int64), np.zeros(2 * len(rows), ORDER))
     orders = orders[:count]
     orders = orders[np.argsort(orders["first"], kind="stable")]
-    step_ns = round(config.market.step_seconds * 1e9)
+    step_ns = config.market.step_ns
     return {
         "placed_ns": rows["time_ns"][orders["first"]],
         "ended_ns": rows["time_ns"][orders["last"]] + step_ns,
@@ -199,7 +211,8 @@ def orders_of(played: Played, config: EnvConfig, scale: Scale) -> Table:
 
 
 @njit(cache=True)
-def _orders(rows, path, orders):  # type: ignore[no-untyped-def]
+def _orders(rows, path, orders):
+    """Write the orders of each side into `orders` as they were placed; how many there are, and `orders`."""
     count = 0
     for side in (1, -1):
         live = -1
@@ -227,19 +240,18 @@ def _orders(rows, path, orders):  # type: ignore[no-untyped-def]
 
 
 def equity_of(played: Played, config: EnvConfig, scale: Scale) -> Table:
-    """Profit since the start and its parts (money, running totals), at the end of every second or decision.
+    """Make running totals of the profit and its parts, money, at the end of every second or decision.
 
     Money of an inverse contract is coin. `time_ns` is the end of the interval. `profit` = spread_capture +
     adverse_selection + carry - fees.
     """
     rows = played.rows
-    step_ns = round(config.market.step_seconds * 1e9)
-    base_ns = max(1_000_000_000, step_ns)
+    step_ns = config.market.step_ns
+    base_ns = max(SECOND, step_ns)
     net = (rows["bid_fill"] - rows["ask_fill"]).astype(np.float64)
     mid, move = rows["mid"].astype(np.float64), rows["move"].astype(np.float64)
-    fee_rate = round(config.maker_fee_bp * 1e-4 * FEE_DIGITS) / FEE_DIGITS
     steps = _amounts(rows, scale)
-    steps["fees"] = steps["turnover"] * fee_rate
+    steps["fees"] = steps["turnover"] * share_of_fee(config)
     steps["profit"] = steps["spread_capture"] + steps["adverse_selection"] + steps["carry"] - steps["fees"]
     # Whole seconds of the clock, so that longer intervals are made of whole ones of these.
     cell = (rows["time_ns"] + step_ns - 1) // base_ns
@@ -256,7 +268,7 @@ def equity_of(played: Played, config: EnvConfig, scale: Scale) -> Table:
 
 
 def _amounts(rows: np.ndarray, scale: Scale) -> Table:
-    """Money of each decision: the parts of the profit before fees, and what was traded.
+    """Count the money of each decision: the parts of the profit before fees, and what was traded.
 
     Fills of one side in one decision count at their average price.
     """
@@ -284,18 +296,16 @@ def _amounts(rows: np.ndarray, scale: Scale) -> Table:
 
 
 def counts_of(played: Played, config: EnvConfig, orders: Table) -> dict[str, Any]:
-    """What is only counted, as JSON; counts of several runs add up. See `COUNTS`."""
+    """Count what needs no table, as JSON types; counts of several units add up."""
     rows = played.rows
     limit = config.risk.position_limit
     bid, ask = rows["bid_lots"] > 0, rows["ask_lots"] > 0
     touch = (rows["spread"] + 1) // 2
     book = rows["spread"] > 0
-    at_bid, at_ask = (
-        book & bid & (rows["bid_distance"] <= touch),
-        book & ask & (rows["ask_distance"] <= touch),
-    )
+    at_bid = book & bid & (rows["bid_distance"] <= touch)
+    at_ask = book & ask & (rows["ask_distance"] <= touch)
     after = rows["position"] + rows["bid_fill"] - rows["ask_fill"]
-    counts: dict[str, Any] = {
+    return {
         "decisions": len(rows),
         "quoted_bid": int(bid.sum()),
         "quoted_ask": int(ask.sum()),
@@ -305,16 +315,14 @@ def counts_of(played: Played, config: EnvConfig, orders: Table) -> dict[str, Any
         "touch_ask": int(at_ask.sum()),
         "touch_both": int((at_bid & at_ask).sum()),
         "unusable": int(rows["unusable"].sum()),
-        "active": int((rows["risk_state"] == 0).sum()),
-        "reducing": int((rows["risk_state"] == 1).sum()),
-        "halted": int((rows["risk_state"] == 2).sum()),
+        **{name.lower(): int((rows["risk_state"] == k).sum()) for k, name in enumerate(STATES)},
         "absolute_position": int(np.abs(after.astype(np.int64)).sum()),
         "market_lots": int(rows["buy_lots"].sum(dtype=np.int64) + rows["sell_lots"].sum(dtype=np.int64)),
         "ordered_lots": int(orders["lots"].sum(dtype=np.int64)),
         "orders": len(orders["lots"]),
         "positions": np.bincount(np.clip(after, -limit, limit) + limit, minlength=2 * limit + 1).tolist(),
+        "picture": _picture(rows, config),
     }
-    return counts | {"picture": _picture(rows, config)}
 
 
 def position_edges(limit: int) -> np.ndarray:
@@ -325,9 +333,9 @@ def position_edges(limit: int) -> np.ndarray:
 
 
 def _picture(rows: np.ndarray, config: EnvConfig) -> dict[str, Any]:
-    """How often, and with which sums of half-spread and skew (half-ticks), by position and signal."""
+    """Count decisions and sum half-spreads and skews, half-ticks, by position and signal."""
     edges = position_edges(config.risk.position_limit)
-    some = rows[(rows["unusable"] == 0) & (rows["risk_state"] == 0)]
+    some = rows[(rows["unusable"] == 0) & (rows["risk_state"] == ACTIVE)]
     row = np.clip(np.searchsorted(edges, some["position"], side="right") - 1, 0, len(edges) - 2)
     column = np.clip(
         np.searchsorted(SIGNAL_EDGES, some["signal"], side="right") - 1, 0, len(SIGNAL_EDGES) - 2
@@ -344,7 +352,7 @@ def _picture(rows: np.ndarray, config: EnvConfig) -> dict[str, Any]:
 
 
 def gaps_of(played: Played, config: EnvConfig) -> list[tuple[int, int]]:
-    """Stretches of at least `STALE_SECONDS` in which nothing was traded and the book did not change."""
+    """Find stretches of at least `STALE_SECONDS` without a trade or a new book: begin and end, ns."""
     rows = played.rows
     if not len(rows) or not (rows["spread"] > 0).any():
         return []
@@ -352,9 +360,9 @@ def gaps_of(played: Played, config: EnvConfig) -> list[tuple[int, int]]:
     for name in ("spread", "best_bid_lots", "best_ask_lots"):
         same[:-1] &= rows[name][1:] == rows[name][:-1]
     edges = np.flatnonzero(np.diff(same.astype(np.int8), prepend=0, append=0))
-    step_ns = round(config.market.step_seconds * 1e9)
+    step_ns = config.market.step_ns
     found = []
     for first, last in zip(edges[::2], edges[1::2], strict=True):
-        if (last - first) * step_ns >= STALE_SECONDS * 1e9:
+        if (last - first) * step_ns >= STALE_SECONDS * SECOND:
             found.append((int(rows["time_ns"][first]), int(rows["time_ns"][last - 1]) + step_ns))
     return found

@@ -1,1 +1,5 @@
-"""Recorded markets: readers of captures, the store, and tapes to replay."""
+"""Recorded markets: readers of captures, the store of tapes, and what a replay reads of them.
+
+May live here: what turns recorded feeds into tapes and tapes into events, one file a format in `formats`.
+May import: `mmenv.checks`, `mmenv.files`, `mmenv.registry` and `mmenv.times`.
+"""

@@ -1,6 +1,6 @@
 """`neuralmm import FORMAT FILES -o STORE`: recorded captures into the store.
 
-Two passes, both streaming. The format's reader writes raw rows to a spool file and finds tick, lot and
+Two passes, both streaming. The format's importer writes raw rows to a spool file and finds tick, lot and
 clock offset; the second pass (`mmenv.data.grid`) puts prices and sizes on the grid, follows the book, and
 writes one Parquet file per day. All of it happens in a hidden folder of the store, from which a killed import
 continues when the same command is given again; tapes appear in the store once everything is checked.
@@ -21,16 +21,24 @@ from typing import Annotated, Any, Final
 import tyro
 from tqdm import tqdm
 
-from mmenv.data import binance, databento, lobster, plain, tardis  # noqa: F401  (they register themselves)
-from mmenv.data.capture import FORMATS, CaptureError, Options, Reader, Report
-from mmenv.data.grid import Grid, SecondPass, Spool, day_text
+from mmenv.data.formats.base import IMPORTERS, Importer, ImportOptions, check_rows, described, open_importers
+from mmenv.data.grid import Grid, SecondPass, day_text
+from mmenv.data.problems import Report
+from mmenv.data.rows import CaptureError
+from mmenv.data.source import Source
+from mmenv.data.spool import Spool
 from mmenv.data.tape import SCHEMA_VERSION, Tape, TapeError, put_tape, tape_path
 from mmenv.files import replacing
+from mmenv.registry import PluginError
 
 CHECKPOINT_ROWS: Final = 1 << 21
-"""Raw rows between two checkpoints of a reader."""
+"""Raw rows between two checkpoints of an importer."""
 WORK: Final = ".import-"
 """Folders of imports under way begin with this."""
+LAYOUT: Final = 3
+"""Of the checkpoint; another number for other fields of what is pickled: older ones then begin anew."""
+_SOURCE: Final = ("maker_fee_bp", "taker_fee_bp", "contract", "contract_size")
+"""Fields of `Source` that options replace."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Import:
     """Import recorded captures into a store."""
 
     format: tyro.conf.Positional[str]
-    """Format of the files; see below."""
+    """Format of the files, see below; or "module:name" of another importer."""
     files: tyro.conf.Positional[tuple[Path, ...]]
     """Capture files, of any number of symbols and days."""
     store: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
@@ -71,27 +79,25 @@ class Import:
     def run(self) -> list[tuple[list[Tape], Report]]:
         """Import; the tapes and the report of each venue and symbol.
 
-        Raises:
-            CaptureError: something in the files or options that cannot be used; nothing is written then.
+        Raises `PluginError` where there is no importer of this name or it does not do what importers must,
+        and `CaptureError` where something in the files or options cannot be used; nothing is written then.
         """
-        if self.format not in FORMATS:
-            raise CaptureError(f"format is {self.format!r}; known formats: {', '.join(sorted(FORMATS))}")
+        IMPORTERS.find(self.format, "format")
         if not self.files:
             raise CaptureError("no files given; name at least one capture file")
         if self.contract not in (None, "linear", "inverse"):
-            raise CaptureError(f"--contract is {self.contract!r}; it must be linear or inverse")
+            raise CaptureError(
+                f"--contract = {self.contract!r} is not possible: it must be linear or inverse."
+            )
         self.store.mkdir(parents=True, exist_ok=True)
         with _work_folder(self.store / f"{WORK}{self._identity()}") as folder:
-            job = _load(folder) or _Job([_Part(reader, self._report()) for reader in self._readers()])
+            job = _load(folder) or ImportJob(list(self._parts()))
             job.run(self, folder)
             return [(part.tapes(self.store), part.report) for part in job.parts]
 
-    def _readers(self) -> Sequence[Reader]:
-        opener, _ = FORMATS[self.format]
-        return opener(self.files, Options(self.venue, self.symbol))
-
-    def _report(self) -> Report:
-        return Report(strict=self.strict)
+    def _parts(self) -> Iterator[_Part]:
+        for importer in open_importers(self.format, self.files, ImportOptions(self.venue, self.symbol)):
+            yield _Part(importer, Report(importer.names, strict=self.strict))
 
     def _identity(self) -> str:
         """The same for the same files and options, and only then."""
@@ -108,9 +114,9 @@ class Import:
 
 @dataclass
 class _Part:
-    """One venue and symbol: reader, spool and second pass, whatever it has come to."""
+    """One venue and symbol: importer, spool and second pass, whatever it has come to."""
 
-    reader: Reader
+    importer: Importer
     report: Report
     spool: Spool | None = None
     read: bool = False
@@ -123,17 +129,14 @@ class _Part:
         return [Tape(tape_path(store, info.venue, info.symbol, info.day)) for info in self.second.infos]
 
 
-LAYOUT = 2
-"""Of the checkpoint; another number for other fields of what is pickled: older ones then begin anew."""
-
-
 @dataclass
-class _Job:
+class ImportJob:
     """All of an import; what is pickled as its checkpoint."""
 
     parts: list[_Part]
 
     def run(self, options: Import, folder: Path) -> None:
+        """Do what is left of it, in a folder of its own."""
         for number, part in enumerate(self.parts):
             if not part.read:
                 self._read(part, folder / f"{number}.spool", options, folder)
@@ -153,15 +156,16 @@ class _Job:
 
     def _read(self, part: _Part, path: Path, options: Import, folder: Path) -> None:
         part.spool = part.spool or Spool(path)
-        reader, spool = part.reader, part.spool
+        importer, spool = part.importer, part.spool
+        source = importer.source
         saved, known = spool.rows, set[int]()
-        name = f"{reader.source.venue} {reader.source.symbol}, reading"
-        with _bar(name, reader.size, "B", options) as bar:
-            for chunk in reader.chunks(part.report):
-                bar.update(reader.done - bar.n)
+        with _bar(f"{source.venue} {source.symbol}, reading", importer.size, "B", options) as bar:
+            for chunk in importer.chunks(part.report):
+                check_rows(options.format, chunk, part.report, spool.last_ns)
+                bar.update(importer.done - bar.n)
                 spool.append(chunk)
                 for day in spool.days - known:
-                    _check_place(options, reader, day)
+                    _check_place(options, source, day)
                 known |= spool.days
                 if spool.rows - saved >= CHECKPOINT_ROWS:
                     self.save(folder)
@@ -172,11 +176,10 @@ class _Job:
     def _convert(self, part: _Part, tapes: Path, options: Import, folder: Path) -> None:
         assert part.spool is not None
         if part.second is None:
-            source = part.reader.source
+            source = part.importer.source
             given = {name: getattr(options, name) for name in _SOURCE if getattr(options, name) is not None}
             grid = Grid(options.tick_size, options.lot_size, options.clock_offset_ns)
-            names = part.reader.names
-            part.second = SecondPass(grid, replace(source, **given), names, part.spool, part.report)
+            part.second = SecondPass(grid, replace(source, **given), part.spool, part.report)
         second, finished = part.second, len(part.second.infos)
         name = f"{second.source.venue} {second.source.symbol}, writing"
         with _bar(name, part.spool.rows, "row", options) as bar:
@@ -190,11 +193,9 @@ class _Job:
         self.save(folder)
 
 
-_SOURCE: Final = ("maker_fee_bp", "taker_fee_bp", "contract", "contract_size")
-
-
-def _check_place(options: Import, reader: Reader, day: int) -> None:
-    path = tape_path(options.store, reader.source.venue, reader.source.symbol, day_text(day))
+def _check_place(options: Import, source: Source, day: int) -> None:
+    """Refuse to replace a tape unless told to."""
+    path = tape_path(options.store, source.venue, source.symbol, day_text(day))
     if path.exists() and not options.overwrite:
         raise CaptureError(f"{path} exists; add --overwrite to replace it")
 
@@ -211,7 +212,7 @@ def _work_folder(folder: Path) -> Iterator[Path]:
         _lock(lock, folder)
         try:
             yield folder
-        except CaptureError:
+        except (CaptureError, PluginError):
             shutil.rmtree(folder, ignore_errors=True)
             raise
         shutil.rmtree(folder, ignore_errors=True)
@@ -229,7 +230,7 @@ def _lock(file: Any, folder: Path) -> None:
         raise TapeError(f"{folder.parent}: the same import is running already; wait for it to end") from None
 
 
-def _load(folder: Path) -> _Job | None:
+def _load(folder: Path) -> ImportJob | None:
     """The import that was under way here, or None."""
     try:
         layout, job = pickle.loads((folder / "checkpoint").read_bytes())
@@ -250,11 +251,11 @@ def _load(folder: Path) -> _Job | None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Command line of `neuralmm import`."""
-    formats = "\n".join(f"{name}: {what}" for name, (_, what) in sorted(FORMATS.items()))
+    formats = "\n".join(f"{name}: {described(name)}" for name in sorted(IMPORTERS))
     try:
         options = tyro.cli(Import, args=args, prog="neuralmm import", description=f"Formats:\n{formats}")
         results = options.run()
-    except (CaptureError, TapeError) as error:
+    except (CaptureError, PluginError, TapeError) as error:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:
         raise SystemExit("interrupted; give the same command again to continue") from None

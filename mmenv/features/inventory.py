@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 from numba import prange
-from numba.np.numpy_support import carray
 
-from mmenv.features import Feature, Group, register
-from mmenv.kernel import EMPTY, LANES, MOVE_WINDOW, stage
+from mmenv.engine.stage import stage
+from mmenv.engine.state import MOVE_WINDOW
+from mmenv.features.base import Feature, Group, register, rows
 
 F = np.float32
 
 
-@stage(EMPTY)
-def observe(core, own, params, out):  # type: ignore[no-untyped-def]
-    s = carray(core, 1)[0]
-    p = carray(params, 1)[0]
-    x = carray(out, (5, LANES))
+FEATURES = (
+    Feature("inventory", -1, 1, "position / position limit"),
+    Feature("unrealised", -10, 10, "unrealised profit / position limit, price units"),
+    Feature("holding_time", 0, 1, "decisions since the position was flat or changed sign / horizon"),
+    Feature("entry_gap", -10, 10, "mid minus average entry price, price units (0 when flat)"),
+    Feature("risk_exposure", 0, 10, "|position| x volatility over the horizon / daily loss limit"),
+)
+
+
+@stage(out=rows(FEATURES))
+def observe(s, w, p, x):
     unit = F(p.per_unit)
     per_limit = F(1) / F(p.position_limit)
     per_horizon = F(1) / F(p.horizon)
@@ -24,23 +30,17 @@ def observe(core, own, params, out):  # type: ignore[no-untyped-def]
     for i in prange(s.count):
         held = F(s.position[i]) * per_limit
         gap = s.entry[i] * unit
-        x[0, i] = held
-        x[1, i] = min(max(held * gap, F(-10)), F(10))
-        x[2, i] = F(s.held[i]) * per_horizon
-        x[3, i] = min(max(gap, F(-10)), F(10))
-        x[4, i] = min(F(abs(s.position[i])) * s.volatility[i] * per_loss_limit, F(10))
+        x.inventory[i] = held
+        x.unrealised[i] = min(max(held * gap, F(-10)), F(10))
+        x.holding_time[i] = F(s.held[i]) * per_horizon
+        x.entry_gap[i] = min(max(gap, F(-10)), F(10))
+        x.risk_exposure[i] = min(F(abs(s.position[i])) * s.volatility[i] * per_loss_limit, F(10))
 
 
 register(
     Group(
         name="inventory",
-        features=(
-            Feature("inventory", -1, 1, "position / position limit"),
-            Feature("unrealised", -10, 10, "unrealised profit / position limit, price units"),
-            Feature("holding_time", 0, 1, "decisions since the position was flat or changed sign / horizon"),
-            Feature("entry_gap", -10, 10, "mid minus average entry price, price units (0 when flat)"),
-            Feature("risk_exposure", 0, 10, "|position| x volatility over the horizon / daily loss limit"),
-        ),
+        features=FEATURES,
         observe=observe,
         warm_up=MOVE_WINDOW,
     )

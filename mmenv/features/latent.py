@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from numba import prange
-from numba.np.numpy_support import carray
 
-from mmenv.features import Feature, Group, register
-from mmenv.kernel import EMPTY, LANES, stage
+from mmenv.engine.stage import stage
+from mmenv.features.base import Feature, Group, register, rows
+
+FEATURES = (Feature("latent", -10, 10, "hidden state of the simulated market (0: none)"),)
 
 
-@stage(EMPTY)
-def observe(core, own, params, out):  # type: ignore[no-untyped-def]
-    s = carray(core, 1)[0]
-    x = carray(out, (1, LANES))
+@stage(out=rows(FEATURES))
+def observe(s, w, p, x):
     for i in prange(s.count):
-        x[0, i] = s.latent[i]
+        x.latent[i] = s.latent[i]
 
 
 register(
     Group(
         name="latent",
-        features=(Feature("latent", -10, 10, "hidden state of the simulated market (0: none)"),),
+        features=FEATURES,
         observe=observe,
     )
 )

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 from numba import prange
-from numba.np.numpy_support import carray
 
-from mmenv.features import Feature, Group, register
-from mmenv.kernel import LANES, MOVE_WINDOW, lanes, stage
+from mmenv.engine.stage import stage
+from mmenv.engine.state import LANES, MOVE_WINDOW, per_lane
+from mmenv.features.base import Feature, Group, register, rows
 
 F = np.float32
 I = np.int32  # noqa: E741
@@ -34,27 +34,25 @@ PER_DAY = F(2 * np.pi / 86_400)
 STATE = np.dtype(
     [
         ("flow", "f4", (len(SCALES), LANES)),  # lots
-        lanes("run", "f4"),  # steps with trades of one side alone, signed
-        lanes("imbalance", "f4"),
-        lanes("imbalance_change", "f4"),
-        lanes("slow_squares", "f4"),  # half-ticks^2
-        lanes("slow_weight", "f4"),
-        lanes("vwap_lots", "f4"),
-        lanes("vwap_value", "f4"),  # sum of lots x (price - mid now)
-        lanes("trade_vwap", "f4"),  # half-ticks
-        lanes("taken", "f4"),  # of the touch
-        lanes("bid_depth", "i4"),  # at the touch, before the step
-        lanes("ask_depth", "i4"),
+        per_lane("run", "f4"),  # steps with trades of one side alone, signed
+        per_lane("imbalance", "f4"),
+        per_lane("imbalance_change", "f4"),
+        per_lane("slow_squares", "f4"),  # half-ticks^2
+        per_lane("slow_weight", "f4"),
+        per_lane("vwap_lots", "f4"),
+        per_lane("vwap_value", "f4"),  # sum of lots x (price - mid now)
+        per_lane("trade_vwap", "f4"),  # half-ticks
+        per_lane("taken", "f4"),  # of the touch
+        per_lane("bid_depth", "i4"),  # at the touch, before the step
+        per_lane("ask_depth", "i4"),
     ],
     align=True,
 )
 
 
 @stage(STATE)
-def update(core, own, params, out):  # type: ignore[no-untyped-def]
+def update(s, w, p, x):
     """Averages with exponential weights; runs; what the step took of the book it found."""
-    s = carray(core, 1)[0]
-    w = carray(own, 1)[0]
     for i in prange(s.count):
         keep = F(0) if s.age[i] <= 1 else F(1)  # forgets all at the first step
         flow = F(I(s.buy_lots[i] - s.sell_lots[i]))
@@ -94,52 +92,51 @@ def update(core, own, params, out):  # type: ignore[no-untyped-def]
         w.trade_vwap[i] = gap if lots > F(0) else F(0)
 
 
-@stage(STATE)
-def observe(core, own, params, out):  # type: ignore[no-untyped-def]
-    s = carray(core, 1)[0]
-    w = carray(own, 1)[0]
-    p = carray(params, 1)[0]
-    x = carray(out, (11, LANES))
+FEATURES = (
+    Feature("flow_fast", -10, 10, "signed market volume, average over 5 decisions, unit variance"),
+    Feature("flow_medium", -10, 10, "signed market volume, average over 20 decisions, unit variance"),
+    Feature("flow_slow", -10, 10, "signed market volume, average over 100 decisions, unit variance"),
+    Feature("trade_run", -10, 10, "decisions in a row with trades of one side alone, signed, tens"),
+    Feature("imbalance_change", -2, 2, "book imbalance less that of the decision before"),
+    Feature("volatility_ratio", 0, 10, "volatility of the last 20 moves over that of about 200"),
+    Feature("trade_vwap", -10, 10, "price of the last trades less VWAP, price units (0: none)"),
+    Feature("depth_taken", -10, 10, "bought / ask size less sold / bid size at the touch"),
+    Feature("microprice_gap", -10, 10, "microprice less mid, price units (0: no book)"),
+    Feature("day_sine", -1, 1, "sine of the time of day, UTC (0 in simulated markets)"),
+    Feature("day_cosine", -1, 1, "cosine of the time of day, UTC (1 in simulated markets)"),
+)
+
+
+@stage(STATE, out=rows(FEATURES))
+def observe(s, w, p, x):
     unit, per_lot = F(p.per_unit), F(p.per_lot)
     for i in prange(s.count):
         some = F(1) if s.age[i] > 0 else F(0)
-        x[0, i] = some * min(max(w.flow[0, i] * per_lot * N0, F(-10)), F(10))
-        x[1, i] = some * min(max(w.flow[1, i] * per_lot * N1, F(-10)), F(10))
-        x[2, i] = some * min(max(w.flow[2, i] * per_lot * N2, F(-10)), F(10))
-        x[3, i] = some * min(max(w.run[i] * F(RUN_SCALE), F(-10)), F(10))
-        x[4, i] = some * w.imbalance_change[i]
+        x.flow_fast[i] = some * min(max(w.flow[0, i] * per_lot * N0, F(-10)), F(10))
+        x.flow_medium[i] = some * min(max(w.flow[1, i] * per_lot * N1, F(-10)), F(10))
+        x.flow_slow[i] = some * min(max(w.flow[2, i] * per_lot * N2, F(-10)), F(10))
+        x.trade_run[i] = some * min(max(w.run[i] * F(RUN_SCALE), F(-10)), F(10))
+        x.imbalance_change[i] = some * w.imbalance_change[i]
         count = F(max(min(s.age[i], I(MOVE_WINDOW)), I(1)))
         fast = F(s.move_squares[i]) / count
         slow = w.slow_squares[i] / max(w.slow_weight[i], F(1))
         ratio = np.sqrt(fast / max(slow, F(1e-6)))
-        x[5, i] = min(ratio, F(10)) if (some > F(0)) & (slow > F(0)) else F(1)
+        x.volatility_ratio[i] = min(ratio, F(10)) if (some > F(0)) & (slow > F(0)) else F(1)
     for i in prange(s.count):
         some = F(1) if s.age[i] > 0 else F(0)
-        x[6, i] = some * min(max(w.trade_vwap[i] * unit, F(-10)), F(10))
-        x[7, i] = some * min(max(w.taken[i], F(-10)), F(10))
+        x.trade_vwap[i] = some * min(max(w.trade_vwap[i] * unit, F(-10)), F(10))
+        x.depth_taken[i] = some * min(max(w.taken[i], F(-10)), F(10))
         bid, ask = s.best_bid_lots[i], s.best_ask_lots[i]
         imbalance = F(I(bid - ask)) / F(max(I(bid + ask), I(1)))
-        x[8, i] = min(max(F(0.5) * imbalance * F(s.spread[i]) * unit, F(-10)), F(10))
-        x[9, i] = np.sin(s.day_seconds[i] * PER_DAY)
-        x[10, i] = np.cos(s.day_seconds[i] * PER_DAY)
+        x.microprice_gap[i] = min(max(F(0.5) * imbalance * F(s.spread[i]) * unit, F(-10)), F(10))
+        x.day_sine[i] = np.sin(s.day_seconds[i] * PER_DAY)
+        x.day_cosine[i] = np.cos(s.day_seconds[i] * PER_DAY)
 
 
 register(
     Group(
         name="microstructure",
-        features=(
-            Feature("flow_fast", -10, 10, "signed market volume, average over 5 decisions, unit variance"),
-            Feature("flow_medium", -10, 10, "signed market volume, average over 20 decisions, unit variance"),
-            Feature("flow_slow", -10, 10, "signed market volume, average over 100 decisions, unit variance"),
-            Feature("trade_run", -10, 10, "decisions in a row with trades of one side alone, signed, tens"),
-            Feature("imbalance_change", -2, 2, "book imbalance less that of the decision before"),
-            Feature("volatility_ratio", 0, 10, "volatility of the last 20 moves over that of about 200"),
-            Feature("trade_vwap", -10, 10, "price of the last trades less VWAP, price units (0: none)"),
-            Feature("depth_taken", -10, 10, "bought / ask size less sold / bid size at the touch"),
-            Feature("microprice_gap", -10, 10, "microprice less mid, price units (0: no book)"),
-            Feature("day_sine", -1, 1, "sine of the time of day, UTC (0 in simulated markets)"),
-            Feature("day_cosine", -1, 1, "cosine of the time of day, UTC (1 in simulated markets)"),
-        ),
+        features=FEATURES,
         update=update,
         observe=observe,
         warm_up=SLOW,

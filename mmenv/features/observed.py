@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 from numba import prange
-from numba.np.numpy_support import carray
 
-from mmenv.config import ConfigError, EnvConfig
-from mmenv.features import Feature, Group, register
-from mmenv.kernel import ASSETS, LANES, stage
+from mmenv.checks import ConfigError
+from mmenv.engine.stage import stage
+from mmenv.engine.state import ASSETS, LANES, TILE
+from mmenv.features.base import Feature, Group, register
+from mmenv.market.base import Market
+from mmenv.market.varied import Distribution
 
 F = np.float32
 
@@ -21,11 +23,8 @@ STATE = np.dtype([("relative", "f4", (ASSETS, LANES))], align=True)
 
 
 @stage(STATE)
-def update(core, own, params, out):  # type: ignore[no-untyped-def]
+def update(s, w, p, x):
     """Fading sum of what each asset moved more than the quoted one, price units."""
-    s = carray(core, 1)[0]
-    w = carray(own, 1)[0]
-    p = carray(params, 1)[0]
     unit = F(p.per_unit)
     for k in range(p.assets):
         for i in prange(s.count):
@@ -33,32 +32,28 @@ def update(core, own, params, out):  # type: ignore[no-untyped-def]
             w.relative[k, i] = before * KEEP + F(s.asset_moves[k, i] - s.move[i]) * unit
 
 
-@stage(STATE)
-def observe(core, own, params, out):  # type: ignore[no-untyped-def]
-    s = carray(core, 1)[0]
-    w = carray(own, 1)[0]
-    p = carray(params, 1)[0]
-    x = carray(out, (ENTRIES * ASSETS, LANES))
+@stage(STATE, out=TILE)
+def observe(s, w, p, x):
     unit = F(p.per_unit)
     for k in range(p.assets):
         row = np.uint64(ENTRIES * k)
         for i in prange(s.count):
             relative = w.relative[k, i] if s.age[i] > 0 else F(0)
-            x[row, i] = min(max(F(s.asset_moves[k, i]) * unit, F(-10)), F(10))
-            x[row + np.uint64(1), i] = min(max(s.asset_flows[k, i], F(-10)), F(10))
-            x[row + np.uint64(2), i] = min(max(relative / ROOT, F(-10)), F(10))
+            x.rows[row, i] = min(max(F(s.asset_moves[k, i]) * unit, F(-10)), F(10))
+            x.rows[row + np.uint64(1), i] = min(max(s.asset_flows[k, i], F(-10)), F(10))
+            x.rows[row + np.uint64(2), i] = min(max(relative / ROOT, F(-10)), F(10))
 
 
-def features(config: EnvConfig) -> tuple[Feature, ...]:
+def features(market: Market, randomise: tuple[Distribution, ...]) -> tuple[Feature, ...]:
     """Three entries for each observed asset of the market."""
-    if config.market.assets == 0:
+    if market.assets == 0:
         raise ConfigError(
-            f"features names 'observed', but market {config.market.name!r} shows no other asset: leave the "
+            f"features names 'observed', but market {market.name!r} shows no other asset: leave the "
             "group out, or take market 'correlated'."
         )
     return tuple(
         feature
-        for k in range(1, config.market.assets + 1)
+        for k in range(1, market.assets + 1)
         for feature in (
             Feature(f"asset_{k}_return", -10, 10, f"move of asset {k} since the last decision, price units"),
             Feature(f"asset_{k}_flow", -10, 10, f"market buys minus sells of asset {k}, standard deviations"),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from numba import prange
-from numba.np.numpy_support import carray
 
-from mmenv.features import Feature, Group, register
-from mmenv.kernel import LANES, lanes, stage
+from mmenv.engine.stage import stage
+from mmenv.engine.state import LANES, per_lane
+from mmenv.features.base import Feature, Group, register, rows
 
 F = np.float32
 I = np.int32  # noqa: E741
@@ -19,19 +19,17 @@ STATE = np.dtype(
     [
         ("lots", "i4", (SIZE_WINDOW, LANES)),
         ("trades", "i4", (SIZE_WINDOW, LANES)),
-        lanes("lot_sum", "i4"),
-        lanes("trade_sum", "i4"),
-        lanes("gap", "i4"),
+        per_lane("lot_sum", "i4"),
+        per_lane("trade_sum", "i4"),
+        per_lane("gap", "i4"),
     ],
     align=True,
 )
 
 
 @stage(STATE)
-def update(core, own, params, out):  # type: ignore[no-untyped-def]
+def update(s, w, p, x):
     """Roll the window of traded lots and number of trades; steps since the last trade."""
-    s = carray(core, 1)[0]
-    w = carray(own, 1)[0]
     head = s.clock % SIZE_WINDOW
     if head < 0:
         return
@@ -46,38 +44,38 @@ def update(core, own, params, out):  # type: ignore[no-untyped-def]
         w.gap[i] = I(0) if trades > 0 else I((I(0) if first else gap) + I(1))
 
 
-@stage(STATE)
-def observe(core, own, params, out):  # type: ignore[no-untyped-def]
-    s = carray(core, 1)[0]
-    w = carray(own, 1)[0]
-    x = carray(out, (4, LANES))
+FEATURES = (
+    Feature(
+        "trade_size",
+        0,
+        10,
+        "mean size of the trades of this step over that of the last 100 (0: none)",
+    ),
+    Feature("trade_gap", 0, 10, "decisions since the last trade, tens"),
+    Feature("book_imbalance", -1, 1, "(bid - ask) / (bid + ask) size at the touch (0: no book)"),
+    Feature("volatility", 0, 10, "root mean square of the last 20 moves, price units per step"),
+)
+
+
+@stage(STATE, out=rows(FEATURES))
+def observe(s, w, p, x):
     for i in prange(s.count):
         started, trades = s.age[i] > 0, s.trades[i]
         lots = F(I(s.buy_lots[i] + s.sell_lots[i]))
         # Mean sizes here and in the window, both lots / trades, as one quotient.
         size = min(lots * F(w.trade_sum[i]) / (F(max(trades, I(1))) * F(max(w.lot_sum[i], I(1)))), F(10))
         gap = min(F(w.gap[i]) * GAP_SCALE, F(10))
-        x[0, i] = size if started & (trades > 0) else F(0)
-        x[1, i] = gap if started else F(0)
+        x.trade_size[i] = size if started & (trades > 0) else F(0)
+        x.trade_gap[i] = gap if started else F(0)
         bid, ask = s.best_bid_lots[i], s.best_ask_lots[i]
-        x[2, i] = F(I(bid - ask)) / F(max(I(bid + ask), I(1)))
-        x[3, i] = min(s.volatility[i], F(10))
+        x.book_imbalance[i] = F(I(bid - ask)) / F(max(I(bid + ask), I(1)))
+        x.volatility[i] = min(s.volatility[i], F(10))
 
 
 register(
     Group(
         name="trade_book",
-        features=(
-            Feature(
-                "trade_size",
-                0,
-                10,
-                "mean size of the trades of this step over that of the last 100 (0: none)",
-            ),
-            Feature("trade_gap", 0, 10, "decisions since the last trade, tens"),
-            Feature("book_imbalance", -1, 1, "(bid - ask) / (bid + ask) size at the touch (0: no book)"),
-            Feature("volatility", 0, 10, "root mean square of the last 20 moves, price units per step"),
-        ),
+        features=FEATURES,
         update=update,
         observe=observe,
         warm_up=SIZE_WINDOW,

@@ -5,8 +5,8 @@ state is the strictest that any rule asks for.
 
 | rule | REDUCING | HALTED | back to ACTIVE |
 |---|---|---|---|
-| daily-loss | from `reducing_at` of `daily_loss` since midnight UTC | from `daily_loss` | REDUCING: loss below it; HALTED: operator |
-| drawdown | from `reducing_at` of `drawdown` below the day's peak | from `drawdown` | as above |
+| daily-loss | `reducing_at` of `daily_loss` since midnight UTC | `daily_loss` | from HALTED: operator |
+| drawdown | `reducing_at` of `drawdown` below the day's peak | `drawdown` | from HALTED: operator |
 | position | | beyond `position_limit` | operator |
 | order-rate | 80% of `max_orders` in `order_window_s` | the next decision could pass it | by itself |
 | stale-data | | nothing received for `stale_ms` | by itself |
@@ -19,11 +19,11 @@ state is the strictest that any rule asks for.
 | rejects | | `max_rejects` in `reject_window_s` | operator |
 | unknown-order | | the venue reports an order, fill or position that is not ours | operator |
 | policy | | the policy raised, or the desk did | operator |
-| loss-limit | | the kernel's own limit (`mmenv.risk`) | operator |
+| loss-limit | | the kernel's own limit (`mmenv.step.risk`) | operator |
 | operator | `reduce` | `halt` | operator |
 
-"By itself" means once no rule has asked for it for `calm_s`.
-"""  # noqa: E501
+"By itself" means once no rule has asked for it for `calm_s`, and so it is where nothing else is said.
+"""
 
 from __future__ import annotations
 
@@ -32,13 +32,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from mmenv.config import require_number
-from mmenv.kernel import ACTIVE, HALTED, REDUCING
-
-STATES: Final = ("ACTIVE", "REDUCING", "HALTED")
-DAY_NS: Final = 86_400_000_000_000
-SECOND: Final = 1_000_000_000
-MILLISECOND: Final = 1_000_000
+from mmenv.checks import require_number
+from mmenv.engine.state import ACTIVE, HALTED, REDUCING
+from mmenv.times import DAY, MILLISECOND, SECOND
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +76,7 @@ class Facts:
 
     time_ns: int
     late_ns: int = 0
-    """How long after its time it is made."""
+    """Time since it was due."""
     wealth: float = 0.0
     """Profit since the session began, quote currency."""
     position: int = 0
@@ -183,7 +179,7 @@ class Guard:
         return "calm" if self.state == ACTIVE else f"not calm for {self.config.calm_s:g} s yet"
 
     def _new_day(self, facts: Facts) -> None:
-        day = facts.time_ns // DAY_NS
+        day = facts.time_ns // DAY
         if day != self._day:
             self._day, self._opening, self._peak = day, facts.wealth, facts.wealth
         self._peak = max(self._peak, facts.wealth)

@@ -8,7 +8,7 @@ The newest frames are in NAME.journal; when it is large or a day is over it beco
 on. The files are one journal, whose frames are numbered through; whoever reads it names the newest.
 
 Inputs (rows, feed, updates, commands, ticks) decide everything else, so a session played again from them
-writes the same bytes: `mmenv.live.again`.
+writes the same bytes: `mmenv.live.rerun`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mmenv.data.tape import ROW
+from mmenv.data.rows import ROW
+from mmenv.times import DAY
 from mmenv.venue.working import COMMAND
 from mmenv.venue.working import FILL as FILL_ROW
 
@@ -35,19 +36,10 @@ MAGIC: Final = b"NeuralMM journal 2\n"
 
 (HEADER, ROWS, FEED, UPDATE, OPERATOR, TICK, FILLS, STATE, DECISION, ORDERS, ACCOUNT, ERROR) = range(1, 13)
 NAMES: Final = {
-    HEADER: "header",
-    ROWS: "rows",
-    FEED: "feed",
-    UPDATE: "update",
-    OPERATOR: "operator",
-    TICK: "tick",
-    FILLS: "fills",
-    STATE: "state",
-    DECISION: "decision",
-    ORDERS: "orders",
-    ACCOUNT: "account",
-    ERROR: "error",
-}
+    HEADER: "header", ROWS: "rows", FEED: "feed", UPDATE: "update", OPERATOR: "operator",
+    TICK: "tick", FILLS: "fills", STATE: "state", DECISION: "decision", ORDERS: "orders",
+    ACCOUNT: "account", ERROR: "error",
+}  # fmt: skip
 INPUTS: Final = frozenset({ROWS, FEED, UPDATE, OPERATOR, TICK, ACCOUNT})
 """Kinds that a session is told; the others follow from them."""
 
@@ -57,7 +49,6 @@ ARRAYS: Final = {ROWS: ROW, FILLS: FILL_ROW, ORDERS: COMMAND}
 _FRAME: Final = struct.Struct("<IIQB")
 _CHECKED: Final = struct.Struct("<QB")
 LARGEST: Final = 1 << 28
-DAY_NS: Final = 86_400_000_000_000
 CHUNK: Final = 1 << 12
 """Bytes that are written without waiting for the flush, which then has less to do."""
 
@@ -75,9 +66,11 @@ class Frame:
     payload: bytes
 
     def json(self) -> dict[str, Any]:
+        """The payload of a kind that is JSON."""
         return json.loads(self.payload)
 
     def array(self) -> NDArray[np.void]:
+        """The payload of one of ARRAYS."""
         return np.frombuffer(self.payload, ARRAYS[self.kind])
 
     def __str__(self) -> str:
@@ -90,14 +83,15 @@ class Frame:
 class Sink(Protocol):
     """Where a session writes its frames."""
 
-    def write(self, kind: int, payload: bytes) -> None: ...
+    def write(self, kind: int, payload: bytes) -> None:
+        """Append a frame."""
 
     def flush(self) -> None:
         """Make all written so far outlive the process."""
 
 
 class Memory:
-    """Frames in a list, as a check or a replay wants them."""
+    """A sink that keeps its frames in a list."""
 
     def __init__(self) -> None:
         self.frames: list[Frame] = []
@@ -112,12 +106,17 @@ class Memory:
 class Journal:
     """Appends frames to a file that no other process may write.
 
-    Args:
-        path: a new file, or a journal to go on with; its incomplete last frame, if any, is cut off.
-        sync: also outlive the machine (fdatasync at every flush), not only the process.
+    Parameters
+    ----------
+    path
+        A new file, or a journal to go on with; its incomplete last frame, if any, is cut off.
+    sync
+        Also outlive the machine (fdatasync at every flush), not only the process.
 
-    Raises:
-        JournalError: the file is in use by another process, damaged, or no journal.
+    Raises
+    ------
+    JournalError
+        The file is in use by another process, damaged, or no journal.
     """
 
     def __init__(self, path: Path, sync: bool = False) -> None:
@@ -126,33 +125,35 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = _open_locked(path)
         try:
-            self.frames, self.cut, self._size = self._open()
+            self.frames, self._size = self._open()
         except BaseException:
             os.close(self._file)
             raise
+        self.flushed = self.frames
+        """Frames that outlive the process."""
         self._buffer = bytearray()
 
-    def _open(self) -> tuple[int, int, int]:
-        """Number of frames there, bytes of an incomplete one cut off, and bytes of the newest file."""
+    def _open(self) -> tuple[int, int]:
+        """Number of frames there, and bytes of the newest file once an incomplete frame is cut off."""
         earlier = parts(self.path)[:-1]
         count = sum(1 for _ in _frames(earlier, 0, whole=True))
         size = os.fstat(self._file).st_size
         if size <= len(MAGIC) and MAGIC.startswith(self.path.read_bytes()):
             os.ftruncate(self._file, 0)
             os.write(self._file, MAGIC)
-            return count, size % len(MAGIC), len(MAGIC)
+            return count, len(MAGIC)
         end = len(MAGIC)
         for frame in _frames([self.path], count):
             count, end = count + 1, end + _FRAME.size + len(frame.payload)
         os.ftruncate(self._file, end)
-        return count, size - end, end
+        return count, end
 
     def rotate(self, now_ns: int, size: int) -> None:
         """Go on in a new file if this one has `size` bytes or began on an earlier day (UTC) than now.
 
         Killed at any moment, it is the old file or the new one that goes on.
         """
-        day = now_ns // DAY_NS
+        day = now_ns // DAY
         due = self._size >= size or self._day not in (-1, day)
         self._day = day
         if not due or self._size <= len(MAGIC):
@@ -188,10 +189,21 @@ class Journal:
         self._write_out()
         if self.sync:
             os.fdatasync(self._file)
+        self.flushed = self.frames
 
     def close(self) -> None:
         self.flush()
         os.fdatasync(self._file)
+        os.close(self._file)
+
+    @property
+    def pending(self) -> int:
+        """Bytes that the operating system does not have yet."""
+        return len(self._buffer)
+
+    def tear(self, kept: int) -> None:
+        """Close as the death of the process does: of the pending bytes, only the first `kept` are there."""
+        os.write(self._file, self._buffer[:kept])
         os.close(self._file)
 
 
@@ -226,7 +238,7 @@ def _open_locked(path: Path) -> int:
 def read(path: Path) -> Iterator[Frame]:
     """The complete frames of a journal, all its files; an incomplete last one is left out.
 
-    Raises JournalError where a file is no journal or damaged before its end.
+    Raises `JournalError` where a file is no journal or damaged before its end.
     """
     if not path.exists():
         raise JournalError(f"{path}: there is no journal; `neuralmm paper` writes one.")
@@ -278,7 +290,7 @@ def _frame_at(data: mmap.mmap, at: int, number: int) -> Frame | None:
 
 def _frame_starts(data: mmap.mmap, damaged: int) -> Iterator[int]:
     """Where whole frames lie from a damaged one on: then it is no tail that a killed process left."""
-    for at in range(damaged, len(data) - _FRAME.size):
+    for at in range(damaged, len(data) - _FRAME.size + 1):
         # Kinds are small and numbers have zero high bytes: few places need the checksum.
         if data[at + 16] in NAMES and data[at + 12 : at + 16] == b"\0\0\0\0":
             number = int.from_bytes(data[at + 8 : at + 16], "little")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,7 @@ class Order:
     kind: Literal["limit", "market"] = "limit"
     post_only: bool = True
     reduce_only: bool = False
+    """Whether it may only reduce the position; a venue without such orders ignores it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,7 @@ class Reject(OrderEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fill(OrderEvent):
-    """A part of the order traded. `fee` is exact decimal text in `fee_asset`, negative for a rebate."""
+    """Some of the order has traded. `fee` is exact decimal text in `fee_asset`, negative for a rebate."""
 
     order_id: int
     trade_id: int
@@ -97,8 +98,11 @@ class Stream(OrderEvent):
 
 AnyEvent: TypeAlias = Ack | Reject | Fill | Cancel | CancelReject | Unknown | Stream
 
-LOST = 0
+LOST: Final = 0
 """`Reject.code` of an order that the venue says it never saw."""
+CROSSED: Final = frozenset({-5022, -2010})
+"""`Reject.code` of a post-only order that would have traded at once, which is part of quoting and no fault.
+They are Binance's own, as journals have them; the client of another venue gives one of these for its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,15 +119,19 @@ class OpenOrder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
-    """The venue's books: position in lots, and the cash balance as exact decimal text by asset."""
+class Holdings:
+    """What the account holds in the venue's books."""
 
     position_lots: int
     balances: dict[str, str]
+    """Cash as exact decimal text, by asset."""
+    owned: bool = False
+    """Whether the position is a balance of the traded asset, which may have been there before a desk came and
+    is then not its to trade; otherwise it is a position that trading alone has made."""
 
 
 class OrderClient(Protocol):
-    """One account and symbol at a venue, real or paper.
+    """One account and symbol at a venue.
 
     No method raises for anything the venue or the network does to an order: that is an event. Queries raise
     `VenueError` if no answer can be had.
@@ -142,7 +150,7 @@ class OrderClient(Protocol):
         """Cancel; returns when the venue has answered or the answer is overdue."""
 
     async def cancel_all(self) -> None:
-        """Cancel every order of the symbol, ours or not."""
+        """Cancel every order of the symbol, ours or not. Raises `VenueError` while they may be open."""
 
     async def cancel_after(self, seconds: float) -> bool:
         """Ask the venue to cancel all unless asked again within `seconds` (0: never mind).
@@ -153,7 +161,7 @@ class OrderClient(Protocol):
     async def open_orders(self) -> list[OpenOrder]:
         """Every open order of the symbol."""
 
-    async def account(self) -> Account:
+    async def holdings(self) -> Holdings:
         """Position and balances."""
 
     async def fills(self, after_trade_id: int) -> list[Fill]:

@@ -12,11 +12,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from mmenv.kernel import ACTIVE, HALTED
+from mmenv.engine.state import ACTIVE, HALTED, STATES
 from mmenv.live.desk import LiveDesk
-from mmenv.live.guard import STATES
 from mmenv.live.session import Session
-from mmenv.venue.paper import BEST_ASK, BEST_BID, PaperVenue
+from mmenv.venue.paper import PaperVenue
 
 LEVELS = 5
 COLOURS = ("green", "yellow", "bold red")
@@ -84,9 +83,9 @@ def _ours(session: Session) -> dict[int, str]:
                 text = f"{slot['lots'] - slot['filled']}"
                 if not slot["acknowledged"]:
                     text += " sent"
-                elif isinstance(session.venue, PaperVenue):
+                elif isinstance(session.execution, PaperVenue):
                     index = side * session.working.slots.shape[1] + place
-                    text += f" behind {session.venue.engine.orders['ahead'][index]:,.0f}"
+                    text += f" behind {session.execution.book.orders['ahead'][index]:,.0f}"
                 found[int(slot["tick"])] = text
     return found
 
@@ -96,13 +95,13 @@ def figures(desk: LiveDesk, session: Session) -> Table:
     table = Table(box=None, show_header=False)
     table.add_column()
     table.add_column(justify="right")
-    event = session.view.event
+    outcome = session.view.outcome
     limit = session.setup.config.risk.position_limit
     rows = {
-        "mid": price(session, (event[BEST_BID] + event[BEST_ASK]) / 2),
+        "mid": price(session, (outcome["best_bid_ticks"] + outcome["best_ask_ticks"]) / 2),
         "position": f"{session.working.position} of {limit} lots",
         "profit": f"{session.wealth:+,.4f}",
-        **{name: f"{value:+,.4f}" for name, value in zip(TERMS, signed(session.terms), strict=True)},
+        **{name: f"{value:+,.4f}" for name, value in zip(TERMS, signed(session.episodes.terms), strict=True)},
         "fills": f"{session.fills}",
         "rows received": f"{desk.rows:,}",
         "": "median / 99% / worst",

@@ -1,169 +1,45 @@
 """One symbol's desk without input or output: rows, reports and the time go in, orders come out.
 
-Training, backtest, paper and live share `mmenv.desk.Desk`; this adds what only happens live: a decision clock
-on wall time, the guard, orders in flight, the journal. It reads no clock and opens no file, so the same
-inputs give the same bytes: `mmenv.live.again` plays a journal again and compares every frame, a restart
+Training, backtest, paper and live share `mmenv.desk.desk.Desk`; this adds what only happens live: a decision
+clock on wall time, the guard, orders in flight, the journal. It reads no clock and opens no file, so the same
+inputs give the same bytes: `mmenv.live.rerun` plays a journal again and compares every frame, a restart
 recovers by it, and the tests drive it through thousands of faults in virtual time.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import orjson
 from numba import njit
 from numpy.typing import NDArray
 
-from mmenv.config import EnvConfig, make_config
-from mmenv.data.capture import CLEAR, SNAPSHOT
-from mmenv.data.tape import ROW
-from mmenv.desk import Step, make_desk
-from mmenv.kernel import ACTIVE, FEE_DIGITS, HALTED, REDUCING
-from mmenv.live import journal, orders
-from mmenv.live.guard import STATES, Facts, Guard, GuardConfig
-from mmenv.live.journal import Frame, Sink
+from mmenv.data.rows import CLEAR, SNAPSHOT
+from mmenv.engine.state import ACTIVE, HALTED, REDUCING
+from mmenv.live import journal
+from mmenv.live.episodes import Episodes
+from mmenv.live.execution import LiveExecution
+from mmenv.live.guard import Facts, Guard
+from mmenv.live.journal import Sink
 from mmenv.live.orders import AnyEvent, OpenOrder
-from mmenv.market.live import Live
-from mmenv.venue.live import LiveVenue
-from mmenv.venue.paper import (
-    BEST_ASK,
-    BEST_BID,
-    BUY_LOTS,
-    BUY_NOTIONAL,
-    SELL_LOTS,
-    SELL_NOTIONAL,
-    PaperVenue,
-    View,
-)
-from mmenv.venue.replay import EVENT_FIELDS
-from mmenv.venue.working import COMMAND, Working
-
-EVENTS: Final = {
-    cls.__name__: cls
-    for cls in (
-        orders.Ack, orders.Reject, orders.Fill, orders.Cancel, orders.CancelReject, orders.Unknown,
-        orders.Stream,
-    )
-}  # fmt: skip
-
+from mmenv.live.setup import NOTHING_SENT, OF_POLICY, Outgoing, Player, Setup, decision_type
+from mmenv.live.supervisor import Supervisor
+from mmenv.venue.outcome import OUTCOME
+from mmenv.venue.paper import PaperVenue
+from mmenv.venue.view import View
+from mmenv.venue.working import Working
 
 NO_SKEW: Final = np.iinfo(np.int64).max
-NOTHING_SENT: Final = np.zeros(0, COMMAND)
-
-
-class Player(Protocol):
-    """A policy for one desk, with its memory."""
-
-    def reset(self) -> None:
-        """A new episode begins."""
-
-    def step(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Action (2,) for the observation (F,)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setup:
-    """Everything a session is made from; the first frame of its journal. Times in nanoseconds."""
-
-    config: EnvConfig
-    """Of the desk; its market is `mmenv.market.live.Live`."""
-    guard: GuardConfig
-    policy: str
-    """Name and checksum of the policy."""
-    mode: str
-    """"paper" or "live"."""
-    session: str
-    """Unique for ever; the prefix of client ids."""
-    start_ns: int
-    """The first decision."""
-    tick_size: str
-    lot_size: str
-    low_tick: int
-    high_tick: int
-    """Prices outside are ignored."""
-    position: int = 0
-    """Lots held at the start."""
-    baseline: int = 0
-    """Lots at the venue that are not ours to trade, such as a spot balance."""
-    last_trade: int = 0
-    """Newest trade id of the account before the session."""
-    latency_ns: int = 10_000_000
-    """Of paper orders, one way."""
-    queue_model: str = "risk-adverse"
-    queue_exponent: float = 3.0
-    partial_fills: bool = True
-
-    @property
-    def market(self) -> Live:
-        assert isinstance(self.config.market, Live)
-        return self.config.market
-
-    @property
-    def interval_ns(self) -> int:
-        return round(self.config.market.step_seconds * 1e9)
-
-    @property
-    def money(self) -> float:
-        """Quote currency in a half-tick x lot."""
-        return float(self.tick_size) * float(self.lot_size) / 2
-
-    def to_json(self) -> bytes:
-        plain = dataclasses.asdict(dataclasses.replace(self, config=None)) | {"config": self.config.to_dict()}  # type: ignore[arg-type]
-        return json.dumps(plain, sort_keys=True).encode()
-
-    @classmethod
-    def from_json(cls, text: bytes) -> Setup:
-        plain = json.loads(text)
-        plain["config"] = make_config(**plain["config"])
-        plain["guard"] = GuardConfig(**plain["guard"])
-        return cls(**plain)
-
-
-@dataclass(frozen=True)
-class Outgoing:
-    """To be sent to the venue, in this order; with `cancel_all`, all orders of the symbol go first."""
-
-    commands: NDArray[np.void]
-    reduce_only: bool
-    cancel_all: bool
-
-
-def decision_type(width: int) -> np.dtype:
-    """Record of a decision with `width` observation entries."""
-    return np.dtype(
-        [
-            ("time_ns", "<i8"),
-            ("number", "<i8"),
-            ("age", "<i8"),
-            ("state", "<i8"),
-            ("event", "<i8", (len(EVENT_FIELDS),)),
-            ("reward", "<f8"),
-            ("wealth", "<f8"),
-            ("observation", "<f4", (width,)),
-            ("action", "<f4", (2,)),
-            ("quotes", "<i8", (4,)),
-        ]
-    )
-
-
-OF_POLICY: Final = ("observation", "action", "quotes")
-"""Last fields of a decision."""
 
 
 class Session:
     """The desk of one symbol.
 
-    Args:
-        setup: what it is made from.
-        player: the policy; None where a journal is replayed with the actions in it.
-        sink: where the journal goes.
-
     Rows, feed changes, order reports and operator commands go in as they come; `tick` makes a decision.
     What is to be sent collects in `outbox`, already on record when it does.
+    Without a player, as where a journal is replayed, actions are those in `given`.
     """
 
     def __init__(self, setup: Setup, player: Player | None, sink: Sink) -> None:
@@ -172,48 +48,55 @@ class Session:
         interval = self._interval_ns = setup.interval_ns
         self.working = Working(3 + 2 * -(-2 * setup.latency_ns // interval), setup.config.risk.position_limit)
         self.working.position = setup.position
-        self.venue: PaperVenue | LiveVenue = (
+        self.execution: PaperVenue | LiveExecution = (
             PaperVenue(
                 self.view, self.working, setup.latency_ns, setup.queue_model, setup.queue_exponent,
                 setup.partial_fills,
             )
             if setup.mode == "paper"
-            else LiveVenue(self.view, self.working, setup.session, setup.last_trade)
+            else LiveExecution(self.view, self.working, setup.session, setup.last_trade)
         )  # fmt: skip
-        self.desk = make_desk(setup.config, 1, autoreset=False)
-        assert isinstance(self.desk.external, Live.Link)
-        self.link = self.desk.external
-        self.link.window[0] = setup.low_tick, setup.high_tick
+        self.episodes = Episodes(setup, player)
+        self.desk, self.link = self.episodes.desk, self.episodes.link
         # Views, so that a decision spends its time on deciding: what we see is what the desk learns from.
-        self.link.event = self.view.event.reshape(1, -1)
-        core = self.desk.core
-        self._core = {name: core[name][0] for name in ("pnl", "fees", "age", "risk_state", "risk_floor")}
-        self._money = setup.market.price_scale * setup.money
+        self.link.outcomes = self.view.outcomes
+        self._seen = {name: self.view.outcomes[name] for name in OUTCOME.names or ()}
+        self._seen_words = self.view.outcomes.view(np.int64)
+        names = ("age", "risk_state", "risk_floor")
+        self._age, risk_state, risk_floor = (self.desk.core[name][0] for name in names)
         self.guard = Guard(setup.guard)
+        self._supervisor = Supervisor(self.guard, risk_state, risk_floor, self._note, self._halted)
         self.outbox: list[Outgoing] = []
         self.next_ns = setup.start_ns
         """When the next decision is due."""
         self.decision = np.zeros((), decision_type(self.desk.entries))
         """The last one."""
-        self._integers: NDArray[np.int64] = np.ndarray(4 + len(EVENT_FIELDS), np.int64, self.decision.data)
+        self._integers: NDArray[np.int64] = np.ndarray(
+            4 + len(self._seen_words), np.int64, self.decision.data
+        )
         self._fields = {name: self.decision[name] for name in ("reward", "wealth", *OF_POLICY)}
-        self.terms = np.zeros(4)
-        """Spread capture, adverse selection, carry, fees since the start, quote currency."""
         self.fills = 0
-        self.state = ACTIVE
         self.flatten = False
-        self.book = "no book yet"
+        self._broken = "no book yet"
+        """Why the book is not whole; empty if it is."""
         self._last_ns = 0
         self._heard_ns = setup.start_ns
         self._skew_ns = NO_SKEW
         self._last_trade = 0
-        self._carried = 0.0
-        self._episode_over = True
         self.given: tuple[NDArray[np.float32], str] = (np.zeros(2, np.float32), "")
         """Without a player: the next decision's action, and what the policy raised."""
         self._decisions = 0
-        self._causes: list[list[Any]] = []
         sink.write(journal.HEADER, setup.to_json())
+
+    @property
+    def state(self) -> int:
+        """ACTIVE, REDUCING or HALTED."""
+        return self._supervisor.state
+
+    @property
+    def wealth(self) -> float:
+        """Profit since the start, quote currency."""
+        return self.episodes.wealth
 
     # What is told.
 
@@ -233,41 +116,42 @@ class Session:
             if int(times[-1]) > self.next_ns:
                 count = int(np.searchsorted(times, self.next_ns, side="right"))
             if count:
-                self._take(rows[:count])
+                self.see(rows[:count])
             rows = rows[count:]
             if len(rows):
                 self.tick(int(rows["local_ns"][0]) if now_ns is None else now_ns)
 
-    def _take(self, rows: NDArray[np.void]) -> None:
+    def see(self, rows: NDArray[np.void]) -> None:
+        """Take in rows before which no decision is due."""
         self.sink.write(journal.ROWS, rows.tobytes())
         self._heard_ns = int(rows["local_ns"][-1])
         self._skew_ns = min(self._skew_ns, _skew(rows))
-        self.venue.take(self.view.take(rows))
+        self.execution.take(self.view.take(rows))
 
     def feed(self, live: bool, reason: str) -> None:
-        """Whether the book is whole, and why not."""
-        book = "" if live else reason or "interrupted"
-        if book != self.book:
-            self.book = book
+        """Take in whether the book is whole, and why not."""
+        broken = "" if live else reason or "interrupted"
+        if broken != self._broken:
+            self._broken = broken
             self._note(journal.FEED, {"live": live, "reason": reason})
 
     def hear(self, event: AnyEvent) -> None:
-        """What the venue said about our orders."""
-        assert isinstance(self.venue, LiveVenue)
+        """Take in what the venue said about our orders."""
+        assert isinstance(self.execution, LiveExecution)
         self._note(journal.UPDATE, {"type": type(event).__name__, **dataclasses.asdict(event)})
-        self.venue.hear(event)
+        self.execution.hear(event)
         self._collect_faults(event.local_ns)
 
     def account(self, open_orders: list[OpenOrder], position: int, time_ns: int) -> None:
-        """The venue's own books at a restart; see `LiveVenue.reconcile`."""
-        assert isinstance(self.venue, LiveVenue)
+        """The venue's own books at a restart; see `LiveExecution.reconcile`."""
+        assert isinstance(self.execution, LiveExecution)
         found = [dataclasses.asdict(order) for order in open_orders]
         self._note(journal.ACCOUNT, {"orders": found, "position": position, "time_ns": time_ns})
-        self.venue.reconcile(open_orders, position - self.setup.baseline)
+        self.execution.reconcile(open_orders, position - self.setup.baseline)
         self._collect_faults(time_ns)
 
     def operator(self, command: str, reason: str, time_ns: int) -> None:
-        """A command.
+        """Obey a command.
 
         "halt"; "flatten", which halts and works out of the position; "reduce"; "clear", which takes back what
         is latched; "error": the desk raised; "resume": decisions go on at `time_ns`; "restart": the same
@@ -283,12 +167,14 @@ class Session:
             self.guard.latch("policy", reason)
         elif command == "clear":
             self.flatten = False
-            self.guard.clear()
-            self._core["risk_state"][0] = ACTIVE
+            self._supervisor.clear()
         elif command in ("resume", "restart"):
             self._resume(time_ns, command == "restart")
         else:
-            raise ValueError(f"operator command {command!r} is not known")
+            raise ValueError(
+                f"operator command = {command!r} is not possible: it must be halt, flatten, reduce, clear, "
+                "error, resume or restart."
+            )
 
     def tick(self, now_ns: int) -> None:
         """Make the decision that is due; `now_ns` is the time it is."""
@@ -297,19 +183,19 @@ class Session:
         self._note_trades()
         if self._decisions == 0:
             self.view.begin()
-        fills = self.venue.collect(time_ns)
+        fills = self.execution.collect(time_ns)
         self.view.observe(time_ns)
-        step = self._learn()
+        reward = self.episodes.learn(self.working.position)
         if len(fills):
             self.sink.write(journal.FILLS, fills.tobytes())
             self.fills += len(fills)
         self._judge(time_ns, now_ns)
         action = self._act()
         self.desk.decide(action[None])
-        self._heed_kernel()
+        self._supervisor.heed_kernel()
         quotes = self._quotes()
         self._send(quotes, time_ns)
-        self._record(time_ns, step, action, quotes)
+        self._record(time_ns, reward, action, quotes)
         self.view.begin()
         self._last_ns, self.next_ns = time_ns, time_ns + self._interval_ns
         self._skew_ns = NO_SKEW
@@ -317,74 +203,33 @@ class Session:
 
     # One decision.
 
-    def _learn(self) -> Step | None:
-        """Hand the market's answer to the desk; at the end of an episode, or the start, begin the next.
-
-        Episodes are those of training: memory and windows start afresh, the position stays.
-        """
-        step = None
-        if not self._episode_over:
-            self.link.answer(self.desk)
-            step = self.desk.finish()
-            self.terms += step.ledger[:4, 0] * self._money
-            self._observation = step.observations[0]
-            self._episode_over = bool(step.terminated[0] | step.truncated[0])
-        if self._episode_over:
-            self._carried += self._episode_wealth()
-            position = np.array([self.working.position], np.int32)
-            self._observation = self.desk.reset(positions=position)[0]
-            if self.player is not None:
-                self.player.reset()
-            self._episode_over = False
-        return step
-
-    def _episode_wealth(self) -> float:
-        return float(self._core["pnl"][0] - self._core["fees"][0] / FEE_DIGITS)
-
-    @property
-    def wealth(self) -> float:
-        """Profit since the start, quote currency."""
-        return (self._carried + self._episode_wealth()) * self.setup.money
-
     def _note_trades(self) -> None:
-        event = self.view.event
-        lots = int(event[BUY_LOTS] + event[SELL_LOTS])
+        seen = self._seen
+        lots = int(seen["buy_lots"][0] + seen["sell_lots"][0])
         if lots:
-            self._last_trade = int(event[BUY_NOTIONAL] + event[SELL_NOTIONAL]) // lots
+            self._last_trade = int(seen["buy_notional"][0] + seen["sell_notional"][0]) // lots
 
     def _judge(self, time_ns: int, now_ns: int) -> None:
         stream, unsettled = "", 0
-        if isinstance(self.venue, LiveVenue):
-            stream, unsettled = self.venue.stream, self.venue.unsettled_ns(now_ns)
-        book = self.book or ("" if self.view.known else "no bid or no ask")
-        self._set_state(
-            self.guard.check(
-                Facts(
-                    time_ns=time_ns,
-                    late_ns=now_ns - time_ns,
-                    wealth=self.wealth,
-                    position=self.working.position,
-                    silent_ns=time_ns - self._heard_ns,
-                    book=book,
-                    stream=stream,
-                    skew_ns=None if self._skew_ns == NO_SKEW else self._skew_ns,
-                    unsettled_ns=unsettled,
-                )
-            )
+        if isinstance(self.execution, LiveExecution):
+            stream, unsettled = self.execution.stream, self.execution.unsettled_ns(now_ns)
+        book = self._broken or ("" if self.view.known else "no bid or no ask")
+        facts = Facts(
+            time_ns=time_ns,
+            late_ns=now_ns - time_ns,
+            wealth=self.wealth,
+            position=self.working.position,
+            silent_ns=time_ns - self._heard_ns,
+            book=book,
+            stream=stream,
+            skew_ns=None if self._skew_ns == NO_SKEW else self._skew_ns,
+            unsettled_ns=unsettled,
         )
+        self._supervisor.check(facts)
 
-    def _set_state(self, state: int) -> None:
-        causes = [[f.rule, f.state] for f in self.guard.findings]
-        if state != self.state or causes != self._causes:
-            reasons = [f"{finding.rule}: {finding.reason}" for finding in self.guard.findings]
-            self._note(journal.STATE, {"from": STATES[self.state], "to": STATES[state], "reasons": reasons})
-        if self.state == HALTED and state < HALTED:
-            # The kernel holds a halt until reset; this one was ours.
-            self._core["risk_state"][0] = ACTIVE
-        if state == HALTED and self.state < HALTED and self.setup.mode == "live":
+    def _halted(self) -> None:
+        if self.setup.mode == "live":
             self.outbox.append(Outgoing(NOTHING_SENT, False, True))
-        self.state, self._causes = state, causes
-        self._core["risk_floor"][0] = state
 
     def _act(self) -> NDArray[np.float32]:
         if self.player is None:
@@ -393,36 +238,25 @@ class Session:
             action, error = self._ask(self.player)
         if error:
             self._note(journal.ERROR, {"error": error})
-            self.guard.latch("policy", error)
-            self._settle_state()
+            self._supervisor.latch("policy", error)
         return action
 
     def _ask(self, player: Player) -> tuple[NDArray[np.float32], str]:
         """The policy's action, or no quote and what it raised."""
         try:
-            action = np.asarray(player.step(self._observation), np.float32)
+            action = np.asarray(player.step(self.episodes.observation), np.float32)
             if action.shape != (2,):
                 raise ValueError(f"the action has shape {action.shape}, not (2,)")
             return action, ""
         except Exception as error:
             return np.full(2, np.nan, np.float32), f"{type(error).__name__}: {error}"
 
-    def _heed_kernel(self) -> None:
-        if self.state < HALTED and self._core["risk_state"][0] == HALTED:
-            self.guard.latch("loss-limit", "the episode's loss limit is reached")
-            self._settle_state()
-
-    def _settle_state(self) -> None:
-        """A rule latched within the decision."""
-        self.guard.findings = tuple(self.guard.latched.values())
-        self._set_state(self.guard.state)
-
     def _quotes(self) -> NDArray[np.int64]:
-        quotes = self.link.quotes(self.desk)
+        quotes = self.link.quotes(self.desk.core)
         if self.state != HALTED and self._last_trade:
             self.guard.far_quote([int(quotes[i]) for i in (0, 2) if quotes[i + 1]], self._last_trade)
             if self.guard.state == HALTED:
-                self._settle_state()
+                self._supervisor.settle()
         if self.state == HALTED:
             quotes[1] = quotes[3] = 0
             if self.flatten:
@@ -435,25 +269,25 @@ class Session:
         lots = min(abs(held), self.setup.config.risk.order_lots)
         blind = any(finding.rule in ("book", "stale-data") for finding in self.guard.findings)
         if held > 0 and not blind:
-            quotes[0], quotes[1] = self.view.event[BEST_ASK], lots
+            quotes[0], quotes[1] = self._seen["best_ask_ticks"][0], lots
         elif held < 0 and not blind:
-            quotes[2], quotes[3] = self.view.event[BEST_BID], lots
+            quotes[2], quotes[3] = self._seen["best_bid_ticks"][0], lots
 
     def _send(self, quotes: NDArray[np.int64], time_ns: int) -> None:
         reducing = self.state != ACTIVE
         # While reducing, fills of all that is open may at most close the position.
         self.working.position_limit = 0 if reducing else self.setup.config.risk.position_limit
-        commands = self._commands = self.venue.quote(quotes, time_ns)
+        commands = self._commands = self.execution.quote(quotes, time_ns)
         if len(commands):
             self.guard.sent(time_ns, np.count_nonzero(commands["lots"]))
             self.outbox.append(Outgoing(commands, reducing, False))
 
     def _record(
-        self, time_ns: int, step: Step | None, action: NDArray[np.float32], quotes: NDArray[np.int64]
+        self, time_ns: int, reward: float, action: NDArray[np.float32], quotes: NDArray[np.int64]
     ) -> None:
-        self._integers[:4] = time_ns, self._decisions, self._core["age"][0], self.state
-        self._integers[4:] = self.view.event
-        given = step.rewards[0] if step is not None else 0.0, self.wealth, self._observation, action, quotes
+        self._integers[:4] = time_ns, self._decisions, self._age[0], self.state
+        self._integers[4:] = self._seen_words
+        given = reward, self.wealth, self.episodes.observation, action, quotes
         for field, value in zip(self._fields.values(), given, strict=True):
             field[...] = value
         self.sink.write(journal.DECISION, self.decision.tobytes())
@@ -466,39 +300,21 @@ class Session:
     def _resume(self, time_ns: int, new_episode: bool) -> None:
         self.next_ns = time_ns
         self._heard_ns = time_ns
-        self._episode_over |= new_episode
-        self.book = "resuming"
-        if isinstance(self.venue, PaperVenue):
-            self.venue.drop()
+        self.episodes.over |= new_episode
+        self._broken = "resuming"
+        if isinstance(self.execution, PaperVenue):
+            self.execution.drop()
 
     def _collect_faults(self, time_ns: int) -> None:
-        assert isinstance(self.venue, LiveVenue)
-        for rule, reason in self.venue.faults:
+        assert isinstance(self.execution, LiveExecution)
+        for rule, reason in self.execution.faults:
             self.guard.latch(rule, reason)
-        for reason in self.venue.rejects:
+        for reason in self.execution.rejects:
             self.guard.rejected(time_ns, reason)
-        self.venue.faults, self.venue.rejects = [], []
+        self.execution.faults, self.execution.rejects = [], []
 
     def _note(self, kind: int, content: dict[str, Any]) -> None:
         self.sink.write(kind, orjson.dumps(content, option=orjson.OPT_SORT_KEYS))
-
-    def play(self, frame: Frame) -> None:
-        """Take in an input frame of a journal."""
-        if frame.kind == journal.ROWS:
-            self._take(np.frombuffer(frame.payload, ROW))
-            return
-        content = frame.json()
-        if frame.kind == journal.TICK:
-            self.tick(content["now_ns"])
-        elif frame.kind == journal.FEED:
-            self.feed(content["live"], content["reason"])
-        elif frame.kind == journal.UPDATE:
-            self.hear(EVENTS[content.pop("type")](**content))
-        elif frame.kind == journal.ACCOUNT:
-            found = [OpenOrder(**order) for order in content["orders"]]
-            self.account(found, content["position"], content["time_ns"])
-        elif frame.kind == journal.OPERATOR:
-            self.operator(content["command"], content["reason"], content["time_ns"])
 
 
 @njit(cache=True, nogil=True)

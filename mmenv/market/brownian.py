@@ -11,15 +11,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numba import prange
-from numba.np.numpy_support import carray
 
-from mmenv.config import Market, MarketStages, require_number
-from mmenv.kernel import EMPTY, Call, aligned_zeros, over_lanes, stage
-from mmenv.market import START_PRICE, register
-from mmenv.market.by_lane import at, with_family
-from mmenv.rng import philox
-from mmenv.venue.simulated import match
-from mmenv.vmath import log, normal, unit
+from mmenv.checks import require_number
+from mmenv.engine.maths import normal
+from mmenv.engine.rng import philox
+from mmenv.engine.stage import Stage, at, over_lanes, stage
+from mmenv.engine.state import EMPTY
+from mmenv.market.base import START_PRICE, Market, register
+from mmenv.market.fills import market_order, match
 
 F = np.float32
 I = np.int32  # noqa: E741
@@ -36,24 +35,14 @@ PARAMS = np.dtype(
 )
 
 
-OWN = with_family(EMPTY, PARAMS)
-
-
 @over_lanes
-def trade(s, arrivals, reaches, deviations):  # type: ignore[no-untyped-def]
-    """Market orders with their reach, then the move of the mid.
-
-    Given an arrival, the uniform that made it is uniform again on (0, p): its logarithm is the reach, and
-    P(reach >= d) = exp(-kappa d).
-    """
+def trade(s, arrivals, reaches, deviations):
+    """Market orders, then the move of the mid."""
     for i in prange(s.count):
         arrival, reach = at(arrivals, i), at(reaches, i)
         buy, sell, word0, word1 = philox(U(s.age[i]), s.episode[i], U(0), U(0), s.key0[i], s.key1[i])
-        bought, sold = unit(buy), unit(sell)
-        s.buy_lots[i] = I(1) if bought < arrival else I(0)
-        s.sell_lots[i] = I(1) if sold < arrival else I(0)
-        s.ask_reach[i] = I(-log(bought / arrival) * reach) if bought < arrival else I(-1)
-        s.bid_reach[i] = I(-log(sold / arrival) * reach) if sold < arrival else I(-1)
+        s.buy_lots[i], s.ask_reach[i] = market_order(buy, arrival, reach)
+        s.sell_lots[i], s.bid_reach[i] = market_order(sell, arrival, reach)
         s.trades[i] = s.buy_lots[i] + s.sell_lots[i]
         s.buy_chance[i], s.sell_chance[i], s.mean_reach[i] = arrival, arrival, reach
         change = normal(word0, word1) * at(deviations, i)
@@ -64,25 +53,15 @@ def trade(s, arrivals, reaches, deviations):  # type: ignore[no-untyped-def]
 
 
 @stage(EMPTY, PARAMS)
-def step(core, own, params, out):  # type: ignore[no-untyped-def]
-    p = carray(params, 1)[0]
-    trade(carray(core, 1)[0], p.arrival, p.reach, p.deviation)
-
-
-@stage(OWN, PARAMS)
-def step_by_lane(core, own, params, out):  # type: ignore[no-untyped-def]
-    p = carray(own, 1)[0].family
-    trade(carray(core, 1)[0], p.arrival, p.reach, p.deviation)
+def step(s, w, p, x):
+    trade(s, p.arrival, p.reach, p.deviation)
 
 
 @stage(EMPTY, PARAMS)
-def reset(core, own, params, out):  # type: ignore[no-untyped-def]
+def reset(s, w, p, x):
     """Start at the same price; there is no book."""
-    s = carray(core, 1)[0]
-    p = carray(params, 1)[0]
-    start = p.start
     for i in prange(s.count):
-        s.mid[i] = start if s.done[i] != 0 else s.mid[i]
+        s.mid[i] = at(p.start, i) if s.done[i] != 0 else s.mid[i]
 
 
 @register
@@ -96,6 +75,8 @@ class Brownian(Market):
 
     name = "brownian"
     varied: ClassVar[tuple[str, ...]] = ("arrival_rate", "fill_decay", "volatility")
+    on_step: ClassVar[tuple[Stage, ...]] = (step, match)
+    on_reset: ClassVar[tuple[Stage, ...]] = (reset,)
 
     arrival_rate: float = 0.5
     """lambda: market orders per second and side."""
@@ -125,11 +106,3 @@ class Brownian(Market):
         params["deviation"] = unit * self.volatility * math.sqrt(self.step_seconds)
         params["start"] = START_PRICE * unit
         return params
-
-    def stages(self, blocks: int, by_lane: bool = False) -> MarketStages:
-        params, own = self.compiled(), aligned_zeros(blocks, OWN if by_lane else EMPTY)
-        return MarketStages(
-            step=(Call(step_by_lane if by_lane else step, own, params), Call(match, own, params)),
-            reset=(Call(reset, own, params),),
-            family=own["family"] if by_lane else None,
-        )

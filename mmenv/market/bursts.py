@@ -13,22 +13,22 @@ from typing import ClassVar
 
 import numpy as np
 from numba import prange
-from numba.np.numpy_support import carray
 
-from mmenv.config import MarketStages, require_number
-from mmenv.kernel import EMPTY, Call, aligned_zeros, lanes, over_lanes, stage
-from mmenv.market import brownian, register
+from mmenv.checks import require_number
+from mmenv.engine.maths import unit
+from mmenv.engine.rng import RESET_STEP, philox
+from mmenv.engine.stage import Stage, at, stage
+from mmenv.engine.state import per_lane
+from mmenv.market import brownian
+from mmenv.market.base import register
 from mmenv.market.brownian import Brownian, trade
-from mmenv.market.by_lane import at, with_family
-from mmenv.rng import RESET_STEP, philox
-from mmenv.venue.simulated import match
-from mmenv.vmath import unit
+from mmenv.market.fills import match
 
 F = np.float32
 I = np.int32  # noqa: E741
 U = np.uint32
 
-STATE = np.dtype([lanes("burst", "i4"), lanes("deviation", "f4")], align=True)
+STATE = np.dtype([per_lane("burst", "i4"), per_lane("deviation", "f4")], align=True)
 
 PARAMS = np.dtype(
     [
@@ -40,20 +40,18 @@ PARAMS = np.dtype(
     align=True,
 )
 
-OWN = with_family(STATE, PARAMS)
 
-
-@over_lanes
-def change(s, w, p):  # type: ignore[no-untyped-def]
+@stage(STATE, PARAMS)
+def step(s, w, p, x):
     """A step at the volatility of now, then the beginning or end of a burst."""
-    deviations, multiples, begins, ends = p.deviation, p.multiple, p.begin, p.end
     for i in prange(s.count):
-        w.deviation[i] = at(deviations, i) * (at(multiples, i) if w.burst[i] != 0 else F(1))
+        multiple = at(p.multiple, i)
+        w.deviation[i] = at(p.deviation, i) * (multiple if w.burst[i] != 0 else F(1))
     trade(s, p.arrival, p.reach, w.deviation)
     for i in prange(s.count):
         word, _, _, _ = philox(U(s.age[i]), s.episode[i], U(1), U(0), s.key0[i], s.key1[i])
-        before = w.burst[i]
-        chance = at(ends, i) if before != 0 else at(begins, i)
+        before, begin, end = w.burst[i], at(p.begin, i), at(p.end, i)
+        chance = end if before != 0 else begin
         now = I(1) - before if unit(word) < chance else before
         w.burst[i] = now
         s.latent[i] = F(now)
@@ -61,41 +59,17 @@ def change(s, w, p):  # type: ignore[no-untyped-def]
         s.latent_drift[i], s.latent_square_drift[i] = surprise, surprise
 
 
-@over_lanes
-def start(s, w, p, price):  # type: ignore[no-untyped-def]
+@stage(STATE, PARAMS)
+def reset(s, w, p, x):
     """Start at the same price; in a burst with its share of all time."""
-    begins, ends = p.begin, p.end
     for i in prange(s.count):
         _, word, _, _ = philox(RESET_STEP, s.episode[i], U(0), U(0), s.key0[i], s.key1[i])
-        begin, end = at(begins, i), at(ends, i)
+        begin, end = at(p.begin, i), at(p.end, i)
         drawn = I(1) if unit(word) * (begin + end) < begin else I(0)
         now = drawn if s.done[i] != 0 else w.burst[i]
         w.burst[i] = now
         s.latent[i] = F(now)
-        s.mid[i] = price if s.done[i] != 0 else s.mid[i]
-
-
-@stage(STATE, PARAMS)
-def step(core, own, params, out):  # type: ignore[no-untyped-def]
-    change(carray(core, 1)[0], carray(own, 1)[0], carray(params, 1)[0])
-
-
-@stage(OWN, PARAMS)
-def step_by_lane(core, own, params, out):  # type: ignore[no-untyped-def]
-    w = carray(own, 1)[0]
-    change(carray(core, 1)[0], w.own, w.family)
-
-
-@stage(STATE, PARAMS)
-def reset(core, own, params, out):  # type: ignore[no-untyped-def]
-    p = carray(params, 1)[0]
-    start(carray(core, 1)[0], carray(own, 1)[0], p, p.start)
-
-
-@stage(OWN, PARAMS)
-def reset_by_lane(core, own, params, out):  # type: ignore[no-untyped-def]
-    w = carray(own, 1)[0]
-    start(carray(core, 1)[0], w.own, w.family, carray(params, 1)[0].start)
+        s.mid[i] = at(p.start, i) if s.done[i] != 0 else s.mid[i]
 
 
 @register
@@ -114,6 +88,8 @@ class Bursts(Brownian):
         "burst_seconds",
         "burst_volatility",
     )
+    on_step: ClassVar[tuple[Stage, ...]] = (step, match)
+    on_reset: ClassVar[tuple[Stage, ...]] = (reset,)
 
     calm_seconds: float = 600.0
     """Mean length of the calm between two bursts."""
@@ -137,14 +113,3 @@ class Bursts(Brownian):
         params["end"] = self.step_seconds / self.burst_seconds
         params["multiple"] = self.burst_volatility
         return params
-
-    def stages(self, blocks: int, by_lane: bool = False) -> MarketStages:
-        params, own = self.compiled(), aligned_zeros(blocks, OWN if by_lane else STATE)
-        return MarketStages(
-            step=(
-                Call(step_by_lane if by_lane else step, own, params),
-                Call(match, np.zeros(1, EMPTY), params),
-            ),
-            reset=(Call(reset_by_lane if by_lane else reset, own, params),),
-            family=own["family"] if by_lane else None,
-        )

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numba import prange
-from numba.np.numpy_support import carray
 
-from mmenv.config import Market, MarketStages, require, require_number
-from mmenv.kernel import EMPTY, Call, aligned_zeros, lanes, over_lanes, stage
-from mmenv.market import START_PRICE, register
-from mmenv.market.by_lane import at, with_family
-from mmenv.rng import RESET_STEP, philox
-from mmenv.venue.simulated import match
-from mmenv.vmath import log, unit
+from mmenv.checks import require, require_number
+from mmenv.engine.maths import unit
+from mmenv.engine.rng import RESET_STEP, philox
+from mmenv.engine.stage import Stage, at, stage
+from mmenv.engine.state import per_lane
+from mmenv.market.base import START_PRICE, Market, register
+from mmenv.market.fills import market_order, match
 
 F = np.float32
 I = np.int32  # noqa: E741
 U = np.uint32
 
-STATE = np.dtype([lanes("regime", "i4")], align=True)
+STATE = np.dtype([per_lane("regime", "i4")], align=True)
 
 PARAMS = np.dtype(
     [
@@ -41,46 +40,38 @@ PARAMS = np.dtype(
 )
 
 
-OWN = with_family(STATE, PARAMS)
-
-
-@over_lanes
-def trade(s, hidden, p):  # type: ignore[no-untyped-def]
+@stage(STATE, PARAMS)
+def step(s, w, p, x):
     """Market orders with sizes and reach (see `brownian`), the move of the mid, then the regime's change."""
-    arrivals, tilts, larges_informed, larges = p.arrival, p.tilt, p.large_informed, p.large
-    reaches, jumps, drifts, scales, impacts, leaves = p.reach, p.jump, p.drift, p.scale, p.impact, p.leave
     for i in prange(s.count):
-        arrival, tilt, jump, drift = at(arrivals, i), at(tilts, i), at(jumps, i), at(drifts, i)
-        large_informed, large, reach = at(larges_informed, i), at(larges, i), at(reaches, i)
-        scale, impact, leave = at(scales, i), at(impacts, i), at(leaves, i)
+        arrival, tilt, jump, drift = at(p.arrival, i), at(p.tilt, i), at(p.jump, i), at(p.drift, i)
+        large_informed, large, reach = at(p.large_informed, i), at(p.large, i), at(p.reach, i)
+        scale, impact, leave = at(p.scale, i), at(p.impact, i), at(p.leave, i)
         key0, key1 = s.key0[i], s.key1[i]
         age = U(s.age[i])
         buy, sell, jump_word, stay_word = philox(age, s.episode[i], U(0), U(0), key0, key1)
         buy_size, sell_size, _, _ = philox(age, s.episode[i], U(1), U(0), key0, key1)
-        z = hidden.regime[i]
+        z = w.regime[i]
         informed = F(z)
         buy_chance = arrival + informed * tilt
         sell_chance = arrival - informed * tilt
-        bought, sold = unit(buy), unit(sell)
-        buys = I(1) if bought < buy_chance else I(0)
-        sells = I(1) if sold < sell_chance else I(0)
+        buys, s.ask_reach[i] = market_order(buy, buy_chance, reach)
+        sells, s.bid_reach[i] = market_order(sell, sell_chance, reach)
         large_buy = I(1) if unit(buy_size) < (large_informed if z > 0 else large) else I(0)
         large_sell = I(1) if unit(sell_size) < (large_informed if z < 0 else large) else I(0)
         s.buy_lots[i] = buys + (buys & large_buy)
         s.sell_lots[i] = sells + (sells & large_sell)
-        s.ask_reach[i] = I(-log(bought / buy_chance) * reach) if buys != 0 else I(-1)
-        s.bid_reach[i] = I(-log(sold / sell_chance) * reach) if sells != 0 else I(-1)
         s.trades[i] = buys + sells
         s.buy_chance[i], s.sell_chance[i], s.mean_reach[i] = buy_chance, sell_chance, reach
 
         up = jump * (F(1) + drift * informed)
         down = jump * (F(1) - drift * informed)
         draw = unit(jump_word)
-        w = (I(1) if draw < up else I(0)) - (I(1) if draw > F(1) - down else I(0))
-        move = w * scale + (buys - sells) * impact
+        jumps = (I(1) if draw < up else I(0)) - (I(1) if draw > F(1) - down else I(0))
+        move = jumps * scale + (buys - sells) * impact
         s.move[i] = move
         s.mid[i] += move
-        s.free_move[i] = (F(w) - (up - down)) * F(scale)
+        s.free_move[i] = (F(jumps) - (up - down)) * F(scale)
         s.flow_move[i] = (F(buys - sells) - (buy_chance - sell_chance)) * F(impact)
 
         # From an informed state to balanced; from balanced to either with equal chance.
@@ -88,38 +79,23 @@ def trade(s, hidden, p):  # type: ignore[no-untyped-def]
         side = I(1) if draw < F(0.5) * leave else I(-1)
         moved = side if z == 0 else I(0)
         after = moved if draw < leave else z
-        hidden.regime[i] = after
+        w.regime[i] = after
         s.latent[i] = F(after)
         s.latent_drift[i] = F(after) - informed * (F(1) - leave)
         s.latent_square_drift[i] = F(after * after) - (leave if z == 0 else F(1) - leave)
 
 
 @stage(STATE, PARAMS)
-def step(core, own, params, out):  # type: ignore[no-untyped-def]
-    trade(carray(core, 1)[0], carray(own, 1)[0], carray(params, 1)[0])
-
-
-@stage(OWN, PARAMS)
-def step_by_lane(core, own, params, out):  # type: ignore[no-untyped-def]
-    w = carray(own, 1)[0]
-    trade(carray(core, 1)[0], w.own, w.family)
-
-
-@stage(STATE, PARAMS)
-def reset(core, own, params, out):  # type: ignore[no-untyped-def]
+def reset(s, w, p, x):
     """Start at the same price, in a regime drawn from the stationary distribution (1/4, 1/2, 1/4)."""
-    s = carray(core, 1)[0]
-    hidden = carray(own, 1)[0]
-    p = carray(params, 1)[0]
-    start = p.start
     for i in prange(s.count):
         _, word, _, _ = philox(RESET_STEP, s.episode[i], U(0), U(0), s.key0[i], s.key1[i])
         draw = unit(word)
         z = (I(1) if draw < F(0.25) else I(0)) - (I(1) if draw > F(0.75) else I(0))
-        z = z if s.done[i] != 0 else hidden.regime[i]
-        hidden.regime[i] = z
+        z = z if s.done[i] != 0 else w.regime[i]
+        w.regime[i] = z
         s.latent[i] = F(z)
-        s.mid[i] = start if s.done[i] != 0 else s.mid[i]
+        s.mid[i] = at(p.start, i) if s.done[i] != 0 else s.mid[i]
 
 
 @register
@@ -137,6 +113,8 @@ class HiddenRegime(Market):
     varied = (
         "mean_stay", "arrival", "tilt", "jump", "drift", "impact", "large", "large_informed", "fill_decay"
     )  # fmt: skip
+    on_step: ClassVar[tuple[Stage, ...]] = (step, match)
+    on_reset: ClassVar[tuple[Stage, ...]] = (reset,)
 
     mean_stay: float = 60.0
     """Mean number of steps in a regime."""
@@ -194,14 +172,3 @@ class HiddenRegime(Market):
         params["impact"] = round(scale * self.impact)
         params["start"] = START_PRICE * scale
         return params
-
-    def stages(self, blocks: int, by_lane: bool = False) -> MarketStages:
-        params, own = self.compiled(), aligned_zeros(blocks, OWN if by_lane else STATE)
-        return MarketStages(
-            step=(
-                Call(step_by_lane if by_lane else step, own, params),
-                Call(match, np.zeros(1, EMPTY), params),
-            ),
-            reset=(Call(reset, own, params),),
-            family=own["family"] if by_lane else None,
-        )

@@ -4,17 +4,14 @@ to it, so it only says what the desk must know."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmenv.config import ConfigError, EnvConfig, Market, require, require_number
-from mmenv.market import register
-from mmenv.market.replay import begin, give_events, take_quotes
-
-if TYPE_CHECKING:
-    from mmenv.desk import Desk
+from mmenv.checks import ConfigError, require, require_number
+from mmenv.market.base import Market, register
+from mmenv.market.outside import begin, give_outcomes, take_quotes
+from mmenv.venue.outcome import OUTCOME
 
 
 @register
@@ -47,34 +44,34 @@ class Live(Market):
     def lot_scale(self) -> float:
         return self.lot_unit
 
-    def attach(self, config: EnvConfig, n: int) -> Live.Link:
+    def attach(self, n: int, horizon: int, position_limit: int) -> Live.Link:
         if n != 1:
             raise ConfigError(f"a live market has one desk, not {n}; see `neuralmm paper`.")
         return Live.Link()
 
     class Link:
-        """Carries quotes out of a desk and events into it, both given by the session."""
+        """Carries quotes out of a desk and outcomes into it, both given by the session."""
 
         def __init__(self) -> None:
-            self.event = np.zeros((1, 20), np.int64)
-            """Row of `mmenv.venue.replay.EVENT_FIELDS`: what the desk learns next."""
+            self.outcomes: NDArray[np.void] = np.zeros(1, OUTCOME)
+            """OUTCOME (1,): what the desk learns next."""
             self.window = np.zeros((1, 2), np.int64)
             self._quotes = np.zeros((1, 4), np.int64)
 
-        def reset(self, desk: Desk, lanes: np.ndarray) -> None:
-            begin(desk.core, 0, self.event[0])
+        def reset(self, core: np.ndarray, lanes: np.ndarray) -> None:
+            begin(core, 0, self.outcomes[0])
 
-        def advance(self, desk: Desk) -> None:
+        def advance(self, core: np.ndarray) -> None:
             raise ConfigError("a live market moves by itself; drive it with mmenv.live.session.Session.")
 
-        def quotes(self, desk: Desk) -> NDArray[np.int64]:
+        def quotes(self, core: np.ndarray) -> NDArray[np.int64]:
             """Ask tick, lots, bid tick, lots, int64 (4,), that the desk decided on."""
-            take_quotes(desk.core, self.window, self._quotes)
+            take_quotes(core, self.window, self._quotes)
             return self._quotes[0].copy()
 
-        def answer(self, desk: Desk) -> None:
-            """Hand `event` to the desk."""
-            give_events(desk.core, self.event)
+        def answer(self, core: np.ndarray) -> None:
+            """Hand `outcomes` to the desk whose core this is."""
+            give_outcomes(core, self.outcomes)
 
         def close(self) -> None:
             pass

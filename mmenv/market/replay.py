@@ -13,24 +13,24 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
 
-from mmenv.config import ConfigError, EnvConfig, Market, require, require_number
-from mmenv.kernel import LANES
-from mmenv.market import register
+from mmenv.checks import require, require_number
+from mmenv.market.base import Market, register
+from mmenv.market.outside import ExternalMarket, begin, give_outcomes, take_quotes
+from mmenv.market.units import MOST_VOLUME, Measured, Multiples, Symbol, common_unit, in_desk_units, units
+from mmenv.times import MILLISECOND
+from mmenv.venue.settings import ENGINES, ReplayConfig
 
 if TYPE_CHECKING:
-    from mmenv.desk import Desk, ExternalMarket
-    from mmenv.venue.replay import ReplayConfig, ReplayVenue
-
-ENGINES = ("hftbacktest", "matcher")
-DAY_NS = 86_400_000_000_000
+    # Tapes and engines take a while to import, and whoever simulates a market needs neither.
+    from mmenv.data.tape import Tape
+    from mmenv.venue.replay import ReplayVenue, Span
 
 MEASURED_DECISIONS = 36_000
 """At most this many decisions of the training split are used to measure the units: an hour at 100 ms."""
@@ -65,7 +65,7 @@ class Replay(Market):
     feed_latency_ms: float = 2.0
     """Delay of the fastest market data message."""
     queue_model: str = "risk-adverse"
-    """How cancels ahead of us move us up the queue; see `mmenv.venue.replay.QUEUE_MODELS`."""
+    """How cancels ahead of us move us up the queue; see `mmenv.venue.settings.QUEUE_MODELS`."""
     queue_exponent: float = 3.0
     """Exponent of the "power-prob" queue models."""
     partial_fills: bool = True
@@ -81,30 +81,24 @@ class Replay(Market):
         require_number(self, "order_latency_ms", 0.0, 3.6e6)
         require_number(self, "feed_latency_ms", 0.0, 3.6e6)
         require(self.engine in ENGINES, "Replay", "engine", self.engine, "one of " + ", ".join(ENGINES))
-        try:
-            self.venue_config(self.split, 1, 1)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
+        self.venue_config(self.split, 1, 1)
 
     def venue_config(self, split: str, horizon: int, position_limit: int) -> ReplayConfig:
         """The settings of the replay venue for episodes of `horizon` decisions."""
-        from mmenv.venue.replay import ReplayConfig
-
-        interval = round(self.step_seconds * 1e9)
         return ReplayConfig(
-            decision_interval_ns=interval,
-            order_latency_ns=round(self.order_latency_ms * 1e6),
+            decision_interval_ns=self.step_ns,
+            order_latency_ns=round(self.order_latency_ms * MILLISECOND),
             order_latency=self.order_latency,
             latency_spread=self.latency_spread,
             latency_file=self.latency_file,
             latency_seed=self.latency_seed,
-            feed_latency_ns=round(self.feed_latency_ms * 1e6),
+            feed_latency_ns=round(self.feed_latency_ms * MILLISECOND),
             queue_model=self.queue_model,
             queue_exponent=self.queue_exponent,
             partial_fills=self.partial_fills,
             split=split,
             fractions=self.fractions,
-            episode_ns=horizon * interval,
+            episode_ns=horizon * self.step_ns,
             position_limit_lots=position_limit,
         )
 
@@ -121,6 +115,10 @@ class Replay(Market):
     def lot_scale(self) -> float:
         return self.measured.lot_scale
 
+    @property
+    def data(self) -> tuple[str, ...]:
+        return (self.store,)
+
     def defaults(self) -> dict[str, Any]:
         fees = self.measured.maker_fees_bp
         # Symbols of different fees have no default: the settings then refuse this text, which says why.
@@ -134,52 +132,20 @@ class Replay(Market):
             "reward": {"inventory_penalty": 0.001, "terminal_penalty": 0.01},
         }
 
-    def attach(self, config: EnvConfig, n: int) -> ExternalMarket:
-        venue = open_venue(self, self.split, config.horizon, config.risk.position_limit, n)
+    def attach(self, n: int, horizon: int, position_limit: int) -> ExternalMarket:
+        venue = open_venue(self, self.split, horizon, position_limit, n)
         return ReplayFeed(venue, self.measured.multiples)
-
-
-Symbol = tuple[str, str]
-"""Venue and symbol."""
-
-
-class Multiples(NamedTuple):
-    """How many of the desk's integers are one of a tape's."""
-
-    price: int
-    """Of a half-tick."""
-    volume: int
-    """Of a lot traded by others or resting in the book."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What the training split of the tapes says."""
-
-    price_scale: int
-    """The desk's half-ticks in a standard deviation of the mid's move between two decisions."""
-    lot_scale: float
-    """The desk's lots that others trade between two decisions, in the mean."""
-    maker_fees_bp: dict[str, float]
-    """By venue and symbol."""
-    multiples: dict[Symbol, Multiples]
 
 
 def measure(market: Replay) -> Measured:
     """Units from the training split (cached in this process)."""
     # Nothing is quoted, so how orders travel does not matter.
-    plain = dataclasses.replace(
-        market, split="train", engine="hftbacktest", order_latency="constant", latency_file=""
-    )
-    return _measure(plain)
+    return _measure(dataclasses.replace(market, split="train", order_latency="constant", latency_file=""))
 
 
 @functools.cache
 def _measure(market: Replay) -> Measured:
-    from mmenv.data.tape import tapes
-
-    found = tapes(Path(market.store), market.venue, market.symbol, market.day)
-    infos = {(tape.info.venue, tape.info.symbol): tape.info for tape in found}
+    infos = {(tape.info.venue, tape.info.symbol): tape.info for tape in tapes_of(market)}
     scales = []
     for venue_name, symbol in infos:
         one = dataclasses.replace(market, venue=venue_name, symbol=symbol)
@@ -200,178 +166,91 @@ def _measure(market: Replay) -> Measured:
     )
 
 
-def units(*runs: dict[str, np.ndarray]) -> tuple[int, float]:
-    """Half-ticks in a price unit and lots in a volume unit, from runs of columns of EVENT_FIELDS."""
-    moves = np.concatenate([np.diff(run["best_bid_ticks"] + run["best_ask_ticks"]) for run in runs])
-    volume = float(np.concatenate([run["buy_lots"] + run["sell_lots"] for run in runs]).mean())
-    return max(round(float(np.std(moves))), 1), max(volume, 1.0)
+def tapes_of(market: Replay) -> list[Tape]:
+    """The tapes of the store that the market names."""
+    from mmenv.data.tape import tapes  # slow to import
 
-
-MOST_VOLUME = 1 << 17
-"""Largest volume unit, so that volumes of thousands of units are 32-bit numbers."""
-
-
-def common_unit(scales: Sequence[float], room: Sequence[int]) -> tuple[float, list[int]]:
-    """A unit and whole multiples of `scales` that meet it: to within 1%, or as near as `room` allows.
-
-    Args:
-        scales: the unit of each symbol in its own integers.
-        room: largest multiple of each.
-
-    Raises `ConfigError` where the scales are so far apart that not even the largest fits.
-    """
-    size = np.array(scales, np.float64)
-    best: tuple[float, float, list[int]] | None = None
-    for k in range(1, 101):
-        unit = k * float(size.max())
-        multiples = np.maximum(np.rint(unit / size), 1).astype(np.int64)
-        error = float(np.abs(multiples * size / unit - 1).max())
-        if (multiples <= np.array(room)).all() and (best is None or error < best[0]):
-            best = error, unit, multiples.tolist()
-            if error <= 0.01:
-                break
-    if best is None:
-        raise ConfigError(
-            f"the symbols' units, {', '.join(f'{scale:g}' for scale in scales)} half-ticks or lots, are too "
-            "far apart for one desk: choose fewer with market.symbol."
-        )
-    return best[1], best[2]
+    return tapes(Path(market.store), market.venue, market.symbol, market.day)
 
 
 def open_venue(market: Replay, split: str, horizon: int, position_limit: int, n: int) -> ReplayVenue:
     """The venue that replays the market's tapes in n lanes, episodes of `horizon` decisions in `split`."""
-    from mmenv.data.tape import tapes
-    from mmenv.venue.paper import MatcherVenue
-    from mmenv.venue.replay import ReplayVenue
+    from mmenv.venue import engines  # slow to import
 
-    found = tapes(Path(market.store), market.venue, market.symbol, market.day)
-    kind = MatcherVenue if market.engine == "matcher" else ReplayVenue
-    return kind(found, n, market.venue_config(split, horizon, position_limit))
+    config = market.venue_config(split, horizon, position_limit)
+    return engines.open_venue(market.engine, tapes_of(market), n, config)
 
 
-def _watch(venue: ReplayVenue) -> list[dict[str, np.ndarray]]:
-    """Events (decisions,) of each span, nothing quoted; of long ones the first part."""
-    from mmenv.venue.replay import EVENT_FIELDS
+def spans_of(market: Replay) -> tuple[list[Tape], list[Span]]:
+    """The market's tapes, and where at least one decision of its split fits into them."""
+    from mmenv.venue.replay import open_replays, spans  # slow to import
 
+    tapes, config = tapes_of(market), market.venue_config(market.split, 1, 1)
+    return tapes, spans(tapes, open_replays(tapes, config), config)
+
+
+def _watch(venue: ReplayVenue) -> list[np.ndarray]:
+    """OUTCOME (decisions,) of each span, nothing quoted; of long ones the first part."""
     runs = []
     quotes = np.zeros((1, 4), np.int64)
     for span in venue.spans:
-        event = venue.start(0, span, span.first_ns)[None]
-        rows: list[np.ndarray] = []
-        low, high = venue.window(0)
-        quotes[0] = high, 0, low, 0
+        venue.start(0, span, span.first_ns)
+        rows: list[np.void] = []
         most = max(MEASURED_DECISIONS // len(venue.spans), 2)
-        while len(rows) < most and not event[0, EVENT_FIELDS.index("data_end")]:
-            event = venue.advance(quotes)
-            rows.append(event[0].copy())
-        runs.append(dict(zip(EVENT_FIELDS, np.stack(rows, axis=1), strict=True)))
+        while len(rows) < most and not venue.outcomes["data_end"][0]:
+            rows.append(venue.advance(quotes)[0].copy())
+        runs.append(np.array(rows, venue.outcomes.dtype))
     return runs
 
 
 class ReplayFeed:
-    """Connects a `ReplayVenue` to a desk: quotes out of its core, events and fills into it."""
+    """Connects a `ReplayVenue` to a desk: quotes out of its core, outcomes into it.
+
+    `multiples` are those of each tape's symbol; by default 1.
+    """
 
     def __init__(self, venue: ReplayVenue, multiples: Mapping[Symbol, Multiples] | None = None) -> None:
-        """`multiples` of each tape's symbol; by default 1."""
         self.venue = venue
-        self._quotes = np.zeros((venue.n, 4), np.int64)
-        self._windows = np.zeros((venue.n, 2), np.int64)
+        self.quotes = np.zeros((venue.n, 4), np.int64)
+        """Ask tick, lots, bid tick, lots of the last decision in each lane, the tape's own."""
+        self.windows = np.zeros((venue.n, 2), np.int64)
+        """Lowest and highest tick that can be quoted in each lane, the desk's."""
         given = multiples or {}
         of_tape = [given.get((t.info.venue, t.info.symbol), Multiples(1, 1)) for t in venue.tapes]
-        self._multiples = np.array(of_tape, np.int64)
-        self._mixed = bool((self._multiples != 1).any())
+        self.multiples = np.array(of_tape, np.int64)
+        """Price and volume of each tape, (tapes, 2)."""
+        self._mixed = bool((self.multiples != 1).any())
 
-    def reset(self, desk: Desk, lanes: np.ndarray) -> None:
+    def reset(self, core: np.ndarray, lanes: np.ndarray) -> None:
         """Draw each lane's stretch from its key and episode alone, so that n does not matter."""
-        episodes = desk.get("episode") + np.uint32(1)
-        keys = np.stack([desk.get("key0"), desk.get("key1"), episodes], axis=1)
         for lane in np.flatnonzero(lanes):
-            generator = np.random.default_rng([int(word) for word in keys[lane]])
-            self.begin(desk, int(lane), self.venue.reset(int(lane), generator))
+            words = (core[name].reshape(-1)[lane] for name in ("key0", "key1", "episode"))
+            key0, key1, episode = (int(word) for word in words)
+            generator = np.random.default_rng([key0, key1, (episode + 1) & 0xFFFFFFFF])
+            self.venue.reset(int(lane), generator)
+            self.begin(core, int(lane))
 
-    def begin(self, desk: Desk, lane: int, event: np.ndarray) -> None:
-        """An episode of the lane starts with this row of EVENT_FIELDS."""
-        self._windows[lane] = self.venue.window(lane)
+    def begin(self, core: np.ndarray, lane: int) -> None:
+        """An episode of the desk starts where the lane now is."""
+        outcome = self.venue.outcomes[lane : lane + 1]
+        self.windows[lane] = self.venue.window(lane)
         if self._mixed:
-            multiples = self._multiples[self.venue.lane_tape[lane]][None]
-            self._windows[lane] *= multiples[0, 0]
-            event = in_desk_units(event[None], multiples)[0]
-        begin(desk.core, lane, event)
+            multiples = self.multiples[self.venue.lane_tape[lane : lane + 1]]
+            self.windows[lane] *= multiples[0, 0]
+            outcome = in_desk_units(outcome, multiples)
+        begin(core, lane, outcome[0])
 
-    def advance(self, desk: Desk) -> None:
-        take_quotes(desk.core, self._windows, self._quotes)
+    def advance(self, core: np.ndarray) -> None:
+        take_quotes(core, self.windows, self.quotes)
         if not self._mixed:
-            give_events(desk.core, self.venue.advance(self._quotes))
+            give_outcomes(core, self.venue.advance(self.quotes))
             return
-        multiples = self._multiples[self.venue.lane_tape]
+        multiples = self.multiples[self.venue.lane_tape]
         price = multiples[:, 0]
         # Outward to the tape's own ticks: bid < ask still holds.
-        self._quotes[:, 0] = -(-self._quotes[:, 0] // price)
-        self._quotes[:, 2] //= price
-        give_events(desk.core, in_desk_units(self.venue.advance(self._quotes), multiples))
+        self.quotes[:, 0] = -(-self.quotes[:, 0] // price)
+        self.quotes[:, 2] //= price
+        give_outcomes(core, in_desk_units(self.venue.advance(self.quotes), multiples))
 
     def close(self) -> None:
         self.venue.close()
-
-
-def in_desk_units(events: np.ndarray, multiples: np.ndarray) -> np.ndarray:
-    """Events [n, EVENT_FIELDS] of tapes with `multiples` [n, (price, volume)], in the desk's integers."""
-    from mmenv.venue.replay import EVENT_FIELDS
-
-    scaled = events.copy()
-    price, volume = multiples[:, :1], multiples[:, 1:]
-    for factor, names in (
-        (price, ("best_bid_ticks", "best_ask_ticks", "ask_fill_notional", "bid_fill_notional")),
-        (
-            volume,
-            ("best_bid_lots", "best_ask_lots", "buy_lots", "sell_lots", "max_trade_lots", "last_trade_lots"),
-        ),
-        (price * volume, ("buy_notional", "sell_notional")),
-    ):
-        scaled[:, [EVENT_FIELDS.index(name) for name in names]] *= factor
-    return scaled
-
-
-@njit(cache=True)
-def begin(core, lane, event):  # type: ignore[no-untyped-def]
-    """The book at the start of a lane's episode."""
-    s, i = core[lane // LANES], lane % LANES
-    s.mid[i] = event[1] + event[2]
-    s.spread[i] = 2 * (event[2] - event[1])
-    s.best_bid_lots[i] = event[3]
-    s.best_ask_lots[i] = event[4]
-    s.day_seconds[i] = event[0] % DAY_NS * 1e-9
-
-
-@njit(cache=True)
-def take_quotes(core, windows, quotes):  # type: ignore[no-untyped-def]
-    """Quotes (ask tick, lots, bid tick, lots) within what the lane's tape can take."""
-    for lane in range(len(quotes)):
-        s, i = core[lane // LANES], lane % LANES
-        mid = np.int64(s.mid[i])
-        ask = min(max((mid + s.ask_distance[i]) // 2, windows[lane, 0] + 1), windows[lane, 1])
-        bid = min(max((mid - s.bid_distance[i]) // 2, windows[lane, 0]), ask - 1)
-        quotes[lane, 0], quotes[lane, 1] = ask, s.ask_lots[i]
-        quotes[lane, 2], quotes[lane, 3] = bid, s.bid_lots[i]
-
-
-@njit(cache=True)
-def give_events(core, events):  # type: ignore[no-untyped-def]
-    """The market's answer, in half-ticks; columns as `mmenv.venue.replay.EVENT_FIELDS`."""
-    for lane in range(len(events)):
-        s, i = core[lane // LANES], lane % LANES
-        e = events[lane]
-        old = np.int64(s.mid[i])
-        mid = e[1] + e[2]
-        s.mid[i] = mid
-        s.move[i] = mid - old
-        s.spread[i] = 2 * (e[2] - e[1])
-        s.best_bid_lots[i], s.best_ask_lots[i] = e[3], e[4]
-        s.day_seconds[i] = e[0] % DAY_NS * 1e-9
-        s.buy_lots[i], s.sell_lots[i] = e[5], e[6]
-        s.trades[i] = e[9]
-        s.trade_value[i] = 2 * (e[7] + e[8]) - (e[5] + e[6]) * old
-        s.ask_fill[i], s.bid_fill[i] = e[12], e[14]
-        s.ask_edge[i] = 2 * e[13] - e[12] * old
-        s.bid_edge[i] = e[14] * old - 2 * e[15]
-        s.truncated[i] = e[19]

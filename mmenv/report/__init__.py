@@ -1,4 +1,7 @@
-"""The tear sheet of a backtest: one HTML file that opens without a network."""
+"""The tear sheet of a backtest: one HTML file that opens without a network.
+
+May import: `mmenv.backtest`, `mmenv.measure`.
+"""
 
 from __future__ import annotations
 

@@ -12,11 +12,13 @@ import orjson
 
 from mmenv.backtest.result import FIGURES, Result, Run
 from mmenv.files import replacing
-from mmenv.metrics import Estimate
-from mmenv.provenance import in_words
-from mmenv.report import figures as draw
-from mmenv.report import words
-from mmenv.report.figures import Figure
+from mmenv.measure.intervals import Estimate
+from mmenv.report import comparison, portrait, words
+from mmenv.report.caveats import caveats
+from mmenv.report.plot import Figure, colour
+from mmenv.report.sensitivity import sensitivity
+from mmenv.report.story import story
+from mmenv.run.provenance import in_words
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Profit and where it came from": (
@@ -33,30 +35,30 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Inventory": ("mean_inventory", "half_life", "profit_to_inventory"),
 }  # fmt: skip
-"""The rows of the table."""
+"""Rows of the table of figures, by group."""
 
 Picture = Callable[[Result, Run], Figure]
 
-PER_POLICY: tuple[tuple[str, str, str, Picture], ...] = (
+PORTRAIT: tuple[tuple[str, str, str, Picture], ...] = (
     (
         "waterfall",
         "From spread to profit",
         "Spread capture is what fills earned against the mid at the decision; adverse selection and carry "
         "are what the mid then did to lots just filled and to lots held; the four sum to the profit exactly.",
-        draw.waterfall,
+        portrait.waterfall,
     ),
     (
         "attribution",
         "The same over time",
         "A market maker that works has a steady green line that the red one does not eat up; a grey line "
         "that decides the profit means it lived by its positions.",
-        draw.attribution,
+        portrait.attribution,
     ),
     (
         "inventory",
         "Inventory",
         "Positions should come back to zero by themselves. Bars at the limits mean the limit did the work.",
-        draw.inventory,
+        portrait.inventory,
     ),
     (
         "markouts",
@@ -64,26 +66,26 @@ PER_POLICY: tuple[tuple[str, str, str, Picture], ...] = (
         "Where the mid stood some time after a fill, from the maker's side, per money traded, with 95% "
         "bands. It starts near half the spread; where it falls below zero the fill should not have been "
         "made. Right: thirds of the fills by the volatility of the minute before.",
-        draw.markouts,
+        portrait.markouts,
     ),
     (
         "price",
         "Fills over the price",
         "The whole run, up to 3,000 fills. Drag to zoom, double-click to go back.",
-        draw.price,
+        portrait.price,
     ),
     (
         "close_up",
         "Quotes and fills, decision by decision",
         "The stretch with the most fills. A quote that is not drawn was not made.",
-        draw.close_up,
+        portrait.close_up,
     ),
     (
         "picture",
         "The policy as a picture",
         "Mean half-spread and skew it asked for, by position and signal, in price units (pu). Grey is where "
         "it never was. A positive skew moves both quotes up.",
-        draw.picture,
+        portrait.picture,
     ),
     (
         "sensitivity",
@@ -91,12 +93,12 @@ PER_POLICY: tuple[tuple[str, str, str, Picture], ...] = (
         "Profit in basis points of turnover under other latencies and queue models; every cell is a run of "
         "its own, fees are applied to its fills. A result that changes sign here is a result of the "
         "simulator.",
-        draw.sensitivity,
+        sensitivity,
     ),
 )
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
-"""What the browser may load: nothing but what is in the file."""
+"""Content security policy: the browser may load nothing but what is in the file."""
 
 SCRIPT = """
 for (const source of document.querySelectorAll('script[data-figure]')) {
@@ -111,26 +113,26 @@ document.body.dataset.drawn = document.querySelectorAll('.plot .main-svg').lengt
 
 
 def write_report(result: Result, path: Path) -> None:
-    """Write the tear sheet of `result` to `path`."""
+    """Write the tear sheet of `result` to `path`, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(page(result), encoding="utf-8")
 
 
 def page(result: Result) -> str:
-    """The tear sheet as HTML; nothing in it is loaded from elsewhere."""
+    """Lay out the tear sheet as HTML; nothing in it is loaded from elsewhere."""
     pictures: dict[str, Figure] = {}
     body = "".join(
         [
             _header(result),
             '<section class="card story">',
-            *(f"<p>{html.escape(text)}</p>" for text in words.story(result)),
+            *(f"<p>{html.escape(text)}</p>" for text in story(result)),
             "</section>",
             *(
                 f'<div class="warning"><b>{html.escape(w.title)}</b>{html.escape(w.text)}</div>'
-                for w in words.warnings(result)
+                for w in caveats(result)
             ),
             "<h2>Equity and drawdown</h2>",
-            _card(pictures, "equity", "", "", draw.equity(result)),
+            _card(pictures, "equity", "", "", comparison.equity(result)),
             "<h2>Figures</h2>",
             _table(result),
             "<h2>Days and intervals</h2>",
@@ -140,14 +142,14 @@ def page(result: Result) -> str:
                 "calendar",
                 "Calendar",
                 f"Profit of each day, {html.escape(result.currency)}.",
-                draw.calendar(result),
+                comparison.calendar(result),
             ),
             _card(
                 pictures,
                 "distribution",
                 "Distribution of profits",
                 f"Intervals of {words.duration(result.interval)}.",
-                draw.distribution(result),
+                comparison.distribution(result),
             ),
             "</div>",
             *_policies(result, pictures),
@@ -170,18 +172,19 @@ def page(result: Result) -> str:
 
 
 def plotly() -> str:
-    """The source of plotly.js."""
+    """Source of plotly.js."""
     from plotly.offline import get_plotlyjs  # here, because its import takes a second
 
     return str(get_plotlyjs())
 
 
 def embedded(content: Any) -> str:
-    """JSON that cannot end the script element it stands in."""
+    """Write JSON that cannot end the script element it stands in."""
     return orjson.dumps(content).decode().replace("</", "<\\/")
 
 
 def _header(result: Result) -> str:
+    """Say what was played by whom, and when."""
     run = result.first
     symbols = sorted({unit["labels"]["symbol"] for unit in run.units})
     if result.recorded:
@@ -191,9 +194,7 @@ def _header(result: Result) -> str:
         span = f"simulated, {words.duration(run.counts['decisions'] * run.units[0]['step_seconds'])}"
     step = run.units[0]["step_seconds"]
     names = " · ".join(
-        f'<span class="swatch" style="background:{draw.colour(result, r)}"></span>'
-        f'<span class="name">{html.escape(r.name)}</span>'
-        for r in result.runs.values()
+        f'{_swatch(result, r)}<span class="name">{html.escape(r.name)}</span>' for r in result.runs.values()
     )
     return (
         f"<header><h1>Backtest on {html.escape(', '.join(symbols))}</h1><p>{names}</p>"
@@ -202,7 +203,13 @@ def _header(result: Result) -> str:
     )
 
 
+def _swatch(result: Result, run: Run) -> str:
+    """Show the colour of a policy."""
+    return f'<span class="swatch" style="background:{colour(result, run)}"></span>'
+
+
 def _card(pictures: dict[str, Figure], name: str, title: str, text: str, figure: Figure) -> str:
+    """Make place for a figure, and add it to `pictures`."""
     pictures[name] = figure
     head = f"<h3>{title}</h3>" if title else ""
     note = f"<p>{text}</p>" if text else ""
@@ -213,9 +220,9 @@ def _card(pictures: dict[str, Figure], name: str, title: str, text: str, figure:
 
 
 def _policies(result: Result, pictures: dict[str, Figure]) -> list[str]:
-    """Each picture of every policy, side by side."""
+    """Show each picture of every policy, side by side."""
     parts = []
-    for name, title, text, picture in PER_POLICY:
+    for name, title, text, picture in PORTRAIT:
         if name == "sensitivity" and not result.scenarios:
             continue
         parts.append(f'<h2>{title}</h2><p class="note">{text}</p><div class="row">')
@@ -226,15 +233,14 @@ def _policies(result: Result, pictures: dict[str, Figure]) -> list[str]:
                     "show.</p></div>"
                 )
                 continue
-            swatch = f'<span class="swatch" style="background:{draw.colour(result, run)}"></span>'
-            label = f"{swatch}{html.escape(run.name)}"
+            label = f"{_swatch(result, run)}{html.escape(run.name)}"
             parts.append(_card(pictures, f"{name}-{number}", label, "", picture(result, run)))
         parts.append("</div>")
     return parts
 
 
 def _table(result: Result) -> str:
-    """All figures of all policies, and the differences to the first."""
+    """Tabulate all figures of all policies, and the differences to the first."""
     names = list(result.runs)
     differences = {name: result.difference(name) for name in names[1:]}
     heads = "".join(f"<th>{html.escape(name)}</th>" for name in names)
@@ -268,6 +274,7 @@ def _table(result: Result) -> str:
 
 
 def _cell(estimate: Estimate | None, unit: str) -> str:
+    """Write a cell of the table, its interval small."""
     if estimate is None:
         return "<td></td>"
     if math.isnan(estimate.low):
@@ -277,6 +284,7 @@ def _cell(estimate: Estimate | None, unit: str) -> str:
 
 
 def _configuration(result: Result) -> str:
+    """Say how the result was made, with everything that was chosen."""
     settings = result.settings
     command = settings["command"] or "mmenv.backtest.backtest(...)"
     shown = {"settings": settings, "policies": result.plan["policies"]}

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -28,20 +28,16 @@ import pyarrow.parquet
 from numba import njit
 from numpy.typing import NDArray
 
-from mmenv.data.tape import LOCAL_FLAG, Replay, TapeError
-from mmenv.kernel import aligned_zeros
-
-if TYPE_CHECKING:
-    from mmenv.venue.replay import ReplayConfig
-
-MODELS: Final = ("constant", "lognormal", "feed", "empirical", "recorded")
-FROM_FILE: Final = ("empirical", "recorded")
+from mmenv.data.events import LOCAL_FLAG, Replay
+from mmenv.data.tape import TapeError
+from mmenv.engine.memory import aligned_zeros
+from mmenv.venue.settings import ReplayConfig
 
 ROUND_TRIP: Final = np.dtype([("req_ts", "<i8"), ("exch_ts", "<i8"), ("resp_ts", "<i8"), ("_padding", "<i8")])
 """hftbacktest's row of order latency, nanoseconds."""
 
 COLUMNS: Final = ("sent_ns", "exchange_ns", "answered_ns")
-"""Of a latency file: our clock, the exchange's and ours again, as in the capture of the tape."""
+"""Columns of a latency file: our clock, the exchange's and ours again, as in the capture of the tape."""
 
 MOST: Final = 20.0
 """A drawn latency is at most this many medians."""
@@ -57,7 +53,10 @@ def round_trips(
     The draws depend on `config.latency_seed` and `local_ns` alone. Past `config.episode_ns` the last one
     stays.
 
-    Raises `TapeError` for a latency file that cannot be used.
+    Raises
+    ------
+    TapeError
+        A latency file that cannot be used.
     """
     model, base = config.order_latency, config.order_latency_ns
     if model == "constant":
@@ -126,7 +125,10 @@ def _by_tape(name: str, offset_ns: int) -> Times:
 def read(name: str) -> Times:
     """Round trips (n, COLUMNS) of a CSV or Parquet file, in order of sending.
 
-    Raises `TapeError` for a file that is none.
+    Raises
+    ------
+    TapeError
+        The file is none.
     """
     path = Path(name)
     try:
@@ -146,8 +148,12 @@ def read(name: str) -> Times:
 class Latency:
     """When an order reaches the exchange, and what of the exchange we know when; as hftbacktest has it.
 
-    Args:
-        rows: ROUND_TRIP rows that `ordered` made; without any, `constant_ns` applies both ways.
+    Parameters
+    ----------
+    constant_ns
+        How long an order takes to the exchange, and its answer back, where `rows` are none.
+    rows
+        ROUND_TRIP rows that `ordered` made.
     """
 
     def __init__(self, constant_ns: int, rows: NDArray[np.void] | None = None) -> None:
@@ -161,7 +167,7 @@ class Latency:
         """When an order sent then reaches the exchange."""
         if not len(self._sent):
             return sent_ns + self.constant_ns
-        return sent_ns + int(_delay(self._sent, self._reached, sent_ns))
+        return sent_ns + int(delay(self._sent, self._reached, sent_ns))
 
     def known(self, now_ns: int) -> int:
         """Exchange time of the last thing whose answer is here."""
@@ -171,7 +177,7 @@ class Latency:
 
 
 @njit(cache=True, nogil=True)
-def _delay(begins, ends, at):  # type: ignore[no-untyped-def]
+def delay(begins, ends, at):
     """ends - begins at a time, by hftbacktest's interpolation: the first and the last row go on for ever."""
     k = np.searchsorted(begins, at, side="right") - 1
     if k < 0:
@@ -183,7 +189,7 @@ def _delay(begins, ends, at):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _known(reached, answered, now):  # type: ignore[no-untyped-def]
+def _known(reached, answered, now):
     k = np.searchsorted(answered, now, side="right") - 1
     if k < 0:
         return now - (answered[0] - reached[0])
@@ -192,7 +198,7 @@ def _known(reached, answered, now):  # type: ignore[no-untyped-def]
     low, high = reached[k], reached[k + 1] - 1
     while low < high:
         middle = low + (high - low + 1) // 2
-        if middle + _delay(reached, answered, middle) <= now:
+        if middle + delay(reached, answered, middle) <= now:
             low = middle
         else:
             high = middle - 1

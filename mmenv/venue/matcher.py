@@ -1,6 +1,6 @@
 """A small matching engine of our own for post-only orders in a recorded or live book.
 
-It serves twice: as an independent check of hftbacktest (`mmenv.venue.crosscheck`), and as the venue of
+It serves twice: as an independent check of hftbacktest (`benchmarks.crosscheck`), and as the venue of
 paper trading. The rules, as of an order that cannot move the market:
 
 - An order is accepted behind all that rests at its price; at or through the opposite best price it expires.
@@ -18,15 +18,14 @@ paper trading. The rules, as of an order that cannot move the market:
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from mmenv.data.capture import BUY, CLEAR, TRADE
-
-MODELS: Final = ("risk-adverse", "log-prob", "log-prob-2", "power-prob", "power-prob-2", "power-prob-3")
+from mmenv.data.rows import BUY, CLEAR, TRADE
+from mmenv.venue.settings import QUEUE_MODELS
 
 WAITING: Final = 0
 """Sent, not yet at the exchange; the other states are numbered as hftbacktest does."""
@@ -51,239 +50,332 @@ ORDER: Final = np.dtype(
 """An order. `time_ns` is the exchange time of its last change of state, `ahead` the lots queued before it,
 `traded` the lots traded at its price since the level last changed."""
 
-_NO_BID: Final = np.iinfo(np.int64).min
-_NO_ASK: Final = np.iinfo(np.int64).max
-_RISK_ADVERSE: Final = 0
+NO_BID: Final = np.iinfo(np.int64).min
+NO_ASK: Final = np.iinfo(np.int64).max
+
+_RISK_ADVERSE, _LOG, _LOG_2, _POWER, _POWER_2, _POWER_3 = range(len(QUEUE_MODELS))
+
+
+class Levels(NamedTuple):
+    """The levels within a window of ticks, as compiled code takes them.
+
+    Compiled functions that are called often from Python take the plain `tuple` of this, or of an `OrderBook`,
+    and name it themselves: numba looks at a named tuple for longer than many of them run.
+    """
+
+    sizes: NDArray[np.float64]
+    """Lots at each tick of the window, (2, ticks): bids, then asks."""
+    best: NDArray[np.int64]
+    """Best bid and best ask, (2,), ticks; NO_BID and NO_ASK where there is none."""
+    low_tick: int
+    """Tick of the first level of `sizes`."""
+
+
+class OrderBook(NamedTuple):
+    """Levels and our orders among them, as compiled code takes them."""
+
+    sizes: NDArray[np.float64]
+    best: NDArray[np.int64]
+    low_tick: int
+    orders: NDArray[np.void]
+    """ORDER (capacity,), numbered by whoever sends them."""
+    resting: NDArray[np.int64]
+    """Numbers of the orders at the exchange, (capacity + 1,); the last entry says how many there are."""
+    queue_model: int
+    """Index into `mmenv.venue.settings.QUEUE_MODELS`."""
+    queue_exponent: float
+    """n of the "power-prob" models."""
+    partial_fills: bool
+    """Fill what a trade leaves for us; otherwise the whole order as soon as any of it would fill."""
+
+
+def empty_levels(low_tick: int, high_tick: int) -> Levels:
+    """The levels from `low_tick` to `high_tick`, all empty.
+
+    Raises
+    ------
+    ValueError
+        The window is empty.
+    """
+    if not low_tick < high_tick:
+        raise ValueError(
+            f"the window {low_tick} to {high_tick} holds no prices: high_tick must exceed low_tick."
+        )
+    sizes, best = np.zeros((2, high_tick - low_tick + 1)), np.array([NO_BID, NO_ASK], np.int64)
+    return Levels(sizes, best, low_tick)
+
+
+def empty_book(
+    low_tick: int,
+    high_tick: int,
+    capacity: int,
+    queue_model: str = "risk-adverse",
+    queue_exponent: float = 3.0,
+    partial_fills: bool = True,
+) -> OrderBook:
+    """As `empty_levels`, with room for `capacity` orders; see `OrderBook`.
+
+    Raises
+    ------
+    ValueError
+        The queue model is unknown, or the window is empty.
+    """
+    if queue_model not in QUEUE_MODELS:
+        raise ValueError(
+            f"queue_model = {queue_model!r} is not possible: it must be one of {', '.join(QUEUE_MODELS)}."
+        )
+    return OrderBook(
+        *empty_levels(low_tick, high_tick),
+        orders=np.zeros(capacity, ORDER),
+        resting=np.zeros(capacity + 1, np.int64),
+        queue_model=QUEUE_MODELS.index(queue_model),
+        queue_exponent=float(queue_exponent),
+        partial_fills=partial_fills,
+    )
 
 
 class Matcher:
-    """The book within a window of ticks and up to `capacity` orders, numbered by the caller from 0.
+    """An `OrderBook` for callers in Python; levels and orders outside its window are ignored and refused.
 
-    Args:
-        low_tick, high_tick: the window; levels and orders outside it are ignored and refused.
-        capacity: number of orders.
-        queue_model: one of MODELS.
-        queue_exponent: n of the "power-prob" models.
-        partial_fills: fill what a trade leaves for us; otherwise the whole order as soon as any would fill.
-
-    Raises ValueError for an unknown model or an empty window.
+    Parameters
+    ----------
+    low_tick, high_tick, capacity
+        Its window, and how many orders there can be.
+    *rules
+        The further arguments of `empty_book`, which also says what is raised.
     """
 
-    def __init__(
-        self,
-        low_tick: int,
-        high_tick: int,
-        capacity: int,
-        queue_model: str = "risk-adverse",
-        queue_exponent: float = 3.0,
-        partial_fills: bool = True,
-    ) -> None:
-        if queue_model not in MODELS:
-            raise ValueError(f"queue_model is {queue_model!r}; it must be one of {', '.join(MODELS)}")
-        if not low_tick < high_tick:
-            raise ValueError(f"the window {low_tick} to {high_tick} holds no prices; high must exceed low")
+    def __init__(self, low_tick: int, high_tick: int, capacity: int, *rules: Any) -> None:
         self.low_tick, self.high_tick = low_tick, high_tick
-        self.sizes = np.zeros((2, high_tick - low_tick + 1))
-        self.best = np.array([_NO_BID, _NO_ASK], np.int64)
-        self.orders = np.zeros(capacity, ORDER)
-        # The orders at the exchange come first; their count is the last element.
-        self.open = np.zeros(capacity + 1, np.int64)
-        self.model, self.exponent = MODELS.index(queue_model), queue_exponent
-        self.partial_fills = partial_fills
+        self.book = empty_book(low_tick, high_tick, capacity, *rules)
+        self.sizes, self.best, self.orders = self.book.sizes, self.book.best, self.book.orders
 
     def depth(self, side: int, tick: int, lots: int, time_ns: int) -> None:
         """A level of `side` (BUY: bid) now holds `lots`."""
-        _depth(
-            self.sizes, self.best, self.orders, self.open, self.model, self.exponent,
-            self.low_tick, side, tick, lots, time_ns,
-        )  # fmt: skip
+        set_level(self.book, side, tick, lots, time_ns)
 
     def trade(self, side: int, tick: int, lots: int, time_ns: int) -> None:
         """A trade of `lots` at `tick`; `side` is the aggressor's."""
-        _trade(self.best, self.orders, self.open, self.partial_fills, side, tick, lots, time_ns)
+        trade(self.book, side, tick, lots, time_ns)
 
     def play(self, rows: NDArray[np.void], start: int = 0) -> int:
         """Apply rows from `start` until one fills an order, in whole or in part.
 
-        Args:
-            rows: `mmenv.data.tape.ROW` [n] without book tickers (`mmenv.data.tape.fused`), in exchange order.
-            start: first row to apply.
+        Parameters
+        ----------
+        rows
+            `mmenv.data.rows.ROW` [n] without book tickers (`mmenv.data.book.fused`), in exchange order.
+        start
+            The first row to apply.
 
-        Returns:
+        Returns
+        -------
+        int
             Index after the row that filled, or n.
         """
-        return int(
-            _play(
-                rows, start, self.sizes, self.best, self.orders, self.open, self.model, self.exponent,
-                self.partial_fills, self.low_tick,
-            )
-        )  # fmt: skip
+        return int(_play(tuple(self.book), rows, start))
 
     def clear(self) -> None:
         """Forget the book, as before a new snapshot; orders stay."""
-        self.sizes[:] = 0
-        self.best[:] = _NO_BID, _NO_ASK
+        clear(self.book)
 
     def submit(self, order: int, side: int, tick: int, lots: int, time_ns: int) -> int:
-        """A post-only order arrives; its status, ACTIVE or EXPIRED. Raises ValueError outside the window."""
+        """A post-only order arrives; its status, ACTIVE or EXPIRED.
+
+        Raises
+        ------
+        ValueError
+            The tick lies outside the window, or there are no lots.
+        """
         if not self.low_tick <= tick <= self.high_tick or lots < 1:
-            raise ValueError(f"order at {tick} of {lots} lots; ticks are {self.low_tick} to {self.high_tick}")
+            raise ValueError(
+                f"an order of {lots} lots at {tick} is not possible: it must have at least 1 lot, and ticks "
+                f"are {self.low_tick} to {self.high_tick}."
+            )
         self.orders[order] = (side, tick, lots, lots, WAITING, 0, 0.0, 0.0)
-        _submit(self.sizes, self.best, self.orders, self.open, self.low_tick, order, time_ns)
+        submit(self.book, order, time_ns)
         return int(self.orders["status"][order])
 
     def cancel(self, order: int, time_ns: int) -> bool:
         """A cancel arrives; whether there was anything left to cancel."""
-        return bool(_cancel(self.orders, self.open, order, time_ns))
+        return bool(cancel(self.book, order, time_ns))
 
 
 @njit(cache=True, nogil=True)
-def _play(  # type: ignore[no-untyped-def]
-    rows, start, sizes, best, orders, live, model, exponent, partial_fills, low_tick
-):
-    before = _left(orders, live)
+def _play(state, rows, start):
+    book = OrderBook(*state)
+    before = _left(book)
     for place in range(start, len(rows)):
         row = rows[place]
-        if row.kind == TRADE:
-            _trade(best, orders, live, partial_fills, row.side, row.price, row.size, row.exch_ns)
-        elif row.kind == CLEAR:
-            sizes[:] = 0
-            best[0], best[1] = _NO_BID, _NO_ASK
-        else:
-            _depth(
-                sizes, best, orders, live, model, exponent, low_tick, row.side, row.price, row.size,
-                row.exch_ns,
-            )  # fmt: skip
-        if before != _left(orders, live):
+        apply(book, row.kind, row.side, row.price, row.size, row.exch_ns)
+        if before != _left(book):
             return place + 1
     return len(rows)
 
 
 @njit(cache=True, nogil=True)
-def _left(orders, live):  # type: ignore[no-untyped-def]
+def _left(book):
     """Lots left of all open orders: rows only ever take from it."""
     lots = 0
-    for place in range(live[-1]):
-        lots += orders[live[place]].left
+    for place in range(book.resting[-1]):
+        lots += book.orders[book.resting[place]].left
     return lots
 
 
 @njit(cache=True, nogil=True)
-def _submit(sizes, best, orders, live, low_tick, index, time_ns):  # type: ignore[no-untyped-def]
-    order = orders[index]
+def apply(book, kind, side, tick, lots, time_ns):
+    """A row of market data: a trade, the end of all levels, or a level."""
+    if kind == TRADE:
+        trade(book, side, tick, lots, time_ns)
+    elif kind == CLEAR:
+        clear(book)
+    else:
+        set_level(book, side, tick, lots, time_ns)
+
+
+@njit(cache=True, nogil=True)
+def clear(levels):
+    """Forget all levels, of `Levels` or of an `OrderBook`, whose orders stay."""
+    levels.sizes[:] = 0
+    levels.best[0], levels.best[1] = NO_BID, NO_ASK
+
+
+@njit(cache=True, nogil=True)
+def submit(book, index, time_ns):
+    """The post-only order `index`, whose side, tick and lots are set, arrives."""
+    order = book.orders[index]
     order.time_ns = time_ns
-    crosses = order.tick >= best[1] if order.side == BUY else order.tick <= best[0]
+    crosses = order.tick >= book.best[1] if order.side == BUY else order.tick <= book.best[0]
     if crosses:
         order.status = EXPIRED
         return
     order.status = ACTIVE
-    order.ahead = sizes[0 if order.side == BUY else 1, order.tick - low_tick]
+    order.ahead = book.sizes[0 if order.side == BUY else 1, order.tick - book.low_tick]
     order.traded = 0.0
-    live[live[-1]] = index
-    live[-1] += 1
+    book.resting[book.resting[-1]] = index
+    book.resting[-1] += 1
 
 
 @njit(cache=True, nogil=True)
-def _cancel(orders, live, index, time_ns):  # type: ignore[no-untyped-def]
-    for place in range(live[-1]):
-        if live[place] == index:
-            orders[index].status = CANCELLED
-            orders[index].time_ns = time_ns
-            live[-1] -= 1
-            live[place] = live[live[-1]]
+def cancel(book, index, time_ns):
+    """A cancel of order `index` arrives; whether there was anything left to cancel."""
+    for place in range(book.resting[-1]):
+        if book.resting[place] == index:
+            order = book.orders[index]
+            order.status, order.time_ns = CANCELLED, time_ns
+            _remove(book, place)
             return True
     return False
 
 
 @njit(cache=True, nogil=True)
-def _fill(orders, live, place, lots, time_ns):  # type: ignore[no-untyped-def]
+def _remove(book, place):
+    """Take an order out of those at the exchange; the last one takes its place."""
+    book.resting[-1] -= 1
+    book.resting[place] = book.resting[book.resting[-1]]
+
+
+@njit(cache=True, nogil=True)
+def _fill(book, place, lots, time_ns):
     """Fill an open order; whether it is done, and its place taken by another."""
-    order = orders[live[place]]
+    order = book.orders[book.resting[place]]
     order.left -= lots
     order.time_ns = time_ns
     if order.left > 0:
         order.status = PARTIALLY_FILLED
         return False
     order.status = FILLED
-    live[-1] -= 1
-    live[place] = live[live[-1]]
+    _remove(book, place)
     return True
 
 
 @njit(cache=True, nogil=True)
-def _trade(best, orders, live, partial_fills, side, tick, lots, time_ns):  # type: ignore[no-untyped-def]
+def trade(book, side, tick, lots, time_ns):
+    """A trade of `lots` at `tick`; `side` is the aggressor's."""
     place = 0
-    while place < live[-1]:
-        order = orders[live[place]]
+    while place < book.resting[-1]:
+        order = book.orders[book.resting[place]]
         # Positive: the trade went beyond our price.
         beyond = (tick - order.tick) * side
         done = False
         if order.side == -side and beyond > 0:
-            done = _fill(orders, live, place, order.left, time_ns)
+            done = _fill(book, place, order.left, time_ns)
         elif order.side == -side and beyond == 0:
             order.ahead -= lots
             order.traded += lots
             reached = _round_half_up(-order.ahead)
             if reached > 0:
                 order.ahead = 0.0
-                done = _fill(
-                    orders, live, place, min(reached, order.left) if partial_fills else order.left, time_ns
-                )
+                filled = min(reached, order.left) if book.partial_fills else order.left
+                done = _fill(book, place, filled, time_ns)
         place += not done
 
 
 @njit(cache=True, nogil=True)
-def _round_half_up(x):  # type: ignore[no-untyped-def]
+def _round_half_up(x):
     whole = math.floor(x)
     return np.int64(whole + 1 if x - whole >= 0.5 else whole)
 
 
 @njit(cache=True, nogil=True)
-def _depth(  # type: ignore[no-untyped-def]
-    sizes, best, orders, live, model, exponent, low_tick, side, tick, lots, time_ns
-):
-    at = tick - low_tick
-    if not 0 <= at < sizes.shape[1]:
+def set_level(book, side, tick, lots, time_ns):
+    """A level of `side` (BUY: bid) now holds `lots`; one outside the window is ignored."""
+    before, is_best = put(book, side, tick, lots)
+    if before < 0:
         return
-    own = 0 if side == BUY else 1
-    before = sizes[own, at]
-    sizes[own, at] = lots
-    for place in range(live[-1]):
-        order = orders[live[place]]
+    for place in range(book.resting[-1]):
+        order = book.orders[book.resting[place]]
         if order.side == side and order.tick == tick:
-            _requeue(order, before, lots, model, exponent)
-    if lots == 0:
-        if tick == best[own]:
-            best[own] = _next_level(sizes[own], tick, low_tick, -side)
+            _requeue(order, before, lots, book.queue_model, book.queue_exponent)
+    if not is_best:
         return
-    if (tick - best[own]) * side <= 0 and best[own] != _NO_BID and best[own] != _NO_ASK:
-        return
-    best[own] = tick
-    other = 1 - own
-    if best[0] >= best[1]:
-        best[other] = _next_level(sizes[other], tick, low_tick, side)
     place = 0
-    while place < live[-1]:
-        order = orders[live[place]]
+    while place < book.resting[-1]:
+        order = book.orders[book.resting[place]]
         done = False
         if order.side == -side and (tick - order.tick) * side >= 0:
-            done = _fill(orders, live, place, order.left, time_ns)
+            done = _fill(book, place, order.left, time_ns)
         place += not done
 
 
 @njit(cache=True, nogil=True)
-def _next_level(sizes, tick, low_tick, step):  # type: ignore[no-untyped-def]
-    """The nearest level with any size beyond `tick` in the direction of `step`."""
-    at = tick - low_tick + step
-    while 0 <= at < len(sizes):
-        if sizes[at] > 0:
-            return at + low_tick
-        at += step
-    return _NO_BID if step < 0 else _NO_ASK
+def put(levels, side, tick, lots):
+    """Set a level of `Levels`, or of an `OrderBook` whose orders are left alone.
+
+    Returns what it held, -1 outside the window, and whether it became the best of its side.
+    """
+    at = tick - levels.low_tick
+    if not 0 <= at < levels.sizes.shape[1]:
+        return -1.0, False
+    best, own = levels.best, 0 if side == BUY else 1
+    before = levels.sizes[own, at]
+    levels.sizes[own, at] = lots
+    if lots == 0:
+        if tick == best[own]:
+            best[own] = _next_level(levels, own, tick, -side)
+        return before, False
+    if (tick - best[own]) * side <= 0 and best[own] != NO_BID and best[own] != NO_ASK:
+        return before, False
+    best[own] = tick
+    if best[0] >= best[1]:
+        best[1 - own] = _next_level(levels, 1 - own, tick, side)
+    return before, True
 
 
 @njit(cache=True, nogil=True)
-def _requeue(order, before, lots, model, exponent):  # type: ignore[no-untyped-def]
+def _next_level(levels, own, tick, step):
+    """The nearest level with any size beyond `tick` in the direction of `step`."""
+    sizes = levels.sizes[own]
+    at = tick - levels.low_tick + step
+    while 0 <= at < len(sizes):
+        if sizes[at] > 0:
+            return at + levels.low_tick
+        at += step
+    return NO_BID if step < 0 else NO_ASK
+
+
+@njit(cache=True, nogil=True)
+def _requeue(order, before, lots, model, exponent):
     """The level at the order's price went from `before` to `lots`."""
     change = before - lots - order.traded
     order.traded = 0.0
@@ -301,14 +393,14 @@ def _requeue(order, before, lots, model, exponent):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _probability(ahead, behind, model, exponent):  # type: ignore[no-untyped-def]
+def _probability(ahead, behind, model, exponent):
     """That a cancel at our price was behind us."""
-    if model == 1:
+    if model == _LOG:
         return math.log(1.0 + behind) / (math.log(1.0 + behind) + math.log(1.0 + ahead))
-    if model == 2:
+    if model == _LOG_2:
         return math.log(1.0 + behind) / math.log(1.0 + behind + ahead)
-    if model == 3:
+    if model == _POWER:
         return behind**exponent / (behind**exponent + ahead**exponent)
-    if model == 4:
+    if model == _POWER_2:
         return behind**exponent / (behind + ahead) ** exponent
     return 1.0 - (ahead / (ahead + behind)) ** exponent

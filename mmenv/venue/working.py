@@ -1,6 +1,6 @@
 """Our working orders, and the one rule that keeps, cancels or sends them.
 
-Paper and live desks share it, and `mmenv.venue.replay` follows it: a side whose price and lots are those of
+Paper and live desks share it, and `mmenv.venue.hft` follows it: a side whose price and lots are those of
 its order, or whose lots are what is left of it, keeps that order and its place in the queue. Otherwise the
 order is cancelled, as soon as the exchange has acknowledged it, and a new one is sent at once unless the
 fills of all that may still be open could take the position past its limit.
@@ -14,7 +14,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from mmenv.data.capture import BUY, SELL
+from mmenv.data.rows import BUY, SELL
+from mmenv.venue.outcome import ASK, BID
 
 SLOT: Final = np.dtype(
     [
@@ -39,22 +40,25 @@ COMMAND: Final = np.dtype(
 FILL: Final = np.dtype([("time_ns", "<i8"), ("id", "<i8"), ("side", "<i8"), ("tick", "<i8"), ("lots", "<i8")])
 """Lots of an order of ours that filled at its tick; `time_ns` is the exchange's."""
 
-SIDES: Final = (SELL, BUY)
-"""Rows of the slots: asks, then bids, as quotes are ordered."""
-
 
 class Working:
     """The working orders of one symbol.
 
-    Args:
-        slots: how many orders a side may have open at once, those being cancelled included.
-        position_limit: lots; no combination of fills can take the position past it.
-        position: lots held at the start.
-        next_id: number of the first order.
+    Parameters
+    ----------
+    slots
+        How many orders a side may have open at once, those being cancelled included.
+    position_limit
+        No combination of fills can take the position past so many lots.
+    position
+        Lots held at the start.
+    next_id
+        Number of the first order.
     """
 
     def __init__(self, slots: int, position_limit: int, position: int = 0, next_id: int = 1) -> None:
         self.slots = np.zeros((2, slots), SLOT)
+        """SLOT (2, slots): asks, then bids."""
         self.position_limit = position_limit
         self.position, self.next_id = position, next_id
         self._commands = np.zeros(2 * slots + 2, COMMAND)
@@ -74,16 +78,22 @@ class Working:
         found = np.argwhere(self.slots["id"] == number)
         return self.slots[tuple(found[0])] if len(found) else None
 
-    def exposure(self) -> tuple[int, int]:
-        """Lowest and highest position that the fills of all open orders could lead to."""
-        left = np.where(self.slots["id"] > 0, self.slots["lots"] - self.slots["filled"], 0).sum(axis=1)
-        return self.position - int(left[0]), self.position + int(left[1])
+    def open_lots(self) -> NDArray[np.int64]:
+        """Lots that could still fill of all our orders, int64 (2,): asks, then bids."""
+        left = np.where(self.slots["id"] > 0, self.slots["lots"] - self.slots["filled"], 0)
+        return left.sum(axis=1)
+
+
+@njit(cache=True, nogil=True)
+def stands_for(order, tick, lots):
+    """Whether an order is what this quote asks for: its price, and its lots or what is left of them."""
+    return lots > 0 and order.tick == tick and (lots == order.lots or lots == order.lots - order.filled)
 
 
 @njit(cache=True)
-def _requote(slots, quotes, position, limit, next_id, time_ns, commands):  # type: ignore[no-untyped-def]
+def _requote(slots, quotes, position, limit, next_id, time_ns, commands):
     count = 0
-    for side in range(2):
+    for side in (ASK, BID):
         tick, lots = quotes[2 * side], quotes[2 * side + 1]
         kept, free, open_lots = False, -1, 0
         for place in range(slots.shape[1]):
@@ -91,10 +101,8 @@ def _requote(slots, quotes, position, limit, next_id, time_ns, commands):  # typ
             if slot.id == 0:
                 free = place
                 continue
-            left = slot.lots - slot.filled
-            open_lots += left
-            same = lots > 0 and slot.tick == tick and (lots == slot.lots or lots == left)
-            if slot.unwanted == 0 and same:
+            open_lots += slot.lots - slot.filled
+            if slot.unwanted == 0 and stands_for(slot, tick, lots):
                 kept = True
             else:
                 slot.unwanted = 1
@@ -102,7 +110,7 @@ def _requote(slots, quotes, position, limit, next_id, time_ns, commands):  # typ
                 slot.cancelled = 1
                 _command(commands, count, time_ns, slot.id, side, slot.tick, 0)
                 count += 1
-        held = position if side == 1 else -position
+        held = position if side == BID else -position
         if kept or lots == 0 or free < 0 or held + open_lots + lots > limit:
             continue
         slot = slots[side, free]
@@ -116,7 +124,7 @@ def _requote(slots, quotes, position, limit, next_id, time_ns, commands):  # typ
 
 
 @njit(cache=True)
-def _command(commands, at, time_ns, number, side, tick, lots):  # type: ignore[no-untyped-def]
+def _command(commands, at, time_ns, number, side, tick, lots):
     commands[at].time_ns, commands[at].id = time_ns, number
-    commands[at].side = -1 if side == 0 else 1
+    commands[at].side = SELL if side == ASK else BUY
     commands[at].tick, commands[at].lots = tick, lots

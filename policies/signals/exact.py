@@ -1,19 +1,24 @@
 """What no signal can beat on `hidden-regime`: exact chances from the Bayesian filter.
 
-The filter (`policies.chain.Belief`) holds the chances of the regimes given everything seen. Given a regime,
-the moves of the next h steps have a known distribution; a chance under the belief is the mean of those given
-each regime. It knows the market's parameters, which a network has to find out.
+The filter (`policies.solver.views.Belief`) holds the chances of the regimes given everything seen. Given a
+regime, the moves of the next h steps have a known distribution; a chance under the belief is the mean of
+those given each regime. It knows the market's parameters, which a network has to find out.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
 
+from mmenv.market.correlated import Correlated
 from mmenv.market.hidden_regime import HiddenRegime
-from policies.chain import Belief, outcomes
+from policies.solver.outcomes import outcomes
+from policies.solver.problem import solved_market
+from policies.solver.views import Belief
 
 Array = np.ndarray
 Event = Callable[[Array], Array]
@@ -85,3 +90,95 @@ class Filter:
             later = wider
         centre = later.shape[1] // 2
         return later @ event((np.arange(later.shape[1]) - centre) * self._unit)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The best forecast of the quoted mid from moves and flows up to now: a stationary Kalman filter.
+
+    With the state x of all gaps, price units, the quoted asset's first, and y of a step the moves of all
+    assets that are seen (price units) and the flows of the observed ones, in the order of the market,
+
+        x(t) = A x(t-1) + gain (y(t) - C x(t-1)),      expected next move of the quoted mid = speed x(t)[0].
+    """
+
+    transition: Array
+    """A, (states, states)."""
+    observation: Array
+    """C, (views, states)."""
+    gain: Array
+    """(states, views)."""
+    speed: float
+    explained: float
+    """Variance of the quoted asset's gap that the filter knows, squared price units."""
+    gap_variance: float
+    """Variance of that gap."""
+    market: Correlated
+
+    def filter(self, moves: Array, flows: Array) -> Array:
+        """Expected next move of the quoted mid after each step, float (T, n), price units, from a start with
+        no gaps.
+
+        `moves` (T, 1 + assets, n), price units, the quoted asset's first; `flows` (T, assets, n). Assets that
+        this forecast does not see are ignored.
+        """
+        seen = (len(self.gain[0]) - 1) // 2
+        views = np.concatenate([moves[:, : 1 + seen], flows[:, :seen]], axis=1)
+        state = np.zeros((len(self.gain), views.shape[2]))
+        expected = np.empty((len(views), views.shape[2]))
+        for t, view in enumerate(views):
+            state = self.transition @ state + self.gain @ (view - self.observation @ state)
+            expected[t] = self.speed * state[0]
+        return expected
+
+    def r2(self, horizon: int = 1) -> float:
+        """Share of the variance of the quoted mid's move over the next `horizon` steps that is foreseen."""
+        arrived = 1 - (1 - self.speed) ** horizon
+        return arrived**2 * self.explained / self.move_variance(horizon)
+
+    def ceiling(self, horizon: int = 1) -> float:
+        """What `r2` would be if the gap were seen."""
+        arrived = 1 - (1 - self.speed) ** horizon
+        return arrived**2 * self.gap_variance / self.move_variance(horizon)
+
+    def move_variance(self, horizon: int = 1) -> float:
+        """Variance of the quoted mid's move over `horizon` steps, squared price units."""
+        m, v = self.market, self.speed
+        lags = np.arange(horizon)
+        # A geometric moving average of the shocks: autocovariances fall by (1 - v) a step.
+        covariance = m.factor_volatility**2 * v / (2 - v) * (1 - v) ** lags
+        total = horizon * covariance[0] + 2 * ((horizon - lags[1:]) * covariance[1:]).sum()
+        return m.step_seconds * (total + horizon * m.volatility**2)
+
+
+def forecast(market: Correlated, *, others: bool = True) -> Forecast:
+    """The best linear, which here is the best, forecast from the past of the quoted asset and, with `others`,
+    of the observed ones. `forecast(m).r2()` against `forecast(m, others=False).r2()` is what they add.
+
+    Source: the Kalman filter with correlated noises, stationary (Anderson and Moore, 1979, chapter 5).
+    """
+    market = solved_market(market, (Correlated,))
+    root, count = math.sqrt(market.step_seconds), market.assets if others else 0
+    lags = (market.lag, *market.observed_lags[:count])
+    speeds = 1 / (1 + np.array(lags))
+    beta = market.factor_volatility * root
+    flows = np.array(market.observed_flows[:count])
+    noises = np.array([market.volatility, *market.observed_volatilities[:count]]) * root
+    transition, entry = np.diag(1 - speeds), (1 - speeds) * beta
+    observation = np.concatenate([np.diag(speeds), np.zeros((count, 1 + count))])
+    feed = np.concatenate([speeds * beta, flows])
+    noise = np.outer(feed, feed) + np.diag(np.concatenate([noises**2, 1 - flows**2]))
+    state, cross = np.outer(entry, entry), np.outer(entry, feed)
+    error = scipy.linalg.solve_discrete_are(transition.T, observation.T, state, noise, s=cross)
+    innovation = observation @ error @ observation.T + noise
+    gain = np.linalg.solve(innovation, (transition @ error @ observation.T + cross).T).T
+    gap_variance = float(entry[0] ** 2 / max(1 - (1 - speeds[0]) ** 2, 1e-12))
+    return Forecast(
+        transition=transition,
+        observation=observation,
+        gain=gain,
+        speed=float(speeds[0]),
+        explained=gap_variance - float(error[0, 0]),
+        gap_variance=gap_variance,
+        market=market,
+    )

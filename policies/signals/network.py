@@ -3,7 +3,7 @@
     inputs -> standardise -> LSTM, LSTM, ... of each stream -+-> dense, dense, ... -> heads
                           -> inputs without memory ----------+
 
-A trained network becomes a `policies.runtime.Network` (`Net.compiled`), which runs without torch.
+A trained network becomes a `policies.network.layers.Network` (`Net.compiled`), which runs without torch.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmenv.config import ConfigError
-from policies.packed_lstm import run_packed
-from policies.runtime import Layer, Network
-from policies.trained import layers_of
+from mmenv.checks import ConfigError
+from policies.network.layers import Layer, Network
+from policies.network.packed_lstm import run_packed
+from policies.network.trained import layers_of
 
 KINDS = ("probability", "value", "bounded", "tanh")
 

@@ -17,17 +17,18 @@ from typing import Any
 
 import numpy as np
 
-from mmenv.config import ConfigError
-from mmenv.features import Feature
+from mmenv.checks import ConfigError
+from mmenv.features.base import Feature
 from policies.bundle import read_archive, write_archive
-from policies.runtime import BatchPolicy, Network
+from policies.network.layers import Network
+from policies.network.runtime import BatchPolicy
 
 SUFFIX = ".mms"
 
 
 @dataclass(frozen=True)
 class TrainedSignal:
-    """See `mmenv.features.signals.Signal` for what the desk uses."""
+    """See `mmenv.signals.Signal` for what the desk uses."""
 
     name: str
     network: Network

@@ -1,0 +1,267 @@
+"""The same random orders through hftbacktest and through our own matcher: they must agree on every one.
+
+`python -m benchmarks.crosscheck STORE` prints the comparison for each tape and queue model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import tyro
+from numba import njit
+from numpy.typing import NDArray
+
+from mmenv.data.events import BUY_FLAG, EXCH_FLAG, Replay, open_replay
+from mmenv.data.rows import BUY, SELL, TRADE
+from mmenv.data.tape import tapes
+from mmenv.times import MILLISECOND, SECOND
+from mmenv.venue import hft_calls as hft
+from mmenv.venue.latency import Latency
+from mmenv.venue.matcher import FILLED, apply, cancel, empty_book, submit
+from mmenv.venue.outcome import ASK, BID
+from mmenv.venue.settings import QUEUE_MODELS, ReplayConfig
+
+ACTION: Final = np.dtype([("time_ns", "i8"), ("order", "i8"), ("side", "i8"), ("tick", "i8"), ("lots", "i8")])
+"""A submit, or with lots 0 a cancel, by local time."""
+
+RESULT: Final = np.dtype([("status", "i8"), ("time_ns", "i8"), ("fill_tick", "i8"), ("left", "i8")])
+"""Final state of an order: status, exchange time of its last change, price in ticks at which it filled (0 if
+not at all), and lots left."""
+
+CANCEL_AFTER_NS: Final = 100 * MILLISECOND
+"""Cancels come at least this long after their order: by then it must have been answered."""
+
+
+def random_actions(
+    tape: Replay, orders: int, latency_ns: int, rng: np.random.Generator, reach: int = 4
+) -> NDArray[np.void]:
+    """Post-only orders at random times near the touch, most of them cancelled later.
+
+    Parameters
+    ----------
+    tape
+        Where they are sent.
+    orders
+        How many; they are numbered 0 to `orders` - 1.
+    latency_ns
+        Order latency; a fifth of the orders reach the exchange together with a market event.
+    rng
+        Source of the draws.
+    reach
+        Prices lie from one tick inside the opposite best (which expires) to so many behind our own best.
+
+    Returns
+    -------
+    NDArray
+        ACTION [m] in time order.
+
+    Raises
+    ------
+    ValueError
+        The answer to an order could come after its cancel is due, or the tape is too short.
+    """
+    if 2 * latency_ns >= CANCEL_AFTER_NS:
+        raise ValueError(
+            f"latency_ns = {latency_ns} is not possible: it must be below {CANCEL_AFTER_NS // 2}."
+        )
+    first, last = tape.first_known_ns, tape.last_ns - 2 * SECOND
+    if first >= last:
+        raise ValueError("the tape is shorter than 2 s; use a longer one")
+    times = rng.integers(first, last, orders)
+    exchange = tape.events["exch_ts"]
+    meeting = rng.random(orders) < 0.2
+    times[meeting] = exchange[np.searchsorted(exchange, times[meeting])] - latency_ns
+    times = np.sort(np.maximum(times, first))
+    bids, asks = _touches(tape.events, times)
+    sides = rng.choice((BUY, SELL), orders)
+    offsets = rng.integers(-1, reach + 1, orders)
+    ticks = np.where(sides == BUY, bids - offsets, asks + offsets)
+    actions = np.zeros(2 * orders, ACTION)
+    sent, cancels = actions[:orders], actions[orders:]
+    sent["time_ns"], sent["order"], sent["side"] = times, np.arange(orders), sides
+    sent["tick"] = np.clip(ticks, tape.low_tick, tape.high_tick)
+    sent["lots"] = rng.integers(1, 8, orders) * rng.choice((1, 10, 500), orders)
+    cancels["order"] = np.arange(orders)
+    cancels["time_ns"] = times + CANCEL_AFTER_NS + rng.exponential(3 * SECOND, orders).astype(np.int64)
+    kept = actions[(actions["lots"] > 0) | (actions["time_ns"] < last)]
+    return kept[np.argsort(kept["time_ns"], kind="stable")]
+
+
+def by_matcher(
+    tape: Replay,
+    actions: NDArray[np.void],
+    config: ReplayConfig,
+    ahead: float = 0.0,
+    trips: NDArray[np.void] | None = None,
+) -> NDArray[np.void]:
+    """RESULT [orders] of our matcher; `trips` as in `mmenv.venue.latency`.
+
+    `ahead` is added to each order's queue, to see a wrong one caught.
+    """
+    latency = Latency(config.order_latency_ns, trips)
+    arrivals = np.array([latency.arrival(int(time)) for time in actions["time_ns"]], np.int64)
+    orders = int(actions["order"].max()) + 1
+    book = empty_book(
+        tape.low_tick, tape.high_tick, orders, config.queue_model, config.queue_exponent, config.partial_fills
+    )
+    out = np.zeros(orders, RESULT)
+    _run_matcher(book, tape.events, actions, arrivals, ahead, out)
+    return out
+
+
+def by_hftbacktest(
+    tape: Replay, actions: NDArray[np.void], config: ReplayConfig, trips: NDArray[np.void] | None = None
+) -> NDArray[np.void]:
+    """RESULT [orders] of hftbacktest."""
+    orders = int(actions["order"].max()) + 1
+    pointer = hft.open_backtest(tape.events, tape.levels[:0], tape.low_tick, tape.high_tick, config, trips)
+    out = np.zeros(orders, RESULT)
+    longest = config.order_latency_ns if trips is None else int((trips["resp_ts"] - trips["req_ts"]).max())
+    try:
+        code = _run_hftbacktest(pointer, actions, 2 * longest, tape.last_ns, out)
+    finally:
+        hft.close_backtest(pointer)
+    if code:
+        raise RuntimeError(f"hftbacktest reported error {code}")
+    return out
+
+
+@njit(cache=True)
+def _touches(events, times):
+    """Where trades last met each side before each time; a rough aim is enough."""
+    bids = np.zeros(len(times), np.int64)
+    asks = np.zeros(len(times), np.int64)
+    at, buy, sell = 0, 0, 0
+    for place in range(len(times)):
+        while at < len(events) and events[at].exch_ts <= times[place]:
+            event = events[at]
+            if event.ev & 0xFF == TRADE:
+                if event.ev & BUY_FLAG:
+                    sell = int(event.px)
+                else:
+                    buy = int(event.px)
+            at += 1
+        bids[place] = buy if buy else sell - 1
+        asks[place] = sell if sell else buy + 1
+    return bids, asks
+
+
+@njit(cache=True)
+def _run_matcher(book, events, actions, arrivals, ahead, out):
+    at = 0
+    for event in events:
+        if not event.ev & EXCH_FLAG:
+            continue
+        while at < len(actions) and arrivals[at] < event.exch_ts:
+            _act(book, actions[at], arrivals[at], ahead)
+            at += 1
+        side = BUY if event.ev & BUY_FLAG else SELL
+        apply(book, event.ev & 0xFF, side, int(event.px), int(event.qty), event.exch_ts)
+    while at < len(actions):
+        _act(book, actions[at], arrivals[at], ahead)
+        at += 1
+    for place in range(len(book.orders)):
+        order = book.orders[place]
+        out[place].status, out[place].time_ns = order.status, order.time_ns
+        out[place].fill_tick, out[place].left = order.tick if order.left < order.lots else 0, order.left
+
+
+@njit(cache=True)
+def _act(book, action, arrival, ahead):
+    if action.lots == 0:
+        cancel(book, action.order, arrival)
+        return
+    order = book.orders[action.order]
+    order.side, order.tick, order.lots, order.left = action.side, action.tick, action.lots, action.lots
+    submit(book, action.order, arrival)
+    order.ahead += ahead
+
+
+@njit(cache=True)
+def _run_hftbacktest(pointer, actions, settle_ns, last_ns, out):
+    code = hft.elapse(pointer, 0)
+    for place in range(len(actions)):
+        action = actions[place]
+        wait = action.time_ns - hft.now(pointer)
+        if code == 0 and wait > 0:
+            code = hft.elapse(pointer, wait)
+        if code > hft.END_OF_DATA:
+            return code
+        number = action.order + 1
+        if action.lots == 0:
+            # Refused if the order is gone.
+            hft.cancel(pointer, 0, number, 0)
+        else:
+            side = BID if action.side == BUY else ASK
+            hft.submit(pointer, number, side, action.tick, action.lots)
+    code = hft.elapse(pointer, last_ns + settle_ns - hft.now(pointer))
+    if code > hft.END_OF_DATA:
+        return code
+    book = hft.get_orders(pointer, 0)
+    for place in range(len(out)):
+        _, records = hft.order_seen(book, place + 1)
+        seen = records[0]
+        out[place].status, out[place].time_ns = seen.status, seen.exch_timestamp
+        out[place].fill_tick = seen.exec_price_tick if seen.leaves_qty < seen.qty else 0
+        out[place].left = 0 if seen.status == FILLED else round(seen.leaves_qty)
+    return 0
+
+
+@dataclass(frozen=True)
+class Check:
+    """Send random orders through hftbacktest and through our own matcher and count where they differ."""
+
+    store: tyro.conf.Positional[Path]
+    """Store of tapes."""
+    orders: int = 20_000
+    """Random orders per tape and queue model."""
+    seed: int = 0
+    """Seed of the orders."""
+    latency_ms: float = 10.0
+    """Order latency, below 50."""
+
+    def run(self) -> bool:
+        """Print a line per tape, queue model and fill rule; whether all agree and both mutants are caught.
+
+        A mutant need not show in every line: one lot is little where thousands are queued.
+        """
+        totals = np.zeros(3, np.int64)
+        names = "tape model fills orders filled differ one-lot-mutant 1-ms-mutant"
+        print("\t".join(names.split()))
+        for tape in tapes(self.store):
+            found = open_replay(tape, 2 * MILLISECOND)
+            latency = round(self.latency_ms * MILLISECOND)
+            actions = random_actions(found, self.orders, latency, np.random.default_rng(self.seed))
+            for model in QUEUE_MODELS:
+                for partial in (True, False):
+                    config = ReplayConfig(queue_model=model, partial_fills=partial, order_latency_ns=latency)
+                    later = replace(config, order_latency_ns=latency + MILLISECOND)
+                    theirs = by_hftbacktest(found, actions, config)
+                    ours = by_matcher(found, actions, config)
+                    counts = [
+                        int((other != theirs).sum())
+                        for other in (
+                            ours,
+                            by_matcher(found, actions, config, ahead=1.0),
+                            by_matcher(found, actions, later),
+                        )
+                    ]
+                    filled = int((theirs["fill_tick"] > 0).sum())
+                    kind = "partial" if partial else "whole"
+                    print(
+                        f"{tape.info.venue} {tape.info.symbol} {tape.info.day}",
+                        model,
+                        kind,
+                        sep="\t",
+                        end="\t",
+                    )
+                    print(self.orders, filled, *counts, sep="\t", flush=True)
+                    totals += counts
+        return bool(totals[0] == 0 and totals[1:].min() > 0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(not tyro.cli(Check).run())

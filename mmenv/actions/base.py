@@ -1,0 +1,97 @@
+"""What an action is: a box of numbers, a compiled stage that turns them into quotes, and its inverse."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import numpy as np
+
+from mmenv.checks import ConfigError, build
+from mmenv.engine.stage import Stage
+from mmenv.engine.state import ACTIONS
+from mmenv.registry import PluginError, Registry
+
+
+class Entry(NamedTuple):
+    """One number of an action: its name, its meaning with its unit, and what -1 and +1 stand for."""
+
+    name: str
+    meaning: str
+    low: str
+    high: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action(ABC):
+    """Base of every action: its settings as a frozen dataclass. Subclass in one file and register it.
+
+    The numbers of an action lie in [-1, 1]; what lies outside is clipped. `quote` of a configuration is one
+    of these, or a dict of its settings, with `name` where it is not the default.
+    """
+
+    name: ClassVar[str] = ""
+    entries: ClassVar[tuple[Entry, ...]] = ()
+    """The numbers of the action, in order."""
+    stage: ClassVar[Stage]
+    """Sets `ask_distance`, `bid_distance` (half-ticks), `ask_lots` and `bid_lots` from `action`, (A, LANES)."""
+
+    @abstractmethod
+    def compiled(self, price_scale: int) -> np.ndarray:
+        """The settings as one record of the stage's `own` type; a price unit has `price_scale` half-ticks."""
+
+    @abstractmethod
+    def to_action(self, ask_distance: np.ndarray, bid_distance: np.ndarray) -> np.ndarray:
+        """The action, float32 (..., A), that quotes these distances from the mid, price units.
+
+        The nearest one where none does exactly.
+        """
+
+    @abstractmethod
+    def to_distances(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Distances of ask and bid that actions, (n, A), ask for, price units, before rounding: (n,) each."""
+
+
+A = TypeVar("A", bound=type[Action])
+
+DEFAULT = "spread-skew"
+
+
+def _check(name: str, cls: Any) -> None:
+    """Raise `PluginError` unless `cls` is an action that an environment can be built with."""
+    if not (isinstance(cls, type) and issubclass(cls, Action) and is_dataclass(cls)):
+        raise PluginError(
+            f"action {name!r} = {cls!r} is not possible: it must be a frozen dataclass of Action."
+        )
+    if not 1 <= len(cls.entries) <= ACTIONS:
+        raise PluginError(
+            f"action {name!r}: entries = {cls.entries!r} is not possible: name 1 to {ACTIONS} numbers."
+        )
+    if not isinstance(getattr(cls, "stage", None), Stage):
+        raise PluginError(
+            f"action {name!r} has no stage: decorate its compiled body with mmenv.engine.stage."
+        )
+
+
+REGISTRY: Registry[type[Action]] = Registry("action", "mmenv.actions", _check)
+
+
+def register(cls: A) -> A:
+    """Class decorator: make the action known under its `name`."""
+    REGISTRY.register(cls.name, cls)
+    return cls
+
+
+def make_action(given: Action | Mapping[str, Any] | None, defaults: Mapping[str, Any]) -> Action:
+    """An action from itself, or from a dict of settings laid over `defaults`, which are of `DEFAULT`."""
+    if isinstance(given, Action):
+        return given
+    if given is not None and not isinstance(given, Mapping):
+        raise ConfigError(f"quote = {given!r} is not possible: give an Action or a dict of its settings.")
+    settings = dict(given or {})
+    name = settings.pop("name", DEFAULT)
+    cls = REGISTRY.find(name, "quote.name")
+    known = {f.name for f in fields(cls)}
+    return build(cls, settings, {k: v for k, v in defaults.items() if k in known})

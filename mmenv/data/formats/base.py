@@ -1,0 +1,205 @@
+"""What an importer is, under which names importers are known, and what the rows they give must be.
+
+    from mmenv.data.formats.base import Importer, register
+
+    @register
+    class Kraken(Importer):
+        name = "kraken"
+        description = "..."
+
+`neuralmm import kraken FILES -o STORE` then finds it; from another package also as `module:Kraken`, or under
+its name by an entry point of the group `neuralmm.importers`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Final, TypeVar
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from mmenv.data.decimals import DECIMALS
+from mmenv.data.problems import Report
+from mmenv.data.rows import BBO, CLEAR, DEPTH, RAW, SNAPSHOT, TRADE, UNKNOWN_NS
+from mmenv.data.source import Source
+from mmenv.registry import PluginError, Registry
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What the user says about files that do not say it themselves; None where nothing was said."""
+
+    venue: str | None = None
+    symbol: str | None = None
+
+
+class Importer(ABC):
+    """Reads the captures of one venue and symbol in one format. Subclass in one file and `register` it.
+
+    Between two chunks an importer can be pickled; `chunks` of the copy goes on with the same rows.
+    """
+
+    name: ClassVar[str] = ""
+    description: ClassVar[str] = ""
+    """What its files are, in half a line: shown by `neuralmm import --help` and in docs/data.md."""
+    notes: ClassVar[str] = ""
+    """What a user should know about them."""
+
+    source: Source
+    names: Sequence[str]
+    """File names; `RAW` rows refer to them by number."""
+    size: int = 0
+    """Bytes to read."""
+    done: int = 0
+    """Bytes read."""
+
+    @classmethod
+    @abstractmethod
+    def open(cls, paths: Sequence[Path], options: ImportOptions) -> Sequence[Importer]:
+        """One importer for each venue and symbol found in the files.
+
+        Raises `CaptureError` for a file that is not of this format, or cannot be used with the others.
+        """
+
+    @abstractmethod
+    def chunks(self, report: Report) -> Iterator[NDArray[np.void]]:
+        """Chunks of `RAW` rows in arrival order; memory is bounded whatever the length of the files.
+
+        Raises `CaptureError` for files that cannot be used together, and for any problem if `report.strict`.
+        """
+
+
+Kind = TypeVar("Kind", bound=type[Importer])
+
+
+def register(cls: Kind) -> Kind:
+    """Class decorator: make the importer known under its `name`."""
+    IMPORTERS.register(cls.name, cls)
+    return cls
+
+
+def _check(name: str, plugin: Any) -> None:
+    """Raise `PluginError` unless `plugin` is an importer that can be used."""
+    if not (isinstance(plugin, type) and issubclass(plugin, Importer)):
+        raise PluginError(
+            f"importer {name!r} is {plugin!r}: it must be a subclass of mmenv.data.formats.base.Importer."
+        )
+    for method in sorted(plugin.__abstractmethods__):
+        raise PluginError(f"importer {name!r} has no method {method!r}: {plugin.__name__} must define it.")
+    for field in ("name", "description"):
+        if not (value := getattr(plugin, field)) or not isinstance(value, str):
+            raise PluginError(
+                f"{plugin.__name__}.{field} = {value!r} is not possible: it must be a text that says "
+                f"{'how it is called' if field == 'name' else 'what its files are'}."
+            )
+
+
+IMPORTERS: Final[Registry[type[Importer]]] = Registry("importer", "mmenv.data.formats", _check)
+
+
+def described(name: str) -> str:
+    """What files of this format are, in half a line, or why its importer cannot be used."""
+    try:
+        return IMPORTERS.find(name).description
+    except PluginError as error:
+        return str(error)
+
+
+def open_importers(name: str, paths: Sequence[Path], options: ImportOptions) -> list[Importer]:
+    """The importers of the files, one for each venue and symbol; `name` is registered, or "module:name".
+
+    Raises `PluginError` where there is no such importer or it opens something else, and `CaptureError` for
+    files that cannot be imported.
+    """
+    found = list(IMPORTERS.find(name, "format").open(paths, options))
+    for each in found:
+        if not isinstance(each, Importer):
+            raise PluginError(f"importer {name!r} opened {each!r}: `open` must give importers.")
+        source = getattr(each, "source", None)
+        if not isinstance(source, Source) or not source.venue or not source.symbol:
+            raise PluginError(
+                f"importer {name!r}: source = {source!r} is not possible: it must name a venue and a symbol."
+            )
+        if not getattr(each, "names", ()):
+            raise PluginError(f"importer {name!r}: names is not set: it must name the files.")
+    return found
+
+
+# What rows must be ------------------------------------------------------------------------------------------
+
+_RULES: Final = (
+    ("local_ns", "at least 0 and no less than that of the row before: sort rows by arrival"),
+    ("exch_ns", "at least 0, or UNKNOWN_NS where the message carries none"),
+    ("kind", "DEPTH, TRADE, CLEAR, SNAPSHOT or BBO of mmenv.data.rows"),
+    ("price", f"above 0, in units of 1e-{DECIMALS}; only a CLEAR has none"),
+    ("size", f"at least 0, in units of 1e-{DECIMALS}, and above 0 for a trade"),
+    ("side", "BUY or SELL: leave out trades whose aggressor is unknown"),
+    ("file", "the number of a file in `names`"),
+)
+"""Fields of a `RAW` row, and what they must be."""
+_LOCAL, _EXCHANGE, _KIND, _PRICE, _SIZE, _SIDE, _FILE = range(len(_RULES))
+
+
+def check_rows(name: str, rows: Any, report: Report, last_ns: int) -> None:
+    """Refuse what an importer's `chunks` gave unless it is `RAW` rows [n] that can be.
+
+    `last_ns` is the local time of the row before the first. Raises `PluginError`, which names the importer,
+    the field, its value and what it must be.
+    """
+    if not isinstance(rows, np.ndarray) or rows.ndim != 1 or rows.dtype.names is None:
+        raise PluginError(f"importer {name!r} gave {rows!r:.80}: `chunks` must yield arrays [n] of RAW rows.")
+    if rows.dtype != RAW:
+        _refuse_dtype(name, rows)
+    at, rule = first_unsound(rows, len(report.names), last_ns)
+    if at >= 0:
+        field, allowed = _RULES[rule]
+        row = rows[at]
+        raise PluginError(
+            f"importer {name!r}: {field} = {row[field]} is not possible: it must be {allowed} "
+            f"({report.name(row['file'])}, line {row['line']})."
+        )
+
+
+def _refuse_dtype(name: str, rows: NDArray[np.void]) -> None:
+    """Name the first field that is missing or of another type than in `RAW`."""
+    for field in RAW.names or ():
+        if field not in (rows.dtype.names or ()):
+            raise PluginError(f"importer {name!r}: rows have no field {field!r}: they must be RAW rows.")
+        if rows.dtype[field] != RAW[field]:
+            values = rows[field]
+            odd = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), np.bool_)
+            shown = f" = {values[np.argmax(odd)]}" if len(values) else ""
+            raise PluginError(
+                f"importer {name!r}: {field}{shown} ({values.dtype}) is not possible: it must be "
+                f"{RAW[field]}, as in mmenv.data.rows.RAW."
+            )
+    raise PluginError(f"importer {name!r}: rows have fields {rows.dtype.names}: they must be RAW rows.")
+
+
+@njit(cache=True, nogil=True)
+def first_unsound(rows, files, last_ns):
+    """The first of `RAW` rows [n] that cannot be, -1 where all can, and which of `_RULES` says so."""
+    for at in range(len(rows)):
+        row = rows[at]
+        kind = row.kind
+        if row.local_ns < max(last_ns, 0):
+            return at, _LOCAL
+        last_ns = row.local_ns
+        if row.exch_ns < 0 and row.exch_ns != UNKNOWN_NS:
+            return at, _EXCHANGE
+        if kind not in (DEPTH, TRADE, CLEAR, SNAPSHOT, BBO):
+            return at, _KIND
+        if row.price <= 0 and kind != CLEAR:
+            return at, _PRICE
+        if row.size < 0 or (row.size == 0 and kind == TRADE):
+            return at, _SIZE
+        if row.side != 1 and row.side != -1:
+            return at, _SIDE
+        if row.file < 0 or row.file >= files:
+            return at, _FILE
+    return -1, 0

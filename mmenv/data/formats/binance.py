@@ -1,0 +1,148 @@
+"""Raw Binance feed captures: USD-M and COIN-M futures and spot.
+
+One line is the local time in nanoseconds, a blank and the exchange's JSON message (diff depth, book
+ticker, trade; REST depth snapshots in between), plain or gzipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from mmenv.data.formats.base import Importer, ImportOptions, register
+from mmenv.data.formats.binance_decoder import Decoder
+from mmenv.data.formats.binance_scan import scan
+from mmenv.data.lines import Block, Lines
+from mmenv.data.problems import Report
+from mmenv.data.rows import RAW, CaptureError
+from mmenv.data.sequence import overlap
+from mmenv.data.source import FEES_BP, Source
+
+BLOCK_BYTES: Final = 1 << 20
+"""Text parsed at a time."""
+
+
+@register
+class Binance(Importer):
+    """Consecutive captures of one symbol, in arrival order."""
+
+    name = "binance"
+    description = "raw captures of Binance USD-M, COIN-M or spot, `<local ns> <JSON>` a line"
+    notes = "told apart by their content; the late REST snapshot is placed by `lastUpdateId`"
+
+    def __init__(self, source: Source, paths: Sequence[Path]) -> None:
+        self.source = source
+        self.names = [path.name for path in paths]
+        self._lines = Lines(paths)
+        self.size = self._lines.size
+        self._decoder = Decoder(source, Report())
+        self._decoder.file = -1
+
+    @classmethod
+    def open(cls, paths: Sequence[Path], options: ImportOptions) -> list[Binance]:
+        found: dict[tuple[str, str], list[tuple[int, Path, Source]]] = {}
+        for path in paths:
+            first_ns, source = identify(path)
+            for name, given in (("venue", options.venue), ("symbol", options.symbol)):
+                held = getattr(source, name)
+                if given not in (None, held):
+                    raise CaptureError(f"--{name} = {given!r} is not possible: {path.name} holds {held!r}.")
+            found.setdefault((source.venue, source.symbol), []).append((first_ns, path, source))
+        groups = [sorted(group, key=lambda file: file[0]) for group in found.values()]
+        return [cls(group[0][2], [path for _, path, _ in group]) for group in groups]
+
+    def chunks(self, report: Report) -> Iterator[NDArray[np.void]]:
+        decoder = self._decoder
+        decoder.report = report
+        while (block := self._lines.pull(BLOCK_BYTES)) is not None:
+            self.done = self._lines.done
+            begins = block.file != decoder.file
+            if begins:
+                yield self._end_file()
+                decoder.file = block.file
+            yield np.concatenate([np.zeros(0, RAW), *self._block(block, begins), decoder.flush()])
+            if self._lines.error:
+                decoder.problem("truncated", self._lines.error)
+        yield self._end_file()
+
+    def _end_file(self) -> NDArray[np.void]:
+        """All rows of a chunk are of one file."""
+        if self._decoder.file >= 0 and not self._decoder.started:
+            self._decoder.start_without_snapshot()
+        return self._decoder.flush()
+
+    def _block(self, block: Block, begins: bool) -> Iterator[NDArray[np.void]]:
+        """Rows of a block: compiled code takes what is in order, `Decoder.message` the lines it stops at."""
+        decoder, text = self._decoder, np.frombuffer(block.text, np.uint8)
+        symbol = np.frombuffer(self.source.symbol.encode(), np.uint8)
+        at, next_line = 0, block.line
+        if begins and decoder.local_ns and _stamp(block.text) < decoder.local_ns:
+            raise overlap(decoder.report, block.file)
+        while at < len(text):
+            if decoder.started and decoder.valid and not decoder.straddling:
+                begin, state = at, decoder.get_state(next_line)
+                at, messages, values = scan(text, at, symbol, state)
+                if at > begin:
+                    yield decoder.flush()
+                    next_line = decoder.set_state(state)
+                    yield decoder.keep_possible(messages, values)
+                    continue
+            end = block.text.find(b"\n", at)
+            line = block.text[at : end if end >= 0 else len(text)]
+            at += len(line) + 1
+            decoder.line, next_line = next_line, next_line + 1
+            self._line(line)
+
+    def _line(self, line: bytes) -> None:
+        stamp, _, payload = line.partition(b" ")
+        try:
+            local_ns, message = int(stamp), orjson.loads(payload)
+        except ValueError:
+            self._decoder.problem("bad-line", "not '<local ns> <JSON object>'; skipped")
+        else:
+            self._decoder.message(local_ns, message)
+
+
+def _stamp(text: bytes) -> int:
+    stamp = text[:20].partition(b" ")[0]
+    return int(stamp) if stamp.isdigit() else 0
+
+
+def identify(path: Path) -> tuple[int, Source]:
+    """Read `path` up to its first depth diff: when it starts, and which venue and symbol it is.
+
+    Raises `CaptureError` for a file that is unreadable or holds no Binance depth diff.
+    """
+    first_ns = 0
+    lines = Lines([path])
+    while (block := lines.pull()) is not None:
+        for line in block.text.split(b"\n"):
+            stamp, _, payload = line.partition(b" ")
+            try:
+                local_ns, message = int(stamp), orjson.loads(payload)
+                data = message.get("data", message)
+            except (ValueError, AttributeError):
+                continue
+            first_ns = first_ns or local_ns
+            if data.get("e") == "depthUpdate":
+                return first_ns, _source(data)
+        if lines.error:
+            raise CaptureError(f"{path}: cannot be read: {lines.error}")
+    raise CaptureError(
+        f"{path}: no Binance depth diff found; expected lines of '<local ns> <JSON message>' of a raw capture"
+    )
+
+
+def _source(diff: dict[str, Any]) -> Source:
+    venue = "binance-coinm" if "ps" in diff else "binance-usdm" if "pu" in diff else "binance-spot"
+    maker, taker = FEES_BP[venue]
+    symbol = str(diff["s"])
+    if venue != "binance-coinm":
+        return Source(venue, symbol, maker_fee_bp=maker, taker_fee_bp=taker)
+    # COIN-M contracts are worth 100 USD on BTC and 10 USD on everything else.
+    return Source(venue, symbol, "inverse", "100" if symbol.startswith("BTC") else "10", maker, taker)

@@ -1,0 +1,286 @@
+"""Binance messages of one symbol to rows, checked: of a capture or of a live feed.
+
+The book starts at the first REST snapshot. That answer arrives after newer diffs, so it is placed by
+`lastUpdateId`: the diffs newer than it are applied on top before it is emitted (Binance, "How to manage
+a local order book correctly").
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Final
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from mmenv.data.decimals import parse_decimals
+from mmenv.data.formats.binance_scan import MESSAGE, STATE
+from mmenv.data.problems import Report, valid
+from mmenv.data.rows import BBO, BUY, CLEAR, DEPTH, RAW, SELL, SNAPSHOT, TRADE, UNKNOWN_NS, CaptureError
+from mmenv.data.source import Source
+from mmenv.times import MILLISECOND, SECOND
+
+NEVER: Final = np.iinfo(np.int64).max
+SNAPSHOT_WAIT_NS: Final = 30 * SECOND
+"""How long diffs are held back for a snapshot before the book is started without one."""
+RECENT_DIFFS: Final = 4_096
+"""Diffs remembered for a snapshot that arrives late; a bound on memory, not on the file."""
+
+
+@dataclass(frozen=True)
+class _Diff:
+    first_id: int
+    last_id: int
+    previous_id: int
+    exch_ns: int
+    bids: list[list[str]]
+    asks: list[list[str]]
+
+
+class Decoder:
+    """Turns messages into rows and checks their sequence numbers and times.
+
+    Its state runs across files and connections: ids, times, whether the book has begun, the open chunk.
+    `valid` is whether the book is whole: a gap makes it false until the next snapshot.
+    """
+
+    def __init__(self, source: Source, report: Report) -> None:
+        self.source = source
+        self.report = report
+        self.file = 0
+        self.line = 0
+        self.local_ns = 0
+        self.started = False
+        self.valid = False
+        self.straddling = False
+        self.first_ns = 0
+        self.last_update = -1
+        self.last_trade = -1
+        self.exch_ns = [0] * (BBO + 1)  # by kind of message
+        self.recent: deque[_Diff] = deque(maxlen=RECENT_DIFFS)
+        self._messages = array("q")  # the numbers of MESSAGE one after another
+        self._texts: list[str] = []  # prices and sizes of their rows
+        self._handlers = {"depthUpdate": self._depth, "trade": self._trade, "bookTicker": self._ticker}
+
+    @property
+    def name(self) -> str:
+        """What the file or feed is called."""
+        return self.report.name(self.file)
+
+    def problem(self, kind: str, text: str) -> None:
+        """Report what is wrong with the message of this line."""
+        self.report.add(self.name, self.line, self.local_ns, kind, text)
+
+    def message(self, local_ns: int, message: Any) -> None:
+        """Decode a parsed message, a stream's or a REST depth snapshot; `flush` gives its rows."""
+        try:
+            data = message.get("data", message)
+            kind = data.get("e")
+        except AttributeError:
+            data = None
+        if data is None or not 0 < local_ns < NEVER:
+            self.problem("bad-line", "not '<local ns> <JSON object>'; skipped")
+            return
+        if local_ns < self.local_ns:
+            told = f"local time {local_ns} follows {self.local_ns}; the later one is used"
+            self.problem("time-backwards", told)
+        else:
+            self.local_ns = local_ns
+        try:
+            handle = self._handlers.get(kind)
+            if handle is not None:
+                handle(data)
+            elif "lastUpdateId" in data:
+                self._snapshot(data)
+            elif kind is None and "B" in data:
+                # Spot book tickers carry no event name.
+                self._ticker(data)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            if isinstance(error, CaptureError):
+                raise
+            self.problem("bad-message", f"a {kind or 'snapshot'} message without a usable {error}; skipped")
+
+    def _symbol(self, data: dict[str, Any]) -> None:
+        if data["s"] != self.source.symbol:
+            raise CaptureError(
+                f"{self.name}:{self.line}: {data['s']} among {self.source.symbol}; give one symbol per file"
+            )
+
+    def _exchange_ns(self, stream: int, data: dict[str, Any]) -> int:
+        stamp = data.get("T") or data.get("E")
+        if stamp is None:
+            return UNKNOWN_NS
+        exch_ns = int(stamp) * MILLISECOND
+        if exch_ns > NEVER:
+            raise ValueError("time")
+        last = self.exch_ns[stream]
+        if exch_ns < last:
+            self.problem("time-backwards", f"exchange time {exch_ns} follows {last}; the later one is used")
+            return last
+        self.exch_ns[stream] = exch_ns
+        return exch_ns
+
+    def _depth(self, data: dict[str, Any]) -> None:
+        self._symbol(data)
+        first, last = int(data["U"]), int(data["u"])
+        previous = int(data.get("pu", first - 1))
+        exch_ns = self._exchange_ns(DEPTH, data)
+        if last <= self.last_update:
+            if not self.straddling:
+                self.problem("duplicate-update", f"update {last} after {self.last_update}; skipped")
+            return
+        begins_early = self.straddling and previous <= self.last_update
+        if self.last_update >= 0 and previous != self.last_update and not begins_early:
+            missing = f"update {last} continues {previous}, but the last one was {self.last_update}"
+            self.problem("sequence-gap", f"{missing}; the book is unreliable until the next snapshot")
+            self.interrupt()
+        self.last_update, self.straddling = last, False
+        diff = _Diff(first, last, previous, exch_ns, data["b"], data["a"])
+        if not self.valid:
+            self.recent.append(diff)
+        if self.started:
+            self._emit(DEPTH, diff.bids, diff.asks, exch_ns, last)
+            return
+        self.first_ns = self.first_ns or self.local_ns
+        if self.local_ns - self.first_ns > SNAPSHOT_WAIT_NS:
+            self.start_without_snapshot()
+
+    def _trade(self, data: dict[str, Any]) -> None:
+        self._symbol(data)
+        trade = int(data["t"])
+        exch_ns = self._exchange_ns(TRADE, data)
+        if self.last_trade >= 0 and trade <= self.last_trade:
+            self.problem("duplicate-trade", f"trade {trade} after {self.last_trade}; skipped")
+            return
+        if self.last_trade >= 0 and trade > self.last_trade + 1:
+            self.problem("trade-gap", f"{trade - self.last_trade - 1} trades missing before {trade}")
+        self.last_trade = trade
+        # Insurance-fund and auto-deleveraging prints never met the book.
+        if self.started and data.get("X", "MARKET") == "MARKET":
+            # "m": the buyer was the maker, so the aggressor sold.
+            buys, sells = (0, 1) if data["m"] else (1, 0)
+            texts = data["p"], data["q"]
+            self._put(TRADE, buys, sells, exch_ns, trade, texts)
+
+    def _ticker(self, data: dict[str, Any]) -> None:
+        self._symbol(data)
+        exch_ns = self._exchange_ns(BBO, data)
+        if self.started:
+            texts = data["b"], data["B"], data["a"], data["A"]
+            self._put(BBO, 1, 1, exch_ns, int(data["u"]), texts)
+
+    def _snapshot(self, data: dict[str, Any]) -> None:
+        if self.valid:
+            return
+        update = int(data["lastUpdateId"])
+        newer = [diff for diff in self.recent if diff.last_id > update]
+        if newer and newer[0].previous_id > update:
+            self.problem(
+                "stale-snapshot",
+                f"it is of update {update}, but the diffs kept begin at {newer[0].first_id}; ignored",
+            )
+            return
+        book: list[dict[str, str]] = []
+        for side, levels in (("bids", data["bids"]), ("asks", data["asks"])):
+            merged: dict[str, str] = dict(levels)
+            for diff in newer:
+                merged.update((price, size) for price, size in getattr(diff, side))
+            book.append({price: size for price, size in merged.items() if size.strip("0.")})
+        stamp = int(data["T"]) * MILLISECOND if "T" in data else UNKNOWN_NS
+        exch_ns = max(stamp, self.exch_ns[DEPTH]) if self.exch_ns[DEPTH] else stamp
+        last = max(update, self.last_update)
+        self._emit(CLEAR, [["0", "0"]], [], exch_ns, last)
+        self._emit(SNAPSHOT, list(book[0].items()), list(book[1].items()), exch_ns, last)
+        self.started = self.valid = True
+        # The diffs up to the snapshot are part of it; the first one past it may begin before its end.
+        self.straddling = self.last_update < update
+        self.last_update = last
+        # A million small lists would keep the garbage collector busy.
+        self.recent.clear()
+
+    def interrupt(self) -> None:
+        """Messages were lost, or may have been: the book is broken until the next snapshot."""
+        self.valid = False
+        self.recent.clear()
+
+    def start_without_snapshot(self) -> None:
+        """Give up waiting: emit the diffs held back."""
+        self.problem(
+            "missing-snapshot",
+            "no depth snapshot; the book is built from diffs alone and lacks levels",
+        )
+        self.started = True
+        for diff in self.recent:
+            self._emit(DEPTH, diff.bids, diff.asks, diff.exch_ns, diff.last_id)
+
+    def _emit(self, kind: int, bids: Sequence[Any], asks: Sequence[Any], exch_ns: int, number: int) -> None:
+        levels = chain.from_iterable(chain(bids, asks))
+        self._put(kind, len(bids), len(asks), exch_ns, number, levels)
+
+    def _put(self, kind: int, bids: int, asks: int, exch_ns: int, number: int, texts: Iterable[str]) -> None:
+        # All the numbers or, where one does not fit, none.
+        self._messages.extend(array("q", (kind, bids, asks, exch_ns, self.local_ns, number, self.line)))
+        self._texts.extend(texts)
+
+    def discard(self) -> None:
+        """Forget what was gathered since the last flush."""
+        self._messages = array("q")
+        self._texts.clear()
+
+    def flush(self) -> NDArray[np.void]:
+        """The rows gathered since the last flush, invalid ones reported and left out."""
+        count = len(self._texts)
+        text = "\n".join([*self._texts, ""]).encode()
+        if count % 2 or text.count(b"\n") != count:
+            raise CaptureError(f"{self.name}: a price level near line {self.line} is not a pair of decimals")
+        values = parse_decimals(np.frombuffer(text, np.uint8), count)
+        messages = np.array(self._messages, np.int64).view(MESSAGE)
+        self.discard()
+        return self.keep_possible(messages, values)
+
+    def keep_possible(self, messages: NDArray[np.void], values: NDArray[np.int64]) -> NDArray[np.void]:
+        """`RAW` rows of `MESSAGE` [m] without the impossible ones, which are reported; see `scan`."""
+        rows, good = _rows(messages, values, self.file)
+        return rows if good else rows[valid(rows, self.report)]
+
+    def get_state(self, next_line: int) -> np.void:
+        """The `STATE` from which `scan` goes on at this line."""
+        state = np.zeros(1, STATE)[0]
+        state["line"], state["local_ns"] = next_line, self.local_ns
+        state["update"], state["trade"] = self.last_update, self.last_trade
+        state["exch_ns"] = self.exch_ns
+        return state
+
+    def set_state(self, state: np.void) -> int:
+        """Go on where `scan` stopped; the next line."""
+        self.line, self.local_ns = int(state["line"]) - 1, int(state["local_ns"])
+        self.last_update, self.last_trade = int(state["update"]), int(state["trade"])
+        self.exch_ns = state["exch_ns"].tolist()
+        return int(state["line"])
+
+
+@njit(cache=True, nogil=True)
+def _rows(messages: NDArray[np.void], values: NDArray[np.int64], file: int) -> tuple[NDArray[np.void], bool]:
+    """`RAW` rows [n] of `MESSAGE` [m], with prices and sizes [2 n] by turns; and whether all are possible."""
+    rows = np.empty(len(values) // 2, RAW)
+    good = True
+    place = 0
+    for message in messages:
+        kind = message.kind
+        for level in range(message.bids + message.asks):
+            row = rows[place]
+            price, size = values[2 * place], values[2 * place + 1]
+            row.kind, row.side = kind, BUY if level < message.bids else SELL
+            row.exch_ns, row.local_ns = message.exch_ns, message.local_ns
+            row.id, row.line, row.file = message.id, message.line, file
+            row.price, row.size = price, size
+            # A first look, for speed; `valid` says what is wrong.
+            good = good and size >= 0 and price >= 0 and (price > 0 or kind == CLEAR)
+            good = good and (size > 0 or kind != TRADE)
+            place += 1
+    return rows, good

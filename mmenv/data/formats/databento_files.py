@@ -1,0 +1,174 @@
+"""Databento's mbo records as `ORDER` rows, whatever kind of file they come in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmenv.data.columns import Series, ours, scaled
+from mmenv.data.decimals import DECIMALS, INVALID, ONE
+from mmenv.data.formats.base import ImportOptions
+from mmenv.data.formats.databento_book import CLEAR, ORDER
+from mmenv.data.formats.dbn import Header, read_header, read_records
+from mmenv.data.lines import FilesInTurn, begins_with
+from mmenv.data.problems import Report
+from mmenv.data.rows import BUY, SELL, CaptureError
+
+COLUMNS: Final = (
+    "ts_recv",
+    "ts_event",
+    "instrument_id",
+    "action",
+    "side",
+    "price",
+    "size",
+    "order_id",
+    "flags",
+)
+PRICE_UNIT: Final = 10 ** (9 - DECIMALS)
+"""Their price units in one of ours."""
+NO_PRICE: Final = np.iinfo(np.int64).max
+
+_SIDES: Final = np.zeros(256, np.int8)
+"""Side of a row by letter, 0 for none."""
+_SIDES[ord("B")], _SIDES[ord("A")] = BUY, SELL
+
+
+def is_dbn(path: Path) -> bool:
+    """Whether the file says so in its first bytes. Raises `CaptureError` if there is none."""
+    return begins_with(path, b"DBN")
+
+
+def identify(path: Path, options: ImportOptions) -> tuple[str, str, int]:
+    """Venue, symbol and first time of a file."""
+    if is_dbn(path):
+        header = read_header(path)
+        records = next(iter(read_records(path, header)), None)
+        if records is None or not len(records[0]):
+            raise CaptureError(f"{path.name}: no mbo records")
+        first = records[0][0]
+        number = int(first["instrument_id"])
+        symbol = options.symbol or header.symbols.get(number, str(number))
+        return options.venue or header.dataset.lower(), symbol, int(first["ts_recv"])
+    table = Series([path], 0, COLUMNS).pull(Report())
+    if table is None:
+        raise CaptureError(f"{path.name}: no rows")
+    name = "symbol" if table.has("symbol") else "instrument_id"
+    venue = table.value("publisher_id", 0) if table.has("publisher_id") else ""
+    symbol = options.symbol or table.value(name, 0)
+    return options.venue or f"databento-{venue}".rstrip("-"), symbol, int(table.times("ts_recv")[0])
+
+
+class DbnFiles(FilesInTurn):
+    """Orders of one symbol, or number of an instrument, from DBN files.
+
+    Other symbols are refused, or left out where `choose`.
+    """
+
+    def __init__(self, paths: Sequence[Path], symbol: str, choose: bool) -> None:
+        super().__init__(paths)
+        self.symbol, self.choose = symbol, choose
+        self._skip, self._line = 0, 1
+        self._header: Header | None = None
+        self._open: Iterator[tuple[NDArray[np.void], int, int]] | None = None
+
+    def orders(self, report: Report) -> tuple[NDArray[np.void], bool] | None:
+        """The next `ORDER` rows and whether they begin a file; None after the last."""
+        while self.at < len(self.paths):
+            if self._open is None:
+                self._header = read_header(self.path)
+                self._open = read_records(self.path, self._header, self._skip)
+            try:
+                found = next(self._open, None)
+            except EOFError as error:
+                told = f"the file ends early ({error}); the rest is kept"
+                report.add(self.path.name, self._line, 0, "truncated", told)
+                found = None
+            if found is None:
+                self._go_on()
+                self._skip, self._line = 0, 1
+                continue
+            records, self._skip, position = found
+            self._count(position)
+            begins = self._line == 1
+            rows = self._rows(records)
+            self._line += len(records)
+            if len(rows):
+                return rows, begins
+        return None
+
+    def _rows(self, records: NDArray[np.void]) -> NDArray[np.void]:
+        assert self._header is not None
+        symbols = self._header.symbols
+        wanted = [number for number, symbol in symbols.items() if symbol == self.symbol]
+        if self.symbol.isdigit():
+            wanted.append(int(self.symbol))
+        same = np.isin(records["instrument_id"], wanted)
+        if not self.choose and not same.all():
+            number = int(records["instrument_id"][np.argmin(same)])
+            raise CaptureError(
+                f"{self.path.name}: {symbols.get(number, number)} among {self.symbol}; "
+                "choose one with --symbol"
+            )
+        rows = np.zeros(len(records), ORDER)
+        rows["file"], rows["line"] = self.at, self._line + np.arange(len(records))
+        for name, source in (("exch_ns", "ts_event"), ("local_ns", "ts_recv"), ("order", "order_id")):
+            rows[name] = records[source].astype(np.int64)
+        rows["flags"], rows["action"] = records["flags"], records["action"]
+        rows["side"] = _SIDES[records["side"]]
+        rows["price"] = _price(records["price"])
+        rows["size"] = records["size"].astype(np.int64) * ONE
+        _one_publisher(records["publisher_id"], self.path.name)
+        return rows if same.all() else rows[same]
+
+
+class TableFiles(Series):
+    """The same from CSV and Parquet exports, whose prices are whole units of 1e-9, or decimals ("pretty")."""
+
+    def __init__(self, paths: Sequence[Path], symbol: str, choose: bool) -> None:
+        super().__init__(paths, 0, COLUMNS)
+        self.symbol, self.choose = symbol, choose
+        self._pretty: dict[int, bool] = {}
+
+    def orders(self, report: Report) -> tuple[NDArray[np.void], bool] | None:
+        """The next `ORDER` rows and whether they begin a file; None after the last."""
+        table = self.pull(report)
+        if table is None:
+            return None
+        rows = np.zeros(len(table), ORDER)
+        rows["file"], rows["line"] = table.file, table.lines
+        rows["exch_ns"], rows["local_ns"] = table.times("ts_event"), table.times("ts_recv")
+        rows["order"], rows["flags"] = table.integers("order_id"), table.integers("flags")
+        rows["action"], rows["side"] = table.letters("action"), _SIDES[table.letters("side")]
+        if table.file not in self._pretty:
+            priced = np.flatnonzero(rows["action"] != CLEAR)
+            self._pretty[table.file] = any("." in table.value("price", int(row)) for row in priced[:100])
+        decimals = self._pretty[table.file]
+        rows["price"] = table.decimals("price") if decimals else _price(table.integers("price"))
+        rows["size"] = scaled(table.integers("size"), ONE)
+        if table.has("publisher_id"):
+            _one_publisher(table.integers("publisher_id"), report.name(table.file))
+        by_name = table.has("symbol") and not self.symbol.isdigit()
+        name = "symbol" if by_name else "instrument_id"
+        same = ours(table, name, self.symbol, self.choose, report)
+        return rows if same.all() else rows[same], self.new_file
+
+
+def _price(units: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Prices in our unit, INVALID where there is none or it is finer."""
+    good = (units != NO_PRICE) & (units != INVALID) & (units % PRICE_UNIT == 0)
+    return np.where(good, units // PRICE_UNIT, INVALID)
+
+
+def _one_publisher(publishers: NDArray[Any], name: str) -> None:
+    """Refuse orders of several venues."""
+    if len(publishers) and (publishers != publishers[0]).any():
+        other = publishers[np.argmax(publishers != publishers[0])]
+        raise CaptureError(
+            f"{name}: orders of several venues, publishers {publishers[0]} and {other}; "
+            "ask Databento for one venue's dataset"
+        )

@@ -1,0 +1,160 @@
+"""What formats that record price levels and trades as columns share: from tables to checked rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmenv.data.columns import Series, Table, ours
+from mmenv.data.decimals import INVALID
+from mmenv.data.formats.base import Importer
+from mmenv.data.problems import Report, valid
+from mmenv.data.rows import BUY, CLEAR, DEPTH, SNAPSHOT, TRADE
+from mmenv.data.sequence import Arrival, ExchangeTime, Merge, TradeIds
+from mmenv.data.source import Source
+
+_GAP: Final = (
+    "the message does not continue the one before it; the book is unreliable until the next snapshot"
+)
+_RECONNECT: Final = "a new snapshot within the file: the recording was interrupted before it"
+_NO_SNAPSHOT: Final = (
+    "no snapshot before the first change; the book is built from changes alone and lacks levels"
+)
+
+
+@dataclass
+class Decoded:
+    """Rows of a table as the format means them."""
+
+    rows: NDArray[np.void]
+    """`RAW` [n] in arrival order, kinds DEPTH, SNAPSHOT and TRADE; `side` 0 where it is not known."""
+    message: NDArray[np.int64]
+    """[n], equal in consecutive book rows of one message."""
+    update: NDArray[np.int64] | None = None
+    previous: NDArray[np.int64] | None = None
+    """[n], number of the row's book message and of the one before; INVALID if unknown."""
+
+    def __getitem__(self, chosen: NDArray[np.bool_]) -> Decoded:
+        update = None if self.update is None else self.update[chosen]
+        previous = None if self.previous is None else self.previous[chosen]
+        return Decoded(self.rows[chosen], self.message[chosen], update, previous)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files of one layout in time order, and how to read them."""
+
+    paths: Sequence[Path]
+    required: Sequence[str]
+    decode: Callable[[Table], Decoded]
+    numbered: bool = True
+    """Trade ids are numbers that grow."""
+    restarts: bool = False
+    """A snapshot within a file means that the recording was interrupted."""
+
+
+class LevelImporter(Importer):
+    """Book and trades of one symbol from one or more series of files, merged by arrival.
+
+    Where rows of two series arrive at the same time, the first one's come first. Other symbols are refused,
+    or left out where `choose`.
+    """
+
+    def __init__(self, source: Source, files: Sequence[Files], choose: bool) -> None:
+        self.source = source
+        self.names = [path.name for each in files for path in each.paths]
+        firsts = np.cumsum([0, *(len(each.paths) for each in files)]).tolist()
+        self._streams = [
+            _Stream(each, first, source.symbol, choose) for each, first in zip(files, firsts, strict=False)
+        ]
+        self.size = sum(stream.series.size for stream in self._streams)
+        self._merge = Merge(self._streams)
+
+    def chunks(self, report: Report) -> Iterator[NDArray[np.void]]:
+        while (rows := self._merge.pull(report)) is not None:
+            self.done = sum(stream.series.done for stream in self._streams)
+            yield rows
+
+
+class _Stream:
+    """The rows of one series of files, in order and checked."""
+
+    def __init__(self, files: Files, first: int, symbol: str, choose: bool) -> None:
+        self.files, self.symbol, self.choose = files, symbol, choose
+        self.series = Series(files.paths, first, files.required)
+        self.arrival, self.book_time, self.trade_time = Arrival(), ExchangeTime(), ExchangeTime()
+        self.trade_ids = TradeIds(files.numbered)
+        self.new_file = False
+        self.messages = 0
+        self.last_kind, self.last_message, self.last_update = 0, INVALID, INVALID
+
+    def pull(self, report: Report) -> NDArray[np.void] | None:
+        """The next rows; None after the last."""
+        table = self.series.pull(report)
+        if table is None:
+            return None
+        found = self.files.decode(table)
+        found.rows["file"], found.rows["line"] = table.file, table.lines
+        if table.has("symbol"):
+            found = found[ours(table, "symbol", self.symbol, self.choose, report)]
+        self.new_file |= self.series.new_file
+        good = valid(found.rows, report)
+        found = found if good.all() else found[good]
+        if not len(found.rows):
+            return found.rows
+        rows, kind, new_file = found.rows, found.rows["kind"], self.new_file
+        self.new_file = False
+        self.arrival.set(rows, report, new_file)
+        self.book_time.set(rows, kind != TRADE, report, silent=kind == SNAPSHOT)
+        self.trade_time.set(rows, kind == TRADE, report)
+        keep = self._new_trades(rows, report)
+        found = found if keep.all() else found[keep]
+        return self._messages(found, new_file, report)
+
+    def _new_trades(self, rows: NDArray[np.void], report: Report) -> NDArray[np.bool_]:
+        """Rows that are no trade, or one with a side that was not seen before."""
+        keep = ~report.note_unsided(rows)
+        trades = np.flatnonzero(rows["kind"] == TRADE)
+        keep[trades] &= self.trade_ids.new(rows[trades], report)
+        return keep
+
+    def _messages(self, found: Decoded, new_file: bool, report: Report) -> NDArray[np.void]:
+        """Number the book messages; put a CLEAR before each snapshot; check that none is missing."""
+        rows = found.rows
+        book = np.flatnonzero(rows["kind"] != TRADE)
+        if not len(book):
+            return rows
+        kinds = np.concatenate([[self.last_kind], rows["kind"][book]])
+        keys = np.concatenate([[self.last_message], found.message[book]])
+        first = (kinds[1:] != kinds[:-1]) | (keys[1:] != keys[:-1])
+        first[0] |= new_file
+        rows["id"][book] = self.messages + np.cumsum(first)
+        starts = book[first]
+        self._check_updates(found, starts, report)
+        snapshots = starts[rows["kind"][starts] == SNAPSHOT]
+        if self.files.restarts:
+            inside = snapshots[1:] if new_file and len(snapshots) and snapshots[0] == book[0] else snapshots
+            report.add_rows(rows[inside], "reconnect", _RECONNECT)
+        if self.last_kind == 0 and kinds[1] != SNAPSHOT:
+            report.add_rows(rows[book[:1]], "missing-snapshot", _NO_SNAPSHOT)
+        self.messages = int(rows["id"][book[-1]])
+        self.last_kind, self.last_message = int(kinds[-1]), int(keys[-1])
+        clear = rows[snapshots].copy()
+        clear["kind"], clear["side"], clear["price"], clear["size"] = CLEAR, BUY, 0, 0
+        return np.insert(rows, snapshots, clear) if len(snapshots) else rows
+
+    def _check_updates(self, found: Decoded, starts: NDArray[np.int64], report: Report) -> None:
+        """Whether each message continues the one before it, where the file numbers them."""
+        if found.update is None or found.previous is None or not len(starts):
+            return
+        update, previous = found.update[starts], found.previous[starts]
+        before = np.concatenate([[self.last_update], update[:-1]])
+        known = (previous != INVALID) & (before != INVALID) & (found.rows["kind"][starts] == DEPTH)
+        broken = starts[known & (previous != before)]
+        report.add_rows(found.rows[broken], "sequence-gap", _GAP)
+        self.last_update = int(update[-1])

@@ -1,0 +1,176 @@
+"""Whole lines of files one after another, plain, gzipped or zstd-compressed.
+
+A pickled copy of `Lines` keeps its place: it continues with the next line.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+
+from mmenv.data.rows import CaptureError
+
+BLOCK_BYTES: Final = 1 << 16
+GZIP_MAGIC: Final = b"\x1f\x8b"
+ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
+
+
+def read_blocks(path: Path, skip: int = 0) -> Iterator[tuple[bytes, int]]:
+    """Uncompressed bytes of a plain, gzip or zstd file after the first `skip`, and bytes read so far.
+
+    Raises `CaptureError` where there is no such file, and EOFError where a compressed one ends early or is
+    damaged; what came before has been given then.
+    """
+    try:
+        with path.open("rb") as raw:
+            magic = raw.read(4)
+            raw.seek(0)
+            if magic.startswith(ZSTD_MAGIC):
+                blocks = _zstd_blocks(raw)
+            elif magic.startswith(GZIP_MAGIC):
+                blocks = _gzip_blocks(raw)
+            else:
+                raw.seek(skip)
+                skip = 0
+                blocks = iter(lambda: raw.read(BLOCK_BYTES), b"")
+            for block in blocks:
+                if len(block) > skip:
+                    yield block[skip:] if skip else block, raw.tell()
+                skip = max(skip - len(block), 0)
+    except FileNotFoundError:
+        raise CaptureError(f"{path}: no such file; check its name") from None
+    except IsADirectoryError:
+        raise CaptureError(f"{path} is a folder; name the files in it") from None
+    except (zlib.error, OSError) as error:
+        raise EOFError(str(error)) from None
+
+
+def begins_with(path: Path, magic: bytes) -> bool:
+    """Whether the file's uncompressed bytes begin so. Raises `CaptureError` if there is no file."""
+    return next(read_blocks(path), (b"", 0))[0].startswith(magic)
+
+
+def _gzip_blocks(raw: Any) -> Iterator[bytes]:
+    member = zlib.decompressobj(wbits=31)
+    while block := raw.read(BLOCK_BYTES):
+        while block:
+            if member.eof:
+                # A file may be several gzip members one after another.
+                member = zlib.decompressobj(wbits=31)
+            yield member.decompress(block)
+            block = member.unused_data
+    if not member.eof:
+        raise EOFError("the gzip stream has no end")
+
+
+def _zstd_blocks(raw: Any) -> Iterator[bytes]:
+    with pa.CompressedInputStream(pa.PythonFile(raw), "zstd") as stream:
+        yield from iter(lambda: stream.read(BLOCK_BYTES), b"")
+
+
+class FilesInTurn:
+    """Files read one after another, in time order; a pickled copy keeps its place.
+
+    `file` is the number of the first one in its importer's `names`.
+    """
+
+    def __init__(self, paths: Sequence[Path], file: int = 0) -> None:
+        self.paths, self.first_file = tuple(paths), file
+        self.at = 0
+        self.done = 0
+        """Bytes read."""
+        self._sizes = [path.stat().st_size if path.exists() else 0 for path in self.paths]
+        self._open: Iterator[Any] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_open": None}
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(self._sizes)
+
+    @property
+    def path(self) -> Path:
+        """The file being read."""
+        return self.paths[self.at]
+
+    def _count(self, position: int) -> None:
+        """So many bytes of the file being read are done."""
+        self.done = sum(self._sizes[: self.at]) + position
+
+    def _go_on(self) -> None:
+        """The file being read has ended."""
+        self.at, self._open = self.at + 1, None
+        self._count(0)
+
+
+@dataclass
+class Block:
+    """Whole lines of one file; `line` is the number of the first one, from 1."""
+
+    file: int
+    line: int
+    text: bytes
+
+
+class Lines(FilesInTurn):
+    """Whole lines of files one after another, a block at a time."""
+
+    def __init__(self, paths: Sequence[Path], file: int = 0) -> None:
+        super().__init__(paths, file)
+        self.offset = 0  # uncompressed bytes of the file given out
+        self.line = 1
+        self.error = ""
+        self._held = b""  # the beginning of the next line
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_held": b""}
+
+    def pull(self, least: int = 1) -> Block | None:
+        """The next block, of at least `least` bytes where the file has them; None after the last file.
+
+        `error` says why the file of this block, its last one, ended early, or is empty.
+        """
+        self.error = ""
+        while self.at < len(self.paths):
+            if self._open is None:
+                self._open = read_blocks(self.path, self.offset)
+            text, ended = self._gather(least)
+            # Half a line is given only where a whole file ends in it.
+            cut = len(text) if ended and not self.error else text.rfind(b"\n") + 1
+            block = Block(self.first_file + self.at, self.line, text[:cut])
+            self._held = b"" if ended else text[cut:]
+            self.offset += cut
+            self.line += block.text.count(b"\n")
+            if ended:
+                self._go_on()
+                self.offset, self.line = 0, 1
+            if block.text or self.error:
+                return block
+        return None
+
+    def _gather(self, least: int) -> tuple[bytes, bool]:
+        """Bytes with at least one line end, and whether the file has ended."""
+        assert self._open is not None
+        parts, size, whole = [self._held], len(self._held), False
+        self._held = b""
+        try:
+            while size < least or not whole:
+                found = next(self._open, None)
+                if found is None:
+                    return b"".join(parts), True
+                part, position = found
+                self._count(position)
+                parts.append(part)
+                size += len(part)
+                whole = whole or b"\n" in part
+        except EOFError as error:
+            self.error = f"the file ends early ({error}); what came before is kept"
+            return b"".join(parts), True
+        return b"".join(parts), False

@@ -1,0 +1,56 @@
+"""The rows of recorded feeds: `RAW` as readers of captures give them, `ROW` as tapes store them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+DEPTH: Final = 1
+TRADE: Final = 2
+CLEAR: Final = 3
+SNAPSHOT: Final = 4
+BBO: Final = 5
+
+BUY: Final = 1
+SELL: Final = -1
+
+UNKNOWN_NS: Final = -1
+"""Exchange time of a message that carries none."""
+
+RAW: Final = np.dtype(
+    [
+        ("exch_ns", "<i8"),
+        ("local_ns", "<i8"),
+        ("price", "<i8"),
+        ("size", "<i8"),
+        ("id", "<i8"),
+        ("line", "<i4"),
+        ("file", "<i2"),
+        ("kind", "u1"),
+        ("side", "i1"),
+    ]
+)
+"""One recorded row: price and size in units of 10^-`mmenv.data.decimals.DECIMALS`, times in nanoseconds.
+
+`kind` is one of the five above; a CLEAR empties the book, and a BBO is the best bid or ask of a ticker, the
+bid first. `side` is +1 for a bid level or a buying aggressor, -1 for an ask or a seller; `id` is the update
+id of a book row and the trade id of a trade; `line` and `file` say where it was read."""
+
+ROW: Final = np.dtype(
+    [
+        ("exch_ns", "<i8"),
+        ("local_ns", "<i8"),
+        ("kind", "u1"),
+        ("side", "i1"),
+        ("price", "<i8"),
+        ("size", "<i8"),
+        ("id", "<i8"),
+    ]
+)
+"""A stored row: kinds and sides as in `RAW`, price in ticks, size in lots, local time as recorded (add
+`TapeInfo.clock_offset_ns` to compare it with exchange time)."""
+
+
+class CaptureError(ValueError):
+    """A capture that cannot be imported, or may not be under `--strict`."""

@@ -1,0 +1,195 @@
+"""Rows in order: clocks that run backwards, ids of trades, streams merged by arrival.
+
+All of it can be pickled between two calls and then goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmenv.data.problems import Report
+from mmenv.data.rows import RAW, UNKNOWN_NS, CaptureError
+
+NEVER: Final = np.iinfo(np.int64).max
+RECENT_IDS: Final = 4_096
+"""Ids that are no numbers are compared with so many before them."""
+CONSECUTIVE: Final = 0.9
+"""A venue numbers its trades one by one if this share of the ids so far follows its predecessor."""
+ENOUGH_IDS: Final = 100
+"""Trades to have seen before a jump of ids counts as a gap."""
+
+
+def overlap(report: Report, file: int) -> CaptureError:
+    """The error that the file of this number begins before the one before it ends."""
+    return CaptureError(
+        f"{report.name(file)} begins before {report.name(file - 1)} ends: they overlap; give only one of them"
+    )
+
+
+class Arrival:
+    """The local times of one stream, made to go forward."""
+
+    def __init__(self) -> None:
+        self.last = 0
+
+    def set(self, rows: NDArray[np.void], report: Report, new_file: bool) -> None:
+        """Let no `RAW` row [n] arrive before the one before it; report where one did.
+
+        Raises `CaptureError` if a new file begins before the one before it ends.
+        """
+        if new_file and self.last and len(rows) and rows["local_ns"][0] < self.last:
+            raise overlap(report, int(rows["file"][0]))
+        self.last = _forward(rows, "local_ns", self.last, report)
+
+
+class ExchangeTime:
+    """The exchange times of one stream, made to go forward."""
+
+    def __init__(self) -> None:
+        self.last = 0
+
+    def set(
+        self,
+        rows: NDArray[np.void],
+        chosen: NDArray[np.bool_],
+        report: Report,
+        silent: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Let the known times of the chosen `RAW` rows [n] go forward; report all but the silent ones."""
+        chosen = chosen & (rows["exch_ns"] != UNKNOWN_NS)
+        if chosen.all():
+            self.last = _forward(rows, "exch_ns", self.last, report, silent)
+            return
+        part = rows[chosen]
+        quiet = None if silent is None else silent[chosen]
+        self.last = _forward(part, "exch_ns", self.last, report, quiet)
+        rows["exch_ns"][chosen] = part["exch_ns"]
+
+
+def _forward(
+    rows: NDArray[np.void],
+    name: str,
+    last: int,
+    report: Report,
+    silent: NDArray[np.bool_] | None = None,
+) -> int:
+    """Raise times to the latest before them, in place; the latest of all."""
+    if not len(rows):
+        return last
+    latest = np.maximum.accumulate(np.concatenate([[last], rows[name]]))
+    back = rows[name] < latest[:-1]
+    if back.any():
+        which = "local" if name == "local_ns" else "exchange"
+        report.add_rows(
+            rows[back if silent is None else back & ~silent],
+            "time-backwards",
+            lambda row: f"{which} time {row[name]} follows a later one, which is used",
+        )
+        rows[name] = latest[1:]
+    return int(latest[-1])
+
+
+class TradeIds:
+    """Finds trades sent twice, and trades missing where the venue numbers them one by one.
+
+    Ids are numbers that grow if `numbered`; otherwise they are only equal or not.
+    """
+
+    def __init__(self, numbered: bool) -> None:
+        self.numbered = numbered
+        self.last = -1
+        self.seen = 0
+        self.followed = 0
+        self.recent = np.zeros(0, np.int64)
+
+    def new(self, rows: NDArray[np.void], report: Report) -> NDArray[np.bool_]:
+        """Which `RAW` trades [n] were not seen before; reports the others and the missing ones.
+
+        An id below 0 is none.
+        """
+        known = rows["id"] >= 0
+        again = np.zeros(len(rows), np.bool_)
+        if not known.any():
+            return ~again
+        ids = rows["id"][known]
+        if self.numbered:
+            latest = np.maximum.accumulate(np.concatenate([[self.last], ids]))
+            again[known] = ids <= latest[:-1]
+            self._gaps(rows[known & ~again], report)
+        else:
+            pool = np.concatenate([self.recent, ids])
+            order = np.argsort(pool, kind="stable")
+            same = np.zeros(len(pool), np.bool_)
+            same[order[1:]] = pool[order[1:]] == pool[order[:-1]]
+            again[known] = same[len(self.recent) :]
+            self.recent = pool[-RECENT_IDS:]
+        report.add_rows(
+            rows[again], "duplicate-trade", lambda row: f"trade {row['id']} was seen before; skipped"
+        )
+        return ~again
+
+    def _gaps(self, rows: NDArray[np.void], report: Report) -> None:
+        if not len(rows):
+            return
+        steps = np.diff(rows["id"], prepend=self.last)
+        if self.last < 0:
+            steps[0] = 1
+        seen = self.seen + np.arange(len(rows))
+        followed = self.followed + np.concatenate([[0], np.cumsum(steps == 1)[:-1]])
+        one_by_one = (seen >= ENOUGH_IDS) & (followed >= CONSECUTIVE * seen)
+        jumps = (steps > 1) & one_by_one
+        missing = dict(zip(rows["id"][jumps].tolist(), (steps[jumps] - 1).tolist(), strict=True))
+        report.add_rows(
+            rows[jumps],
+            "trade-gap",
+            lambda row: f"{missing[int(row['id'])]} trades missing before {row['id']}",
+        )
+        self.last, self.seen = int(rows["id"][-1]), self.seen + len(rows)
+        self.followed += int((steps == 1).sum())
+
+
+class Stream(Protocol):
+    """Rows of one kind in arrival order."""
+
+    def pull(self, report: Report) -> NDArray[np.void] | None:
+        """The next `RAW` rows, perhaps none; None after the last."""
+
+
+class Merge:
+    """Streams as one, by arrival; at equal times the first stream's rows come first."""
+
+    def __init__(self, streams: Sequence[Stream]) -> None:
+        self.streams = list(streams)
+        self._held: list[NDArray[np.void]] = [np.zeros(0, RAW) for _ in streams]
+        self._over = [False for _ in streams]
+
+    def pull(self, report: Report) -> NDArray[np.void] | None:
+        """The next `RAW` rows; None after the last."""
+        if all(self._over) and not any(map(len, self._held)):
+            return None
+        # Rows that another stream could still precede are held: pull the stream that is least far.
+        ends = [self._end(number) for number in range(len(self.streams))]
+        least = int(np.argmin(ends))
+        if not self._over[least]:
+            found = self.streams[least].pull(report)
+            self._over[least] = found is None
+            if found is not None:
+                self._held[least] = np.concatenate([self._held[least], found])
+            ends[least] = self._end(least)
+        limit = min(ends)
+        parts = []
+        for number, held in enumerate(self._held):
+            cut = len(held) if limit == NEVER else int(np.searchsorted(held["local_ns"], limit))
+            parts.append(held[:cut])
+            self._held[number] = held[cut:]
+        rows = np.concatenate(parts)
+        return rows[np.argsort(rows["local_ns"], kind="stable")]
+
+    def _end(self, number: int) -> int:
+        """No later row of the stream comes before this time."""
+        held = self._held[number]
+        return NEVER if self._over[number] else int(held["local_ns"][-1]) if len(held) else -1

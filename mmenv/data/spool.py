@@ -1,0 +1,87 @@
+"""Raw rows of a whole capture on disk, between the two passes of an import."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmenv.data.rows import BBO, DEPTH, RAW, SNAPSHOT, TRADE, UNKNOWN_NS
+from mmenv.times import DAY
+
+SPOOL_ROWS: Final = 1 << 19
+STEP_ROWS: Final = 1000
+"""Rows of a block whose greatest common divisor counts when tick and lot are inferred."""
+
+
+class Spool:
+    """Raw rows on disk, and what has to be known of all of them before the first can be converted.
+
+    Pickled, it stands for the rows it had then; `reopen` forgets later ones.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows = 0
+        self.price_steps: Counter[int] = Counter()  # greatest common divisors of blocks of rows
+        self.size_steps: Counter[int] = Counter()
+        self.least_delay_ns: int | None = None
+        self.price_range: dict[int, tuple[int, int]] = {}
+        self.days: set[int] = set()
+        self.last_ns = 0
+        path.write_bytes(b"")
+
+    def reopen(self) -> bool:
+        """Cut off what was written after this state was saved; False if the file is not all there."""
+        size = self.rows * RAW.itemsize
+        if not self.path.exists() or self.path.stat().st_size < size:
+            return False
+        with self.path.open("r+b") as file:
+            file.truncate(size)
+        return True
+
+    def append(self, rows: NDArray[np.void]) -> None:
+        """Write rows and take note of them."""
+        if not len(rows):
+            return
+        self.rows += len(rows)
+        starts = np.arange(0, len(rows), STEP_ROWS)
+        self.price_steps.update(np.gcd.reduceat(rows["price"], starts).tolist())
+        self.size_steps.update(np.gcd.reduceat(rows["size"], starts).tolist())
+        first_ns, self.last_ns = int(rows["local_ns"][0]), int(rows["local_ns"][-1])
+        self.days.update(range(first_ns // DAY, self.last_ns // DAY + 1))
+        stamped = rows[rows["exch_ns"] != UNKNOWN_NS]
+        if len(stamped):
+            delay = int((stamped["local_ns"] - stamped["exch_ns"]).min())
+            self.least_delay_ns = delay if self.least_delay_ns is None else min(delay, self.least_delay_ns)
+        for kind in (TRADE, BBO, DEPTH, SNAPSHOT):
+            prices = rows["price"][rows["kind"] == kind]
+            if len(prices):
+                low, high = self.price_range.get(kind, (int(prices[0]), int(prices[0])))
+                self.price_range[kind] = min(low, int(prices.min())), max(high, int(prices.max()))
+        with self.path.open("ab") as file:
+            rows.tofile(file)
+
+    def chunks(self, first: int) -> Iterator[NDArray[np.void]]:
+        """The rows from number `first`."""
+        with self.path.open("rb") as file:
+            file.seek(first * RAW.itemsize)
+            while len(rows := np.fromfile(file, RAW, SPOOL_ROWS)):
+                yield rows
+
+
+def usual_step(steps: Counter[int]) -> int:
+    """The step that fits all but one in a hundred blocks, the coarsest of those; 0 where no block has one.
+
+    A few values that lie beside it must not make the whole grid finer: they are off the grid.
+    """
+    known = Counter({step: count for step, count in steps.items() if step > 0})
+    enough = 0.99 * known.total()
+    frequent = [step for step, count in known.items() if 100 * count >= known.total()]
+    fitting = [s for s in frequent if sum(n for step, n in known.items() if step % s == 0) >= enough]
+    return max(fitting, default=math.gcd(*known))

@@ -1,0 +1,124 @@
+"""The order of a step: which compiled stages run, one after another, for every market and every desk.
+
+    decide    turn     a new step begins
+              action   numbers in [-1, 1] -> distances and sizes       (mmenv.actions)
+              risk     sizes cut to what the limits allow              (mmenv.step.risk)
+    market             orders of others, our fills, the mid            (mmenv.market; or a venue outside)
+    account   settle   fills -> position, cash, attribution            (mmenv.step.ledger)
+              track    entry price and holding time                    (mmenv.step.ledger)
+              moves    window of moves that features share             (mmenv.step.episode)
+              rewards  terms of the reward, added up                   (mmenv.rewards)
+              updates  windows of the feature groups                   (mmenv.features)
+    observe            feature groups write their rows of the tile     (mmenv.features)
+    restart   begin    lanes that are done start an episode            (mmenv.step.episode)
+              draw     parameters of the family                        (mmenv.desk.family)
+              market   the market's own reset                          (mmenv.market)
+              began    no lane is done any more                        (mmenv.step.episode)
+
+A simulated step runs decide, market, account, observe and, for lanes that are done, restart and observe
+again. A replay hands what `decide` made to a venue in place of `market`. A live desk runs the two halves the
+other way round, because there the market speaks first: account and observe when an event has come, then the
+policy, then decide. `docs/architecture.md` walks one event through all three.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mmenv.config import EnvConfig
+from mmenv.desk.family import Family, draw, varies_market
+from mmenv.engine.memory import aligned_zeros
+from mmenv.engine.stage import Call, Stage
+from mmenv.engine.state import EMPTY, PARAMS
+from mmenv.features.base import GROUPS
+from mmenv.rewards.base import add
+from mmenv.rewards.base import begin as first_term
+from mmenv.step import episode
+from mmenv.step.ledger import settle, track
+from mmenv.step.risk import risk
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The calls of a step in their order, and the memory that they keep between steps."""
+
+    decide: list[Call]
+    market: list[Call]
+    account: list[Call]
+    observe: list[Call]
+    restart: list[Call]
+    states: list[np.ndarray]
+    """What the next step depends on beside the core, one record for each block."""
+    groups: dict[str, np.ndarray] = field(default_factory=dict)
+    """The states of feature groups by name."""
+    terms: list[np.ndarray] = field(default_factory=list)
+    """The states of the reward terms that the ledger publishes beside its own rows."""
+
+
+def make_stages(config: EnvConfig, blocks: int, family: Family | None, simulated: bool) -> Stages:
+    """The stages of `blocks` blocks of environments; without those of a market that is not `simulated`."""
+    params = make_params(config)
+    nothing = np.zeros(1, EMPTY)
+
+    def call(stage: Stage, own: np.ndarray = nothing, row: int = 0) -> Call:
+        return Call(stage, own, params, row)
+
+    unit = config.market.price_scale
+    decide = [call(episode.turn), call(config.quote.stage, config.quote.compiled(unit)), call(risk)]
+    market = config.market.stages(blocks, varies_market(config)) if simulated else None
+    states = [market.state] if market is not None and market.state is not None else []
+
+    account = [call(settle), call(track), call(episode.moves)]
+    terms = []
+    for k, term in enumerate(config.reward.all_terms()):
+        own = aligned_zeros(blocks, term.stage.own)
+        account.append(Call(term.stage, own, term.compiled(unit, config.market.step_seconds)))
+        account.append(call(add if k else first_term, own))
+        terms.append(own)
+    published = terms[len(terms) - len(config.reward.terms) :]
+
+    groups, observe, row = {}, [], 0
+    for group in (GROUPS[name] for name in config.features):
+        groups[group.name] = own = aligned_zeros(blocks, group.own)
+        if group.update is not None:
+            account.append(call(group.update, own))
+        observe.append(call(group.observe, own, row))
+        row += len(group.entries(config.market, config.randomise))
+
+    drawn = []
+    if family is not None:
+        records = market.family if market is not None else None
+        drawn = [Call(draw, nothing if records is None else records, family.params)]
+    restart = [call(episode.begin), *drawn, *(market.reset if market else ()), call(episode.began)]
+    return Stages(
+        decide=decide,
+        market=list(market.step) if market else [],
+        account=account,
+        observe=observe,
+        restart=restart,
+        states=[*states, *groups.values(), *published],
+        groups=groups,
+        terms=published,
+    )
+
+
+def make_params(config: EnvConfig) -> np.ndarray:
+    """What the stages of the step read of a configuration, one record of `PARAMS`."""
+    unit = config.market.price_scale
+    params = np.zeros(1, PARAMS)
+    for name, value in {
+        "horizon": config.horizon,
+        "start_inventory": config.start_inventory,
+        "position_limit": config.risk.position_limit,
+        "order_lots": config.risk.order_lots,
+        "assets": config.market.assets,
+        "parameters": len(config.randomise),
+        "loss_limit": config.risk.daily_loss_limit * unit,
+        "reducing_loss": config.risk.daily_loss_limit * config.risk.reducing_at * unit,
+        "per_unit": 1 / unit,
+        "per_lot": 1 / config.market.lot_scale,
+    }.items():
+        params[name] = value
+    return params

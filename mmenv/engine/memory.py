@@ -1,0 +1,52 @@
+"""Memory that compiled code works on: where arrays lie, and arrays and records at an address."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.extending import intrinsic
+
+LINE = 64
+"""Bytes of a cache line."""
+
+
+def _array_at(typing: Any, address: Any, kind: Any) -> Any:
+    """The address as a pointer to `kind`, for `carray`."""
+    pointer = types.CPointer(kind.instance_type)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(pointer))
+
+    return pointer(types.int64, kind), generate
+
+
+array_at: Any = intrinsic(_array_at)
+
+
+def _pointer_to(typing: Any, record: Any) -> Any:
+    """A record as a pointer to itself, for `carray`."""
+    pointer = types.CPointer(record)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], context.get_value_type(pointer))
+
+    return pointer(record), generate
+
+
+pointer_to: Any = intrinsic(_pointer_to)
+
+
+def aligned_zeros(shape: int | tuple[int, ...], kind: Any) -> np.ndarray:
+    """Zeros that begin at a cache line."""
+    size = math.prod(np.atleast_1d(shape).tolist()) * np.dtype(kind).itemsize
+    memory = np.zeros(size + LINE, np.uint8)
+    start = -address(memory) % LINE
+    return memory[start : start + size].view(kind).reshape(shape)
+
+
+def address(array: np.ndarray) -> int:
+    """Where the data of `array` begin."""
+    return int(array.__array_interface__["data"][0])

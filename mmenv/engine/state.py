@@ -1,0 +1,175 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import from_dtype
+
+LANES = 128
+
+
+FEE_DIGITS = 1_000_000
+"""Fees are integers in 1 / FEE_DIGITS half-ticks x lots: exact for rates in hundredths of a basis point."""
+
+
+MOVE_WINDOW = 20
+
+
+ASSETS = 8
+"""Most assets that a market can show beside the quoted one."""
+
+
+PARAMETERS = 8
+"""Most parameters that episodes can draw."""
+
+
+ACTIONS = 8
+"""Most numbers that an action can have."""
+
+ACTIVE, REDUCING, HALTED = 0, 1, 2
+
+STATES = ("ACTIVE", "REDUCING", "HALTED")
+"""Names of the risk states."""
+
+
+LEDGER = (
+    "spread_capture",
+    "adverse_selection",
+    "carry",
+    "fees",
+    "inventory_penalty",
+    "wealth",
+    "noise",
+    "fills",
+    "position",
+)
+"""Rows of the published ledger, in price units x lots (`fills` and `position` in lots); `fees` is a cost."""
+
+
+def per_lane(name: str, kind: str) -> tuple[str, str, tuple[int]]:
+    """A field of a block: one value of type `kind` for each lane."""
+    return (name, kind, (LANES,))
+
+
+def by_lane(record: Record) -> Record:
+    """The record whose fields, of 4 bytes each, have a value for each lane: parameters of many markets."""
+    assert all(record[name].base.itemsize == 4 for name in record.names or ()), "copied as 4-byte words"
+    fields: list[Any] = [
+        (name, record[name].base, (*record[name].shape, LANES)) for name in record.names or ()
+    ]
+    return np.dtype(fields, align=True)
+
+
+CORE = np.dtype(
+    [
+        ("count", "i8"),  # lanes in use
+        ("clock", "i8"),  # steps this block has made, never reset: the head of every ring
+        ("any_done", "i8"),
+        ("padding", "i8", 5),  # so that vectors of lanes do not lie across cache lines
+        # The decision.
+        ("action", "f4", (ACTIONS, LANES)),
+        per_lane("ask_distance", "i4"),  # half-ticks from the mid, at least 0
+        per_lane("bid_distance", "i4"),
+        per_lane("ask_lots", "i4"),  # 0: not quoted
+        per_lane("bid_lots", "i4"),
+        # The market's answer.
+        per_lane("mid", "i4"),
+        per_lane("move", "i4"),  # of the mid, from this decision to the next
+        per_lane("spread", "i4"),
+        per_lane("best_bid_lots", "i4"),
+        per_lane("best_ask_lots", "i4"),
+        per_lane("buy_lots", "i4"),  # market orders since the decision, by aggressor
+        per_lane("sell_lots", "i4"),
+        per_lane("trades", "i4"),
+        per_lane("trade_value", "f8"),  # sum over trades of lots x (price - mid at the decision)
+        per_lane("ask_reach", "i4"),  # how far from the mid a market order would have filled us, -1: none
+        per_lane("bid_reach", "i4"),
+        per_lane("ask_fill", "i4"),  # our fills, lots
+        per_lane("bid_fill", "i4"),
+        per_lane("ask_edge", "f8"),  # sum over our fills of lots x distance from the mid at the decision
+        per_lane("bid_edge", "f8"),
+        per_lane("free_move", "f4"),  # zero-mean part of the move, independent of this step's fills
+        per_lane("flow_move", "f4"),  # zero-mean part of the move that comes with this step's orders
+        per_lane("latent", "f4"),  # the hidden state that decides where the market goes, 0: none
+        ("asset_moves", "i4", (ASSETS, LANES)),  # of the observed assets' mids, half-ticks
+        ("asset_flows", "f4", (ASSETS, LANES)),  # their signed market volume, standard deviations
+        per_lane("latent_drift", "f4"),  # latent less its mean given the state before the step
+        per_lane("latent_square_drift", "f4"),  # the same of its square
+        per_lane("buy_chance", "f4"),  # chance of a market order in the step, given the state before it
+        per_lane("sell_chance", "f4"),
+        per_lane(
+            "mean_reach", "f4"
+        ),  # of a market order, exponentially distributed, half-ticks; 0: not known
+        per_lane("day_seconds", "f4"),  # time of day, UTC; simulated markets stay at midnight
+        # The ledger.
+        per_lane("position", "i4"),
+        per_lane("entry", "f4"),  # mid minus average entry price, half-ticks
+        per_lane("spread_capture", "f8"),
+        per_lane("adverse_selection", "f8"),
+        per_lane("carry", "f8"),
+        per_lane("fee", "f8"),
+        per_lane("pnl", "f8"),  # since reset, before fees, half-ticks x lots
+        per_lane("fees", "f8"),  # since reset, 1 / FEE_DIGITS half-ticks x lots
+        per_lane("penalty", "f8"),
+        per_lane("noise", "f8"),  # zero-mean part of the reward, see `mmenv.step.ledger`
+        per_lane("reward", "f8"),
+        # Moves of the mid in the last MOVE_WINDOW steps, which several feature groups use.
+        ("moves", "i4", (MOVE_WINDOW, LANES)),
+        per_lane("move_sum", "i4"),
+        per_lane("move_squares", "f8"),
+        per_lane("move_mean", "f4"),  # price units
+        per_lane("volatility", "f4"),  # root mean square, price units
+        # The episode.
+        per_lane("age", "i4"),  # steps since reset
+        per_lane("held", "i4"),  # steps since the position was last zero or changed sign
+        per_lane("risk_state", "i4"),
+        per_lane("risk_floor", "i4"),  # the least state that a live desk's own rules ask for
+        per_lane("limit_cut", "i4"),  # lots that the risk manager takes off the position limit
+        per_lane("terminated", "i4"),
+        per_lane("truncated", "i4"),
+        per_lane("done", "i4"),
+        per_lane("forced", "i4"),  # the next reset keeps `position`
+        per_lane("chosen", "i4"),  # row of the family, from 1, that the next reset takes; 0: it draws one
+        ("parameters", "f4", (PARAMETERS, LANES)),  # of the episode, in the order of `EnvConfig.randomise`
+        ("marks", "f4", (PARAMETERS, LANES)),  # where in their ranges they lie, -1 to 1
+        per_lane("fee_rate", "f8"),  # 1 / FEE_DIGITS of notional
+        per_lane("episode", "u4"),
+        per_lane("key0", "u4"),
+        per_lane("key1", "u4"),
+    ],
+    align=True,
+)
+
+
+Record = np.dtype
+
+EMPTY = np.dtype([("unused", "i8")])
+
+
+TILE = np.dtype([("rows", "f4", (4096, LANES))])
+"""Rows of the observation tile by number, as many as there are."""
+
+
+PARAMS = np.dtype(
+    [
+        ("horizon", "i4"),
+        ("start_inventory", "i4"),
+        ("position_limit", "i4"),
+        ("order_lots", "i4"),
+        ("assets", "i4"),  # observed
+        ("parameters", "i4"),  # that episodes draw
+        ("loss_limit", "f8"),  # half-ticks x lots
+        ("reducing_loss", "f8"),
+        ("per_unit", "f8"),  # price units in a half-tick
+        ("per_lot", "f8"),  # 1 / typical lots in a step
+    ],
+    align=True,
+)
+
+
+CORE_TYPE = from_dtype(CORE)
+
+
+PARAMS_TYPE = from_dtype(PARAMS)

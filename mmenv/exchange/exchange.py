@@ -1,0 +1,155 @@
+"""A local exchange that speaks Binance (spot and USD-M futures) and plays recorded tapes.
+
+`Exchange` is the whole venue as one deterministic object: it is told the time, its `gateway` is asked
+requests and given messages, and it puts what it sends into each connection's outbox. `mmenv.exchange.server`
+puts it on loopback, `mmenv.exchange.loopback` into the same process on a virtual clock.
+
+    python -m mmenv.exchange.serve --store STORE --symbol BTCUSDT
+
+Market data is published as recorded; orders are matched in it with queue position, partial fills and fees
+(`mmenv.exchange.playback`). Fees are paid in the quote asset, as by an account that does not pay in what it
+buys. Accounts are in one-way position mode, cross margin.
+
+Its parts, from the ground up: records (`books`), the ways of each market (`spot`, `usdm`, and `views` for the
+JSON they share), websockets and what is told over them (`connections`, `streams`), orders
+(`matching`), requests (`endpoints`), and the doors (`gateway`).
+
+Protocol: https://developers.binance.com/docs/binance-spot-api-docs and
+https://developers.binance.com/docs/derivatives/usds-margined-futures
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from mmenv.checks import require
+from mmenv.exchange.books import Account, Listing
+from mmenv.exchange.connections import Connections
+from mmenv.exchange.endpoints import Endpoints
+from mmenv.exchange.faults import Faults
+from mmenv.exchange.gateway import Gateway
+from mmenv.exchange.matching import Matching
+from mmenv.exchange.playback import Execution
+from mmenv.exchange.present import Present
+from mmenv.exchange.spot import SpotEndpoints
+from mmenv.exchange.streams import MarketStreams, UserStreams
+from mmenv.exchange.usdm import UsdmEndpoints
+
+MARKETS: Final[dict[str, type[Endpoints]]] = {
+    kind.dialect.venue: kind for kind in (SpotEndpoints, UsdmEndpoints)
+}
+"""What it speaks, by venue."""
+
+
+class Exchange:
+    """See the module. Times are the wall clock's, in nanoseconds since 1970; they must not run backwards.
+
+    Parameters
+    ----------
+    listings
+        The symbols, each venue's once.
+    start_ns
+        When every tape begins.
+    speed
+        Tape time that passes in a unit of wall time; messages are stamped with the wall clock.
+    accounts
+        Customers.
+    faults
+        What goes wrong.
+
+    Raises
+    ------
+    ConfigError
+        A tape is of a venue that the exchange does not speak, a symbol is listed twice, or `speed` is not
+        positive.
+    """
+
+    def __init__(
+        self,
+        listings: Sequence[Listing],
+        *,
+        start_ns: int,
+        speed: float = 1.0,
+        accounts: Sequence[Account] = (),
+        faults: Faults | None = None,
+    ) -> None:
+        require(speed > 0, "Exchange", "speed", speed, "positive")
+        for listing in listings:
+            spoken = listing.venue in MARKETS
+            require(spoken, "Listing", "venue", listing.venue, f"one of {', '.join(MARKETS)}")
+            listing.dialect = MARKETS[listing.venue].dialect
+        self.listings = {(found.venue, found.symbol): found for found in listings}
+        names = [f"{listing.venue} {listing.symbol}" for listing in listings]
+        once = len(self.listings) == len(listings)
+        require(once, "Exchange", "listings", names, "each symbol once: give all its days to one Listing")
+        self.accounts = {account.key: account for account in accounts}
+        self.present = Present(start_ns, speed, faults or Faults())
+        self.connections = Connections(self.present)
+        self._matching = Matching(UserStreams(self.connections, self.present), self.present)
+        self._streams = {
+            listing: MarketStreams(listing, self.connections, self.present) for listing in listings
+        }
+        markets = {venue: self._market(venue) for venue in MARKETS}
+        self.gateway = Gateway(markets, self.accounts, self.connections, self.present)
+        self._plan_cuts()
+
+    def _market(self, venue: str) -> Endpoints:
+        listings = {symbol: found for (at, symbol), found in self.listings.items() if at == venue}
+        return MARKETS[venue](listings, self._matching, self.present)
+
+    def _plan_cuts(self) -> None:
+        """When connections are to be cut, from now on."""
+        starts = (self.present.start_ns + at_ns for at_ns in self.present.faults.boundaries())
+        self._cuts = deque(sorted(at_ns for at_ns in starts if at_ns >= self.present.now_ns))
+
+    # Time
+
+    def misbehave(self, faults: Faults) -> None:
+        """From now on, do so by this schedule, whose times count from the exchange's start."""
+        self.present.faults = faults
+        self._plan_cuts()
+
+    def advance(self, now_ns: int) -> None:
+        """Play everything due up to `now_ns`."""
+        present = self.present
+        while (due := self.next_ns()) is not None and due <= now_ns:
+            present.now_ns = max(present.now_ns, due)
+            self._step()
+        present.now_ns = max(present.now_ns, now_ns)
+
+    def next_ns(self) -> int | None:
+        """When something is due next; None if never."""
+        return min((at_ns for at_ns in self._due() if at_ns is not None), default=None)
+
+    def _due(self) -> Iterator[int | None]:
+        for listing, streams in self._streams.items():
+            yield self.present.next_ns(listing.playback)
+            yield streams.next_ns
+        for account in self.accounts.values():
+            yield from account.cancel_at_ns.values()
+        yield self.connections.next_ns
+        yield self._cuts[0] if self._cuts else None
+
+    def _step(self) -> None:
+        """All that is due now."""
+        if self._cuts and self._cuts[0] <= self.present.now_ns:
+            self._cuts.popleft()
+            self.connections.cut()
+        for listing, streams in self._streams.items():
+            self._play(listing, streams)
+            streams.send_due()
+        for account in self.accounts.values():
+            self._matching.cancel_due(account)
+        self.connections.deliver()
+
+    def _play(self, listing: Listing, streams: MarketStreams) -> None:
+        due = self.present.next_ns(listing.playback)
+        if due is None or due > self.present.now_ns:
+            return
+        for event in listing.playback.play(listing.playback.next_ns or 0):
+            if isinstance(event, Execution):
+                self._matching.execute(listing, event)
+            else:
+                streams.publish(event)

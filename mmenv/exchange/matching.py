@@ -1,0 +1,114 @@
+"""Orders meet the played book: the one place that changes orders, balances and positions."""
+
+from __future__ import annotations
+
+import itertools
+from decimal import ROUND_HALF_EVEN
+
+from mmenv.exchange.books import Account, ExchangeOrder, ExchangeTrade, Listing
+from mmenv.exchange.playback import Execution
+from mmenv.exchange.present import Present
+from mmenv.exchange.protocol import ApiError
+from mmenv.exchange.streams import UserStreams
+from mmenv.exchange.views import EIGHT
+
+
+class Matching:
+    """Takes orders in, fills and ends them, and tells their owners."""
+
+    def __init__(self, users: UserStreams, present: Present) -> None:
+        self._users, self._present = users, present
+        self._ids = itertools.count(1_000_001)
+        self._trade_ids = itertools.count(1)
+        self._by_slot: dict[tuple[Listing, int], ExchangeOrder] = {}
+
+    def place(self, order: ExchangeOrder) -> None:
+        """Carry out a new order. Raises `ApiError` where it is refused."""
+        takes = order.kind == "MARKET" or order.force != "GTX"
+        playback = order.listing.playback
+        found = playback.take(order.side, order.tick or None, order.lots) if takes else []
+        self._check_funds(order, found)
+        if order.force == "FOK" and sum(lots for _, lots in found) < order.lots:
+            found = []
+        if not found and order.kind != "MARKET" and order.force in ("GTC", "GTX"):
+            self._rest(order)
+        order.id = next(self._ids)
+        order.account.orders[order.id] = order
+        self._users.tell(order, "NEW")
+        for tick, lots in found:
+            self._fill(order, tick, lots, maker=False)
+        # What is left of an order that took liquidity would rest inside a book that it cannot change.
+        if order.slot is None and order.open:
+            self.end(order, "EXPIRED")
+
+    def execute(self, listing: Listing, execution: Execution) -> None:
+        """A resting order has traded in the playback."""
+        order = self._by_slot[listing, execution.slot]
+        if order.filled + execution.lots == order.lots:
+            del self._by_slot[listing, execution.slot]
+            order.slot = None
+        self._fill(order, order.tick, execution.lots, maker=True)
+
+    def end(self, order: ExchangeOrder, status: str) -> None:
+        """Cancel or expire an open order."""
+        listing = order.listing
+        if order.slot is not None:
+            listing.playback.cancel(order.slot, self._present.tape_ns(listing.playback))
+            del self._by_slot[listing, order.slot]
+            order.slot = None
+        order.status, order.updated_ns = status, self._present.now_ns
+        self._users.tell(order, status)
+
+    def cancel_due(self, account: Account) -> None:
+        """Cancel the orders of an account from which nothing has been heard for as long as it said."""
+        for listing, at_ns in list(account.cancel_at_ns.items()):
+            if at_ns <= self._present.now_ns:
+                del account.cancel_at_ns[listing]
+                for order in account.open(listing):
+                    self.end(order, "CANCELED")
+
+    def reducible(self, account: Account, listing: Listing, side: int) -> int:
+        """Lots that a new reduce-only order of this side could still take off the position."""
+        others = sum(
+            order.left for order in account.open(listing) if order.reduce_only and order.side == side
+        )
+        return -account.position(listing).lots * side - others
+
+    def _check_funds(self, order: ExchangeOrder, found: list[tuple[int, int]]) -> None:
+        units = sum(tick * lots for tick, lots in found)
+        units += (order.lots - sum(lots for _, lots in found)) * order.tick
+        if not order.listing.dialect.can_pay(order, order.listing.value(units)):
+            raise ApiError(*order.listing.dialect.poor)
+
+    def _rest(self, order: ExchangeOrder) -> None:
+        """Put an order into the book. Raises `ApiError` if it would trade at once or lies too far away."""
+        listing = order.listing
+        tape_ns = self._present.tape_ns(listing.playback)
+        try:
+            order.slot = listing.playback.submit(order.side, order.tick, order.lots, tape_ns)
+        except ValueError as error:
+            raise ApiError(-1013, f"Filter failure: PERCENT_PRICE ({error})") from None
+        if order.slot is None:
+            raise ApiError(*listing.dialect.crossed)
+        self._by_slot[listing, order.slot] = order
+
+    def _fill(self, order: ExchangeOrder, tick: int, lots: int, maker: bool) -> None:
+        account, listing, now_ns = order.account, order.listing, self._present.now_ns
+        value = listing.value(tick * lots)
+        fee = (value * (listing.maker if maker else listing.taker)).quantize(EIGHT, ROUND_HALF_EVEN)
+        order.filled += lots
+        order.paid += tick * lots
+        order.status = "PARTIALLY_FILLED" if order.left else "FILLED"
+        order.updated_ns = now_ns
+        realised = listing.dialect.settle(order, lots, value, fee)
+        trade = ExchangeTrade(next(self._trade_ids), order, tick, lots, fee, realised, maker, now_ns)
+        account.trades.append(trade)
+        self._users.tell(order, "TRADE", trade)
+        self._users.tell_account(account, listing)
+        self._expire_reducing(account, listing)
+
+    def _expire_reducing(self, account: Account, listing: Listing) -> None:
+        """A reduce-only order never opens a position: what exceeds it goes, the newest first."""
+        for order in reversed(account.open(listing)):
+            if order.reduce_only and self.reducible(account, listing, order.side) < 0:
+                self.end(order, "EXPIRED")

@@ -1,0 +1,189 @@
+"""Orders at a real venue: what it told us about ours, and what to send next.
+
+No input or output here: the events come in (`mmenv.live.orders`), commands go out, and the desk carries them.
+The orders, the position and the cash are exact integers and decimals, so they can be compared with the
+venue's own books to the last unit.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from decimal import Decimal
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmenv.live.orders import CROSSED, Ack, AnyEvent, Cancel, Fill, OpenOrder, Reject, Stream, Unknown
+from mmenv.times import SECOND
+from mmenv.venue.outcome import ASK, BID, book_fill
+from mmenv.venue.view import View
+from mmenv.venue.working import FILL, Working
+
+SETTLE_NS: Final = SECOND
+"""A request without an answer for longer than this is of unknown fate."""
+
+
+class LiveExecution:
+    """Orders of one symbol at a real venue, as a session knows them; fills are booked in the view's event.
+
+    Client ids begin with `prefix`, which no other session of this account may use. `last_trade` is the newest
+    trade id of the account before the session.
+    """
+
+    def __init__(self, view: View, working: Working, prefix: str, last_trade: int = 0) -> None:
+        self.view, self.working, self.prefix = view, working, prefix
+        self.notional = 0
+        """Ticks x lots paid for the lots bought less those sold."""
+        self.fees: dict[str, Decimal] = {}
+        """Paid, by asset."""
+        self.last_trade = last_trade
+        """Newest trade id of ours."""
+        self.stream = ""
+        """What is wrong with the reports on our orders."""
+        self.faults: list[tuple[str, str]] = []
+        """(rule, reason) of what must not happen, for the guard to collect."""
+        self.rejects: list[str] = []
+        self._unknown: dict[int, int] = {}
+        self._trade_before: dict[int, int] = {}
+        self._trades: deque[int] = deque(maxlen=10_000)
+        self._fills: list[tuple[int, int, int, int, int]] = []
+
+    def quote(self, quotes: NDArray[np.int64], time_ns: int) -> NDArray[np.void]:
+        """Send what makes the quotes (ask tick, lots, bid tick, lots) stand; the COMMAND [k] to send."""
+        commands = self.working.requote(quotes, time_ns)
+        for command in commands:
+            slot = self.working.find(int(command["id"]))
+            assert slot is not None
+            slot["arrives_ns" if command["lots"] > 0 else "cancel_ns"] = time_ns
+            self._trade_before.setdefault(int(command["id"]), self.last_trade)
+        return commands
+
+    def collect(self, time_ns: int) -> NDArray[np.void]:
+        """FILL [k] heard of since the last decision; completes the view's outcome."""
+        outcome = self.view.outcome
+        outcome["ask_open_lots"], outcome["bid_open_lots"] = self.working.open_lots()
+        outcome["position_lots"] = self.working.position
+        fills = np.array(self._fills, FILL)
+        self._fills = []
+        return fills
+
+    def take(self, plain: NDArray[np.void]) -> None:
+        """Market rows; the exchange plays itself."""
+
+    @property
+    def told_until(self) -> int:
+        """Trade id up to which no fill of ours can be missing.
+
+        Reports come out of order, so the newest one will not do. But an order that we believe closed has
+        had all its fills, and the fills of an open one came after what was known when it was sent.
+        """
+        return min(self._trade_before.values(), default=self.last_trade)
+
+    def client_id(self, number: int) -> str:
+        return f"{self.prefix}-{number}"
+
+    def number(self, client_id: str) -> int:
+        """Our number of a client id, 0 if it is not of this session."""
+        prefix, _, number = client_id.rpartition("-")
+        return int(number) if prefix == self.prefix and number.isdigit() else 0
+
+    def unsettled_ns(self, time_ns: int) -> int:
+        """Age of the oldest request of unknown fate, 0 if there is none."""
+        slots = self.working.slots
+        times = [int(t) for name in ("arrives_ns", "cancel_ns") for t in slots[name][slots["id"] > 0] if t]
+        waiting = [time_ns - t - SETTLE_NS for t in times]
+        return max([0, *waiting, *(time_ns - t for t in self._unknown.values())])
+
+    def hear(self, event: AnyEvent) -> None:
+        """Take in what the venue said."""
+        if isinstance(event, Stream):
+            self.stream = "" if event.ok else f"order stream: {event.reason}"
+            return
+        if isinstance(event, Fill) and event.trade_id in self._trades:
+            return
+        number = self.number(event.client_id)
+        slot = self.working.find(number)
+        if slot is None:
+            self._stray(event, number)
+            return
+        if isinstance(event, Unknown):
+            self._unknown.setdefault(number, event.local_ns)
+            return
+        if isinstance(event, (Ack, Fill, Reject, Cancel)):
+            self._unknown.pop(number, None)
+        if isinstance(event, Ack):
+            slot["acknowledged"], slot["arrives_ns"] = 1, 0
+        elif isinstance(event, Fill):
+            self._fill(slot, event)
+        elif isinstance(event, Reject):
+            self._rejected(slot, event)
+        elif isinstance(event, Cancel):
+            self._gone(slot, event)
+
+    def reconcile(self, orders: list[OpenOrder], position: int) -> None:
+        """Compare with the venue's books at a restart, when all missed fills have been heard.
+
+        `orders` were open before all was cancelled; `position` is held now that nothing is open, in lots.
+        """
+        for order in orders:
+            # Not "open as far as we know": our own cancels may have been reported before the answer.
+            if not 0 < self.number(order.client_id) < self.working.next_id:
+                self.faults.append(
+                    ("unknown-order", f"the venue had {order.client_id} open, {order.side * order.lots} lots "
+                     f"at tick {order.tick}, which is not in the journal")
+                )  # fmt: skip
+        for slot in self.working.slots.reshape(-1):
+            if slot["id"]:
+                self._free(slot)
+        if position != self.working.position:
+            self.faults.append(
+                ("unknown-order", f"position {position} at the venue, {self.working.position} in the journal")
+            )
+
+    def _stray(self, event: AnyEvent, number: int) -> None:
+        """A report on an order that is not open as far as we know."""
+        if isinstance(event, (Ack, Fill)):
+            what = "closed" if 0 < number < self.working.next_id else "unknown"
+            if isinstance(event, Fill):
+                # The position is the venue's to say.
+                self._book(event)
+                what += f" fill of {event.side * event.lots} lots at tick {event.tick},"
+            self.faults.append(("unknown-order", f"{what} order {event.client_id or 'without our id'}"))
+
+    def _fill(self, slot: np.void, event: Fill) -> None:
+        slot["acknowledged"], slot["arrives_ns"] = 1, 0
+        slot["filled"] += event.lots
+        self._book(event)
+        if slot["filled"] > slot["lots"]:
+            self.faults.append(("unknown-order", f"{event.client_id} filled beyond its {slot['lots']} lots"))
+        if slot["filled"] >= slot["lots"]:
+            self._free(slot)
+
+    def _book(self, event: Fill) -> None:
+        self._trades.append(event.trade_id)
+        self.last_trade = max(self.last_trade, event.trade_id)
+        self.working.position += event.side * event.lots
+        self.notional += event.side * event.lots * event.tick
+        self.fees[event.fee_asset] = self.fees.get(event.fee_asset, Decimal(0)) + Decimal(event.fee)
+        number = self.number(event.client_id)
+        self._fills.append((event.exch_ns, number, event.side, event.tick, event.lots))
+        book_fill(self.view.outcome, ASK if event.side < 0 else BID, event.tick, event.lots)
+
+    def _rejected(self, slot: np.void, event: Reject) -> None:
+        self._free(slot)
+        if event.code not in CROSSED:
+            self.rejects.append(f"{event.code} {event.reason}")
+
+    def _gone(self, slot: np.void, event: Cancel) -> None:
+        if event.filled_lots != slot["filled"]:
+            self.faults.append(
+                ("unknown-order", f"{event.client_id} ended with {event.filled_lots} lots filled, "
+                 f"{slot['filled']} reported")
+            )  # fmt: skip
+        self._free(slot)
+
+    def _free(self, slot: Any) -> None:
+        self._unknown.pop(int(slot["id"]), None)
+        self._trade_before.pop(int(slot["id"]), None)
+        slot["id"] = 0

@@ -1,0 +1,71 @@
+"""What a desk asks of a market feed, and what it gets from it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmenv.data.problems import Problem
+
+NEVER_NS: Final = int(np.iinfo(np.int64).max)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What came since the last batch. It is not empty: there are rows, problems or a change of `live`."""
+
+    symbol: str
+    rows: NDArray[np.void]
+    """`mmenv.data.rows.ROW` [n] in arrival order, n >= 0; a message is never split between batches. After a
+    gap, the row CLEAR and the rows SNAPSHOT begin the book anew, as in a tape."""
+    live: bool
+    """Whether the book is whole after these rows. It is not from the loss of a message, of the connection or
+    of patience with a silent one, until the book is built anew."""
+    reason: str
+    """Why the book is not whole; empty if it is."""
+    problems: tuple[Problem, ...]
+    """What was wrong with the messages of this batch, a gap included."""
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """A symbol at a venue: sizes are exact decimal text, fees basis points of notional."""
+
+    venue: str
+    symbol: str
+    tick_size: str
+    lot_size: str
+    maker_fee_bp: float
+    taker_fee_bp: float
+    base: str = ""
+    """The asset that is traded, where the venue keeps balances of assets."""
+
+
+class MarketFeed(AsyncIterable[Batch], Protocol):
+    """Batches of one symbol for ever, through reconnections and resynchronisations. For one consumer."""
+
+    alarm_ns: int
+    """Local time from which a message, before it is decoded, sets off `alarm`; NEVER_NS at first."""
+    alarm: Callable[[int], None]
+    """Is given the local time: what cannot wait until the messages in the socket are read."""
+
+    async def open(self) -> Instrument:
+        """Connect; what the symbol is.
+
+        Raises
+        ------
+        ValueError
+            The venue does not trade the symbol.
+        VenueError
+            It gives no answer.
+        """
+
+    def take(self) -> Batch | None:
+        """What has come that was not iterated over yet, without waiting; None if nothing has."""
+
+    async def close(self) -> None:
+        """Disconnect; the iteration ends."""

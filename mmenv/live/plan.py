@@ -1,0 +1,51 @@
+"""What one desk is to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmenv.config import EnvConfig
+from mmenv.live.guard import GuardConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Policy, symbol, folder and limits of one desk."""
+
+    config: EnvConfig
+    """The policy's own; its market is replaced by `mmenv.market.live.Live`."""
+    policy: str
+    """Name and checksum of the policy."""
+    venue: str
+    symbol: str
+    folder: Path
+    """Where the journal lies, and where `neuralmm halt` leaves its word."""
+    mode: str = "paper"
+    """"paper" or "live"."""
+    guard: GuardConfig | None = None
+    """None: the limits of `config`, in the instrument's currency."""
+    latency_ms: float = 10.0
+    """One-way latency of paper orders."""
+    queue_model: str = "risk-adverse"
+    maker_fee_bp: float | None = None
+    """None: what the feed says."""
+    price_unit: int = 0
+    """Half-ticks; 0 measures it before the first decision."""
+    lot_unit: float = 0.0
+    """Lots; 0 measures it before the first decision."""
+    warm_up_s: float = 10.0
+    """Rows gathered before the first decision, and measured."""
+    resume_s: float = 60.0
+    """A desk that was down for less goes on with its memory; after longer a new episode begins."""
+    countdown_s: float = 10.0
+    """The venue cancels everything when it has not heard from us for so long, where it can."""
+    rotate_mb: float = 1_000.0
+    """The journal goes on in a new file at this size, and at midnight UTC."""
+    sync: bool = False
+    """Let the journal outlive the machine, not only the process: a disk write for each decision."""
+
+    @property
+    def journal(self) -> Path:
+        """The newest file of the journal."""
+        return self.folder / f"{self.mode}-{self.venue}-{self.symbol}.journal"

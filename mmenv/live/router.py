@@ -1,0 +1,153 @@
+"""Carries a desk's orders to a real venue, and what the venue says about them to the session."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+from mmenv.checks import ConfigError
+from mmenv.live.execution import LiveExecution
+from mmenv.live.orders import Fill, OpenOrder, Order, OrderClient, Reject, VenueError
+from mmenv.live.plan import Plan
+from mmenv.live.session import Session
+from mmenv.live.setup import Outgoing
+from mmenv.live.tasks import Tasks
+from mmenv.times import SECOND
+
+T = TypeVar("T")
+
+SLEEP_S: Final = 0.05
+"""Pause between two looks at whether something has happened."""
+RETRY_S: Final = 1.0
+"""Pause before a venue that gave no usable answer is asked again."""
+GRACE_S: Final = 5.0
+"""How long a desk that stops waits for its orders to be gone."""
+
+
+class OrderRouter:
+    """Orders of one desk. `tasks` runs the requests that nobody waits for; `note` shows a message."""
+
+    def __init__(
+        self,
+        client: OrderClient,
+        plan: Plan,
+        tasks: Tasks,
+        clock: Callable[[], int],
+        note: Callable[[str], None],
+    ) -> None:
+        self._client, self._plan, self._tasks = client, plan, tasks
+        self._clock, self._note = clock, note
+
+    async def first_books(self) -> dict[str, Any]:
+        """Fields of a new session's `Setup`: what it must know of the account.
+
+        Raises `ConfigError` where the desk would not be alone.
+        """
+        return await self._answer(self._first_books)
+
+    async def _first_books(self) -> dict[str, Any]:
+        if found := await self._client.open_orders():
+            names = ", ".join(order.client_id for order in found)
+            raise ConfigError(
+                f"{self._plan.symbol} has open orders that no journal knows ({names}): cancel them, a desk "
+                "must be alone with its symbol."
+            )
+        trades = [fill.trade_id for fill in await self._client.fills(0)]
+        held = await self._client.holdings()
+        return {
+            "last_trade": max(trades, default=0),
+            "position": 0 if held.owned else held.position_lots,
+            "baseline": held.position_lots if held.owned else 0,
+        }
+
+    async def reconcile(self, session: Session) -> None:
+        """After a restart: cancel all, hear the missed fills, compare orders and position.
+
+        The session then goes on, or halts naming the difference.
+        """
+        standing, missed, position = await self._answer(lambda: self._books(session))
+        for fill in missed:
+            session.hear(fill)
+        session.account(standing, position, self._clock())
+        self._note(f"compared with the venue: {len(missed)} missed fills, {len(standing)} orders were open")
+
+    async def _books(self, session: Session) -> tuple[list[OpenOrder], list[Fill], int]:
+        """What was open and has been cancelled, fills that may be missing, and the position after both."""
+        assert isinstance(session.execution, LiveExecution)
+        standing = await self._client.open_orders()
+        await self._client.cancel_all()
+        while await self._client.open_orders():
+            await asyncio.sleep(SLEEP_S)
+        missed = await self._client.fills(session.execution.told_until)
+        return standing, missed, (await self._client.holdings()).position_lots
+
+    async def _answer(self, question: Callable[[], Awaitable[T]]) -> T:
+        """The venue's answer, however often it must be asked."""
+        while True:
+            try:
+                return await question()
+            except VenueError as error:
+                self._note(f"comparing with the venue: {error}")
+                await asyncio.sleep(RETRY_S)
+
+    # While the desk runs
+
+    async def listen(self, session: Session) -> None:
+        """Hand what the venue says to the session, until the client is closed."""
+        async for event in self._client.events():
+            session.hear(event)
+            if isinstance(event, Reject):
+                self._note(f"rejected: {event.code} {event.reason}")
+
+    async def stay_alive(self) -> None:
+        """Keep the venue's countdown from cancelling our orders; it does once we are gone."""
+        while True:
+            with suppress(VenueError):
+                if not await self._client.cancel_after(self._plan.countdown_s):
+                    return
+            await asyncio.sleep(self._plan.countdown_s / 3)
+
+    def send(self, session: Session, outgoing: Outgoing) -> None:
+        """Send what a decision wants sent."""
+        assert isinstance(session.execution, LiveExecution)
+        if outgoing.cancel_all:
+            self.cancel_all()
+        for command in outgoing.commands:
+            name = session.execution.client_id(int(command["id"]))
+            if command["lots"] == 0:
+                self._tasks.start(self._client.cancel(name))
+                continue
+            order = Order(
+                client_id=name,
+                side=int(command["side"]),
+                tick=int(command["tick"]),
+                lots=int(command["lots"]),
+                reduce_only=outgoing.reduce_only,
+            )
+            self._tasks.start(self._client.submit(order))
+
+    def cancel_all(self) -> None:
+        """Cancel all orders of the symbol, however often the venue must be asked."""
+        self._tasks.start(self._until_cancelled())
+
+    async def _until_cancelled(self) -> None:
+        while True:
+            try:
+                await self._client.cancel_all()
+                return
+            except VenueError as error:
+                self._note(str(error))
+                await asyncio.sleep(RETRY_S)
+
+    async def finish(self, session: Session) -> None:
+        """Cancel all, and wait until no order is open, or for GRACE_S."""
+        until = self._clock() + round(GRACE_S * SECOND)
+        self.cancel_all()
+        while self._clock() < until and session.working.slots["id"].any():
+            await asyncio.sleep(SLEEP_S)
+        with suppress(VenueError):
+            if left := await self._client.open_orders():
+                await self._client.cancel_all()
+                self._note(f"{len(left)} orders were still open at the end; cancelled again")

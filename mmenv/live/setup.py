@@ -1,0 +1,123 @@
+"""What a session is made from, what it asks of a policy, and what it decides."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmenv.config import EnvConfig, make_config
+from mmenv.live.guard import GuardConfig
+from mmenv.market.live import Live
+from mmenv.venue.outcome import OUTCOME
+from mmenv.venue.working import COMMAND
+
+NOTHING_SENT: Final = np.zeros(0, COMMAND)
+
+
+class Player(Protocol):
+    """A policy for one desk, with its memory."""
+
+    def reset(self) -> None:
+        """A new episode begins."""
+
+    def step(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Action (2,) for the observation (F,)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """Everything a session is made from; the first frame of its journal. Times are in nanoseconds."""
+
+    config: EnvConfig
+    """The desk; its market is `mmenv.market.live.Live`."""
+    guard: GuardConfig
+    policy: str
+    """Name and checksum of the policy."""
+    mode: str
+    """"paper" or "live"."""
+    session: str
+    """Unique for ever; the prefix of client ids."""
+    start_ns: int
+    """The first decision."""
+    tick_size: str
+    lot_size: str
+    low_tick: int
+    high_tick: int
+    """Prices outside are ignored."""
+    position: int = 0
+    """Lots held at the start."""
+    baseline: int = 0
+    """Lots at the venue that are not ours to trade, such as a spot balance."""
+    last_trade: int = 0
+    """Newest trade id of the account before the session."""
+    latency_ns: int = 10_000_000
+    """One-way latency of paper orders."""
+    queue_model: str = "risk-adverse"
+    queue_exponent: float = 3.0
+    partial_fills: bool = True
+
+    @property
+    def market(self) -> Live:
+        """The market of the desk."""
+        assert isinstance(self.config.market, Live)
+        return self.config.market
+
+    @property
+    def interval_ns(self) -> int:
+        """Time between two decisions."""
+        return self.config.market.step_ns
+
+    @property
+    def money(self) -> float:
+        """What a half-tick x lot is in quote currency."""
+        return float(self.tick_size) * float(self.lot_size) / 2
+
+    def to_json(self) -> bytes:
+        """The first frame of a journal."""
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        plain |= {"guard": dataclasses.asdict(self.guard), "config": self.config.to_dict()}
+        return json.dumps(plain, sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Setup:
+        """Read what `to_json` gave."""
+        plain = json.loads(text)
+        plain["config"] = make_config(**plain["config"])
+        plain["guard"] = GuardConfig(**plain["guard"])
+        return cls(**plain)
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """Commands for the venue, in order; with `cancel_all`, all orders of the symbol are cancelled first."""
+
+    commands: NDArray[np.void]
+    reduce_only: bool
+    cancel_all: bool
+
+
+def decision_type(width: int) -> np.dtype:
+    """Record of a decision with `width` observation entries."""
+    return np.dtype(
+        [
+            ("time_ns", "<i8"),
+            ("number", "<i8"),
+            ("age", "<i8"),
+            ("state", "<i8"),
+            ("outcome", OUTCOME),
+            ("reward", "<f8"),
+            ("wealth", "<f8"),
+            ("observation", "<f4", (width,)),
+            ("action", "<f4", (2,)),
+            ("quotes", "<i8", (4,)),
+        ]
+    )
+
+
+OF_POLICY: Final = ("observation", "action", "quotes")
+"""Last fields of a decision."""

@@ -1,0 +1,174 @@
+"""What is asked of Binance about orders, and how its answers are read."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any, Final
+
+from mmenv.data.rows import BUY, SELL
+from mmenv.live.market_feed import Instrument
+from mmenv.live.orders import LOST, Fill, Holdings, OpenOrder, Order, VenueError
+from mmenv.live.venues.binance.client import RETRY_S, BaseError, BinanceClient, NetworkError
+from mmenv.times import MILLISECOND
+
+RECV_WINDOW_MS: Final = 2_000
+"""A request that arrives later than this after it was sent is refused."""
+PAGE: Final = 500
+"""Trades in one answer."""
+WRONG_TIME: Final = -1021
+UNKNOWN_ORDER: Final = (-2011, -2013)
+_CODE: Final = re.compile(r'"code":\s*(-?\d+)')
+
+
+def code_of(error: BaseException) -> int:
+    """The venue's code in an error of ccxt's, LOST if there is none."""
+    found = _CODE.search(str(error))
+    return int(found[1]) if found else LOST
+
+
+class Requests:
+    """Requests for one symbol. One that is unanswered for `answer_s` is of unknown fate."""
+
+    def __init__(self, client: BinanceClient, instrument: Instrument, answer_s: float) -> None:
+        self.client, self.market, self.instrument = client, client.market, instrument
+        self.answer_s = answer_s
+        self._tick, self._lot = Decimal(instrument.tick_size), Decimal(instrument.lot_size)
+
+    async def signed(
+        self,
+        path: str,
+        method: str,
+        params: dict[str, Any],
+        *,
+        version: str = "",
+        symbol: bool = True,
+        sending: Callable[[int], None] | None = None,
+    ) -> Any:
+        """Make one signed request of a `version` of the API, about the `symbol` or not; its answer.
+
+        `sending` is told the venue's time in milliseconds whenever the request is about to be sent. Raises
+        ccxt's errors, `NetworkError` if the answer is overdue.
+        """
+        if symbol:
+            params = {"symbol": self.instrument.symbol, **params}
+        params["recvWindow"] = RECV_WINDOW_MS
+        api = [f"{self.market.private}{version}"]
+        for again in (True, False):
+            if sending is not None:
+                sending(self.client.nonce())
+            try:
+                async with asyncio.timeout(self.answer_s):
+                    return await self.client.request(path, api, method.upper(), dict(params))
+            except TimeoutError:
+                raise NetworkError(f"no answer within {self.answer_s:g} s") from None
+            except BaseError as error:
+                if not again or code_of(error) != WRONG_TIME:
+                    raise
+            # Refused for its time, so never carried out: our clocks differ.
+            await self.venue_ms()
+
+    async def venue_ms(self) -> int:
+        """The venue's clock, and ours set by it. Raises ccxt's errors."""
+        try:
+            async with asyncio.timeout(self.answer_s):
+                await self.client.load_time_difference()
+        except TimeoutError:
+            raise NetworkError(f"no answer within {self.answer_s:g} s") from None
+        return int(self.client.nonce())
+
+    async def asked(self, path: str, method: str, params: dict[str, Any], **more: Any) -> Any:
+        """Make a request that may be repeated, until it is answered. Raises `VenueError`."""
+        for pause in (*RETRY_S, None):
+            try:
+                return await self.signed(path, method, dict(params), **more)
+            except BaseError as error:
+                if pause is None or not isinstance(error, NetworkError):
+                    raise VenueError(f"{method} {path}: {error}") from error
+                await asyncio.sleep(pause)
+
+    # The venue's books
+
+    async def open_orders(self) -> list[OpenOrder]:
+        """Every open order of the symbol. Raises `VenueError`."""
+        return [
+            OpenOrder(
+                client_id=view["clientOrderId"],
+                order_id=int(view["orderId"]),
+                side=BUY if view["side"] == "BUY" else SELL,
+                tick=self.ticks(view["price"]),
+                lots=self.lots(view["origQty"]),
+                filled_lots=self.lots(view["executedQty"]),
+                reduce_only=bool(view.get("reduceOnly")),
+            )
+            for view in await self.asked("openOrders", "get", {})
+        ]
+
+    async def holdings(self) -> Holdings:
+        """Position and balances; on spot the position is the base asset held. Raises `VenueError`."""
+        if self.market.futures:
+            balances = await self.asked("balance", "get", {}, version="V3", symbol=False)
+            positions = await self.asked("positionRisk", "get", {}, version="V3")
+            size = sum((Decimal(found["positionAmt"]) for found in positions), Decimal(0))
+            held = {found["asset"]: found.get("balance") or found["walletBalance"] for found in balances}
+            return Holdings(position_lots=int(size / self._lot), balances=held)
+        account = await self.asked("account", "get", {}, symbol=False)
+        totals = {
+            entry["asset"]: Decimal(entry["free"]) + Decimal(entry["locked"]) for entry in account["balances"]
+        }
+        base = totals.get(self.instrument.base, Decimal(0))
+        return Holdings(
+            position_lots=int(base / self._lot),
+            balances={asset: f"{total:f}" for asset, total in totals.items()},
+            owned=True,
+        )
+
+    async def trades(self, params: dict[str, Any]) -> list[dict[str, Any]]:
+        """Our trades, as the venue shows them. Raises `VenueError`."""
+        return await self.asked(self.market.trades, "get", params)
+
+    # How it is written
+
+    def order_params(self, order: Order) -> dict[str, Any]:
+        """An order as the venue is asked for it."""
+        params: dict[str, Any] = {
+            "side": "BUY" if order.side == BUY else "SELL",
+            "type": "MARKET" if order.kind == "market" else "LIMIT",
+            "quantity": f"{order.lots * self._lot:f}",
+            "newClientOrderId": order.client_id,
+            "newOrderRespType": "RESULT",
+        }
+        if order.kind == "limit":
+            params["price"] = f"{order.tick * self._tick:f}"
+            name, value = self.market.maker if order.post_only else ("timeInForce", "GTC")
+            params[name] = value
+        if order.reduce_only and self.market.futures:
+            params["reduceOnly"] = "true"
+        return params
+
+    def fill(self, view: dict[str, Any], client_id: str) -> Fill:
+        """A trade of an order of ours."""
+        side = view.get("side") or ("BUY" if view["isBuyer"] else "SELL")
+        return Fill(
+            client_id=client_id,
+            exch_ns=int(view["time"]) * MILLISECOND,
+            local_ns=self.client.clock(),
+            order_id=int(view["orderId"]),
+            trade_id=int(view["id"]),
+            side=BUY if side == "BUY" else SELL,
+            tick=self.ticks(view["price"]),
+            lots=self.lots(view["qty"]),
+            fee=str(view["commission"]),
+            fee_asset=str(view["commissionAsset"]),
+            maker=bool(view.get("maker", view.get("isMaker"))),
+        )
+
+    def ticks(self, price: str) -> int:
+        """A price in ticks."""
+        return round(Decimal(price) / self._tick)
+
+    def lots(self, size: str) -> int:
+        """A size in lots."""
+        return round(Decimal(size) / self._lot)

@@ -1,0 +1,124 @@
+"""News of our orders as Binance tells them: a stream that is kept, and an account of when it was not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final
+
+import orjson
+
+from mmenv.live.orders import Stream, VenueError
+from mmenv.live.venues.binance.client import RETRY_S, BaseError, BinanceClient, ExchangeError
+from mmenv.live.venues.binance.tracker import Tracker
+
+KEEP_ALIVE_S: Final = 1_200.0
+"""The key to a stream is told to live on this often."""
+
+
+class UserStream:
+    """Keeps the stream of one account, and tells when it breaks and is back.
+
+    `compare` finds out, once the stream runs, what happened while it did not.
+    """
+
+    def __init__(
+        self,
+        client: BinanceClient,
+        answer_s: float,
+        tracker: Tracker,
+        compare: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.opened = asyncio.Event()
+        """Set once the stream has run, or the venue has refused us."""
+        self.refused = ""
+        """Why it has; empty if it has not."""
+        self.doubtful = asyncio.Event()
+        """Set when a message could not be read."""
+        self._client, self._answer_s = client, answer_s
+        self._tracker, self._compare = tracker, compare
+        self._broken = asyncio.Event()
+        self._why = ""
+
+    async def keep(self) -> None:
+        """Connect, and connect again, until cancelled."""
+        tries = 0
+        while True:
+            url, reason = "", ""
+            try:
+                url, message = await self._address()
+                self._client.takers[url] = self._received
+                self._client.ws_dial_backoff = {}
+                self._broken.clear()
+                await self._listen(url, message)
+                reason, tries = self._why, 0
+            except (BaseError, VenueError, TimeoutError) as error:
+                reason, tries = str(error), tries + 1
+                refused = isinstance(error, ExchangeError) or isinstance(error.__cause__, ExchangeError)
+                if refused and not self.opened.is_set():
+                    self.refused = reason
+                    self.opened.set()
+                    return
+            finally:
+                await self._client.hang_up(url)
+                self._client.takers.pop(url, None)
+            self._tracker.tell(Stream, ok=False, reason=reason)
+            await asyncio.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
+
+    async def _listen(self, url: str, message: dict[str, Any] | None) -> None:
+        """Run the stream at `url` until it breaks. Raises ccxt's errors."""
+        client = self._client
+        watch = asyncio.ensure_future(client.watch(url, "user", message, "user"))
+        broken = asyncio.create_task(self._broken.wait())
+        alive = asyncio.create_task(self._keep_alive())
+        try:
+            async with asyncio.timeout(self._answer_s):
+                await asyncio.wait((watch, client.clients[url].connected), return_when="FIRST_COMPLETED")
+            await self._compare()
+            self._tracker.tell(Stream, ok=True, reason="")
+            self.opened.set()
+            await asyncio.wait((watch, broken), return_when=asyncio.FIRST_COMPLETED)
+            if watch.done():
+                watch.result()
+        finally:
+            for task in (watch, broken, alive):
+                task.cancel()
+            await asyncio.gather(watch, broken, alive, return_exceptions=True)
+
+    async def _address(self) -> tuple[str, dict[str, Any] | None]:
+        """Where the stream is, and what subscribes to it if that is not enough."""
+        if self._client.market.futures:
+            async with asyncio.timeout(self._answer_s):
+                answer = await self._client.fapiPrivatePostListenKey()
+            return self._client.get_private_ws_url(self._client.market.socket, answer["listenKey"]), None
+        url = self._client.urls["api"]["ws"]["ws-api"][self._client.market.socket]
+        method = "userDataStream.subscribe.signature"
+        return url, {"id": "user", "method": method, "params": self._client.sign_params({})}
+
+    async def _keep_alive(self) -> None:
+        while self._client.market.futures:
+            await asyncio.sleep(KEEP_ALIVE_S)
+            with suppress(BaseError):
+                await self._client.fapiPrivatePutListenKey()
+
+    def _received(self, text: str | bytes) -> None:
+        """A message of the stream. Half a message says nothing; the next comparison does."""
+        try:
+            message = orjson.loads(text)
+            message = message.get("event", message)
+            kind = message.get("e")
+            if "error" in message:
+                self._break(str(message["error"]))
+            elif kind == "ORDER_TRADE_UPDATE":
+                self._tracker.hear_report(message["o"])
+            elif kind == "executionReport":
+                self._tracker.hear_report(message)
+            elif kind in ("listenKeyExpired", "eventStreamTerminated"):
+                self._break(str(kind))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            self.doubtful.set()
+
+    def _break(self, why: str) -> None:
+        self._why = why
+        self._broken.set()

@@ -1,0 +1,104 @@
+"""A decision and a reset of market `book`: micro-steps of the others (`book_flow`) and of our orders
+(`book_orders`)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from mmenv.engine.maths import normal
+from mmenv.engine.rng import RESET_STEP, philox
+from mmenv.engine.stage import at, over_lanes, stage
+from mmenv.market.book_flow import draws, drift, exponential, flow, value
+from mmenv.market.book_orders import orders
+from mmenv.market.book_state import PARAMS, STATE
+
+F = np.float32
+I = np.int32  # noqa: E741
+U = np.uint32
+
+
+@over_lanes
+def take(s, w):
+    """Take the decision over from the desk; clear what the micro-steps add up."""
+    for i in prange(s.count):
+        w.age[i], w.episode[i], w.key0[i], w.key1[i] = U(s.age[i]), s.episode[i], s.key0[i], s.key1[i]
+        mid = s.mid[i]
+        w.ask_wanted[i] = I(I(mid + s.ask_distance[i]) >> I(1))
+        w.bid_wanted[i] = I(I(mid - s.bid_distance[i]) >> I(1))
+        w.ask_lots[i], w.bid_lots[i] = s.ask_lots[i], s.bid_lots[i]
+        w.ask_late_price[i], w.bid_late_price[i] = w.ask_price[i], w.bid_price[i]
+        w.ask_late[i], w.bid_late[i] = I(0), I(0)
+        w.ask_fill[i], w.bid_fill[i] = I(0), I(0)
+        w.buy_lots[i], w.sell_lots[i], w.trades[i] = I(0), I(0), I(0)
+        w.value[i] = 0.0
+
+
+@njit
+def edge(lots, price, mid):
+    """Lots x (price - mid), price in ticks, half-ticks x lots."""
+    return np.float64(lots) * np.float64(I(I(2) * price - mid))
+
+
+@over_lanes
+def answer(s, w):
+    """The market's answer to the desk. Money in float64, where integers are exact."""
+    for i in prange(s.count):
+        ask, bid, before = w.ask[i], w.bid[i], s.mid[i]
+        mid = I(ask + bid)
+        bought, sold = w.buy_lots[i], w.sell_lots[i]
+        s.trade_value[i] = 2.0 * w.value[i] - np.float64(I(bought + sold)) * np.float64(before)
+        fills, late, old, new = w.ask_fill[i], w.ask_late[i], w.ask_late_price[i], w.ask_price[i]
+        s.ask_fill[i], s.ask_edge[i] = fills, edge(I(fills - late), new, before) + edge(late, old, before)
+        fills, late, old, new = w.bid_fill[i], w.bid_late[i], w.bid_late_price[i], w.bid_price[i]
+        s.bid_fill[i], s.bid_edge[i] = fills, -edge(I(fills - late), new, before) - edge(late, old, before)
+        s.move[i], s.mid[i] = I(mid - before), mid
+        s.spread[i] = I(I(2) * I(ask - bid))
+        s.best_ask_lots[i], s.best_bid_lots[i] = w.ask_queue[i], w.bid_queue[i]
+        s.buy_lots[i], s.sell_lots[i], s.trades[i] = bought, sold, w.trades[i]
+        s.ask_reach[i], s.bid_reach[i] = I(-1), I(-1)
+        # No part of the move is known to have mean zero given what can be seen.
+        s.free_move[i], s.flow_move[i] = F(0), F(0)
+
+
+@stage(STATE, PARAMS)
+def step(s, w, p, x):
+    """One decision: `substeps` micro-steps of the others and of our orders."""
+    count = s.count
+    take(s, w)
+    drift(w, p, count)
+    for k in range(at(p.substeps, 0)):
+        draws(w, p, count, k)
+        flow(w, p, count)
+        orders(w, p, count, k)
+        value(w, count)
+    answer(s, w)
+
+
+@stage(STATE, PARAMS)
+def reset(s, w, p, x):
+    """A book one tick wide at the start price, the efficient price at its mid, stationary activity."""
+    for i in prange(s.count):
+        if s.done[i] == 0:
+            continue
+        start = at(p.start, i)
+        step, episode, key0, key1 = U(RESET_STEP), s.episode[i], s.key0[i], s.key1[i]
+        word0, word1, word2, word3 = philox(step, episode, U(1), U(0), key0, key1)
+        word4, word5, queues, _ = philox(step, episode, U(2), U(0), key0, key1)
+        w.activity[0, i] = at(p.spread[0], i) * normal(word0, word1)
+        w.activity[1, i] = at(p.spread[1], i) * normal(word2, word3)
+        w.activity[2, i] = at(p.spread[2], i) * normal(word4, word5)
+        w.ask[i], w.bid[i] = I(start + 1), start
+        w.ask_queue[i] = I(exponential(queues) * at(p.refill, i)) + I(1)
+        w.bid_queue[i] = I(exponential(U(queues >> U(16))) * at(p.refill, i)) + I(1)
+        w.gap[i] = F(0)
+        for j in range(2):
+            w.excitation[j, i] = at(p.excited[j], i)
+            w.pressure[j, i] = F(0)
+        w.meta_sign[i], w.meta_left[i] = F(1), F(0)
+        w.ask_price[i], w.bid_price[i] = I(start + 1), start
+        w.ask_placed[i], w.ask_left[i], w.ask_ahead[i] = I(0), I(0), I(0)
+        w.bid_placed[i], w.bid_left[i], w.bid_ahead[i] = I(0), I(0), I(0)
+        s.mid[i] = I(2 * start + 1)
+        s.spread[i] = I(2)
+        s.best_ask_lots[i], s.best_bid_lots[i] = w.ask_queue[i], w.bid_queue[i]

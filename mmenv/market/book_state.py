@@ -1,0 +1,126 @@
+"""The records of market `book`: what it keeps for each environment, and its parameters as compiled code reads them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mmenv.engine.state import LANES, per_lane
+
+SCALES = 3
+"""Time constants of activity."""
+
+STATE = np.dtype(
+    [
+        # The decision, copied here so that the micro-steps touch no other record: the compiler would have to
+        # check whether they overlap, and then does not use vector instructions.
+        per_lane("age", "u4"),
+        per_lane("episode", "u4"),
+        per_lane("key0", "u4"),
+        per_lane("key1", "u4"),
+        per_lane("ask_wanted", "i4"),  # ticks
+        per_lane("bid_wanted", "i4"),
+        per_lane("ask_lots", "i4"),
+        per_lane("bid_lots", "i4"),
+        # The book of the others.
+        per_lane("ask", "i4"),  # ticks
+        per_lane("bid", "i4"),
+        per_lane("ask_queue", "i4"),  # lots
+        per_lane("bid_queue", "i4"),
+        # What drives it.
+        per_lane("gap", "f4"),  # efficient price minus mid, half-ticks
+        ("activity", "f4", (SCALES, LANES)),  # logarithms
+        per_lane("rate", "f4"),  # activity as a multiple of all rates
+        per_lane("deviation", "f4"),  # of the efficient price in a micro-step, half-ticks
+        ("excitation", "f4", (2, LANES)),
+        ("pressure", "f4", (2, LANES)),  # averages of signed market orders, fast and slow
+        per_lane("meta_sign", "f4"),
+        per_lane("meta_left", "f4"),  # orders
+        # What chance alone decides of a micro-step.
+        per_lane("noise", "f4"),
+        per_lane("order_draw", "f4"),
+        per_lane("order_size", "i4"),
+        per_lane("multiple", "f4"),  # of the impact
+        per_lane("ask_cancel_draw", "f4"),
+        per_lane("bid_cancel_draw", "f4"),
+        per_lane("rounding", "f4"),
+        per_lane("ask_limit_draw", "f4"),
+        per_lane("bid_limit_draw", "f4"),
+        per_lane("lag_draw", "f4"),
+        per_lane("join_draw", "f4"),
+        per_lane("ask_fresh", "i4"),  # lots of the queue at a new best price
+        per_lane("bid_fresh", "i4"),
+        # The last micro-step: the book before it, and what happened to it.
+        per_lane("old_ask", "i4"),
+        per_lane("old_bid", "i4"),
+        per_lane("old_ask_queue", "i4"),
+        per_lane("old_bid_queue", "i4"),
+        per_lane("buy", "i4"),  # lots of the market order
+        per_lane("sell", "i4"),
+        per_lane("ask_cancel", "f4"),  # part of what the market order left
+        per_lane("bid_cancel", "f4"),
+        # Our orders.
+        per_lane("ask_price", "i4"),  # ticks
+        per_lane("bid_price", "i4"),
+        per_lane("ask_placed", "i4"),  # lots when placed
+        per_lane("bid_placed", "i4"),
+        per_lane("ask_left", "i4"),
+        per_lane("bid_left", "i4"),
+        per_lane("ask_ahead", "i4"),  # lots ahead of us at our price
+        per_lane("bid_ahead", "i4"),
+        # Sums since the decision.
+        per_lane("buy_lots", "i4"),
+        per_lane("sell_lots", "i4"),
+        per_lane("trades", "i4"),
+        per_lane("value", "f8"),
+        per_lane("ask_fill", "i4"),
+        per_lane("bid_fill", "i4"),
+        per_lane("ask_late", "i4"),  # fills of the order of the last decision, before the new one took effect
+        per_lane("bid_late", "i4"),
+        per_lane("ask_late_price", "i4"),
+        per_lane("bid_late_price", "i4"),
+    ],
+    align=True,
+)
+
+PARAMS = np.dtype(
+    [
+        ("substeps", "i4"),
+        ("latency", "i4"),
+        ("start", "i4"),  # ticks
+        ("decay", "f4", (SCALES,)),  # of the logarithm of activity, per decision
+        ("shock", "f4", (SCALES,)),
+        ("spread", "f4", (SCALES,)),  # its standard deviations
+        ("variance", "f4"),  # the sum of their squares
+        ("deviation", "f4"),  # of the efficient price in a micro-step, half-ticks
+        ("jump", "f4"),  # chance per decision
+        ("jump_size", "f4"),  # mean, half-ticks
+        ("per_width", "f4"),  # 1 / half-ticks
+        ("order", "f4"),  # chance of an uninformed market order per micro-step
+        ("size", "f4"),
+        ("size_power", "f4"),
+        ("max_size", "f4"),
+        ("informed", "f4"),  # chances per micro-step, per width outside the spread
+        ("pull", "f4"),
+        ("race", "f4"),  # lots
+        ("depth", "f4"),  # lots a tick
+        ("meta_share", "f4"),
+        ("meta_length", "f4"),
+        ("meta_power", "f4"),
+        ("excite", "f4", (2,)),
+        ("excite_decay", "f4", (2,)),
+        ("excited", "f4", (2,)),  # mean excitation
+        ("forget", "f4", (2,)),  # weight of a micro-step in the averages of signed orders
+        ("expected", "f4", (2,)),
+        ("impact", "f4"),  # half-ticks
+        ("event", "f4"),  # chance of a limit order, or a cancel, per micro-step
+        ("limit", "f4"),  # mean lots
+        ("cancel", "f4"),  # mean part of the queue
+        ("response", "f4"),
+        ("refill", "f4"),  # mean lots
+        ("lag", "f4"),
+        ("follow", "f4"),
+        ("close", "f4"),
+        ("per_print", "f4"),
+    ],
+    align=True,
+)

@@ -1,0 +1,73 @@
+"""Markets outside the compiled step, such as a replay or a live feed: how they meet the core record."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numba import njit
+
+from mmenv.engine.state import LANES
+from mmenv.times import DAY
+
+
+class ExternalMarket(Protocol):
+    """A market outside the compiled step. `core` holds the blocks' records, `mmenv.engine.state.CORE`."""
+
+    def reset(self, core: np.ndarray, lanes: np.ndarray) -> None:
+        """Start the environments whose entry in `lanes`, bool (n,), is true: set `mid`, book and spread."""
+
+    def advance(self, core: np.ndarray) -> None:
+        """Take the quotes in `core` to the next decision: set the market's answer."""
+
+    def close(self) -> None:
+        """Give back what the market holds."""
+
+
+@njit(cache=True)
+def begin(core, lane, outcome):
+    """The book at the start of a lane's episode, in half-ticks, from its OUTCOME."""
+    s, i = core[lane // LANES], lane % LANES
+    s.mid[i] = outcome.best_bid_ticks + outcome.best_ask_ticks
+    _set_book(s, i, outcome)
+
+
+@njit(cache=True)
+def give_outcomes(core, outcomes):
+    """The market's answer, in half-ticks, from OUTCOME [n]."""
+    for lane in range(len(outcomes)):
+        s, i = core[lane // LANES], lane % LANES
+        o = outcomes[lane]
+        old = np.int64(s.mid[i])
+        mid = o.best_bid_ticks + o.best_ask_ticks
+        s.mid[i] = mid
+        s.move[i] = mid - old
+        _set_book(s, i, o)
+        s.buy_lots[i], s.sell_lots[i], s.trades[i] = o.buy_lots, o.sell_lots, o.trades
+        s.trade_value[i] = 2 * (o.buy_notional + o.sell_notional) - (o.buy_lots + o.sell_lots) * old
+        s.ask_fill[i], s.bid_fill[i] = o.ask_fill_lots, o.bid_fill_lots
+        s.ask_edge[i] = 2 * o.ask_fill_notional - o.ask_fill_lots * old
+        s.bid_edge[i] = o.bid_fill_lots * old - 2 * o.bid_fill_notional
+        s.truncated[i] = o.data_end
+
+
+@njit(cache=True)
+def _set_book(s, i, outcome):
+    s.spread[i] = 2 * (outcome.best_ask_ticks - outcome.best_bid_ticks)
+    s.best_bid_lots[i], s.best_ask_lots[i] = outcome.best_bid_lots, outcome.best_ask_lots
+    s.day_seconds[i] = outcome.time_ns % DAY * 1e-9
+
+
+@njit(cache=True)
+def take_quotes(core, windows, quotes):
+    """Quotes (ask tick, lots, bid tick, lots) within what the lane's tape can take.
+
+    `windows`, int64 (n, 2), are the lowest and the highest tick that can be quoted.
+    """
+    for lane in range(len(quotes)):
+        s, i = core[lane // LANES], lane % LANES
+        mid = np.int64(s.mid[i])
+        ask = min(max((mid + s.ask_distance[i]) // 2, windows[lane, 0] + 1), windows[lane, 1])
+        bid = min(max((mid - s.bid_distance[i]) // 2, windows[lane, 0]), ask - 1)
+        quotes[lane, 0], quotes[lane, 1] = ask, s.ask_lots[i]
+        quotes[lane, 2], quotes[lane, 3] = bid, s.bid_lots[i]

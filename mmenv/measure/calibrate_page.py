@@ -1,0 +1,143 @@
+"""`neuralmm calibrate SOURCE`: measure a market, print what was found, and write presets and plots."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from mmenv.checks import ConfigError
+from mmenv.data.tape import Tape, tapes
+from mmenv.files import replacing
+from mmenv.measure import facts_page
+from mmenv.measure.calibrate import Calibration, calibrate_market, calibrate_tapes, write
+from mmenv.measure.naming import MARKET_HELP, is_recorded, named_market
+from mmenv.measure.record import MarketLike, Record, record_market, record_tape
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure markets and write them down as presets that gym.make takes."""
+
+    source: Annotated[
+        tyro.conf.Positional[str],
+        tyro.conf.arg(help=f"A store, a tape.parquet, or to check the method on: {MARKET_HELP}."),
+    ]
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("calibration.json")
+    """Where the presets go. The page of plots lies beside it."""
+    venue: str = "*"
+    """Which venue of a store, as a pattern."""
+    symbol: str = "*"
+    """Which symbol of a store, as a pattern; exactly one must match. All its days are measured."""
+    step_seconds: float = 0.1
+    """Time between two decisions on a tape."""
+    seconds: float = 600.0
+    """Length of each simulated path."""
+    environments: int = 16
+    """Number of simulated paths."""
+    seed: int = 0
+    """Path i has seed `seed` + i."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    options = tyro.cli(Options, args=args, prog="neuralmm calibrate")
+
+    def simulated(market: MarketLike) -> Record:
+        return record_market(market, options.environments, options.seconds, options.seed)
+
+    if is_recorded(options.source):
+        days = one_symbol(options)
+        found = calibrate_tapes(days, options.step_seconds)
+        shown = [record_tape(days, options.step_seconds, split="train")]
+    else:
+        market = named_market(options.source, "the path of a store or tape")
+        found = calibrate_market(market, options.environments, options.seconds, options.seed)
+        shown = [simulated(market)]
+    write(found, options.output)
+    Console().print(table(found))
+    if "book" in found.presets:
+        copy = simulated(found.presets["book"])
+        shown.append(dataclasses.replace(copy, name="book, calibrated"))
+    page = options.output.with_suffix(".png")
+    facts_page.plot(shown, page)
+    plot_fills(found, page.with_stem(f"{page.stem}-fills"))
+    names = " and ".join(f"{options.output}:{name}" for name in found.presets)
+    print(
+        f'Presets: {names}, as in gym.make("NeuralMM-v0", market="{options.output}:brownian")\nPlots: {page}'
+    )
+
+
+def one_symbol(options: Options) -> list[Tape]:
+    """Open the tapes of the one symbol that the options name; raise `ConfigError` where they name several."""
+    path = Path(options.source)
+    days = [Tape(path)] if path.is_file() else tapes(path, options.venue, options.symbol)
+    symbols = {f"{tape.info.venue} {tape.info.symbol}" for tape in days}
+    if len(symbols) != 1:
+        raise ConfigError(
+            f"--venue {options.venue!r} and --symbol {options.symbol!r} match {len(symbols)} symbols "
+            f"({', '.join(sorted(symbols))}): name one."
+        )
+    return days
+
+
+def table(found: Calibration) -> Table:
+    """Show what was measured, with units."""
+    result = Table(title=f"{found.source}: {found.seconds:,.0f} s")
+    for heading in ("estimate", "unit", "value [95% interval]"):
+        result.add_column(heading, justify="left" if heading == "estimate" else "right")
+    fills = found.fills
+    rows: list[tuple[str, str, object]] = [
+        ("fill rate at the mid, A", "1/s", fills.rate),
+        ("its decay, k", "1/half-tick", fills.decay),
+        ("fills at the touch over the exponential", "", fills.touch),
+        ("fit beyond the touch, p-value", "", f"{fills.p_value:.3f}"),
+        *((f"volatility over {s} s", "half-ticks/sqrt(s)", e) for s, e in found.volatility.items()),
+    ]
+    if found.hawkes is not None:
+        rows += [
+            ("orders of their own", "1/s", found.hawkes.rate),
+            *(("orders that each sets off", "", branching) for branching in found.hawkes.branching),
+            *(("decay of their excitation", "1/s", decay) for decay in found.hawkes.decay),
+            ("BIC, one exponential and two", "", "{:.1f}, {:.1f}".format(*found.hawkes.bic)),
+            ("likelihood ratio of the two, p-value", "", f"{found.hawkes.ratio_p_value:.3g}"),
+            ("fit of the orders' times, p-value", "", f"{found.hawkes.p_value:.3g}"),
+            (
+                "correlation of neighbouring residuals, p-value",
+                "",
+                f"{found.hawkes.correlation:.3f}, {found.hawkes.correlation_p_value:.3g}",
+            ),
+        ]
+    if found.size is not None:
+        rows.append(("Pareto exponent of order sizes", "", found.size))
+    rows += [(name, "", estimate) for name, estimate in found.facts.items()]
+    for name, unit, value in rows:
+        result.add_row(name, unit, str(value).replace("[", "\\["))
+    return result
+
+
+def plot_fills(found: Calibration, path: Path) -> None:
+    """Plot fills by distance, and the exponential through them."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    fills = found.fills
+    distance = np.linspace(0, max(fills.distance), 100)
+    axes.plot(fills.distance, fills.per_second, "o", label="measured")
+    axes.plot(distance, fills.rate.value * np.exp(-fills.decay.value * distance), label="A exp(-k d)")
+    axes.set(xlabel="distance from the mid, half-ticks", ylabel="fills per second and side", yscale="log")
+    axes.set_title(found.source)
+    axes.legend()
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:], dpi=110)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""`neuralmm facts SOURCE...`: stylised facts of markets and tapes side by side, as a table and as plots."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from mmenv.checks import ConfigError
+from mmenv.data.tape import Tape, tapes
+from mmenv.files import replacing
+from mmenv.measure.facts import (
+    FACTS,
+    Fact,
+    Finding,
+    area,
+    correlation,
+    findings,
+    lagged,
+    markout,
+    order_flow,
+    ranks,
+    share,
+)
+from mmenv.measure.intervals import Array
+from mmenv.measure.naming import MARKET_HELP, is_recorded, named_market
+from mmenv.measure.record import Record, record_market, record_tape
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure the stylised facts of markets, simulated and recorded, side by side."""
+
+    sources: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(help=f"Each a store, a tape.parquet, or {MARKET_HELP}."),
+    ]
+    seconds: float = 1800.0
+    """Length of each simulated path."""
+    environments: int = 32
+    """Number of simulated paths."""
+    seed: int = 0
+    """Path i has seed `seed` + i."""
+    step_seconds: float = 0.1
+    """Time between two decisions on a tape."""
+    symbol: str = "*"
+    """Which symbols of a store, as a glob pattern."""
+    resamples: int = 300
+    """Resamples of the bootstrap."""
+    repeats: int = 1
+    """Above 1: simulate every market so often, with other seeds, and count how often each fact holds."""
+    output: Path | None = None
+    """Where to draw the plots (.png, .pdf or .svg); none without it."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    options = tyro.cli(Options, args=args, prog="neuralmm facts")
+    if not options.sources:
+        raise ConfigError(f"name at least one source: a store, a tape.parquet, or {MARKET_HELP}.")
+    if options.repeats > 1:
+        if options.output is not None or any(map(is_recorded, options.sources)):
+            raise ConfigError("--repeats counts simulated markets: give no tape with it, and no --output.")
+        Console().print(repeated(options))
+        return
+    found = list(records(options))
+    Console().print(table(found, [findings(record, options.resamples) for record in found]))
+    if options.output is not None:
+        plot(found, options.output)
+        print(f"Plots: {options.output}")
+
+
+def records(options: Options) -> Iterator[Record]:
+    """Record each market and tape that the options name."""
+    for source in options.sources:
+        if is_recorded(source):
+            path = Path(source)
+            for tape in [Tape(path)] if path.is_file() else tapes(path, symbol=options.symbol):
+                yield record_tape(tape, options.step_seconds)
+        else:
+            market = named_market(source, "the path of a store or tape")
+            yield record_market(market, options.environments, options.seconds, options.seed)
+
+
+def table(all_records: Sequence[Record], all_findings: Sequence[Sequence[Finding]]) -> Table:
+    """Lay out facts by row and records by column."""
+    result = Table(title="Stylised facts: value, 95% interval, verdict")
+    result.add_column("Fact")
+    result.add_column("Accepted", justify="right")
+    for record in all_records:
+        result.add_column(record.name, justify="right")
+    for row in zip(*all_findings, strict=True):
+        result.add_row(row[0].fact.name, accepted(row[0].fact), *map(cell, row))
+    return result
+
+
+COLOURS = {"pass": "green", "fail": "red", "unclear": "yellow", "-": "dim"}
+
+
+def cell(finding: Finding) -> str:
+    """Write a finding with rich's markup."""
+    estimate, colour = finding.estimate, COLOURS[finding.verdict]
+    value = "" if math.isnan(estimate.value) else f"{estimate.value:.3f} "
+    span = "" if math.isnan(estimate.low) else f"\\[{estimate.low:.3f}, {estimate.high:.3f}] "
+    return f"{value}[dim]{span}[/dim][{colour}]{finding.verdict}[/]"
+
+
+def accepted(fact: Fact) -> str:
+    """Put the accepted range into words."""
+    if math.isinf(fact.high):
+        return f"at least {fact.low:g}"
+    return f"at most {fact.high:g}" if math.isinf(fact.low) else f"{fact.low:g} to {fact.high:g}"
+
+
+def repeated(options: Options) -> Table:
+    """Count how often each fact holds when each source is simulated `repeats` times, each with new seeds."""
+    result = Table(title=f"Stylised facts: passes of {options.repeats} repeats, mean and range of the values")
+    result.add_column("Fact")
+    result.add_column("Accepted", justify="right")
+    low, high = np.array([(fact.low, fact.high) for fact in FACTS]).T
+    cells: list[list[str]] = []
+    for source in options.sources:
+        result.add_column(source, justify="right")
+        found = np.zeros((options.repeats, len(FACTS)))
+        for k in range(options.repeats):
+            seed = options.seed + k * options.environments
+            [record] = records(dataclasses.replace(options, sources=(source,), seed=seed))
+            found[k] = [fact.estimate(record).value for fact in FACTS]
+        passed = (found >= low) & (found <= high) | np.isnan(found)
+        cells.append(
+            [
+                "-" if np.isnan(v).all() else f"{p.sum()}  {v.mean():.3f} ({v.min():.3f} to {v.max():.3f})"
+                for p, v in zip(passed.T, found.T, strict=True)
+            ]
+        )
+        cells[-1].append(str(passed.all(axis=1).sum()))
+    names = [(fact.name, accepted(fact)) for fact in FACTS]
+    for (name, span), row in zip([*names, ("all of them", "")], zip(*cells, strict=True), strict=True):
+        result.add_row(name, span, *row)
+    return result
+
+
+# The page of plots.
+
+LAGS = np.unique(np.geomspace(1, 120, 25).round().astype(int))
+
+
+def plot(all_records: Sequence[Record], path: Path) -> None:
+    """Draw a page of plots to `path`; the format is that of its suffix (png, pdf, svg)."""
+    figure = Figure(figsize=(15, 12), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(3, 3)
+    for number, record in enumerate(all_records):
+        style: dict[str, Any] = {"color": f"C{number}", "label": record.name, "linewidth": 1.2}
+        draw_returns(axes.flat[:4], record, style)
+        if record.has_book:
+            draw_book(axes.flat[4:], record, style)
+    finish(axes)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:] or None, dpi=110)
+
+
+def draw_returns(axes: Sequence[Axes], record: Record, style: dict[str, Any]) -> None:
+    """Draw what every market has: returns, volatility, tails and signs."""
+    returns, volatility, tails, sign = axes
+    b = record.blocks
+    returns.plot(LAGS * record.seconds, correlations(np.diff(b["mid"], axis=1)), **style)
+    volatility.plot(LAGS, correlations(np.abs(record.returns(1.0))), **style)
+    moves = record.returns(10.0)
+    size = np.sort(np.abs(moves).ravel() / max(moves.std(), 1e-9))[::-1]
+    tails.plot(size, np.arange(1, len(size) + 1) / len(size), **style)
+    decaying = correlations(np.sign(b["buy_lots"] - b["sell_lots"]))
+    # Below zero, as on short tapes, there is no logarithm: a gap instead of a plunge.
+    sign.plot(LAGS, np.where(decaying > 0, decaying, np.nan), marker=".", **style)
+
+
+def correlations(x: NDArray[Any]) -> Array:
+    """Correlation of x (blocks, times) with itself at each of `LAGS`, NaN where the blocks are too short."""
+    return np.array([correlation(lagged(x, lag)) for lag in LAGS])
+
+
+def draw_book(axes: Sequence[Axes], record: Record, style: dict[str, Any]) -> None:
+    """Draw what only a market with a book has: flow, imbalance, spread, queue and mark-out."""
+    flow, touch, spread, queue, maker = axes
+    b, moves = record.blocks, record.returns(10.0)
+    imbalances = record.sums(order_flow(record), 10.0).ravel()
+    order = np.array_split(np.argsort(imbalances), min(20, len(imbalances)))
+    flow.plot(
+        [imbalances[k].mean() / max(imbalances.std(), 1e-9) for k in order],
+        [moves.ravel()[k].mean() / max(moves.std(), 1e-9) for k in order],
+        marker=".",
+        **style,
+    )
+    horizons = np.array([0.1, 0.2, 0.5, 1, 2, 5, 10])
+    horizons = horizons[horizons >= record.seconds]
+    touch.plot(horizons, [area(ranks(record, h)) for h in horizons], marker=".", **style)
+    ticks = b["spread"].ravel() // 2
+    width, count = np.unique(np.minimum(ticks, 10), return_counts=True)
+    spread.plot(width, count / count.sum(), marker=".", **style)
+    both = np.concatenate([b["best_bid_lots"].ravel(), b["best_ask_lots"].ravel()])
+    queue.hist(
+        both / both.mean(), bins=np.linspace(0, 5, 60).tolist(), density=True, histtype="step", **style
+    )
+    times = np.array([0, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20])
+    maker.plot(times, [share(markout(record, t)) for t in times], marker=".", **style)
+
+
+def finish(axes: NDArray[Any]) -> None:
+    """Add guides, titles and scales."""
+    returns, _, tails, sign, *_, maker = axes.flat
+    z = np.linspace(0.1, 5, 50)
+    tails.plot(z, [math.erfc(v / math.sqrt(2)) for v in z], "k:", linewidth=1, label="Gaussian")
+    (guide,) = sign.plot(LAGS, 0.15 * LAGS**-0.5, "k:", linewidth=1, label="lag^-0.5")
+    titles = (
+        ("Returns of one decision", "lag, s", "log", "linear"),
+        ("Absolute 1 s returns", "lag, s", "log", "linear"),
+        ("Share of absolute 10 s returns above", "standard deviations", "log", "log"),
+        ("Sign of net market volume", "lag, decisions", "log", "log"),
+        ("10 s return by order-flow imbalance", "standard deviations", "linear", "linear"),
+        ("AUC of book imbalance", "horizon, s", "log", "linear"),
+        ("Share of time by spread", "ticks (10: or more)", "linear", "log"),
+        ("Queue at the touch", "multiple of its mean", "linear", "linear"),
+        ("Mark-out at the touch, std of the mid's move", "after the fill, s", "symlog", "linear"),
+    )
+    for axis, (title, x, xscale, yscale) in zip(axes.flat, titles, strict=True):
+        axis.set(title=title, xlabel=x, xscale=xscale, yscale=yscale)
+        axis.grid(alpha=0.3)
+    returns.axhline(0, color="k", linewidth=0.5)
+    maker.axhline(0, color="k", linewidth=0.5)
+    tails.set_ylim(1e-5, 1)
+    tails.legend(fontsize=8)
+    sign.legend(handles=[guide], fontsize=8)
+
+
+if __name__ == "__main__":
+    main()

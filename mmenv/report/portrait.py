@@ -1,0 +1,341 @@
+"""Pictures of one policy: what it earned and from what, its position, its fills and its quotes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mmenv.backtest.result import REGIMES, Result, Run
+from mmenv.backtest.tables import SIGNAL_EDGES, position_edges
+from mmenv.measure.intervals import Estimate
+from mmenv.report.plot import (
+    BOUGHT,
+    DIVERGING,
+    INK,
+    MUTED,
+    POLICIES,
+    SOLD,
+    Figure,
+    Times,
+    colour,
+    fine,
+    layout,
+    line,
+    rounded,
+    thin,
+)
+from mmenv.report.words import number
+from mmenv.times import SECOND
+
+PARTS = {
+    "spread_capture": ("Spread capture", "#16a34a"),
+    "adverse_selection": ("Adverse selection", "#dc2626"),
+    "carry": ("Carry", "#64748b"),
+    "fees": ("Fees", "#d97706"),
+}
+"""Title and colour of each part of the profit."""
+
+WINDOW = 600
+"""Decisions in the close-up of quotes and fills."""
+
+MOST_FILLS = 3_000
+"""Fills drawn over the price of the whole run."""
+
+
+def waterfall(result: Result, run: Run) -> Figure:
+    """Draw the way from spread capture to profit."""
+    figures = result.figures[run.name]
+    signs = {"fees": -1}
+    values = [signs.get(part, 1) * figures[part].value for part in PARTS] + [figures["profit"].value]
+    return {
+        "data": [
+            {
+                "type": "waterfall",
+                "x": [title for title, _ in PARTS.values()] + ["Profit"],
+                "y": rounded(values),
+                "measure": ["relative"] * len(PARTS) + ["total"],
+                "text": [number(v) for v in values],
+                "textposition": "outside",
+                "cliponaxis": False,
+                "increasing": {"marker": {"color": BOUGHT}},
+                "decreasing": {"marker": {"color": SOLD}},
+                "totals": {"marker": {"color": colour(result, run)}},
+                "connector": {"line": {"color": "#cbd5e1"}},
+            }
+        ],
+        "layout": layout(340, hovermode="closest", yaxis={"title": {"text": result.currency}}),
+    }
+
+
+def attribution(result: Result, run: Run) -> Figure:
+    """Draw the parts of the profit over time."""
+    times, samples = Times(result.recorded), fine(run)
+    data = []
+    lines = {
+        **{p: (t, c, -1 if p == "fees" else 1) for p, (t, c) in PARTS.items()},
+        "profit": ("Profit", INK, 1),
+    }
+    for part, (title, tone, sign) in lines.items():
+        values = sign * np.cumsum(samples.sums[part])
+        kept = thin(values)
+        label = title if part != "fees" else "Fees (as a loss)"
+        width = 2 if part == "profit" else 1.4
+        data.append(line(label, times(samples.times_ns[kept]), values[kept], color=tone, width=width))
+    return {
+        "data": data,
+        "layout": layout(340, xaxis=times.axis, yaxis={"title": {"text": result.currency}}),
+    }
+
+
+def inventory(result: Result, run: Run) -> Figure:
+    """Draw the position over time, and how often it was how large."""
+    times, table = Times(result.recorded), run.equity
+    data: list[dict[str, Any]] = []
+    names = [unit["labels"]["symbol"] for unit in run.units]
+    for k, symbol in enumerate(sorted(set(names))):
+        mine = np.array([name == symbol for name in names])
+        some = table[mine[table["unit"].to_numpy()]]
+        held = some["position_lots"].to_numpy(float)
+        kept = thin(held)
+        tone = POLICIES[(list(result.runs).index(run.name) + k) % len(POLICIES)]
+        when = times(some["time_ns"].to_numpy()[kept])
+        drawn = line(symbol, when, held[kept], color=tone, width=1, shape="hv")
+        data.append(drawn | {"showlegend": len(set(names)) > 1})
+    counts = np.array(run.counts["positions"], float)
+    limit = len(counts) // 2
+    data.append(
+        {
+            "type": "bar",
+            "orientation": "h",
+            "name": "share of decisions",
+            "y": list(range(-limit, limit + 1)),
+            "x": rounded(counts / counts.sum()),
+            "xaxis": "x2",
+            "marker": {"color": colour(result, run)},
+            "opacity": 0.7,
+            "showlegend": False,
+        }
+    )
+    return {
+        "data": data,
+        "layout": layout(
+            320,
+            hovermode="closest",
+            bargap=0.1,
+            xaxis={**times.axis, "domain": [0, 0.76]},
+            xaxis2={"domain": [0.8, 1], "tickformat": ".0%", "nticks": 4, "title": {"text": "share"}},
+            yaxis={"title": {"text": "position, lots"}},
+        ),
+    }
+
+
+def markouts(result: Result, run: Run) -> Figure:
+    """Draw the mean mark-out after buys and sells, with 95% bands, and by volatility beside."""
+    x = list(result.horizons)
+    data = []
+    for side, name, tone in ((None, "all", INK), (1, "after buying", BOUGHT), (-1, "after selling", SOLD)):
+        data += band(name, x, result.markout_curve(run, side), tone, "x", "y", side is not None)
+    for regime, tone in zip(REGIMES, ("#0ea5e9", "#6366f1", "#be123c"), strict=True):
+        data += band(f"{regime} market", x, result.markout_curve(run, None, regime), tone, "x2", "y2", True)
+    axis = {
+        "type": "log",
+        "title": {"text": "seconds after the fill"},
+        "tickvals": x,
+        "ticktext": [f"{h:g}" for h in x],
+    }
+    return {
+        "data": data,
+        "layout": layout(
+            380,
+            xaxis={**axis, "domain": [0, 0.47]},
+            xaxis2={**axis, "domain": [0.53, 1], "anchor": "y2"},
+            yaxis={"title": {"text": "mark-out, bp"}},
+            yaxis2={"anchor": "x2", "matches": "y"},
+        ),
+    }
+
+
+def band(
+    name: str, x: list[float], curve: list[Estimate], tone: str, xaxis: str, yaxis: str, shaded: bool
+) -> list[dict[str, Any]]:
+    """Draw a line with its interval."""
+    own = {"xaxis": xaxis, "yaxis": yaxis, "legendgroup": name, "x": x}
+    bounds = rounded([e.low for e in curve]), rounded([e.high for e in curve])
+    hidden = {
+        "type": "scatter",
+        "mode": "lines",
+        "line": {"width": 0},
+        "showlegend": False,
+        "hoverinfo": "skip",
+    }
+    clear = "rgba({},{},{},{})".format(
+        *(int(tone[i : i + 2], 16) for i in (1, 3, 5)), 0.13 if shaded else 0.2
+    )
+    return [
+        {**own, **hidden, "name": f"{name} low", "y": bounds[0]},
+        {**own, **hidden, "name": f"{name} high", "y": bounds[1], "fill": "tonexty", "fillcolor": clear},
+        {
+            **own,
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": name,
+            "y": rounded([e.value for e in curve]),
+            "line": {"color": tone, "width": 2},
+            "marker": {"size": 5},
+        },
+    ]
+
+
+def price(result: Result, run: Run) -> Figure:
+    """Draw the mid of the whole run with fills, of the first symbol where there are several."""
+    times, table, fills = Times(result.recorded), run.equity, run.fills
+    units = first_symbol(run)
+    table, fills = table[np.isin(table["unit"], units)], fills[np.isin(fills["unit"], units)]
+    mid = table["mid"].to_numpy()
+    kept = thin(mid)
+    drawn = line("mid", times(table["time_ns"].to_numpy()[kept]), mid[kept], color=MUTED, width=1)
+    some = fills.iloc[:: max(-(-len(fills) // MOST_FILLS), 1)]
+    return {
+        "data": [drawn, *fill_marks(some, times, 5)],
+        "layout": layout(360, hovermode="closest", xaxis=times.axis, yaxis={"title": {"text": "price"}}),
+    }
+
+
+def first_symbol(run: Run) -> list[int]:
+    """Find the numbers of the units of the first symbol."""
+    symbol = run.units[0]["labels"]["symbol"]
+    return [k for k, unit in enumerate(run.units) if unit["labels"]["symbol"] == symbol]
+
+
+def fill_marks(fills: Any, times: Times, size: int) -> list[dict[str, Any]]:
+    """Draw fills as triangles, up for those bought."""
+    marks = []
+    for side, name, tone, symbol in (
+        (1, "bought", BOUGHT, "triangle-up"),
+        (-1, "sold", SOLD, "triangle-down"),
+    ):
+        some = fills[fills["side"] == side]
+        marks.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": name,
+                "x": times(some["time_ns"].to_numpy()),
+                "y": rounded(some["price"]),
+                "text": [f"{lots} lots" for lots in some["lots"]],
+                "marker": {
+                    "color": tone,
+                    "symbol": symbol,
+                    "size": size,
+                    "line": {"width": 0.5, "color": "white"},
+                },
+            }
+        )
+    return marks
+
+
+def close_up(result: Result, run: Run) -> Figure:
+    """Draw the quotes at every decision of the stretch with the most fills, over the book."""
+    times = Times(result.recorded)
+    states, fills = busiest(run)
+    x = times(states["time_ns"].to_numpy())
+    lines = (
+        ("best_ask", "best ask", "#94a3b8", "dot", 1),
+        ("best_bid", "best bid", "#94a3b8", "dot", 1),
+        ("mid", "mid", "#475569", "solid", 1),
+        ("ask", "our ask", SOLD, "solid", 1.3),
+        ("bid", "our bid", BOUGHT, "solid", 1.3),
+    )
+    data = [
+        line(name, x, states[column].to_numpy(), color=tone, width=width, dash=dash, shape="hv")
+        for column, name, tone, dash, width in lines
+        if states[column].notna().any()
+    ]
+    return {
+        "data": data + fill_marks(fills, times, 10),
+        "layout": layout(
+            440,
+            hovermode="closest",
+            xaxis={**times.axis, "rangeslider": {"visible": True, "thickness": 0.08}},
+            yaxis={"title": {"text": "price"}},
+        ),
+    }
+
+
+def busiest(run: Run) -> tuple[Any, Any]:
+    """Find states and fills of the `WINDOW` decisions of one unit that hold the most fills."""
+    columns = ["time_ns", "path", "mid", "best_bid", "best_ask", "bid", "ask"]
+    fills = run.fills
+    unit = int(fills["unit"].mode().iloc[0]) if len(fills) else 0
+    states = run.states(unit, columns)
+    ours = fills[fills["unit"] == unit]
+    step_ns = round(run.units[0]["step_seconds"] * SECOND)
+    times = np.sort(ours["time_ns"].to_numpy())
+    span = WINDOW * step_ns
+    inside = np.searchsorted(times, times + span, side="left") - np.arange(len(times))
+    begin = int(times[np.argmax(inside)]) - step_ns if len(times) else int(states["time_ns"].iloc[0])
+    begin = max(min(begin, int(states["time_ns"].iloc[-1]) - span), int(states["time_ns"].iloc[0]))
+    seen = states[(states["time_ns"] >= begin) & (states["time_ns"] <= begin + span)]
+    filled = ours[(ours["time_ns"] >= begin) & (ours["time_ns"] <= begin + span)]
+    return seen, filled
+
+
+def picture(result: Result, run: Run) -> Figure:
+    """Draw the mean half-spread and skew by position and signal, price units."""
+    counts = run.counts["picture"]
+    unit = run.units[0]
+    edges = position_edges(unit["position_limit"])
+    shape = (len(edges) - 1, len(SIGNAL_EDGES) - 1)
+    often = np.array(counts["count"]).reshape(shape)
+    y, x = (edges[:-1] + edges[1:]) / 2, (SIGNAL_EDGES[:-1] + SIGNAL_EDGES[1:]) / 2
+    seen = np.flatnonzero(often.any(axis=1))
+    rows = slice(seen[0], seen[-1] + 1) if len(seen) else slice(None)
+    data = []
+    for k, (name, title) in enumerate((("half_spread", "half-spread"), ("skew", "skew"))):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            mean = np.array(counts[name]).reshape(shape) / often / unit["price_scale"]
+        data.append(
+            {
+                "type": "heatmap",
+                "name": title,
+                "x": rounded(x),
+                "y": rounded(y[rows]),
+                "z": [rounded(row) for row in mean[rows]],
+                "xaxis": f"x{k + 1}" if k else "x",
+                "yaxis": f"y{k + 1}" if k else "y",
+                "colorscale": "Viridis" if not k else DIVERGING,
+                **colour_range(mean[rows], centred=bool(k)),
+                "colorbar": {
+                    "x": 0.4 if not k else 0.98,
+                    "title": {"text": f"{title}, pu", "side": "right"},
+                    "thickness": 12,
+                },
+                "hoverongaps": False,
+            }
+        )
+    signal = unit["signal"].replace("_", " ")
+    return {
+        "data": data,
+        "layout": layout(
+            360,
+            hovermode="closest",
+            plot_bgcolor="#e2e8f0",
+            xaxis={"domain": [0, 0.39], "title": {"text": signal}},
+            xaxis2={"domain": [0.58, 0.97], "anchor": "y2", "title": {"text": signal}},
+            yaxis={"title": {"text": "position before, lots"}},
+            yaxis2={"anchor": "x2"},
+        ),
+    }
+
+
+def colour_range(values: np.ndarray, centred: bool) -> dict[str, float]:
+    """Bound the colours: at least 5% either way, or rounding to the tick looks like a policy."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return {}
+    if centred:
+        top = max(float(np.abs(known).max()), 0.1)
+        return {"zmin": -top, "zmax": top}
+    middle = float(known.mean())
+    return {"zmin": min(float(known.min()), 0.95 * middle), "zmax": max(float(known.max()), 1.05 * middle)}

@@ -1,0 +1,97 @@
+"""What the figures of a backtest mean, in sentences."""
+
+from __future__ import annotations
+
+import math
+
+from mmenv.backtest.result import Result, Run
+from mmenv.measure.intervals import Estimate
+from mmenv.report.words import duration, number
+
+
+def story(result: Result) -> list[str]:
+    """Tell what each policy did and why, and how they differ; a paragraph each."""
+    told = [_run_story(result, run) for run in result.runs.values()]
+    return told + [_difference_story(result, name) for name in list(result.runs)[1:]]
+
+
+def _run_story(result: Result, run: Run) -> str:
+    """Tell what a policy earned, how sure that is, where it came from, and what a fill was worth."""
+    figures = result.figures[run.name]
+    profit, money = figures["profit"], result.currency
+    length = duration(run.counts["decisions"] * run.units[0]["step_seconds"])
+    kind = "recorded" if result.recorded else "simulated"
+    if not figures["fills"].value:
+        return (
+            f"{run.name} was never filled in {length} of {kind} market: it made "
+            f"{number(run.counts['decisions'])} decisions and nothing came of them. Its profit is 0 because "
+            "it did not trade, not because it broke even."
+        )
+    verb = "earned" if profit.value >= 0 else "lost"
+    said = (
+        f"{run.name} {verb} {number(abs(profit.value))} {money} in {length} of {kind} market with "
+        f"{number(figures['fills'].value)} fills: {number(figures['profit_bp'].value)} bp of what it "
+        "traded. "
+    )
+    said += _how_sure(profit) + _why(figures)
+    horizon = min(result.horizons, key=lambda h: abs(h - 1.0), default=None)
+    if horizon is not None:
+        mark = result.markout_curve(run)[result.horizons.index(horizon)]
+        if not math.isnan(mark.value):
+            knew = "the others knew more" if mark.value < 0 else "part of the spread was kept"
+            after = duration(horizon).capitalize()
+            said += f" {after} after a fill the mid was {number(mark.value)} bp from its price: {knew}."
+    return said
+
+
+def _how_sure(profit: Estimate) -> str:
+    """Tell whether the interval of the profit excludes zero."""
+    if math.isnan(profit.low):
+        return "There is too little data for an interval. "
+    interval = f"The 95% interval, [{number(profit.low)}, {number(profit.high)}]"
+    if crosses_zero(profit):
+        return f"{interval}, holds zero: the data cannot tell this from luck. "
+    return f"{interval}, lies {'above' if profit.value > 0 else 'below'} zero. "
+
+
+def _why(figures: dict[str, Estimate]) -> str:
+    """Tell where the profit came from."""
+
+    def did(name: str, gave: str, took: str) -> str:
+        value = figures[name].value
+        return f"{gave if value >= 0 else took} {number(abs(value))}"
+
+    text = (
+        f"The spread {did('spread_capture', 'brought', 'cost')}; adverse selection "
+        f"{did('adverse_selection', 'gave', 'took')}, the positions it carried "
+        f"{did('carry', 'gave', 'took')} "
+        + (f"and fees {did('fees', 'took', 'gave')}." if figures["fees"].value else "and there were no fees.")
+    )
+    capture, adverse, fees = (figures[n].value for n in ("spread_capture", "adverse_selection", "fees"))
+    if capture > 0 and fees > capture:
+        text += " Fees alone are more than the spread it captured."
+    elif capture > 0 and -adverse > capture:
+        text += (
+            " Adverse selection alone is more than the spread it captured: it was filled when it was wrong."
+        )
+    return text
+
+
+def _difference_story(result: Result, name: str) -> str:
+    """Tell how much more or less than the first a policy earned."""
+    found = result.difference(name)["profit"]
+    more = "more" if found.value >= 0 else "less"
+    verdict = (
+        "too little to tell them apart"
+        if crosses_zero(found)
+        else "a difference that the same intervals of the same data bear out"
+    )
+    return (
+        f"{name} earned {number(abs(found.value))} {result.currency} {more} than {result.first.name} on the "
+        f"same data at the same times, 95% interval [{number(found.low)}, {number(found.high)}]: {verdict}."
+    )
+
+
+def crosses_zero(estimate: Estimate) -> bool:
+    """Whether the data cannot tell the figure from 0: the interval holds it, or there is none."""
+    return math.isnan(estimate.low) or estimate.low <= 0 <= estimate.high

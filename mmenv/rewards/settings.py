@@ -1,0 +1,38 @@
+"""The reward of a configuration: weights of profit and inventory penalty, and further terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from mmenv.engine.state import LEDGER
+from mmenv.rewards.base import RewardTerm, check_terms, make_terms
+from mmenv.rewards.inventory import InventoryPenalty
+from mmenv.rewards.profit import Profit
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+    """Weights of the profit-and-loss identity (`Profit`), the penalties (`InventoryPenalty`), further terms."""
+
+    spread_capture: float = 1.0
+    adverse_selection: float = 1.0
+    carry: float = 1.0
+    fees: float = 1.0
+    inventory_penalty: float = 0.01
+    """phi: reward falls by phi x position^2 per second, price units."""
+    terminal_penalty: float = 0.05
+    """alpha: reward falls by alpha x position^2 at the end of the episode, price units."""
+    terms: tuple[RewardTerm, ...] = ()
+    """Reward terms that are added: objects, names ("module:name" too), or dicts of `name` and weights."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "terms", make_terms(self.terms))
+        check_terms(self.terms, LEDGER)
+        self.all_terms()  # checks the weights
+
+    def all_terms(self) -> tuple[RewardTerm, ...]:
+        """The terms of the reward, in the order in which they are added."""
+        built_in = (
+            cls(**{f.name: getattr(self, f.name) for f in fields(cls)}) for cls in (Profit, InventoryPenalty)
+        )
+        return (*built_in, *self.terms)

@@ -1,0 +1,151 @@
+"""Networks as lists of layers, without torch: LSTM, GRU and dense ones (identity, tanh, relu, sigmoid).
+
+Each layer reads the one before it, or those it names in `reads` (-1 is the observation), joined end to end,
+so branches, several heads and inputs that skip the recurrent layers are all written the same way. Columns
+that a layer should not read have zero weights. `policies.network.trained` makes layers from torch modules.
+
+    network = Network(20, [lstm(128), lstm(64), dense, dense, head_a, head_b], outputs=(4, 5))
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mmenv.checks import ConfigError
+
+GATES = {"dense": 1, "lstm": 4, "gru": 3}
+ACTIVATIONS = ("identity", "tanh", "relu", "sigmoid")
+WEIGHTS = {"dense": ("weight",), "lstm": ("weight_ih", "weight_hh"), "gru": ("weight_ih", "weight_hh")}
+BIASES = {"dense": ("bias",), "lstm": ("bias_ih", "bias_hh"), "gru": ("bias_ih", "bias_hh")}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer, its arrays named and laid out as in torch (gates i, f, g, o and r, z, n; rows are units).
+
+    Weights may be int8, with `scale`, float32 (rows,): the real weight is weight x scale of its row.
+    """
+
+    kind: str
+    """"dense", "lstm" or "gru"."""
+    arrays: Mapping[str, np.ndarray]
+    """dense: weight (units, inputs), bias (units,). lstm, gru: weight_ih (gates x units, inputs), weight_hh
+    (gates x units, units), bias_ih and bias_hh (gates x units,)."""
+    activation: str = "identity"
+    """Of a dense layer."""
+    reads: tuple[int, ...] | None = None
+    """Indices of the layers it reads, -1 the observation; None: the one before."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in GATES:
+            raise ConfigError(
+                f"Layer.kind = {self.kind!r} is not possible: choose one of {', '.join(GATES)}."
+            )
+        if self.activation not in ACTIVATIONS or (self.kind != "dense" and self.activation != "identity"):
+            raise ConfigError(
+                f"Layer.activation = {self.activation!r} is not possible on a {self.kind} layer: a dense one "
+                f"has one of {', '.join(ACTIVATIONS)}, a recurrent one none."
+            )
+        expected = {*WEIGHTS[self.kind], *BIASES[self.kind]} | ({"scale"} if self.quantised else set())
+        if set(self.arrays) != expected:
+            raise ConfigError(
+                f"Layer.arrays of a {self.kind} layer are {', '.join(sorted(expected))}; "
+                f"given are {', '.join(sorted(self.arrays))}."
+            )
+        rows, (first, *recurrent) = GATES[self.kind] * self.units, WEIGHTS[self.kind]
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(expected, (rows,))
+        shapes |= {first: (rows, self.inputs)} | dict.fromkeys(recurrent, (rows, self.units))
+        for name, array in self.arrays.items():
+            if array.shape != shapes[name]:
+                raise ConfigError(
+                    f"Layer.arrays[{name!r}] has shape {array.shape}; it must be {shapes[name]}."
+                )
+            if not np.isfinite(array.astype(np.float32)).all():
+                raise ConfigError(f"Layer.arrays[{name!r}] holds a number that is not finite.")
+
+    @property
+    def quantised(self) -> bool:
+        return any(self.arrays[name].dtype == np.int8 for name in WEIGHTS[self.kind] if name in self.arrays)
+
+    @property
+    def units(self) -> int:
+        """Outputs."""
+        return len(self.arrays[BIASES[self.kind][0]]) // GATES[self.kind]
+
+    @property
+    def inputs(self) -> int:
+        return int(self.arrays[WEIGHTS[self.kind][0]].shape[-1])
+
+    @property
+    def state_size(self) -> int:
+        """Floats of memory: hidden state, and the cell of an LSTM."""
+        return self.units * {"dense": 0, "lstm": 2, "gru": 1}[self.kind]
+
+    def real(self, name: str) -> np.ndarray:
+        """The array in float32, int8 weights multiplied out."""
+        array = self.arrays[name].astype(np.float32)
+        return array * self.arrays["scale"][:, None] if self.arrays[name].dtype == np.int8 else array
+
+
+@dataclass(frozen=True)
+class Network:
+    """Layers from an observation to outputs; see the module."""
+
+    inputs: int
+    layers: tuple[Layer, ...]
+    outputs: tuple[int, ...] = (-1,)
+    """Indices of the layers whose outputs, joined, are the network's (-1: the last)."""
+    bounds: tuple[float, float] | None = None
+    """The outputs are clipped to these."""
+    digest: str = field(init=False, repr=False)
+    """Hash of structure and weights: a saved state fits this network alone."""
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise ConfigError("Network.layers is empty: give at least one layer.")
+        for i, layer in enumerate(self.layers):
+            widths = [self.width(j) for j in self.reads(i) if -1 <= j < i]
+            if len(widths) != len(self.reads(i)) or sum(widths) != layer.inputs:
+                raise ConfigError(
+                    f"Network.layers[{i}] has weights for {layer.inputs} inputs, but reads {self.reads(i)}, "
+                    f"which give {sum(widths)} (layers before it, or -1 for the observation)."
+                )
+        last = len(self.layers)
+        if not self.outputs or any(not -last <= j < last for j in self.outputs):
+            raise ConfigError(f"Network.outputs = {self.outputs} must name layers of {last}.")
+        object.__setattr__(self, "digest", self._digest())
+
+    def reads(self, layer: int) -> tuple[int, ...]:
+        named = self.layers[layer].reads
+        return (layer - 1,) if named is None else named
+
+    def width(self, layer: int) -> int:
+        """Outputs of a layer, -1 the observation."""
+        return self.inputs if layer == -1 else self.layers[layer].units
+
+    @property
+    def width_out(self) -> int:
+        return sum(self.layers[j].units for j in self.outputs)
+
+    @property
+    def state_size(self) -> int:
+        """Floats of memory over all layers: for each recurrent one in order, hidden state, then cell."""
+        return sum(layer.state_size for layer in self.layers)
+
+    def describe(self) -> str:
+        """Such as "18 -> lstm 64 -> dense 64 tanh -> dense 2"."""
+        parts = [f"{layer.kind} {layer.units} {layer.activation}" for layer in self.layers]
+        return " -> ".join([str(self.inputs), *(part.removesuffix(" identity") for part in parts)])
+
+    def _digest(self) -> str:
+        digest = hashlib.sha256(repr((self.inputs, self.outputs, self.bounds)).encode())
+        for layer in self.layers:
+            digest.update(repr((layer.kind, layer.activation, layer.reads)).encode())
+            for name in sorted(layer.arrays):
+                array = np.ascontiguousarray(layer.arrays[name])
+                digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+        return digest.hexdigest()[:32]

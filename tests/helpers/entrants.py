@@ -1,0 +1,61 @@
+"""Policies that backtests play in tests, the misbehaving ones too; they pickle into other processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+
+import numpy as np
+
+from mmenv.backtest import Tabulated
+from policies.make import make_policy
+
+GLFT = {"gamma": 0.1, "arrival_rate": 0.5, "fill_decay": 3.0, "volatility": 1.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Make:
+    """A source of policies for tests: `kind` is a registered name, or a class of this module."""
+
+    name: str
+    kind: str = "glft"
+    parameters: tuple[tuple[str, float], ...] = tuple(GLFT.items())
+
+    @property
+    def key(self) -> str:
+        return json.dumps([self.kind, self.parameters])
+
+    def make(self, config):
+        if self.kind in globals():
+            return globals()[self.kind]()
+        policy = make_policy(self.kind, config, **dict(self.parameters))
+        return Tabulated(policy) if hasattr(policy, "distances") else policy
+
+
+class Wandering:
+    """Random quotes close to the mid, some of them not finite."""
+
+    def reset(self, n):
+        return np.random.default_rng(n)
+
+    def act(self, observation, state):
+        actions = state.uniform((-1, -0.1), (-0.6, 0.1), (len(observation), 2)).astype(np.float32)
+        actions[state.random(len(actions)) < 0.05] = np.nan
+        return actions, state
+
+
+class Raises(Wandering):
+    def act(self, observation, state):
+        raise KeyError("no such thing")
+
+
+class Misshapen(Wandering):
+    def act(self, observation, state):
+        return np.zeros(2, np.float32), state
+
+
+class Endless(Wandering):
+    def act(self, observation, state):
+        while True:
+            time.sleep(0.01)

@@ -1,0 +1,52 @@
+"""Studies: the files that come with the project, and what a difference between variants is worth."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from train.experiments.study import Study, difference, interquartile_mean, plan, prepare, tabulate
+from train.signals import signals as command
+
+
+def test_a_difference_covers_what_it_should():
+    """Two variants whose seeds have the same distribution: the interval has 0 about as often as it says."""
+    generator = np.random.default_rng(0)
+    held = 0
+    for _ in range(300):
+        one, other = generator.normal(5.0, 1.0, (2, 20))
+        found = difference(one + 3.0, other)
+        held += found.low <= 3.0 <= found.high
+        assert found.low <= found.mean <= found.high
+    assert 0.88 < held / 300 < 0.98
+
+
+def test_the_table_compares_with_the_first_variant():
+    import pandas as pd
+
+    scores = {"plain": [1.0, 2.0, 3.0, 4.0], "better": [11.0, 12.0, 13.0, 14.0]}
+    rows = [
+        {"variant": name, "seed": seed, "score": x, "value": x, "steps_per_second": 1.0, "seconds": 60.0}
+        for name, values in scores.items()
+        for seed, x in enumerate(values)
+    ]
+    cells = list(tabulate("t", pd.DataFrame(rows), "score").columns[2].cells)
+    assert cells[0] == ""
+    assert cells[1].startswith("+10.0 [")
+    assert interquartile_mean(np.array(scores["plain"])).mean == 2.5
+
+
+def test_the_study_of_signals_names_the_files_that_its_commands_make(tmp_path, monkeypatch):
+    """And says what to do where one is missing."""
+    monkeypatch.chdir(tmp_path)
+    named = set(re.findall(r"logs/signals/\S+?\.mms", (Study.known / "signals.toml").read_text()))
+    made = set()
+    for market in ("hidden-regime", "book"):
+        for name in ("order-flow", "adverse-selection", "multi-task"):
+            folder = command.new_folder(command.Train(name=name, data=market))
+            made.add(str(folder / command.SUFFIX))
+    assert named == made
+    with pytest.raises(FileNotFoundError, match="no such signal; `neuralmm signals train`"):
+        prepare(plan(Study(name="signals", seeds=1)))

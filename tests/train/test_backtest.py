@@ -1,0 +1,45 @@
+"""The command: data and policies by every name they go by."""
+
+from __future__ import annotations
+
+import pytest
+
+from mmenv import ConfigError, make_config
+from mmenv.market.book import Book
+from mmenv.market.bursts import Bursts
+from train.backtest import Backtest, default_folder, entrants
+from train.sources import make_source
+
+
+@pytest.mark.parametrize(
+    ("data", "market"),
+    [
+        ("book:binance-usdm-eth", Book(preset="binance-usdm-eth")),
+        ("mmenv.market.bursts:Bursts", Bursts()),
+        ('{"name": "bursts", "step_seconds": 2.0}', Bursts(step_seconds=2.0)),
+    ],
+)
+def test_data_by_every_name(data, market):
+    options = Backtest(arguments=("no-trade", data))
+    [entrant], _ = entrants(options)
+    assert entrant.config.market == market
+    assert default_folder(options, [entrant]).name.startswith(f"backtest-{market.name}-")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("glt", "brownian"), r"Did you mean 'glft'\?.*Or give the folder or .zip of a model"),
+        (("glft:gamma=much", "brownian"), "gamma=much"),
+        (("glft", "brownan"), r"Did you mean 'brownian'\?.*a store of recorded tapes"),
+        (("glft",), "at least one policy, and then the data"),
+    ],
+)
+def test_what_is_not_known_is_a_sentence(arguments, said):
+    with pytest.raises(ConfigError, match=said):
+        entrants(Backtest(arguments=arguments))
+
+
+def test_a_model_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no model"):
+        make_source(str(tmp_path), "it", make_config("brownian"))

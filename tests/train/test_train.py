@@ -1,0 +1,231 @@
+"""The path a user walks: adapter, training, evaluation, resume, refusals."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mmenv import ConfigError, make_config
+from mmenv.vector import NeuralMMVectorEnv
+from policies.make import make_policy
+from train import baselines, ppo
+from train.evaluate import compare, load, table
+from train.learner.recurrent_ppo import FastRecurrentPPO
+from train.learner.vec_env import NeuralMMVecEnv
+from train.run import device_of
+from train.settings import Settings
+from train.simulate import interval, simulate
+
+SHORT = ("--set", "horizon=50", "--num-envs", "16", "--n-steps", "50", "--batch-size", "400")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(baselines, "CACHE", tmp_path_factory.getbasetemp() / "optima")
+
+
+def run(tmp_path: Path, monkeypatch, *arguments: str) -> Path:
+    """`neuralmm train` with these arguments; the folder of its run."""
+    monkeypatch.setattr(sys, "argv", ["neuralmm train", *arguments, "--logs", str(tmp_path)])
+    ppo.main()
+    return max(tmp_path.glob("*/config.json"), key=lambda path: path.stat().st_mtime).parent
+
+
+def test_adapter_is_the_vector_environment():
+    """Same observations; rewards less their noise, scaled; episode sums equal the returns."""
+    config = make_config("hidden-regime", horizon=40)
+    ours = NeuralMMVecEnv(config, 8, seed=3, reward_scale=0.5)
+    envs = NeuralMMVectorEnv(8, config=config)
+    expected, _ = envs.reset(seed=3)
+    assert (ours.reset() == expected).all()
+    total = np.zeros(8)
+    for action in np.random.default_rng(0).uniform(-1, 0, (80, 8, 2)).astype(np.float32):
+        observations, rewards, terminated, _, info = envs.step(action)
+        ours.step_async(action)
+        seen, learned, dones, infos = ours.step_wait()
+        assert (seen == observations).all()
+        np.testing.assert_allclose(learned, 0.5 * (rewards - info["ledger"]["noise"]), rtol=1e-5, atol=1e-5)
+        assert (dones == terminated).all()
+        total += rewards
+        for i in np.flatnonzero(dones):
+            episode = infos[i]["episode"]
+            assert (infos[i]["terminal_observation"] == info["final_obs"][i]).all()
+            assert episode["r"] == pytest.approx(total[i])
+            terms = (
+                episode["spread_capture"] + episode["adverse_selection"] + episode["carry"] - episode["fees"]
+            )
+            assert terms - episode["inventory_penalty"] == pytest.approx(total[i])
+            assert not infos[i]["TimeLimit.truncated"]
+            total[i] = 0
+
+
+@pytest.mark.parametrize(
+    ("market", "kind"),
+    [("brownian", "optimum"), ("hidden-regime", "belief-optimal"), ("hidden-regime", "memoryless")],
+)
+def test_exact_values_are_what_the_environment_pays(market, kind):
+    """The dynamic programmes' values lie within 4 standard errors of the simulated ones."""
+    config = make_config(market, horizon=60)
+    policy = make_policy(kind, config, cache=baselines.CACHE)
+    outcome = simulate(policy, config, 4096)
+    error = outcome.controlled.std() / np.sqrt(4096)
+    exact = policy.solution.value
+    assert abs(outcome.value().mean - exact) < 4 * error + 0.01 * abs(exact) * (kind == "belief-optimal")
+
+
+def test_pairing_shrinks_differences():
+    config = make_config("brownian", horizon=60)
+    a, b = (simulate(make_policy("glft", config, gamma=g), config, 1024) for g in (0.02, 0.05))
+    assert (a.controlled - b.controlled).std() < 0.5 * a.controlled.std()
+    assert a.minus(b).low <= a.minus(b).mean <= a.minus(b).high
+
+
+def test_interval_covers():
+    random = np.random.default_rng(0)
+    inside = [
+        low <= 1.0 <= high for _, low, high in (interval(random.exponential(1, 200)) for _ in range(200))
+    ]
+    assert 0.88 <= np.mean(inside) <= 0.99
+
+
+def test_short_training_beats_its_start(tmp_path, monkeypatch, capsys):
+    """A minute-sized run: significantly better than the untrained policy, files where they belong, table."""
+    folder = run(tmp_path, monkeypatch, "--market", "brownian", "--steps", "60000", "--eval-every", "1000000",
+                 "--eval-episodes", "256", "--final-episodes", "64", *SHORT)  # fmt: skip
+    with np.load(folder / "evaluations.npz") as file:
+        first, last = file["results"][0], file["results"][-1]
+    assert interval(last - first).low > 0
+    output = capsys.readouterr().out
+    for word in (
+        "trained",
+        "optimum",
+        "glft",
+        "no-trade",
+        "% of optimum",
+        "inventory",
+        str(folder / "best_model.zip"),
+    ):
+        assert word in output
+    assert any(folder.glob("events.out.tfevents.*"))
+
+    _, config = load(folder)
+    assert config == make_config("brownian", horizon=50)
+    with pytest.raises(ConfigError, match=r"market\.volatility: 1\.0, not 2\.0"):
+        load(folder, make_config({"name": "brownian", "volatility": 2.0}, horizon=50))
+    with pytest.raises(FileNotFoundError, match="no model"):
+        load(tmp_path / "nothing.zip")
+    broken = tmp_path / "broken.zip"
+    broken.write_bytes((folder / "best_model.zip").read_bytes()[:1000])
+    with pytest.raises(ConfigError, match="not a readable model"):
+        load(broken)
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Every TensorBoard series of a run but its clocks."""
+    events = EventAccumulator(str(folder)).Reload()
+    names = [name for name in events.Tags()["scalars"] if not name.startswith("time/")]
+    return {name: [(event.step, event.value) for event in events.Scalars(name)] for name in names}
+
+
+def test_killed_run_resumes_to_the_same_bytes(tmp_path):
+    """SIGKILL at three random moments, the newest checkpoint damaged, then --resume: weights, optimiser,
+    evaluations and logged scalars equal an unbroken run's.
+    """
+    arguments = ["--market", "hidden-regime", "--steps", "8000", "--eval-every", "1600",
+                 "--eval-episodes", "32", "--final-episodes", "0", "--checkpoint-every", "2",
+                 "--threads", "1", "--lstm-size", "16", *SHORT]  # fmt: skip
+    command = [sys.executable, "-m", "train.cli", "train"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        start = [*command, *arguments, "--logs", str(tmp_path), "--name", folder.name]
+        if folder == whole:
+            subprocess.run(start, check=True, capture_output=True)
+    random = np.random.default_rng()
+    for kill in range(3):
+        with subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            had = newest(broken)
+            while newest(broken) == had:
+                assert process.poll() is None, "the run ended before it could be killed"
+                time.sleep(0.01)
+            time.sleep(random.uniform(0, 0.1))
+            process.kill()
+        start = [*command, "--resume", str(broken)]
+        if kill == 2 and len(checkpoints := sorted(broken.glob("checkpoints/*.ckpt"))) > 1:
+            checkpoints[-1].write_bytes(checkpoints[-1].read_bytes()[:-1])
+    assert not (broken / "last_model.zip").exists()
+    subprocess.run(start, check=True, capture_output=True)
+
+    with np.load(whole / "evaluations.npz") as a, np.load(broken / "evaluations.npz") as b:
+        assert a["timesteps"].tobytes() == b["timesteps"].tobytes()
+        assert a["results"].tobytes() == b["results"].tobytes()
+    ours, theirs = (FastRecurrentPPO.load(folder / "last_model.zip").policy for folder in (whole, broken))
+    for a, b in ((ours, theirs), (ours.optimizer, theirs.optimizer)):
+        assert str(a.state_dict()) == str(b.state_dict())
+        flat = [torch.cat([p.flatten() for p in parameters(x)]) for x in (a, b)]
+        assert torch.equal(*flat)
+    assert scalars(whole) == scalars(broken)
+
+
+def newest(folder: Path) -> Path | None:
+    return max(folder.glob("checkpoints/*.ckpt"), default=None)
+
+
+def parameters(owner: torch.nn.Module | torch.optim.Optimizer) -> list[torch.Tensor]:
+    if isinstance(owner, torch.nn.Module):
+        return list(owner.state_dict().values())
+    return [moment for state in owner.state_dict()["state"].values() for moment in state.values()]
+
+
+def test_small_minibatches_stay_on_the_cpu():
+    assert device_of(Settings()) == "cpu"
+    assert device_of(Settings(batch_size=4096)) == "auto"
+    assert device_of(Settings(device="cuda")) == "cuda"
+
+
+def test_bad_settings_are_sentences():
+    command = [sys.executable, "-m", "train.cli"]
+    code = "import sys; from train.cli import main; sys.argv = ['neuralmm', *sys.argv[1:]]; main()"
+    command = [sys.executable, "-c", code]
+    for arguments, sentence in (
+        (["trian"], "no command 'trian'"),
+        (["train", "--market", "brownain"], "Did you mean 'brownian'"),
+        (["train", "--set", "horizn=3"], "Did you mean 'horizon'"),
+        (["train", "--set", "risk.position_limit=0"], "position_limit = 0 is not possible"),
+        (["train", "--resume", "nowhere"], "no config.json"),
+        (["evaluate", "nowhere.zip"], "there is no model"),
+    ):
+        result = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120)
+        assert result.returncode != 0
+        assert sentence in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_table_has_a_row_for_each_policy():
+    config = make_config("brownian", horizon=20)
+    policies = baselines.make_baselines(config)
+    outcomes = compare(policies, config, 32)
+    assert table("title", outcomes, baselines.scale(config)).row_count == len(policies) == 6
+
+
+def test_configurations_without_an_optimum_are_still_compared():
+    config = make_config("brownian", horizon=20, maker_fee_bp=1.0)
+    assert baselines.scale(config) is None
+    assert [policy.name for policy in baselines.make_baselines(config)][-1] == "no-trade"
+
+
+def test_needs_no_extra():
+    """Training and evaluating in simulated markets works with the extras' imports blocked."""
+    code = """
+import sys
+for name in ("hftbacktest", "aiohttp", "ccxt", "prometheus_client", "onnx", "onnxruntime", "optuna", "ray"):
+    sys.modules[name] = None
+import train.cli, train.evaluate, train.ppo, train.experiments.study
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,390 @@
+"""Several seeds of several configurations, side by side: `neuralmm study options`.
+
+A study is a TOML file: `[base]` holds settings of `neuralmm train` for all runs, each `[variants.NAME]` those
+in which a variant differs; `randomise` is a table there, as for `gym.make`. Every run is an ordinary training
+run in its own folder. A study that was stopped, or killed, goes on where it was: finished runs are kept,
+interrupted ones resume.
+
+It writes `table.txt`, `results.csv` and `curves.png`: the interquartile mean over seeds with its 95%
+bootstrap interval (Agarwal et al. 2021), a dot for each seed, learning curves against steps and wall time,
+and lines for the optimum and the baselines.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+import tyro
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from scipy import stats
+
+from mmenv.checks import ConfigError, check_keys
+from mmenv.files import replacing
+from mmenv.run.job import Job, Tell, Workers
+from mmenv.run.jobs import run as run_jobs
+from mmenv.run.jobs import workers
+from mmenv.run.provenance import PLACES, columns, in_words, keep, provenance
+from policies.make import make_policy
+from policies.network.trained import TrainedPolicy
+from policies.optimal import solve
+from train.baselines import CACHE, KINDS, Scale, bound, scale, solvable
+from train.evaluate import load, save_table, wide_console
+from train.experiments.training import Training
+from train.settings import Settings, env_config, from_table, read_settings, write_settings
+from train.simulate import Interval, simulate
+
+
+@dataclass(frozen=True)
+class Study:
+    """Train several seeds of several configurations and compare them."""
+
+    kind: ClassVar[str] = "study"
+    known: ClassVar[Path] = Path(__file__).with_name("studies")
+    tables: ClassVar[tuple[str, ...]] = ("base", "variants")
+    """What its file may hold."""
+
+    name: tyro.conf.Positional[str]
+    """A TOML file, or the name of one in train/studies."""
+    seeds: int = 5
+    jobs: int = 1
+    """Runs at the same time. Wall times are those of a machine shared by so many."""
+    ray: str | None = None
+    """Run on a Ray cluster: its address, "auto" for the one running here, "local" to start one for this."""
+    threads: int = 1
+    """CPU threads of each run's update."""
+    steps: int | None = None
+    """Instead of what the study says."""
+    episodes: int = 4096
+    """Episodes of the evaluation of each trained policy, on paths that no run has seen."""
+    logs: Path = Path("logs/studies")
+
+    @property
+    def file(self) -> Path:
+        """Where it is described; raises `ConfigError` where there is no such file."""
+        path = Path(self.name)
+        path = path if path.suffix == ".toml" else self.known / f"{self.name}.toml"
+        if not path.exists():
+            known = ", ".join(sorted(file.stem for file in self.known.glob("*.toml")))
+            raise ConfigError(f"{self.kind} {self.name!r}: there is no {path}. Known: {known}.")
+        return path
+
+    @property
+    def folder(self) -> Path:
+        return self.logs / self.file.stem
+
+
+@dataclass(frozen=True)
+class Run:
+    """One seed of one variant."""
+
+    variant: str
+    seed: int
+    folder: Path
+
+    def steps(self) -> int:
+        """Decisions made so far."""
+        progress = read_progress(self.folder)
+        return 0 if progress.empty else int(progress["steps"].iloc[-1])
+
+
+def plan(study: Study) -> dict[Run, Settings]:
+    """The runs of the study; raises `ConfigError` where the file is wrong."""
+    content = tomllib.loads(study.file.read_text())
+    check_keys(study.file.name, content, list(study.tables))
+    runs = {}
+    for variant, changes in content.get("variants", {"default": {}}).items():
+        given = {**content.get("base", {}), **changes}
+        for seed in range(study.seeds):
+            run = Run(variant, seed, study.folder / f"{variant.replace(' ', '-')}_{seed}")
+            runs[run] = _settings(study, given, run)
+    return runs
+
+
+def write_plan(study: Study, runs: list[Run]) -> dict[str, Any]:
+    """Keep the study's file as KIND.toml and its options as KIND.json; where its results come from."""
+    chosen = {name: value for name, value in dataclasses.asdict(study).items() if name not in PLACES}
+    origins = [origin_of(run) for run in runs]
+    data = sorted({path for origin in origins for path in origin["data"]})
+    origin = provenance(
+        [chosen, [made["configuration"] for made in origins]], [run.seed for run in runs], data=data
+    )
+    keep(study.folder, study.kind, study.file.read_text(), chosen, origin)
+    return origin
+
+
+def _settings(study: Study, given: dict[str, Any], run: Run) -> Settings:
+    table = dict(given)
+    if "randomise" in table:  # easier to read than as an item of `set`
+        table["set"] = [*table.get("set", ()), f"randomise={json.dumps(table.pop('randomise'))}"]
+    base = from_table(f"{study.file.name} [{run.variant}]", table)
+    own: dict[str, Any] = {
+        "seed": run.seed,
+        "threads": study.threads,
+        "final_episodes": 0,
+        "logs": run.folder.parent,
+    }
+    if study.steps is not None:
+        own["steps"] = study.steps
+    return dataclasses.replace(base, **own)
+
+
+def prepare(planned: dict[Run, Settings]) -> list[Run]:
+    """Write the configurations of the runs; these in the order in which they are best trained.
+
+    Raises `ConfigError` where a folder holds a run of other settings.
+    """
+    for run, settings in planned.items():
+        _prepare(run, settings)
+    return sorted(planned, key=lambda run: run.seed)  # what is finished first can be compared first
+
+
+def _prepare(run: Run, settings: Settings) -> None:
+    config = env_config(settings)
+    if not (run.folder / "config.json").exists():
+        write_settings(run.folder, settings, config)
+        return
+    there, made = read_settings(run.folder)
+    ours = dataclasses.replace(settings, name=there.name, logs=there.logs)
+    if (there, made) != (ours, config):
+        raise ConfigError(f"{run.folder} holds a run of other settings; remove it or give another --logs.")
+
+
+@dataclass(frozen=True)
+class Work:
+    """The job of a run: train it, then evaluate it."""
+
+    run: Run
+    episodes: int
+
+    def __call__(self, tell: Tell) -> None:
+        Training(self.run.folder)(tell)
+        result(self.run, self.episodes)
+
+
+def train_all(
+    runs: list[Run], work: Callable[[Run], Callable[[Tell], Any]], pool: Workers, console: Console
+) -> None:
+    """Do the work of each run: train what is not trained yet, and evaluate it."""
+    jobs = {
+        str(run.folder): Job(str(run.folder), work(run), read_settings(run.folder)[0].steps) for run in runs
+    }
+    labels = {str(run.folder): f"{run.variant}, seed {run.seed}" for run in runs}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
+    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def show(told: dict[str, int]) -> None:
+            for name, steps in told.items():
+                if name not in tasks:
+                    tasks[name] = progress.add_task(labels[name], total=jobs[name].total)
+                progress.update(tasks[name], completed=steps, visible=steps < jobs[name].total)
+
+        for done in run_jobs(list(jobs.values()), pool, show):
+            console.print(f"{labels[done.name]}: done")
+
+
+def read_progress(folder: Path) -> pd.DataFrame:
+    """Columns `steps` and `seconds` of a run; a resumed run's clock goes on where it was."""
+    path = folder / "progress.csv"
+    rows = []
+    if path.exists():
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                if row.get("time/total_timesteps") and row.get("time/time_elapsed"):
+                    rows.append((float(row["time/total_timesteps"]), float(row["time/time_elapsed"])))
+    table = pd.DataFrame(rows, columns=["steps", "seconds"])
+    part = table["seconds"].diff().fillna(table["seconds"])
+    table["seconds"] = part.where(part >= 0, table["seconds"]).cumsum()
+    return table
+
+
+def result(run: Run, episodes: int) -> dict[str, float]:
+    """Value of the run's best model on fresh paths, evaluated once and kept in `result.json`.
+
+    Where the optimum is known, it is the optimum's exact value plus the paired difference from it: most of
+    the chance in the paths cancels.
+    """
+    path = run.folder / "result.json"
+    if path.exists():
+        kept = json.loads(path.read_text())
+        if kept["episodes"] == episodes:
+            return {name: value for name, value in kept.items() if name != "provenance"}
+    model, config = load(run.folder)
+    earned, known = simulate(TrainedPolicy(model.policy), config, episodes).controlled, 0.0
+    best = bound(config)
+    if best is not None:
+        earned = earned - simulate(make_policy(best, config, cache=CACHE), config, episodes).controlled
+        known = solve(config, best, cache=CACHE).value
+    seconds = float(read_progress(run.folder)["seconds"].iloc[-1])
+    found = {
+        "value": known + float(earned.mean()),
+        "error": float(earned.std() / np.sqrt(episodes)),
+        "episodes": episodes,
+        "seconds": seconds,
+        "steps_per_second": run.steps() / seconds,
+    }
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps({**found, "provenance": origin_of(run)}, indent=2))
+    return found
+
+
+def origin_of(run: Run) -> dict[str, Any]:
+    """Where the run comes from."""
+    origin: dict[str, Any] = json.loads((run.folder / "config.json").read_text())["provenance"]
+    return origin
+
+
+def interquartile(values: np.ndarray, axis: int = -1) -> Any:
+    """The mean of the middle half of `values` along `axis`."""
+    return stats.trim_mean(values, 0.25, axis=axis)
+
+
+def interquartile_mean(values: np.ndarray) -> Interval:
+    """Interquartile mean of `values`, (seeds,), with its 95% bootstrap interval over seeds."""
+    mean = float(interquartile(values))
+    if len(values) < 2 or np.ptp(values) == 0:
+        return Interval(mean, mean, mean)
+    found = stats.bootstrap(
+        (values,), interquartile, n_resamples=2000, method="percentile", rng=0
+    ).confidence_interval
+    return Interval(mean, float(found.low), float(found.high))
+
+
+def difference(values: np.ndarray, others: np.ndarray) -> Interval:
+    """Interquartile mean of `values`, (seeds,), less that of `others`, with its 95% bootstrap interval."""
+    generator = np.random.default_rng(0)
+    ours, theirs = (
+        interquartile(x[generator.integers(len(x), size=(2000, len(x)))], axis=1) for x in (values, others)
+    )
+    low, high = np.quantile(ours - theirs, [0.025, 0.975])
+    return Interval(float(interquartile(values) - interquartile(others)), float(low), float(high))
+
+
+def tabulate(name: str, results: pd.DataFrame, label: str) -> Table:
+    """A row for each variant, with its difference from the first."""
+    seeds = results.groupby("variant")["seed"].nunique().max()
+    table = Table(title=f"{name}: interquartile mean over {seeds} seeds [95% bootstrap interval]")
+    for heading in ("variant", label, "less the first", "each seed", "value", "steps/s", "minutes"):
+        table.add_column(heading, justify="left" if heading == "variant" else "right")
+    first: np.ndarray | None = None
+    for variant, rows in results.groupby("variant", sort=False):
+        scores = rows["score"].to_numpy()
+        score = interquartile_mean(scores)
+        more = None if first is None else difference(scores, first)
+        first = scores if first is None else first
+        table.add_row(
+            str(variant),
+            score.text(".1f"),
+            "" if more is None else more.text("+.1f"),
+            " ".join(f"{value:.1f}" for value in rows["score"]),
+            f"{interquartile_mean(rows['value'].to_numpy()).mean:.2f}",
+            f"{rows['steps_per_second'].median():,.0f}",
+            f"{rows['seconds'].median() / 60:.1f}",
+        )
+    return table
+
+
+def draw(runs: list[Run], results: pd.DataFrame, measure: Scale, lines: dict[str, float]) -> Figure:
+    """Learning curves against steps and minutes; beside them the seeds and their interquartile mean."""
+    figure = Figure(figsize=(15, 5), layout="constrained")
+    curves, clock, final = figure.subplots(1, 3, sharey=True, width_ratios=(3, 3, 2))
+    for number, (variant, rows) in enumerate(results.groupby("variant", sort=False)):
+        colour = f"C{number}"
+        histories = [_history(run) for run in runs if run.variant == variant]
+        length = min(len(steps) for steps, _, _ in histories)
+        steps, minutes = (np.mean([h[i][:length] for h in histories], axis=0) for i in (0, 1))
+        scores = measure.percent(np.stack([values[:length] for _, _, values in histories]))
+        middle = interquartile(scores, axis=0)
+        for axes, x in ((curves, steps / 1e6), (clock, minutes)):
+            axes.plot(x, middle, color=colour, label=str(variant))
+            axes.fill_between(x, scores.min(axis=0), scores.max(axis=0), color=colour, alpha=0.15)
+        score = interquartile_mean(rows["score"].to_numpy())
+        final.plot(np.full(len(rows), number), rows["score"], "o", color=colour, alpha=0.5)
+        error = [[score.mean - score.low], [score.high - score.mean]]
+        final.errorbar(number, score.mean, error, fmt="_", color=colour, capsize=6, markersize=18)
+    names = [str(variant) for variant in results["variant"].unique()]
+    final.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    for axes in (curves, clock, final):
+        for value in lines.values():
+            axes.axhline(measure.percent(value), color="grey", linestyle="--", linewidth=0.8)
+    for name, value in lines.items():
+        curves.annotate(name, (0, measure.percent(value)), fontsize=8, color="grey", va="bottom")
+    low = min(results["score"].min(), *(measure.percent(value) for value in lines.values()), 50)
+    curves.set_ylim(low - 5, max(102, results["score"].max() + 2))
+    curves.set(xlabel="million steps", ylabel=measure.label, title="interquartile mean, band: all seeds")
+    clock.set(xlabel="minutes", title="the same against wall time")
+    final.set_title("seeds; interquartile mean, 95%")
+    curves.legend(loc="lower right", fontsize=8)
+    return figure
+
+
+def _history(run: Run) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Steps, minutes and value, (k,) each, of the evaluations during training."""
+    progress = read_progress(run.folder)
+    with np.load(run.folder / "evaluations.npz") as file:
+        steps, values = file["timesteps"], file["results"].mean(axis=1)
+    return steps, np.interp(steps, progress["steps"], progress["seconds"], left=0.0) / 60, values
+
+
+def report(study: Study, runs: list[Run], origin: dict[str, Any], console: Console) -> None:
+    """Evaluate, tabulate and draw; variants of several markets each get a table of their own."""
+    configs = {run.folder: read_settings(run.folder)[1] for run in runs}
+    for market in dict.fromkeys(config.market.name for config in configs.values()):
+        chosen = [run for run in runs if configs[run.folder].market.name == market]
+        config = configs[chosen[0].folder]
+        measure = scale(config) or Scale("value", 0.0, 100.0)
+        rows = []
+        for run in chosen:
+            with console.status(f"evaluating {run.variant}, seed {run.seed}"):
+                found = result(run, study.episodes)
+            score = measure.percent(found["value"])
+            row = {"variant": run.variant, "seed": run.seed, "score": score, **found}
+            rows.append(row | columns(origin_of(run)))
+        results = pd.DataFrame(rows)
+        kinds = KINDS[type(config.market)] if solvable(config) else []
+        lines = {kind: solve(config, kind, cache=CACHE).value for kind in kinds}
+        folder = chosen[0].folder.parent
+        table = tabulate(f"{folder.name}, {market}", results, measure.label)
+        console.print(table)
+        save_table(folder / f"table-{market}.txt", table, in_words(origin))
+        results.to_csv(folder / f"results-{market}.csv", index=False)
+        figure = draw(chosen, results, measure, lines)
+        figure.savefig(folder / f"curves-{market}.png", dpi=110, metadata={"Description": in_words(origin)})
+        console.print(f"Plots and table: {folder}")
+
+
+@contextmanager
+def in_a_sentence() -> Iterator[None]:
+    """End the command with a sentence where it is stopped or a job fails."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit("Stopped. The same command goes on where this ended.")
+    except RuntimeError as error:
+        sys.exit(str(error))
+
+
+def main() -> None:
+    study = tyro.cli(Study, description=__doc__)
+    console = wide_console()
+    torch.set_num_threads(1)
+    runs = prepare(plan(study))
+    origin = write_plan(study, runs)
+    with in_a_sentence(), workers(study.jobs, study.ray) as pool:
+        train_all(runs, lambda run: Work(run, study.episodes), pool, console)
+    report(study, runs, origin, console)

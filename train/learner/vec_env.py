@@ -1,0 +1,135 @@
+"""The native vector environment as a Stable-Baselines3 VecEnv. SB3 itself takes no gymnasium VectorEnv."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from stable_baselines3.common.vec_env import VecEnv
+
+from mmenv.config import EnvConfig
+from mmenv.engine.state import LEDGER
+from mmenv.features.base import GROUPS
+from mmenv.observation import observation_names, observation_space
+from mmenv.vector import NeuralMMVectorEnv
+from train.simulate import TERMS
+
+TERM_ROWS = [LEDGER.index(term) for term in TERMS]
+NOISE, POSITION = LEDGER.index("noise"), LEDGER.index("position")
+
+
+class NeuralMMVecEnv(VecEnv):
+    """n environments of one configuration for SB3: SAME_STEP autoreset, episode statistics kept here.
+
+    At the end of an episode `info["episode"]` holds its return `r`, length `l`, the sums of `TERMS` and the
+    mean absolute inventory: no VecMonitor is needed. Returns are of the true reward. What the learner gets is
+    `reward_scale` times the reward, less its `noise` where `control_variate` is set: the same mean at a
+    fraction of the variance (see `mmenv.step.ledger`).
+
+    Where the last feature group is `surprise`, it is no observation but goes to `surprises`, float32 (n, K):
+    those of the step just made, which a learner may use (see `train.learner.control_variate`).
+    """
+
+    def __init__(
+        self,
+        config: EnvConfig,
+        num_envs: int,
+        *,
+        seed: int = 0,
+        control_variate: bool = True,
+        reward_scale: float = 1.0,
+    ) -> None:
+        self.envs = NeuralMMVectorEnv(num_envs, config=config)
+        self.surprises: np.ndarray | None = None
+        if config.features[-1] == "surprise":
+            self.surprises = np.zeros(
+                (num_envs, len(GROUPS["surprise"].entries(config.market, config.randomise))), np.float32
+            )
+            config = dataclasses.replace(config, features=config.features[:-1])
+        self._width = len(observation_names(config))
+        self.control_variate, self.reward_scale = control_variate, reward_scale
+        self.render_mode = None
+        super().__init__(num_envs, observation_space(config), self.envs.single_action_space)
+        self._first_seed: int | None = seed
+        self._sums = np.zeros((len(TERMS) + 3, num_envs))  # then: return, absolute inventory, steps
+        self._began = time.monotonic()
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Seed environment i with seed + i at the next reset."""
+        self._first_seed = seed
+        return [None if seed is None else seed + i for i in range(self.num_envs)]
+
+    def reset(self) -> np.ndarray:
+        observations, _ = self.envs.reset(seed=self._first_seed)
+        self._first_seed = None
+        self._sums[:] = 0
+        return observations[:, : self._width].copy()
+
+    def step_async(self, actions: np.ndarray) -> None:
+        self._actions = actions
+
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        observations, rewards, terminated, truncated, info = self.envs.step(self._actions)
+        ledger = self.envs.ledger
+        self._sums[:-3] += ledger[TERM_ROWS]
+        self._sums[-3] += rewards
+        self._sums[-2] += np.abs(ledger[POSITION])
+        self._sums[-1] += 1
+        dones = terminated | truncated
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        last = observations
+        if dones.any():
+            last = observations.copy()
+            last[dones] = np.stack(info["final_obs"][dones])
+            for i in np.flatnonzero(dones):
+                infos[i] = self._final_info(
+                    i, last[i, : self._width], bool(truncated[i] and not terminated[i])
+                )
+            self._sums[:, dones] = 0
+        if self.surprises is not None:
+            self.surprises = last[:, self._width :]
+            observations = observations[:, : self._width].copy()
+        learned = rewards - ledger[NOISE] if self.control_variate else rewards
+        return observations, (learned * self.reward_scale).astype(np.float32), dones, infos
+
+    def _final_info(self, i: int, observation: np.ndarray, truncated: bool) -> dict[str, Any]:
+        *sums, total, inventory, steps = self._sums[:, i].tolist()
+        episode = {"r": total, "l": int(steps), "t": time.monotonic() - self._began}
+        episode |= dict(zip(TERMS, sums, strict=True)) | {"inventory": inventory / steps}
+        return {"terminal_observation": observation, "TimeLimit.truncated": truncated, "episode": episode}
+
+    def close(self) -> None:
+        self.envs.close()
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything the next step depends on, for an exact resume."""
+        return {"envs": self.envs.get_state(), "sums": self._sums.copy()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.envs.set_state(state["envs"])
+        self._sums[:] = state["sums"]
+        self._first_seed = None
+
+    # What SB3 asks of a VecEnv and one object answers for all.
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        return [getattr(self.envs, attr_name)] * len(self._indices(indices))
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        setattr(self.envs, attr_name, value)
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        result = getattr(self.envs, method_name)(*args, **kwargs)
+        return [result] * len(self._indices(indices))
+
+    def env_is_wrapped(self, wrapper_class: type[gymnasium.Wrapper], indices: Any = None) -> list[bool]:
+        return [False] * len(self._indices(indices))
+
+    def _indices(self, indices: int | Iterable[int] | None) -> Sequence[int]:
+        if indices is None:
+            return range(self.num_envs)
+        return [indices] if isinstance(indices, int) else list(indices)

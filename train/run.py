@@ -1,0 +1,156 @@
+"""One run of training: environments, learner, checkpoints, evaluations."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.logger import configure
+
+from mmenv.checks import ConfigError
+from mmenv.config import EnvConfig
+from mmenv.features.base import GROUPS
+from mmenv.observation import observation_names
+from policies.signals import load as load_signal
+from policies.signals.warm_start import warm_start
+from train.callbacks import Judge, Terms
+from train.evaluate import ENV_CONFIG
+from train.learner.checkpoint import Checkpoint, load_latest, remaining_timesteps, resume_logger
+from train.learner.model_file import save_atomically
+from train.learner.recurrent_ppo import FastRecurrentPPO
+from train.learner.vec_env import NeuralMMVecEnv
+from train.settings import Settings, judge_config, origin
+from train.team import ALONE, Team
+
+
+def device_of(settings: Settings) -> str:
+    """Where the updates run, for Stable-Baselines3.
+
+    With minibatches of fewer than 4,096 steps an LSTM of 64 units is no faster on an H100 than on one thread
+    of a CPU (docs/training.md): its steps in time follow each other, and each is over in no time.
+    """
+    small = settings.lstm_size * settings.batch_size < 64 * 4096
+    return "cpu" if settings.device == "auto" and small else settings.device
+
+
+def train(
+    settings: Settings,
+    config: EnvConfig,
+    folder: Path,
+    watch: BaseCallback | None = None,
+    team: Team = ALONE,
+) -> None:
+    """One run, from its beginning or from its last checkpoint; with a `team`, one worker's part of it.
+
+    `watch` is shown it instead of a terminal.
+    """
+    if settings.workers != team.size:
+        raise ConfigError(f"workers = {settings.workers}: train it alone, by `neuralmm train`.")
+    made = origin(settings, config)
+    share = team.share(settings)
+    judged = judge_config(settings) if settings.judged else config
+    env = training_env(share, config)
+    formats = ["tensorboard", "csv"] if team.first else []
+    checkpoints = team.checkpoints(folder)
+    resumed = team.agree(checkpoints)
+    if resumed:
+        model = load_latest(checkpoints, env, team.algorithm, device=device_of(share))
+        model.set_logger(resume_logger(folder, formats, model))
+        steps = remaining_timesteps(model)
+    else:
+        model = new_model(team.algorithm, share, config, env)
+        # Saved with the model, so that it says what it was made for, and where it comes from.
+        setattr(model, ENV_CONFIG, judged.to_dict())
+        model.provenance = made  # type: ignore[attr-defined]
+        model.set_logger(configure(str(folder), formats))
+        steps = settings.steps
+    judge = Judge(judged, folder, every=settings.eval_every, episodes=settings.eval_episodes)
+    shown = [Terms(), judge] if team.first else []
+    callbacks = CallbackList([*shown, Checkpoint(checkpoints, every=settings.checkpoint_every)])
+    if watch is not None:
+        callbacks.callbacks.append(watch)
+    if steps > 0:
+        model.learn(
+            steps, callbacks, reset_num_timesteps=not resumed, progress_bar=watch is None and team.first
+        )
+        if team.first:
+            judge.judge(model)  # the last policy may be the best
+            save_atomically(model, folder / "last_model.zip")
+    env.close()
+
+
+def training_env(settings: Settings, config: EnvConfig) -> NeuralMMVecEnv:
+    """The environments of training: from random positions, with what the learner alone is shown."""
+    spread = min(settings.start_inventory, config.risk.position_limit)
+    hidden = hidden_groups(settings, config)
+    if settings.surprise_control:
+        hidden = (*hidden, "surprise")
+    return NeuralMMVecEnv(
+        dataclasses.replace(config, start_inventory=spread, features=(*config.features, *hidden)),
+        settings.num_envs,
+        seed=settings.seed,
+        control_variate=settings.control_variate,
+        reward_scale=settings.reward_scale,
+    )
+
+
+def hidden_groups(settings: Settings, config: EnvConfig) -> tuple[str, ...]:
+    """The feature groups that the critic observes besides those of the policy."""
+    if settings.critic not in ("privileged", "memoryless"):
+        return ()
+    if config.randomise and "parameters" not in config.features:
+        return ("latent", "parameters")  # the second says which market of the family it is
+    return ("latent",)
+
+
+def new_model(
+    algorithm: type[FastRecurrentPPO], settings: Settings, config: EnvConfig, env: NeuralMMVecEnv
+) -> FastRecurrentPPO:
+    """The learner at the beginning of a run."""
+    hidden = hidden_groups(settings, config)
+    rate = settings.learning_rate
+    model = algorithm(
+        "MlpLstmPolicy",
+        env,
+        n_steps=settings.n_steps,
+        batch_size=settings.batch_size,
+        n_epochs=settings.n_epochs,
+        learning_rate=LinearDecay(rate) if settings.falling else rate,
+        gamma=settings.gamma,
+        gae_lambda=settings.gae_lambda,
+        clip_range=settings.clip_range,
+        ent_coef=settings.ent_coef,
+        vf_coef=settings.vf_coef,
+        max_grad_norm=settings.max_grad_norm,
+        target_kl=settings.target_kl,
+        seed=settings.seed,
+        device=device_of(settings),
+        threads=settings.threads or "auto",
+        prediction_coef=settings.prediction_coef,
+        policy_kwargs={
+            "cell": settings.cell,
+            "lstm_hidden_size": settings.lstm_size,
+            "shared_lstm": settings.critic == "shared",
+            "enable_critic_lstm": settings.critic == "lstm",
+            "privileged": sum(len(GROUPS[name].entries(config.market, config.randomise)) for name in hidden),
+            "critic_reads_memory": settings.critic == "privileged",
+            "net_arch": list(settings.net_arch),
+            "log_std_init": settings.log_std_init,
+            "min_std": settings.min_std,
+        },
+    )
+    if settings.pretrained is not None:
+        warm_start(model.policy, load_signal(settings.pretrained), observation_names(config))
+    return model
+
+
+@dataclass(frozen=True)
+class LinearDecay:
+    """A learning rate that falls linearly to zero: a class, so that checkpoints can hold it."""
+
+    start: float
+
+    def __call__(self, remaining: float) -> float:
+        return self.start * remaining

@@ -1,0 +1,1 @@
+"""The command that trains signals and judges them. May import: `train.settings`, `policies`, `mmenv`."""

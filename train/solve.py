@@ -1,0 +1,113 @@
+"""`neuralmm solve`: the exact values of the solvable markets, beside those of the tuned analytic policies."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from mmenv.config import EnvConfig, make_config
+from policies.analytic import CarteaJaimungal
+from policies.base import tuned_policies
+from policies.optimal import KINDS, solve
+from policies.solver.recursion import evaluate_tabular
+from policies.tune import tune
+
+
+@dataclass(frozen=True)
+class Options:
+    """Print the exact values of the solvable markets, at their defaults."""
+
+    belief_resolution: int = KINDS["belief-optimal"].resolution
+    """Intervals along each edge of the belief grid, a multiple of 4. Half as many are shown too."""
+    average_nodes: int = KINDS["exponential-average"].resolution
+    """Nodes of the grid of the exponential average, a multiple of 4. Half as many are shown too."""
+    cache: Path | None = None
+    """Folder in which solutions are kept."""
+
+
+def main() -> None:
+    """Command line: see `Options`."""
+    options = tyro.cli(Options, description=Options.__doc__)
+    jobs = [*_brownian_jobs(options), *_hidden_jobs(options)]
+    rows: dict[str, list[tuple[str, str, float]]] = {}
+    with tqdm(jobs, unit=" rows", leave=False) as bar:
+        for market, name, job in bar:
+            bar.set_description(f"{market}: {name}")
+            note, value = job()
+            rows.setdefault(market, []).append((name, note, value))
+    console = Console()
+    console.print(_brownian_table(rows["brownian"]))
+    console.print(_hidden_table(rows["hidden-regime"]))
+
+
+Job = tuple[str, str, Callable[[], tuple[str, float]]]
+
+
+def _tuned(config: EnvConfig) -> list[Job]:
+    def job(family: str) -> tuple[str, float]:
+        found = tune(family, config)
+        return f"{found.parameter} = {found.best:.4g}", found.value
+
+    return [(config.market.name, f"{name}, tuned", functools.partial(job, name)) for name in tuned_policies()]
+
+
+def _solved(config: EnvConfig, kind: str, options: Options, resolution: int | None = None) -> Job:
+    def job() -> tuple[str, float]:
+        solution = solve(config, kind, resolution=resolution, cache=options.cache)
+        return f"grid {solution.resolution}" if solution.resolution else "", solution.value
+
+    return config.market.name, kind, job
+
+
+def _brownian_jobs(options: Options) -> list[Job]:
+    config = make_config("brownian")
+
+    def believed() -> tuple[str, float]:
+        tables = CarteaJaimungal(config).tabulate()
+        return "the reward's phi", float(evaluate_tabular(config, *tables)[config.risk.position_limit])
+
+    return [
+        _solved(config, "optimum", options),
+        ("brownian", "cartea-jaimungal", believed),
+        *_tuned(config),
+        ("brownian", "no-trade", lambda: ("", 0.0)),
+    ]
+
+
+def _hidden_jobs(options: Options) -> list[Job]:
+    config = make_config("hidden-regime")
+    belief, average = options.belief_resolution, options.average_nodes
+    return [
+        _solved(config, "oracle", options),
+        _solved(config, "belief-optimal", options, belief),
+        _solved(config, "belief-optimal", options, belief // 2),
+        _solved(config, "exponential-average", options, average),
+        _solved(config, "exponential-average", options, average // 2),
+        _solved(config, "memoryless", options),
+        _solved(config, "blind", options),
+        *_tuned(config),
+        ("hidden-regime", "no-trade", lambda: ("", 0.0)),
+    ]
+
+
+def _brownian_table(rows: list[tuple[str, str, float]]) -> Table:
+    table = Table("policy", "", "value", "% of optimum", title="brownian: value from position 0")
+    for name, note, value in rows:
+        table.add_row(name, note, f"{value:.3f}", f"{100 * value / rows[0][2]:.2f}")
+    return table
+
+
+def _hidden_table(rows: list[tuple[str, str, float]]) -> Table:
+    table = Table("policy", "", "value", "gap closed %", title="hidden-regime: value from position 0")
+    top = next(value for name, _, value in rows if name == "belief-optimal")
+    floor = next(value for name, _, value in rows if name == "memoryless")
+    for name, note, value in rows:
+        table.add_row(name, note, f"{value:.3f}", f"{100 * (value - floor) / (top - floor):.1f}")
+    return table
