@@ -20,6 +20,7 @@ paper: $(READY)
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 $(READY): requirements.lock pyproject.toml

@@ -35,7 +35,7 @@ class Verdict:
     judge: str
     fills: int
     profits: np.ndarray
-    """Of each second, money."""
+    """Profit of each second, money."""
     turnover: float
 
     def row(self, days: float) -> str:

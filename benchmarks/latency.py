@@ -74,7 +74,7 @@ class Contender:
     inputs: Sequence[Any]
     count: int
     starts: np.ndarray | None = None
-    """Where an input is the first of an episode it goes, untimed, to `start`."""
+    """What an input goes to, untimed, that is the first of an episode."""
     start: Callable[[Any], Any] | None = None
 
     def __post_init__(self) -> None:

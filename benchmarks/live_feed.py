@@ -49,7 +49,8 @@ class Flood:
         self.update, self.trade = 1, 0
         self.back_ns = 0
         """When it takes connections again."""
-        self.connected: set[web.Request] = set()
+        self.lines: list[asyncio.Transport] = []
+        """Connections that are open."""
 
     def app(self) -> web.Application:
         """The server."""
@@ -96,10 +97,9 @@ class Flood:
 
     async def _break(self, request: web.Request) -> web.Response:
         self.back_ns = time.time_ns() + round(float(request.query["seconds"]) * SECOND)
-        for connected in self.connected:
+        for line in self.lines:
             # As a broken line does: without a goodbye.
-            if connected.transport is not None:
-                connected.transport.abort()
+            line.abort()
         return web.json_response({"back_ns": self.back_ns})
 
     def _refuse_if_away(self) -> None:
@@ -110,15 +110,16 @@ class Flood:
         self._refuse_if_away()
         socket = web.WebSocketResponse(compress=False)
         await socket.prepare(request)
-        self.connected.add(request)
-        pump = None
+        line, pump = request.transport, None
+        assert line is not None
+        self.lines.append(line)
         try:
             async for message in socket:
                 if message.type == WSMsgType.TEXT and pump is None:
                     await socket.send_str('{"result":null,"id":1}')
                     pump = asyncio.create_task(self._pump(request))
         finally:
-            self.connected.discard(request)
+            self.lines.remove(line)
             if pump is not None:
                 pump.cancel()
         return socket

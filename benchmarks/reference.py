@@ -122,7 +122,7 @@ def play(cell: Cell, name: str, options: Options) -> dict[str, Any]:
 
 
 def tuned(name: str, config: EnvConfig, highest_bp: float) -> dict[str, float]:
-    """The parameters that `train.baselines.tune_by_simulation` chooses.
+    """The parameters that `train.baselines.best_by_simulation` chooses.
 
     A fee does not move the quotes of these policies unless the loss limit cuts in: what they did at the
     highest fee is then what they do at any, and only the fee has to be counted anew.

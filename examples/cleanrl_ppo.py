@@ -4,7 +4,7 @@
 
 Nothing here is made for this environment but its name: it shows that any loop over a gymnasium vector
 environment trains on it. In `brownian` the exact optimum is a mean return of 77.0, and a policy that sees
-only the present can reach it. In `hidden-regime` it cannot: see `train/ppo.py` for a recurrent policy.
+only the present can reach it. In `hidden-regime` it cannot: `neuralmm train` trains a recurrent policy.
 
 Source: Schulman, Wolski, Dhariwal, Radford and Klimov, "Proximal policy optimization algorithms" (2017).
 """

@@ -49,7 +49,7 @@ class EnvConfig:
     signals: tuple[Signal, ...] = ()
     """Trained networks whose outputs follow the features in the observation; see `mmenv.signals`."""
     manager: ManagerConfig | None = None
-    """A network that lowers the position limit when it sees danger, never raises it; see `mmenv.step.sizing`."""
+    """A network that lowers the position limit when it sees danger, never raises it: `mmenv.step.sizing`."""
     randomise: tuple[Distribution, ...] = ()
     """Parameters that each episode draws, as {name: (low, high)} or {name: {kind: values}}; see
     `mmenv.desk.family`."""
@@ -88,6 +88,10 @@ class EnvConfig:
         plain = dataclasses.asdict(shown)
         del plain["signals"], plain["manager"]
         plain["market"] = {"name": self.market.name, **plain["market"]}
+        # What an action was given later is named only where it is used.
+        plain["quote"] = {
+            k: v for k, v in plain["quote"].items() if v or k not in ("withdraw", "requote_ticks")
+        }
         if self.quote.name != DEFAULT:
             plain["quote"] = {"name": self.quote.name, **plain["quote"]}
         terms = [{"name": term.name, **dataclasses.asdict(term)} for term in self.reward.terms]

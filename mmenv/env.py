@@ -1,4 +1,4 @@
-"""NeuralMM-v0, one environment. The vector environment is `mmenv.vector`; both are one `mmenv.desk.desk.Desk`."""
+"""NeuralMM-v0, one environment. The vector environment is `mmenv.vector`; both are one `Desk`."""
 
 from __future__ import annotations
 
@@ -36,18 +36,24 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     | Market | What it is for | Seconds a decision |
     |--------|----------------|--------------------|
-    | `book` (default) | a calibrated order book: our orders queue, partial fills, informed flow | 0.1 |
+    | `book` (default) | an order book: our orders queue, partial fills, informed flow | 1 (or 0.1) |
     | `brownian` | correctness: orders at random, a random walk, the exact optimum | 1 |
     | `bursts` | risk: `brownian` whose volatility now and then multiplies; the same optimum of the mean | 1 |
     | `hidden-regime` | memory: informed flow behind a hidden state; optima with and without memory | 1 |
     | `correlated` | other assets: some are observed, and lead the quoted one; the exact worth of it | 1 |
     | `replay` | recorded tapes, see `neuralmm import` | 0.1 |
 
+    The default preset of `book`, `large-tick`, is a stock whose spread is one tick and whose venue pays
+    makers: the question is which queue to stand in, and when to leave it. `market={"name": "book", "preset":
+    "binance-usdm-btc"}` was the default before: a perpetual of small ticks without a rebate, in which the
+    best rule earns what not quoting earns. `neuralmm solve book` prints what is known of the default's value.
+
     Prices and distances are in *price units*, "pu", so that the same numbers mean the same everywhere: on
-    `book` and `replay` one standard deviation of the mid's move between two decisions, on the others what
-    their formulas call 1. Sizes are in *lots*, the smallest tradable size; volume also in *typical lots of a
-    step*, what is traded between two decisions in the mean (1 on the other markets). Money is in pu x lots,
-    time in decisions where no seconds are named. `Market.price_scale` is the number of half-ticks in a pu.
+    `book` and `replay` one standard deviation of the mid's move between two decisions, but never less than
+    half a tick, on the others what their formulas call 1. Sizes are in *lots*, the smallest tradable size;
+    volume also in *typical lots of a step*, what is traded between two decisions in the mean (1 on the other
+    markets). Money is in pu x lots, time in decisions where no seconds are named. `Market.price_scale` is the
+    number of half-ticks in a pu.
 
     ## Action Space
 
@@ -62,11 +68,19 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     ask = mid + h + s, bid = mid - h + s, each clipped to `[0, quote.max_distance]` from the mid and rounded
     outward to the tick; post-only, bid < ask. Above 0, the skew moves both quotes up (to buy).
 
+    On `book`, `replay` and live (`quote.withdraw`) a side that asks for more than `quote.max_distance` is
+    left: it has no order. An order keeps its place in the queue as long as its price stays the same, or, with
+    `quote.requote_ticks`, as long as the price asked for is that near.
+
+    `quote={"name": "touch"}` is another action: per side, leave it, stand a tick behind the touch, join the
+    touch, or step before it; see `mmenv.actions.touch`.
+
     ## Observation Space
 
-    `Box(low, high, (18,), float32)` with the default feature groups `order_flow` (0 to 7), `trade_book` (8 to
-    11), `inventory` (12 to 16) and `clock` (17); `observation_names` names the entries of any choice. All are
-    known at the decision. A window that is not yet full counts what it has.
+    `Box(low, high, (30,), float32)` with the default feature groups `order_flow` (0 to 7), `trade_book` (8 to
+    11), `inventory` (12 to 16), `clock` (17) and, where there is a book, `orders` (18 to 25) and `queues` (26
+    to 29); without one there are 18. `observation_names` names the entries of any choice. All are known at
+    the decision. A window that is not yet full counts what it has.
 
     | Num | Observation | Min | Max | Meaning |
     |-----|-------------|-----|-----|---------|
@@ -88,6 +102,18 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     | 15 | entry_gap | -10 | 10 | mid minus average entry price, pu (0 when flat) |
     | 16 | risk_exposure | 0 | 10 | abs(position) x volatility over the horizon / daily loss limit |
     | 17 | time_left | 0 | 1 | decisions left / horizon |
+    | 18 | ask_order_distance | -10 | 10 | our ask behind the touch, ticks (0: at it, or none) |
+    | 19 | ask_order_lots | 0 | 1 | lots left of our ask over order size (0: none) |
+    | 20 | ask_order_ahead | 0 | 10 | lots ahead of our ask over the queue at the touch |
+    | 21 | ask_order_age | 0 | 10 | decisions since our ask was placed, hundreds |
+    | 22 | bid_order_distance | -10 | 10 | our bid behind the touch, ticks (0: at it, or none) |
+    | 23 | bid_order_lots | 0 | 1 | lots left of our bid over order size (0: none) |
+    | 24 | bid_order_ahead | 0 | 10 | lots ahead of our bid over the queue at the touch |
+    | 25 | bid_order_age | 0 | 10 | decisions since our bid was placed, hundreds |
+    | 26 | ask_queue | 0 | 10 | half the logarithm of 1 + lots at the best ask / typical lots of a step |
+    | 27 | bid_queue | 0 | 10 | half the logarithm of 1 + lots at the best bid / typical lots of a step |
+    | 28 | ask_queue_change | -5 | 5 | change of twice ask_queue since the decision before |
+    | 29 | bid_queue_change | -5 | 5 | change of twice bid_queue since the decision before |
 
     `features` chooses groups. Beside those above there are:
 
@@ -127,6 +153,7 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     | parameter_volatility | -3 | 3 | volatility of this episode: -1 for 0.5, 1 for 2 |
     | **latent** | | | |
     | latent | -10 | 10 | hidden state of the simulated market (0: none) |
+    | activity | 0 | 10 | how much faster than usual the simulated market is |
     | **surprise** | | | |
     | ask_fill_surprise | -1e+06 | 1e+06 | lots sold less their mean |
     | bid_fill_surprise | -1e+06 | 1e+06 | lots bought less their mean |
@@ -201,10 +228,10 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     | `market` | `"book"` | its name, a dict with `name` and parameters, or a `Market` |
     | `horizon` | 600 on `book`, else 300 | decisions in an episode |
     | `start_inventory` | 0 | largest position, long or short, that an episode starts with, lots |
-    | `maker_fee_bp` | 0 | fee on our fills, basis points of notional; negative is a rebate |
-    | `features` | the four groups above | names of feature groups, in the order of their entries |
+    | `maker_fee_bp` | the preset's, or 0 | fee on our fills, basis points of notional; negative: a rebate |
+    | `features` | the groups above | names of feature groups, in the order of their entries |
     | `signals` | none | trained networks, whose outputs follow the features; see `mmenv.signals` |
-    | `manager` | none | dict with `signal`: a network that lowers the position limit; see `mmenv.step.sizing` |
+    | `manager` | none | dict with `signal`: a network that lowers the position limit, `mmenv.step.sizing` |
     | `randomise` | nothing | what episodes draw: {parameter: (low, high)}, or see `mmenv.desk.family` |
     | `curriculum_episodes` | 0 | episodes of each environment until the drawn ranges are at full width |
     | `quote`, `risk`, `reward` | the market's | dict, or an `Action`, `RiskConfig`, `RewardConfig` |
@@ -212,13 +239,14 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     | `render_mode` | None | "rgb_array": a picture; "ansi": two lines of text; "human": a window |
 
     An unknown or impossible setting raises `ConfigError` saying what is allowed. Without a display, "human"
-    prints the text. Defaults of the markets (`Market.defaults`): largest half-spread, also the largest skew
-    and distance, pu; decisions; penalties of the reward. All else is the same in all: half-spread from 0,
-    position limit 10 lots, orders of 1 lot, daily loss limit 500 pu x lots.
+    prints the text. Defaults of the markets (`Market.defaults`): largest half-spread, pu, which is also the
+    largest skew and distance, but on `book` (skew 2, distance 3: beyond it a side is left; 14, 14 and 12 in
+    the presets of small ticks); decisions; penalties of the reward. All else is the same in all: half-spread
+    from 0, position limit 10 lots, orders of 1 lot, daily loss limit 500 pu x lots.
 
     | Market | `max_half_spread` | `horizon` | `inventory_penalty` | `terminal_penalty` |
     |--------|-------------------|-----------|---------------------|--------------------|
-    | `book` | 12 | 600 | 0.001 | 0.01 |
+    | `book` | 4 | 600 | 0.001 | 0.01 |
     | `brownian` | 8 | 300 | 0.01 | 0.1 |
     | `bursts` | 8 | 300 | 0.01 | 0.1 |
     | `hidden-regime` | 6 | 300 | 0.01 | 0.05 |
@@ -242,7 +270,8 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     ## Version History
 
     * v0: initial version. `book` became the default market; `bursts`, `correlated`, `randomise` and groups
-      `observed` and `parameters` were added before the first release.
+      `observed` and `parameters` were added before the first release. Since 0.2 the default preset of `book`
+      is `large-tick`, sides can be left and own orders are observed.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array", "ansi"], "render_fps": RENDER_FPS}  # noqa: RUF012

@@ -1,7 +1,8 @@
 """Plug-ins by name: one shape for all kinds (markets, feature groups, actions, reward terms, venues, ...).
 
 A plug-in is found under the name it was registered with, in a file of the kind's own folder; as
-"module:name", anywhere in Python's path; or as an entry point that an installed package offers in the kind's group:
+"module:name", anywhere in Python's path; or as an entry point that an installed package offers in the kind's
+group:
 
     [project.entry-points."neuralmm.markets"]
     coin-toss = "my_package.coin_toss:CoinToss"
@@ -173,6 +174,9 @@ def _package(path: str) -> str:
 
 
 def _origin(plugin: object) -> str:
-    """Where a plug-in was made: module and name of a class or function, else of its class."""
+    """Where a plug-in was made: module and name of a class or function, else its `origin` or its class's."""
+    origin = getattr(plugin, "origin", None)
+    if isinstance(origin, str):
+        return origin
     owner = plugin if hasattr(plugin, "__qualname__") else type(plugin)
     return f"{getattr(owner, '__module__', '?')}.{getattr(owner, '__qualname__', '?')}"

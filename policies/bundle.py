@@ -36,7 +36,7 @@ from policies.network.runtime import BatchPolicy, Stream
 
 SUFFIX = ".mmz"
 VERSION = 1
-"""Of the file format; a reader refuses what is newer than itself."""
+"""The version of the file format; a reader refuses what is newer than itself."""
 MANIFEST, SUMS = "bundle.json", "SHA256SUMS"
 MODEL = "policy.onnx"
 REFERENCE = "reference.npy"
@@ -44,7 +44,7 @@ FORMATS = ("float32", "float16", "int8", "onnx")
 ENGINES = ("numba", "onnx")
 
 REFERENCE_SEED = 3_000_000_000
-"""Far from the seeds of training, evaluation and tuning."""
+"""Seed of the recorded actions, far from those of training, evaluation and tuning."""
 
 UNSEEN = ("market", "start_inventory", "maker_fee_bp", "reward")
 """Fields of `EnvConfig` that a policy neither reads nor decides: it may run where only these differ."""
@@ -58,7 +58,7 @@ class Bundle:
     config: EnvConfig
     """The configuration it was trained under."""
     format: str = "float32"
-    """Of its weights: one of `FORMATS`."""
+    """The format of its weights, one of `FORMATS`."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Where it comes from."""
     evaluation: dict[str, Any] = field(default_factory=dict)

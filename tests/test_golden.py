@@ -275,7 +275,9 @@ def limits_and_weights(name: str) -> Told:
 
 @case()
 def other_parameters() -> Told:
-    yield from many({"name": "book", "latency_steps": 2, "substeps": 8}, n=20, horizon=40)
+    yield from many(
+        {"name": "book", "preset": "binance-usdm-btc", "latency_steps": 2, "substeps": 8}, n=20, horizon=40
+    )
     lags = {"observed_lags": (0.5, 1.0, 6.0), "observed_volatilities": (1.0, 0.3, 0.2)}
     market = {"name": "correlated", "step_seconds": 0.25, **lags, "observed_flows": (-0.8, 0.0, 0.4)}
     yield from many(market, n=20, horizon=40)
@@ -551,7 +553,7 @@ def backtests(name: str) -> Told:
 # --- Networks -----------------------------------------------------------------------------------------------
 
 CONFIG = make_config("brownian", horizon=50)
-BOOK = make_config("book", horizon=60)
+BOOK = make_config("book", horizon=60, features=CONFIG.features)
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from mmenv import ConfigError, make_config
-from mmenv.files import unpickle
 from mmenv.live.rerun import check, setup_of
 from policies.bundle import REFERENCE_SEED, load
 from policies.signals import load as load_signal
 from train.evaluate import load as load_model
 from train.learner.control_variate import SurpriseControl
+from train.learner.model_file import unpickle
 from train.live import choose
 from train.run import LinearDecay, train
 from train.settings import read_settings
@@ -88,5 +88,5 @@ def test_what_this_version_does_not_have_is_refused_in_a_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "train.gone", module)
     data = pickle.dumps({"rate": module.Gone(), "values": np.zeros(2)})
     monkeypatch.delitem(sys.modules, "train.gone")
-    with pytest.raises(ConfigError, match=r"names train\.gone\.Gone.*0\.1\.0, commit 616e95f"):
+    with pytest.raises(ConfigError, match=r"names train\.gone\.Gone.*0\.1\.0 \(commit 616e95f\)"):
         unpickle(data)

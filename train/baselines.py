@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig
 from mmenv.market.base import Market
@@ -56,7 +54,7 @@ class Scale:
     one: float
 
     def percent(self, value: Any) -> Any:
-        """Of a value, or an array of them."""
+        """The percentage of a value, or those of an array of them."""
         return 100 * (value - self.zero) / (self.one - self.zero)
 
 
@@ -87,10 +85,12 @@ def make_baselines(
     config: EnvConfig,
     note: Callable[[str], Any] = lambda name: None,
     calibration: Path | None = None,
+    left_out: Callable[[str], Any] = lambda why: None,
 ) -> list[Policy]:
     """Baselines for `config`, the bound first, no-trade last; `note(name)` hears of each before.
 
-    `calibration`: see `tune_by_simulation`.
+    One that does not fit the configuration is left out, and `left_out` hears why in a sentence.
+    `calibration`: see `best_by_simulation`.
     """
     policies: list[Policy] = []
     exact = solvable(config)
@@ -99,24 +99,39 @@ def make_baselines(
         policies.append(make_policy(kind, config, cache=CACHE))
     for family in tuned_policies():
         note(family)
-        policies.append(
-            tune(family, config).policy if exact else tune_by_simulation(family, config, calibration)
-        )
+        try:
+            if exact:
+                policies.append(tune(family, config).policy)
+            else:
+                policies.append(
+                    make_policy(family, config, **best_by_simulation(family, config, calibration))
+                )
+        except ConfigError as error:
+            left_out(f"{family} is left out: {error}")
     return [*policies, make_policy("no-trade", config)]
 
 
-def tune_by_simulation(family: str, config: EnvConfig, calibration: Path | None = None) -> Policy:
-    """The best of a grid of `family` by simulation; on recorded data, on the training split alone.
+def best_by_simulation(family: str, config: EnvConfig, calibration: Path | None = None) -> dict[str, float]:
+    """The best parameters of a family among `candidates`, by simulation.
 
-    The closed forms are fed what `neuralmm calibrate` measured: in the file `calibration`, or else here.
+    On recorded data, on the training split alone. The closed forms are fed what `neuralmm calibrate`
+    measured: in the file `calibration`, or else here.
     """
-    policies = [make_policy(family, config, **given) for given in candidates(family, config, calibration)]
-    values = [try_out(policy, config).controlled.mean() for policy in policies]
-    return policies[int(np.argmax(values))]
+    tried, refused = [], None
+    for given in candidates(family, config, calibration):
+        try:
+            policy = make_policy(family, config, **given)
+        except ConfigError as error:
+            refused = error  # such as a spread wider than the box
+            continue
+        tried.append((try_out(policy, config).controlled.mean(), given))
+    if not tried:
+        raise refused or ConfigError(f"{family} has no candidates to try.")
+    return max(tried, key=lambda one: one[0])[1]
 
 
 def candidates(family: str, config: EnvConfig, calibration: Path | None = None) -> list[dict[str, float]]:
-    """The parameters that `tune_by_simulation` tries."""
+    """The parameters that `best_by_simulation` tries."""
     given = {} if family == "fixed-spread" else measured_dynamics(_training(config), calibration)
     tuning = tuned_policies()[family]
     return [{tuning.parameter: value, **given} for value in tuning.tried]

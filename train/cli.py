@@ -13,7 +13,10 @@ COMMANDS = {
     "verify": ("train.verify", "prove that an exported policy does what the trained one did"),
     "reproduce": ("train.reproduce", "run again what made a result, and compare"),
     "members": ("train.experiments.members", "print what models earn on members of a family of markets"),
-    "solve": ("train.solve", "print the exact optima of the solvable markets"),
+    "solve": (
+        "train.solve",
+        "print the exact optima of the solvable markets, or what is known of the value of book",
+    ),
     "calibrate": ("mmenv.measure.calibrate_page", "measure a market and write it down as presets"),
     "sweep": ("train.experiments.sweep", "search settings and rewards; pruning by paired evaluation"),
     "study": ("train.experiments.study", "train seeds of several configurations and compare them"),

@@ -14,9 +14,12 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from mmenv.actions.base import make_action
+from mmenv.actions.spread_skew import SpreadSkew
 from mmenv.checks import ConfigError, differences
 from mmenv.config import EnvConfig, make_config
 from mmenv.files import replacing
+from mmenv.market.book import Book
 from mmenv.market.replay import Replay
 from policies.base import POLICIES, Policy
 from policies.bundle import SUFFIX
@@ -24,6 +27,7 @@ from policies.bundle import load as load_bundle
 from policies.make import known_policies, make_policy
 from policies.network.trained import TrainedPolicy
 from train.baselines import Scale, make_baselines, scale
+from train.ladder import ladder_of, ladder_table, summary
 from train.learner.recurrent_ppo import FastRecurrentPPO
 from train.simulate import TERMS, Outcome, simulate
 
@@ -99,13 +103,24 @@ def on_tape(config: EnvConfig, store: Path, symbol: str) -> EnvConfig:
     return dataclasses.replace(tape, quote=config.quote, risk=config.risk, horizon=config.horizon)
 
 
+def closed_form_config(config: EnvConfig) -> EnvConfig:
+    """The configuration that baselines quote under: `config` with the default action, whose box any pair of
+    distances fits. What the others do on a path is the same under any action."""
+    if isinstance(config.quote, SpreadSkew):
+        return config
+    return dataclasses.replace(config, quote=make_action(None, config.market.defaults().get("quote", {})))
+
+
 def compare(policies: list[Policy], config: EnvConfig, episodes: int) -> list[Outcome]:
-    """Each policy over the same episodes, with a progress bar."""
+    """Each policy over the same episodes, with a progress bar; the first acts by `config`, its rivals by
+    `closed_form_config`."""
+    rivals = closed_form_config(config)
     with tqdm(total=episodes * len(policies), unit=" episodes", leave=False) as bar:
-        outcomes = []
+        outcomes: list[Outcome] = []
         for policy in policies:
             bar.set_description(f"evaluating {policy.name}")
-            outcomes.append(simulate(policy, config, episodes, progress=bar.update))
+            under = rivals if outcomes else config
+            outcomes.append(simulate(policy, under, episodes, progress=bar.update))
     return outcomes
 
 
@@ -166,9 +181,12 @@ def judged_policy(options: Evaluate) -> tuple[EnvConfig, Callable[[EnvConfig], P
 def report(options: Evaluate, console: Console) -> None:
     """Print the tables that `options` asks for."""
     config, make = judged_policy(options)
-    console.print(
-        table(*_rows(options, config, make(config), options.episodes, f"{config.market.name}, simulated"))
+    title, outcomes, measure = _rows(
+        options, config, make(config), options.episodes, f"{config.market.name}, simulated"
     )
+    console.print(table(title, outcomes, measure))
+    if options.baselines and isinstance(config.market, Book):
+        _print_ladder(config, outcomes[0], console)
     if options.store is not None:
         tape = on_tape(config, options.store, options.symbol)
         title = (
@@ -177,16 +195,33 @@ def report(options: Evaluate, console: Console) -> None:
         console.print(table(*_rows(options, tape, make(tape), options.tape_episodes, title)))
 
 
+def _print_ladder(config: EnvConfig, judged: Outcome, console: Console) -> None:
+    """What is known of the value of this `book`, and where the judged policy stands."""
+    try:
+        rows = ladder_of(closed_form_config(config), judged)
+    except ConfigError as error:
+        console.print(f"No ladder of values: {error}", highlight=False)
+        return
+    console.print(ladder_table("what is known of this market", rows))
+    console.print(summary(rows, judged.name), highlight=False)
+
+
 def _rows(
     options: Evaluate, config: EnvConfig, judged: Policy, episodes: int, title: str
 ) -> tuple[str, list[Outcome], Scale | None]:
     policies = [judged]
+    left_out: list[str] = []
     if options.baselines:
         with tqdm(desc="preparing baselines", bar_format="{desc}", leave=False) as bar:
             given = options.calibration if isinstance(config.market, Replay) else None
             policies += make_baselines(
-                config, lambda name: bar.set_description_str(f"preparing {name}"), given
+                closed_form_config(config),
+                lambda name: bar.set_description_str(f"preparing {name}"),
+                given,
+                left_out.append,
             )
+    for sentence in left_out:
+        Console(stderr=True).print(sentence, highlight=False)
     return f"{title}: {episodes} episodes", compare(policies, config, episodes), scale(config)
 
 

@@ -42,8 +42,8 @@ class Export:
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("policy.mmz")
     """The bundle."""
     format: Literal["float32", "float16", "int8", "onnx"] = "float32"
-    """Of the weights; onnx: float32 with an ONNX model beside them. int8 is calibrated on episodes of the
-    market."""
+    """Format of the weights; onnx: float32 with an ONNX model beside them. int8 is calibrated on episodes of
+    the market."""
     episodes: int = 4096
     """Episodes of the evaluation that the bundle carries; 0: none."""
 
@@ -51,7 +51,7 @@ class Export:
 def export(options: Export) -> Bundle:
     """Make and write the bundle."""
     if options.output.suffix != SUFFIX:
-        raise ConfigError(f"--output {options.output} is not possible: its name must end in {SUFFIX}.")
+        raise ConfigError(f"--output = {options.output} is not possible: it must end in {SUFFIX}.")
     model, config = load_model(options.model)
     full = plain_bundle(model, config, options.output.name)
     network = full.network

@@ -7,6 +7,7 @@ configuration, TensorBoard events, checkpoints from which `--resume` continues t
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 
@@ -16,7 +17,7 @@ import tyro
 from mmenv.checks import ConfigError
 from train.evaluate import Evaluate, report, wide_console
 from train.launch import launch
-from train.run import train
+from train.run import measured_steps, train
 from train.settings import Settings, defaults, env_config, new_folder, read_settings, write_settings
 
 
@@ -27,13 +28,16 @@ def main() -> None:
     torch.set_num_threads(1)  # the update brings its own
     ray = settings.ray
     if ray is not None and settings.workers == 1 and settings.resume is None:
-        raise ConfigError("--ray is for several workers: give --workers too.")
+        raise ConfigError(f"--ray = {ray!r} is not possible with one worker: give --workers too.")
     if settings.resume is not None:
         folder = settings.resume
         settings, config = read_settings(folder)
     else:
         config = env_config(settings)
         folder = new_folder(settings)
+        if settings.steps is None:
+            console.print(f"Finding out how far {settings.minutes:g} minutes go here ...")
+            settings = dataclasses.replace(settings, steps=measured_steps(settings, config))
         write_settings(folder, settings, config)
     console.print(
         f"Training on {settings.market} for {settings.steps:,} steps. Watch: tensorboard --logdir {folder}"

@@ -68,7 +68,7 @@ def _run_again(folder: Path, out: Path) -> tuple[list[str], Path]:
 
 
 def _file_again(command: str) -> Callable[[Path, Path], tuple[list[str], Path]]:
-    """For commands that keep their file as COMMAND.toml and their options in COMMAND.json."""
+    """How a command is run again that keeps its file as COMMAND.toml and its options in COMMAND.json."""
 
     def again(folder: Path, out: Path) -> tuple[list[str], Path]:
         options = json.loads((folder / f"{command}.json").read_text())["options"]

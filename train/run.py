@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import configure
 
-from mmenv.checks import ConfigError
+from mmenv.checks import ConfigError, require
 from mmenv.config import EnvConfig
 from mmenv.features.base import GROUPS
 from mmenv.observation import observation_names
@@ -26,7 +28,7 @@ from train.team import ALONE, Team
 
 
 def device_of(settings: Settings) -> str:
-    """Where the updates run, for Stable-Baselines3.
+    """The device of the updates, for Stable-Baselines3.
 
     With minibatches of fewer than 4,096 steps an LSTM of 64 units is no faster on an H100 than on one thread
     of a CPU (docs/training.md): its steps in time follow each other, and each is over in no time.
@@ -46,8 +48,8 @@ def train(
 
     `watch` is shown it instead of a terminal.
     """
-    if settings.workers != team.size:
-        raise ConfigError(f"workers = {settings.workers}: train it alone, by `neuralmm train`.")
+    alone = settings.workers == team.size
+    require(alone, "Settings", "workers", settings.workers, f"{team.size} here: use `neuralmm train`")
     made = origin(settings, config)
     share = team.share(settings)
     judged = judge_config(settings) if settings.judged else config
@@ -65,6 +67,7 @@ def train(
         setattr(model, ENV_CONFIG, judged.to_dict())
         model.provenance = made  # type: ignore[attr-defined]
         model.set_logger(configure(str(folder), formats))
+        assert settings.steps is not None, "minutes were turned into steps before"
         steps = settings.steps
     judge = Judge(judged, folder, every=settings.eval_every, episodes=settings.eval_episodes)
     shown = [Terms(), judge] if team.first else []
@@ -129,6 +132,7 @@ def new_model(
         device=device_of(settings),
         threads=settings.threads or "auto",
         prediction_coef=settings.prediction_coef,
+        noise_memory=settings.noise_memory,
         policy_kwargs={
             "cell": settings.cell,
             "lstm_hidden_size": settings.lstm_size,
@@ -144,6 +148,48 @@ def new_model(
     if settings.pretrained is not None:
         warm_start(model.policy, load_signal(settings.pretrained), observation_names(config))
     return model
+
+
+TIMED_UPDATES = 8
+"""Updates that are timed to turn minutes into steps."""
+
+
+class Clock(BaseCallback):
+    """Notes when each rollout starts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: list[float] = []
+
+    def _on_rollout_start(self) -> None:
+        self.times.append(time.perf_counter())
+
+    def _on_step(self) -> bool:
+        return True
+
+
+def measured_steps(settings: Settings, config: EnvConfig) -> int:
+    """How many decisions `settings.minutes` are enough for here: a learner of this kind is timed for a while.
+
+    A tenth of the time is kept for evaluations.
+
+    Raises
+    ------
+    ConfigError
+        Not even one update would fit.
+    """
+    env, clock = training_env(settings, config), Clock()
+    rollout = settings.num_envs * settings.n_steps
+    new_model(FastRecurrentPPO, settings, config, env).learn(TIMED_UPDATES * rollout, clock)
+    env.close()
+    seconds = float(np.median(np.diff(clock.times)[1:]))  # the first one compiles
+    updates = int(0.9 * 60 * settings.minutes / seconds)
+    if updates < 1:
+        raise ConfigError(
+            f"minutes = {settings.minutes:g} is not possible: an update takes {seconds:.1f} s; give at least "
+            f"{seconds / 54:.2g}, or steps."
+        )
+    return updates * rollout
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmenv.checks import ConfigError, check_keys
-from mmenv.config import EnvConfig, make_config
+from mmenv.config import DEFAULT_MARKET, EnvConfig, make_config
 from mmenv.files import replacing
 from mmenv.market.base import MARKETS
 from mmenv.run.provenance import PLACES, provenance
@@ -25,11 +25,15 @@ PATHS = ("logs", "store", "pretrained", "config")
 """Settings that are paths."""
 
 
+STUDY_STEPS = 5_000_000
+"""Decisions of a run in a study, sweep or population that does not say how many."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Train the recurrent policy, then evaluate it against the optimum and the baselines."""
 
-    market: str = "hidden-regime"
+    market: str = DEFAULT_MARKET
     """A registered market, or FILE.json:NAME as `neuralmm calibrate` wrote it; its defaults for everything
     below are in train/defaults.toml."""
     set: tuple[str, ...] = ()
@@ -40,7 +44,11 @@ class Settings:
     config: Path | None = None
     """TOML file of settings such as `neuralmm sweep` writes; options given beside it go before it."""
     seed: int = 0
-    steps: int = 5_000_000
+    minutes: float = 5.0
+    """Time to train for where `steps` does not say how far: a speed measured at the start turns it into
+    steps, which are written into the run's configuration, so that it can be resumed and reproduced
+    exactly."""
+    steps: int | None = None
     """Decisions to train for, over all environments."""
     num_envs: int = 32
     n_steps: int = 300
@@ -65,6 +73,9 @@ class Settings:
     prediction_coef: float = 0.5
     """Weight of the loss of the actor's memory predicting that hidden state."""
     net_arch: tuple[int, ...] = (64, 64)
+    noise_memory: float = 0.0
+    """How much of the exploration noise lasts to the next decision, from 0 to below 1: with independent noise
+    no trajectory shows what it is worth to hold a place in a queue."""
     log_std_init: float = -1.0
     min_std: float = 0.02
     """Floor of the standard deviation of the actions in training."""
@@ -169,7 +180,9 @@ def plain(settings: Settings) -> dict[str, Any]:
 def origin(settings: Settings, config: EnvConfig) -> dict[str, Any]:
     """Where what a run trains comes from (`mmenv.run.provenance`)."""
     chosen = {name: value for name, value in plain(settings).items() if name not in APART}
-    data = [*config.market.data, *([settings.pretrained] if settings.pretrained else [])]
+    data: list[str | Path] = [*config.market.data]
+    if settings.pretrained is not None:
+        data.append(settings.pretrained)
     return provenance([chosen, config.to_dict()], settings.seed, data=data)
 
 
@@ -218,5 +231,6 @@ def market_defaults(market: str) -> Settings:
     """The defaults of a market."""
     market_kind = kind(market)
     stored = tomllib.loads(DEFAULTS.read_text()).get(market_kind, {}) if market_kind in MARKETS else {}
+    stored = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
     check_keys(f"{DEFAULTS.name} [{market_kind}]", stored, [f.name for f in dataclasses.fields(Settings)])
     return Settings(market=market, **stored)

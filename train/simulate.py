@@ -23,7 +23,7 @@ TERMS = ("spread_capture", "adverse_selection", "carry", "fees", "inventory_pena
 """Rows of the ledger that are summed over an episode."""
 
 EVALUATION_SEED = 1_000_000_000
-"""Far from the seeds that training uses."""
+"""Seed of evaluations, far from those that training uses."""
 
 BATCH = 1024
 

@@ -1,4 +1,4 @@
-"""`neuralmm solve`: the exact values of the solvable markets, beside those of the tuned analytic policies."""
+"""`neuralmm solve`: the exact values of the solvable markets, and what is known of that of `book`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,32 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from mmenv.checks import require
 from mmenv.config import EnvConfig, make_config
+from mmenv.market.book import Book
+from mmenv.market.book_presets import PRESETS
 from policies.analytic import CarteaJaimungal
 from policies.base import tuned_policies
+from policies.book.ladder import BOUND_PATHS, CACHE, PATHS, SEED, ladder
 from policies.optimal import KINDS, solve
 from policies.solver.recursion import evaluate_tabular
 from policies.tune import tune
+from train.ladder import ladder_table
 
 
 @dataclass(frozen=True)
 class Options:
-    """Print the exact values of the solvable markets, at their defaults."""
+    """Print the exact values of the solvable markets at their defaults, or the ladder of values of `book`."""
 
+    market: tyro.conf.Positional[str] = ""
+    """`book`, one of its presets, or `book:PRESET`: the ladder of policies and an upper bound. By default the
+    markets whose optimum is known."""
+    paths: int = PATHS
+    """Of `book`: episodes on which policies are compared."""
+    bound_paths: int = BOUND_PATHS
+    """Of `book`: those on which the upper bound is computed; 0 leaves it out."""
+    seed: int = SEED
+    """Of `book`: seed of the first episode; by default those of `neuralmm evaluate`."""
     belief_resolution: int = KINDS["belief-optimal"].resolution
     """Intervals along each edge of the belief grid, a multiple of 4. Half as many are shown too."""
     average_nodes: int = KINDS["exponential-average"].resolution
@@ -35,6 +49,9 @@ class Options:
 def main() -> None:
     """Command line: see `Options`."""
     options = tyro.cli(Options, description=Options.__doc__)
+    if options.market not in ("", "brownian", "hidden-regime"):
+        print_ladder(options)
+        return
     jobs = [*_brownian_jobs(options), *_hidden_jobs(options)]
     rows: dict[str, list[tuple[str, str, float]]] = {}
     with tqdm(jobs, unit=" rows", leave=False) as bar:
@@ -45,6 +62,30 @@ def main() -> None:
     console = Console()
     console.print(_brownian_table(rows["brownian"]))
     console.print(_hidden_table(rows["hidden-regime"]))
+
+
+def print_ladder(options: Options) -> None:
+    """The ladder of values of a market `book`."""
+    config = make_config({"name": "book", "preset": preset_of(options.market)})
+    with tqdm(bar_format="{desc}", leave=False) as bar:
+        rows = ladder(
+            config,
+            options.paths,
+            options.seed,
+            bound_paths=options.bound_paths,
+            cache=options.cache or CACHE,
+            note=bar.set_description_str,
+        )
+    wide = Console()
+    (wide if wide.is_terminal else Console(width=150)).print(ladder_table(options.market, rows))
+
+
+def preset_of(market: str) -> str:
+    """The preset of `book` that "book", "book:PRESET" or "PRESET" names; `ConfigError` for another."""
+    head, _, rest = market.partition(":")
+    name = (rest or Book.preset) if head == "book" else market
+    require(name in PRESETS, "solve", "market", market, "book, or one of its presets: " + ", ".join(PRESETS))
+    return name
 
 
 Job = tuple[str, str, Callable[[], tuple[str, float]]]

@@ -22,7 +22,7 @@ from policies.bundle import SUFFIX
 from policies.bundle import load as load_bundle
 from policies.make import make_policy, read_parameters
 from policies.tune import tune
-from train.baselines import solvable, tune_by_simulation
+from train.baselines import best_by_simulation, solvable
 
 
 @dataclass(frozen=True)
@@ -138,10 +138,11 @@ def make_source(
         return File(label, file), 0
     if name in tuned_policies() and not rest:
         if solvable(config):
-            return Fixed(label, tune(name, config).policy), 0
+            found = tune(name, config)
+            return Named(label, name, ((found.parameter, found.best),)), 0
         print(f"choosing the parameters of {name} on the training data...", file=sys.stderr)
-        tried = len(tuned_policies()[name].tried)
-        return Fixed(label, tune_by_simulation(name, config, calibration)), tried - 1
+        best = best_by_simulation(name, config, calibration)
+        return Named(label, name, tuple(best.items())), len(tuned_policies()[name].tried) - 1
     if name in POLICIES:
         source = Named(label, name, read_parameters(rest))
         source.make(config)  # says at once what is wrong with them

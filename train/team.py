@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from mmenv.checks import ConfigError
+from mmenv.checks import require
 from train.learner.checkpoint import drop_after, newest_step
 from train.learner.parallel import DataParallelPPO
 from train.learner.recurrent_ppo import FastRecurrentPPO
@@ -40,10 +40,9 @@ class Team:
     def share(self, settings: Settings) -> Settings:
         """The part of environments and minibatches that is this worker's."""
         for name in ("num_envs", "batch_size"):
-            if getattr(settings, name) % self.size:
-                raise ConfigError(
-                    f"{name} = {getattr(settings, name)} is no multiple of the {self.size} workers."
-                )
+            value = getattr(settings, name)
+            allowed = f"a multiple of the {self.size} workers"
+            require(value % self.size == 0, "Settings", name, value, allowed)
         envs = settings.num_envs // self.size
         return dataclasses.replace(
             settings,

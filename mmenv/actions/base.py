@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
-from mmenv.checks import ConfigError, build
+from mmenv.checks import ConfigError, build, require_number
 from mmenv.engine.stage import Stage
 from mmenv.engine.state import ACTIONS
 from mmenv.registry import PluginError, Registry
@@ -36,11 +36,21 @@ class Action(ABC):
     entries: ClassVar[tuple[Entry, ...]] = ()
     """The numbers of the action, in order."""
     stage: ClassVar[Stage]
-    """Sets `ask_distance`, `bid_distance` (half-ticks), `ask_lots` and `bid_lots` from `action`, (A, LANES)."""
+    """Sets `ask_distance`, `bid_distance` (half-ticks), `ask_lots`, `bid_lots` from `action`, (A, LANES)."""
+
+    requote_ticks: int = 0
+    """An order stays where it is while the price asked for is no farther from it than this, and keeps its
+    place in the queue; 0 moves it whenever another price is asked for."""
+
+    def __post_init__(self) -> None:
+        require_number(self, "requote_ticks", 0, 1_000_000, integer=True)
 
     @abstractmethod
-    def compiled(self, price_scale: int) -> np.ndarray:
-        """The settings as one record of the stage's `own` type; a price unit has `price_scale` half-ticks."""
+    def compiled(self, price_scale: int, on_ticks: bool) -> np.ndarray:
+        """The settings as one record of the stage's `own` type; a price unit has `price_scale` half-ticks.
+
+        `on_ticks` says whether prices are those of a book, not of a formula.
+        """
 
     @abstractmethod
     def to_action(self, ask_distance: np.ndarray, bid_distance: np.ndarray) -> np.ndarray:

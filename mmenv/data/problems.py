@@ -57,7 +57,7 @@ class Report:
 
     def name(self, file: int) -> str:
         """What the file of this number is called."""
-        return self.names[file] if file < len(self.names) else f"file {file}"
+        return self.names[file] if 0 <= file < len(self.names) else f"file {file}"
 
     def add_rows(self, rows: NDArray[np.void], kind: str, text: str | Callable[[Any], str]) -> None:
         """Record a problem of each of the `RAW` rows [n], described by `text` or what it says of the row."""

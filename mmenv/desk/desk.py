@@ -134,7 +134,7 @@ class Desk:
             self.set("chosen", self.family.choose(parameters), mask)
         self.set("done", mask)
         if positions is not None:
-            self.set("forced", 1, mask)
+            self.set("keep_position", 1, mask)
             self.set("position", positions, mask)
         if self.external is not None:
             self.external.reset(self.core, mask)
@@ -271,8 +271,8 @@ class Desk:
 
         Not so on a market outside the compiled step: its memory cannot be saved, so new episodes start.
         """
-        for ours, theirs in zip(self._states, state["stages"], strict=True):
-            ours[...] = theirs
+        for ours, theirs in zip(self._states, _as_now(state["stages"], self._states), strict=True):
+            _take_over(ours, theirs)
         if self.external is not None:
             self.reset()
 
@@ -297,7 +297,7 @@ class Desk:
             self.plan[engine.STRICT] = 0
 
     def event_plans(self, event: Call, policy: Call, orders: Call, stamp: Call | None = None) -> EventPlans:
-        """Plans for `mmenv.engine.plan.step_blocks` that take one event of a market outside to orders in one call.
+        """Plans for `step_blocks` that take one event of a market outside to orders in one call.
 
         `event` sets the market's answer, `policy` reads the tile of observations and sets the action,
         `orders` takes the quotes. `stamp` is called before the first part, between two, and after the last.
@@ -353,6 +353,30 @@ class Desk:
         if buffer is not self._buffer:
             self._buffer, self._out = buffer, buffer.step
             self.plan[engine.OUT_AT] = buffer.address
+
+
+def _take_over(ours: np.ndarray, theirs: np.ndarray) -> None:
+    """Copy a state field by field, in their order: what an earlier version did not have stays at zero."""
+    if ours.dtype.names is None or ours.dtype == theirs.dtype:
+        ours[...] = theirs
+        return
+    for name, earlier in zip(ours.dtype.names, theirs.dtype.names, strict=False):
+        own = ours[name]
+        own[tuple(slice(size) for size in theirs[earlier].shape)] = theirs[earlier]
+
+
+def _as_now(saved: list[np.ndarray], ours: list[np.ndarray]) -> list[np.ndarray]:
+    """States that version 0.1.0 may have saved, laid out as `ours`.
+
+    There the book's state had its parameters behind it, and a family of `brownian` came twice. (Fields of
+    other names are no matter: they are copied in their order.)
+    """
+    if len(saved) == len(ours) + 1:
+        saved = [saved[0], *saved[2:]]
+    both = ("own", "family")
+    if any(now.dtype.names == both for now in ours):
+        return saved
+    return [theirs["own"] if theirs.dtype.names == both else theirs for theirs in saved]
 
 
 LEAST_THREADED = 1024

@@ -83,7 +83,7 @@ def draw(s, w, p, x):
         s.fee_rate[i] = table[row, words]
         for k in range(count):
             s.parameters[k, i] = np.int32(table[row, words + 1 + k]).view(np.float32)
-            s.marks[k, i] = np.int32(table[row, words + 1 + count + k]).view(np.float32)
+            s.range_place[k, i] = np.int32(table[row, words + 1 + count + k]).view(np.float32)
 
 
 def fee_rate(maker_fee_bp: float) -> int:

@@ -153,9 +153,9 @@ class SignalDesk(Desk):
         base = sizing.base_size(manager.share * (self.config.risk.daily_loss_limit - lost), loss)
         limit = self.config.risk.position_limit
         size = np.minimum(np.floor(sizing.position_size(base, score)), limit)
-        cut = self.get("limit_cut")
+        cut = self.get("limit_reduction")
         cut[rows] = limit - size.astype(np.int64)
-        self.set("limit_cut", cut)
+        self.set("limit_reduction", cut)
 
     def _show(self, features: np.ndarray, observations: np.ndarray) -> np.ndarray:
         after = self._before + self._last.shape[1]

@@ -3,8 +3,10 @@
     decide    turn     a new step begins
               action   numbers in [-1, 1] -> distances and sizes       (mmenv.actions)
               risk     sizes cut to what the limits allow              (mmenv.step.risk)
+              hold     orders stay where a new price is near           (mmenv.step.hold)
     market             orders of others, our fills, the mid            (mmenv.market; or a venue outside)
-    account   settle   fills -> position, cash, attribution            (mmenv.step.ledger)
+    account   follow   our orders in a market outside                  (mmenv.step.orders)
+              settle   fills -> position, cash, attribution            (mmenv.step.ledger)
               track    entry price and holding time                    (mmenv.step.ledger)
               moves    window of moves that features share             (mmenv.step.episode)
               rewards  terms of the reward, added up                   (mmenv.rewards)
@@ -36,7 +38,9 @@ from mmenv.features.base import GROUPS
 from mmenv.rewards.base import add
 from mmenv.rewards.base import begin as first_term
 from mmenv.step import episode
+from mmenv.step.hold import NEAR, hold
 from mmenv.step.ledger import settle, track
+from mmenv.step.orders import follow
 from mmenv.step.risk import risk
 
 
@@ -66,11 +70,16 @@ def make_stages(config: EnvConfig, blocks: int, family: Family | None, simulated
         return Call(stage, own, params, row)
 
     unit = config.market.price_scale
-    decide = [call(episode.turn), call(config.quote.stage, config.quote.compiled(unit)), call(risk)]
+    quotes = config.quote.compiled(unit, config.market.on_ticks)
+    decide = [call(episode.turn), call(config.quote.stage, quotes), call(risk)]
+    if config.quote.requote_ticks:
+        decide.append(call(hold, np.array([(2 * config.quote.requote_ticks,)], NEAR)))
     market = config.market.stages(blocks, varies_market(config)) if simulated else None
     states = [market.state] if market is not None and market.state is not None else []
 
     account = [call(settle), call(track), call(episode.moves)]
+    if not simulated:
+        account.insert(0, call(follow))
     terms = []
     for k, term in enumerate(config.reward.all_terms()):
         own = aligned_zeros(blocks, term.stage.own)
@@ -115,6 +124,7 @@ def make_params(config: EnvConfig) -> np.ndarray:
         "order_lots": config.risk.order_lots,
         "assets": config.market.assets,
         "parameters": len(config.randomise),
+        "hidden": len(config.market.hidden),
         "loss_limit": config.risk.daily_loss_limit * unit,
         "reducing_loss": config.risk.daily_loss_limit * config.risk.reducing_at * unit,
         "per_unit": 1 / unit,

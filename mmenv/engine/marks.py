@@ -30,7 +30,7 @@ from numba.core.typed_passes import BaseNativeLowering, NativeLowering
 from mmenv.engine.compiler import announce, vector_extension, warn_of_plain
 
 
-class Distinct(MDValue):
+class Distinct(MDValue):  # type: ignore[misc]
     """A metadata node equal to no other; `itself` makes it its own first operand, as a loop has it."""
 
     def __init__(self, module: Module, *operands: Any, itself: bool = False) -> None:

@@ -30,7 +30,8 @@ from mmenv.engine.transpose import SIDE, transpose
 # The plan is one integer array, because each further argument would cost a call 0.1 microseconds.
 # Header, then for each call: function, own state, its stride, parameters, their stride, row of the tile.
 (BLOCKS, CORE_AT, CORE_STRIDE, TILE_AT, WIDTH, COUNT, AUTORESET, STRICT, ACTIONS_AT, OUT_AT, FINAL_AT,
- PRICE_SCALE, STEPS, OBSERVES, RESETS, FIRST_BLOCK, SIZE, ACTION_WIDTH, TERMS, TERMS_AT, HEADER) = range(21)  # fmt: skip
+ PRICE_SCALE, STEPS, OBSERVES, RESETS, FIRST_BLOCK, SIZE, ACTION_WIDTH, TERMS, TERMS_AT,
+ HEADER) = range(21)  # fmt: skip
 CALL = 6
 
 # What OUT_AT points to: addresses of the arrays of a step, so that one number exchanges them all.

@@ -22,7 +22,7 @@ RESET_STEP = np.uint32(0xFFFFFFFF)
 
 
 @njit(inline="always")
-def philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
+def philox(c0, c1, c2, c3, k0, k1):
     """Four uint32 from counter (c0, c1, c2, c3) and key (k0, k1), all uint32."""
     # In 64 bits, of which the upper half may hold anything: to cut it off each time would split the vectors.
     c0, c1, c2, c3 = np.uint64(c0), np.uint64(c1), np.uint64(c2), np.uint64(c3)

@@ -1,4 +1,4 @@
-"""A stage: one function over a block of environments, compiled to machine code that is called by its address."""
+"""A stage: one function over a block of environments, compiled to code that is called by its address."""
 
 from __future__ import annotations
 

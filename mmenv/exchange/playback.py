@@ -14,7 +14,7 @@ from mmenv.data.book import BOOK_WINDOW, FUSE_START, Book, fused, window
 from mmenv.data.rows import BBO, BUY, CLEAR, DEPTH, ROW, SNAPSHOT, TRADE
 from mmenv.data.tape import Tape, TapeError
 from mmenv.times import SECOND
-from mmenv.venue.matcher import EXPIRED, Matcher
+from mmenv.venue.matcher import EXPIRED, cancel, empty_book, place_order, play
 
 CAPACITY: Final = 512
 """Orders open at once, of all accounts."""
@@ -72,7 +72,7 @@ class Playback:
         if any(info.tick_size != infos[0].tick_size or info.lot_size != infos[0].lot_size for info in infos):
             raise TapeError(f"{infos[0].symbol}: the tapes differ in tick or lot size; import them together")
         low, high = min(info.low_tick for info in infos), max(info.high_tick for info in infos)
-        self.matcher = Matcher(*window(low, high, BOOK_WINDOW), CAPACITY, self.queue_model)
+        self.matcher = empty_book(*window(low, high, BOOK_WINDOW), CAPACITY, self.queue_model)
         self.book = Book(*window(low, high, PUBLISHED_WINDOW))
         self._fused = Book(*window(low, high, BOOK_WINDOW)), FUSE_START.copy()
         self._free = list(range(CAPACITY))[::-1]
@@ -105,7 +105,7 @@ class Playback:
         if not self._free:
             raise ValueError(f"more than {CAPACITY} open orders")
         slot = self._free[-1]
-        if self.matcher.submit(slot, side, tick, lots, exch_ns) == EXPIRED:
+        if place_order(self.matcher, slot, side, tick, lots, exch_ns) == EXPIRED:
             return None
         self._free.pop()
         self._left[slot] = lots
@@ -113,7 +113,7 @@ class Playback:
 
     def cancel(self, slot: int, exch_ns: int) -> None:
         """Take the order out."""
-        self.matcher.cancel(slot, exch_ns)
+        cancel(self.matcher, slot, exch_ns)
         self._release(slot)
 
     def take(self, side: int, limit_tick: int | None, lots: int) -> list[tuple[int, int]]:
@@ -138,7 +138,7 @@ class Playback:
         rows = fused(message.rows, book.low_tick, book.sizes, state)
         at = 0
         while at < len(rows):
-            at = self.matcher.play(rows, at)
+            at = play(self.matcher, rows, at)
             for slot in list(self._left):
                 left, now = self._left.get(slot, 0), int(self.matcher.orders["left"][slot])
                 if now < left:

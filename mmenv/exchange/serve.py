@@ -29,7 +29,7 @@ class Serve:
     symbol: tuple[str, ...] = ()
     """Symbols; all of the store, if none is given."""
     venue: str = "*"
-    """binance-usdm, binance-spot, or both."""
+    """Name of a venue, or a pattern of names; what the exchange does not speak is left out."""
     host: str = "127.0.0.1"
     """Address to serve on."""
     port: int = 8080

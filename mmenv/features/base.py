@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from mmenv.engine.stage import Stage
 from mmenv.engine.state import EMPTY, per_lane
 from mmenv.market.base import Market
 from mmenv.market.varied import Distribution
-from mmenv.registry import Registry
+from mmenv.registry import PluginError, Registry
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,12 @@ class Group:
     def own(self) -> np.dtype:
         return self.update.own if self.update else EMPTY
 
+    @property
+    def origin(self) -> str:
+        """Where it was made, module and name: its stage tells, for all groups are of this one class."""
+        function = self.observe.function
+        return f"{function.__module__}.{function.__qualname__}"
+
     def entries(self, market: Market, randomise: tuple[Distribution, ...] = ()) -> tuple[Feature, ...]:
         """The group's entries on `market`, of which episodes draw `randomise`.
 
@@ -58,10 +66,55 @@ class Group:
         """
         if isinstance(self.features, tuple):
             return self.features
-        return self.features(market, randomise)
+        made = self.features(market, randomise)
+        _check_features(self.name, made)
+        return made
 
 
-GROUPS: Registry[Group] = Registry("feature group", "mmenv.features")
+def _check(name: str, group: Any) -> None:
+    """Raise `PluginError` unless `group` is a feature group that an observation can be made of."""
+    if not isinstance(group, Group) or not isinstance(group.observe, Stage):
+        raise PluginError(
+            f"feature group {name!r} = {group!r} is not possible: it must be a Group with stages."
+        )
+    if not (isinstance(group.name, str) and group.name):
+        raise PluginError(
+            f"feature group {name!r}: name = {group.name!r} is not possible: it must be a name."
+        )
+    if group.update is not None and group.update.own != group.observe.own != EMPTY:
+        raise PluginError(f"feature group {name!r}: update and observe keep different states: share one.")
+    if not isinstance(group.features, tuple):
+        return
+    _check_features(name, group.features)
+    if group.observe.out != rows(group.features):
+        raise PluginError(
+            f"feature group {name!r} observes other rows than its features: decorate observe with "
+            "stage(out=rows(FEATURES))."
+        )
+    code = group.observe.function.__code__
+    for feature in group.features:
+        if feature.name not in (*code.co_names, *code.co_consts):
+            raise PluginError(f"feature group {name!r} never sets {feature.name!r}: set x.{feature.name}[i].")
+
+
+def _check_features(name: str, features: tuple[Feature, ...]) -> None:
+    """Raise `PluginError` for entries without a name of their own, a meaning, or bounds."""
+    names = [feature.name for feature in features]
+    if not names or len(set(names)) != len(names):
+        raise PluginError(
+            f"feature group {name!r}: features = {names!r} is not possible: name each one once."
+        )
+    for feature in features:
+        if not (feature.name and feature.meaning):
+            raise PluginError(f"feature group {name!r}: {feature!r} is not possible: give name and meaning.")
+        if not (math.isfinite(feature.low) and math.isfinite(feature.high) and feature.low < feature.high):
+            raise PluginError(
+                f"feature group {name!r}: {feature.name} has bounds {feature.low!r}, {feature.high!r}: they "
+                "must be finite, the lower one first."
+            )
+
+
+GROUPS: Registry[Group] = Registry("feature group", "mmenv.features", _check)
 
 
 def register(group: Group) -> Group:

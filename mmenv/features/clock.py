@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 from numba import prange
 
+from mmenv.engine.maths import F, I
 from mmenv.engine.stage import stage
 from mmenv.features.base import Feature, Group, register, rows
-
-F = np.float32
-I = np.int32  # noqa: E741
-
 
 FEATURES = (Feature("time_left", 0, 1, "decisions left / horizon"),)
 

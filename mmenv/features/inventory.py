@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
+from mmenv.engine.maths import F
 from mmenv.engine.stage import stage
 from mmenv.engine.state import MOVE_WINDOW
 from mmenv.features.base import Feature, Group, register, rows
-
-F = np.float32
-
 
 FEATURES = (
     Feature("inventory", -1, 1, "position / position limit"),
@@ -32,7 +30,7 @@ def observe(s, w, p, x):
         gap = s.entry[i] * unit
         x.inventory[i] = held
         x.unrealised[i] = min(max(held * gap, F(-10)), F(10))
-        x.holding_time[i] = F(s.held[i]) * per_horizon
+        x.holding_time[i] = F(s.held_steps[i]) * per_horizon
         x.entry_gap[i] = min(max(gap, F(-10)), F(10))
         x.risk_exposure[i] = min(F(abs(s.position[i])) * s.volatility[i] * per_loss_limit, F(10))
 

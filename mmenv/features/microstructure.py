@@ -9,12 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
+from mmenv.engine.maths import F, I
 from mmenv.engine.stage import stage
 from mmenv.engine.state import LANES, MOVE_WINDOW, per_lane
 from mmenv.features.base import Feature, Group, register, rows
-
-F = np.float32
-I = np.int32  # noqa: E741
 
 SCALES = (5, 20, 100)
 """Time constants of the signed-flow averages, decisions."""

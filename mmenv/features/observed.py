@@ -6,13 +6,12 @@ import numpy as np
 from numba import prange
 
 from mmenv.checks import ConfigError
+from mmenv.engine.maths import F
 from mmenv.engine.stage import stage
 from mmenv.engine.state import ASSETS, LANES, TILE
 from mmenv.features.base import Feature, Group, register
 from mmenv.market.base import Market
 from mmenv.market.varied import Distribution
-
-F = np.float32
 
 WINDOW = 10.0
 KEEP = F(np.exp(-1 / WINDOW))

@@ -5,13 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
+from mmenv.engine.maths import D, F, I
 from mmenv.engine.stage import stage
 from mmenv.engine.state import LANES, per_lane
 from mmenv.features.base import Feature, Group, register, rows
-
-F = np.float32
-D = np.float64
-I = np.int32  # noqa: E741
 
 VWAP_WINDOW = 20
 SPREAD_WINDOW = 10

@@ -3,24 +3,22 @@ critic, or for a policy that is told which market it is in."""
 
 from __future__ import annotations
 
-import numpy as np
 from numba import prange
 
 from mmenv.checks import ConfigError
+from mmenv.engine.maths import F
 from mmenv.engine.stage import stage
 from mmenv.engine.state import TILE
 from mmenv.features.base import Feature, Group, register
 from mmenv.market.base import Market
 from mmenv.market.varied import Distribution
 
-F = np.float32
-
 
 @stage(out=TILE)
 def observe(s, w, p, x):
     for k in range(p.parameters):
         for i in prange(s.count):
-            x.rows[k, i] = min(max(s.marks[k, i], F(-3)), F(3))
+            x.rows[k, i] = min(max(s.range_place[k, i], F(-3)), F(3))
 
 
 def features(market: Market, randomise: tuple[Distribution, ...]) -> tuple[Feature, ...]:

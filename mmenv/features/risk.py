@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import prange
 
+from mmenv.engine.maths import F, I
 from mmenv.engine.stage import stage
 from mmenv.engine.state import FEE_DIGITS, LANES, per_lane
 from mmenv.features.base import Feature, Group, register, rows
@@ -19,9 +20,6 @@ from mmenv.features.base import Feature, Group, register, rows
 if TYPE_CHECKING:
     pass
 
-F = np.float32
-D = np.float64
-I = np.int32  # noqa: E741
 
 FAST, SLOW = 20, 200
 """Time constants of the averages, decisions."""

@@ -7,16 +7,11 @@ Zero where the market cannot say. For training only; never for a trading policy.
 
 from __future__ import annotations
 
-import numpy as np
 from numba import prange
 
-from mmenv.engine.maths import exp
+from mmenv.engine.maths import F, I, exp
 from mmenv.engine.stage import stage
 from mmenv.features.base import Feature, Group, register, rows
-
-F = np.float32
-I = np.int32  # noqa: E741
-
 
 FEATURES = (
     Feature("ask_fill_surprise", -1e6, 1e6, "lots sold less their mean"),

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 from numba import prange
 
+from mmenv.engine.maths import F
 from mmenv.engine.stage import stage
 from mmenv.features.base import Feature, Group, register, rows
-
-F = np.float32
-
 
 FEATURES = (
     Feature("buy_volume", 0, 10, "market buys since the last decision, typical lots of a step"),

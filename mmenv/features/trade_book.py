@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
+from mmenv.engine.maths import F, I
 from mmenv.engine.stage import stage
 from mmenv.engine.state import LANES, per_lane
 from mmenv.features.base import Feature, Group, register, rows
-
-F = np.float32
-I = np.int32  # noqa: E741
 
 SIZE_WINDOW = 100
 GAP_SCALE = F(0.1)

@@ -1,10 +1,11 @@
-"""What a market is: parameters as a frozen dataclass, and either compiled stages or a place outside the step."""
+"""What a market is: parameters as a frozen dataclass, and compiled stages or a place outside the step."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -16,7 +17,7 @@ from mmenv.engine.memory import aligned_zeros
 from mmenv.engine.stage import Call, Stage
 from mmenv.engine.state import EMPTY, by_lane
 from mmenv.market.outside import ExternalMarket
-from mmenv.registry import Registry
+from mmenv.registry import PluginError, Registry
 from mmenv.times import SECOND
 
 
@@ -24,8 +25,8 @@ from mmenv.times import SECOND
 class MarketStages:
     """What a simulated market adds to a step, and to a reset of the lanes whose `done` is set."""
 
-    step: tuple[Call, ...]
-    reset: tuple[Call, ...]
+    step: list[Call]
+    reset: list[Call]
     state: np.ndarray | None
     """All that changes from step to step, a record for each block; None where nothing does."""
     family: np.ndarray | None
@@ -41,6 +42,10 @@ class Market:
     """
 
     name: ClassVar[str] = ""
+    on_ticks: ClassVar[bool] = False
+    """Whether prices are ticks of a book: a side can then be left, and orders have places in queues."""
+    hidden: ClassVar[tuple[str, ...]] = ("latent",)
+    """Hidden states that the group `latent` shows to learners, in the order of its entries."""
     varied: ClassVar[tuple[str, ...]] = ()
     """Parameters that may differ between episodes; see `mmenv.desk.family`."""
     on_step: ClassVar[tuple[Stage, ...]] = ()
@@ -71,7 +76,7 @@ class Market:
 
     @property
     def assets(self) -> int:
-        """Number of assets that can be observed beside the quoted one, at most `mmenv.engine.state.ASSETS`."""
+        """How many assets can be observed beside the quoted one, at most `mmenv.engine.state.ASSETS`."""
         return 0
 
     @property
@@ -93,18 +98,20 @@ class Market:
     def stages(self, blocks: int, lanes_differ: bool = False) -> MarketStages:
         """This market's stages over `blocks` blocks, whose parameters differ by lane if `lanes_differ`."""
         params = self.compiled()
-        records = [stage.own for stage in (*self.on_step, *self.on_reset) if stage.own != EMPTY]
-        own, state, family = np.zeros(1, EMPTY), None, None
-        if lanes_differ:
-            kinds = [("own", records[0] if records else EMPTY), ("family", by_lane(params.dtype))]
-            state = aligned_zeros(blocks, np.dtype(kinds, align=True))
-            own, params = state["own"], state["family"]
-            family = params
-        elif records:
-            own = state = aligned_zeros(blocks, records[0])
+        kind = _state_of((*self.on_step, *self.on_reset))
+        if not lanes_differ:
+            own = aligned_zeros(blocks, kind)
+            step, reset = (
+                [Call(stage, own, params) for stage in some] for some in (self.on_step, self.on_reset)
+            )
+            return MarketStages(step, reset, own if kind != EMPTY else None, None)
+        both = np.dtype([("own", kind), ("family", by_lane(params.dtype))], align=True)
+        state = aligned_zeros(blocks, both)
+        own, family = state["own"], state["family"]
+        for name in params.dtype.names or ():
+            family[name] = params[name][..., None]
         step, reset = (
-            tuple(Call(stage.by_lane if lanes_differ else stage, own, params) for stage in stages)
-            for stages in (self.on_step, self.on_reset)
+            [Call(stage.by_lane, own, family) for stage in some] for some in (self.on_step, self.on_reset)
         )
         return MarketStages(step, reset, state, family)
 
@@ -113,7 +120,74 @@ class Market:
         raise NotImplementedError(f"market {self.name!r} is not simulated by stages")
 
 
-MARKETS: Registry[type[Market]] = Registry("market", "mmenv.market")
+def _check(name: str, cls: Any) -> None:
+    """Raise `PluginError` unless `cls` is a market that an environment can be built with."""
+    frozen = isinstance(cls, type) and issubclass(cls, Market) and "__dataclass_params__" in vars(cls)
+    if not (frozen and cls.__dataclass_params__.frozen):
+        raise PluginError(
+            f"market {name!r} = {cls!r} is not possible: it must be a frozen dataclass of Market."
+        )
+    if not (isinstance(cls.name, str) and cls.name):
+        raise PluginError(f"market {name!r}: name = {cls.name!r} is not possible: it must be a name.")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for parameter in cls.varied:
+        if parameter not in fields:
+            raise PluginError(
+                f"market {name!r}: varied = {parameter!r} is not possible: it must be a parameter."
+            )
+    for parameter, field in fields.items():
+        if isinstance(field.default, float) and _made(cls, **{parameter: math.nan}) is not None:
+            raise PluginError(
+                f"market {name!r} takes {parameter} = nan: check its parameters in __post_init__, as "
+                "mmenv.checks.require_number does."
+            )
+    if cls.attach is Market.attach:
+        _check_stages(name, cls)
+
+
+def _check_stages(name: str, cls: type[Market]) -> None:
+    """Raise `PluginError` where the stages of a simulated market do not fit each other or its parameters."""
+    stages = (*cls.on_step, *cls.on_reset)
+    if not (cls.on_step and cls.on_reset and all(isinstance(stage, Stage) for stage in stages)):
+        raise PluginError(
+            f"market {name!r} has no stages: give on_step and on_reset, functions decorated with "
+            "mmenv.engine.stage, or attach for a market outside the compiled step."
+        )
+    market = _made(cls)
+    params = market.compiled() if market is not None else None
+    for stage in stages:
+        what = f"market {name!r}, stage {stage.function.__name__!r}"
+        if stage.own not in (EMPTY, _state_of(stages)):
+            raise PluginError(f"{what}: its state is not that of the others: they share one record.")
+        if params is not None and stage.params not in (EMPTY, params.dtype):
+            raise PluginError(f"{what}: its parameters are not the record that compiled gives: they must be.")
+    if params is None:
+        return
+    for field in params.dtype.names or ():
+        if params.dtype[field].base.itemsize != 4:
+            raise PluginError(
+                f"market {name!r}: compiled gives {field!r} other than in 4 bytes: make it f4 or i4."
+            )
+        if not np.isfinite(params[field]).all():
+            raise PluginError(
+                f"market {name!r}: compiled gives {field} = {params[field]}: it must be finite."
+            )
+
+
+def _made(cls: type[Market], **parameters: Any) -> Market | None:
+    """The market with these parameters, or None where they are refused."""
+    try:
+        return cls(**parameters)
+    except (ConfigError, TypeError):  # a parameter without a default is missing
+        return None
+
+
+def _state_of(stages: Iterable[Stage]) -> np.dtype:
+    """The record that stages keep their state in."""
+    return next((stage.own for stage in stages if stage.own != EMPTY), EMPTY)
+
+
+MARKETS: Registry[type[Market]] = Registry("market", "mmenv.market", _check)
 
 START_PRICE = 10_000
 """Where the mid of a market without a price level of its own starts, price units."""
@@ -128,17 +202,24 @@ def register(cls: M) -> M:
 
 
 def make_market(market: str | Mapping[str, Any] | Market) -> Market:
-    """A market from its name (or `FILE.json:NAME` of a calibration), a dict of it and parameters, or
-    itself."""
+    """A market from its name (or `FILE.json:NAME` of a calibration), a dict of it and parameters, or itself.
+
+    Raises `ConfigError` for what is not known or not possible, naming the file where it stands in one.
+    """
     if isinstance(market, Market):
         return market
     parameters = {"name": market} if isinstance(market, str) else dict(market)
-    if ".json" in str(parameters.get("name")):
-        parameters = {**_calibrated(parameters.pop("name")), **parameters}
+    file = str(parameters["name"]) if ".json" in str(parameters.get("name")) else ""
+    if file:
+        del parameters["name"]
+        parameters = {**_calibrated(file), **parameters}
     name = parameters.pop("name", None)
-    cls = MARKETS.find(name)
-    check_keys(f"market {name!r}", parameters, [f.name for f in dataclasses.fields(cls)])
-    return cls(**parameters)
+    try:
+        cls = MARKETS.find(name)
+        check_keys(f"market {name!r}", parameters, [f.name for f in dataclasses.fields(cls)])
+        return cls(**parameters)
+    except ConfigError as error:
+        raise (ConfigError(f"market = {file!r} cannot be: {error}") if file else error) from None
 
 
 def _calibrated(path: str) -> dict[str, Any]:

@@ -27,18 +27,52 @@ in `substeps` micro-steps, each with at most one market order and, per side, one
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from mmenv.checks import require, require_number
+from mmenv.checks import ConfigError, check_keys, require, require_number
 from mmenv.engine.stage import Stage
 from mmenv.market.base import Market, register
-from mmenv.market.book_presets import PRESETS
+from mmenv.market.book_presets import ENVIRONMENT, FILE, PRESETS
 from mmenv.market.book_stages import reset, step
 from mmenv.market.book_state import PARAMS, SCALES
+
+LIMITS = {
+    "unit": (0.5, 1e6),
+    "volume": (1e-3, 1e9),
+    "volatility": (0.0, 1e6),
+    "jump_rate": (0.0, 1e3),
+    "jump_size": (0.0, 1e6),
+    "order_rate": (1e-3, 1e3),
+    "order_size": (1.0, 1e8),
+    "size_exponent": (0.1, 10.0),
+    "max_order_size": (1.0, 1e8),
+    "lots_per_print": (1.0, 1e9),
+    "meta_share": (0.0, 1.0),
+    "meta_length": (1.0, 1e6),
+    "meta_exponent": (1.01, 10.0),
+    "impact": (0.0, 1e6),
+    "width": (0.5, 1e6),
+    "informed_rate": (0.0, 1e3),
+    "pull_rate": (0.0, 1e3),
+    "race": (1e-3, 1e6),
+    "depth": (1.0, 1e4),
+    "queue": (1.0, 1e8),
+    "queue_rate": (1e-3, 1e3),
+    "queue_events": (1e-3, 1e3),
+    "response": (0.0, 100.0),
+    "refill": (1.0, 1e8),
+    "lag": (0.0, 1.0),
+    "follow": (0.0, 1.0),
+    "close_rate": (0.0, 1e4),
+}
+"""Bounds of the numbers of a `Book`."""
 
 
 def from_preset() -> Any:
@@ -51,13 +85,15 @@ def from_preset() -> Any:
 class Book(Market):
     """A level-one order book around a latent efficient price, with our orders in its queues.
 
-    `preset` names a calibration of `PRESETS`; any other parameter can be set on top of it. Prices in ticks,
-    sizes in lots, rates per second.
+    `preset` names a calibration in `presets/book.toml`; any other parameter can be set on top of it. Prices
+    are in ticks, sizes in lots, rates per second.
 
         gym.make("NeuralMM-v0", market={"name": "book", "preset": "binance-usdm-eth", "latency_steps": 1})
     """
 
     name = "book"
+    on_ticks = True
+    hidden = ("latent", "activity")
     varied = (
         "volatility", "jump_rate", "jump_size", "order_rate", "order_size", "size_exponent", "meta_share",
         "meta_length", "meta_exponent", "impact", "width", "informed_rate", "pull_rate", "race", "depth",
@@ -66,10 +102,10 @@ class Book(Market):
     on_step: ClassVar[tuple[Stage, ...]] = (step,)
     on_reset: ClassVar[tuple[Stage, ...]] = (reset,)
 
-    step_seconds: float = 0.1
-    preset: str = "binance-usdm-btc"
+    step_seconds: float = from_preset()
+    preset: str = "large-tick"
     """Where the parameters that are not given come from."""
-    substeps: int = 5
+    substeps: int = from_preset()
     """Micro-steps in a decision."""
     latency_steps: int = 0
     """Micro-steps until our new quote takes effect; the old one can fill until then."""
@@ -113,6 +149,9 @@ class Book(Market):
     """Pareto exponent of their lengths: signs correlate as lag^-(meta_exponent - 1)."""
     impact: float = from_preset()
     """Mean move of the efficient price by an unexpected uninformed order that takes the queue, ticks."""
+    exact_impact: bool = from_preset()
+    """Whether what the impact of an order is expected to be is taken off it exactly, given the sizes and
+    queues of the moment, so that the efficient price is a martingale; otherwise as `expected` says."""
     pressure_seconds: tuple[float, float] = from_preset()
     """Time constants of the averages of past signed orders, from which the next are expected."""
     expected: tuple[float, float] = from_preset()
@@ -147,17 +186,22 @@ class Book(Market):
     """Rate at which a wider spread closes."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         require(self.preset in PRESETS, "Book", "preset", self.preset, "one of " + ", ".join(PRESETS))
         for name, value in PRESETS[self.preset].items():
+            if name == ENVIRONMENT:
+                continue
             given = getattr(self, name)
             value = value if given is None else given
             object.__setattr__(self, name, tuple(value) if isinstance(value, list | tuple) else value)
+        super().__post_init__()
         require_number(self, "substeps", 1, 100, integer=True)
         require_number(self, "latency_steps", 0, self.substeps - 1, integer=True)
         require_number(self, "start_price", 1, 2**28, integer=True)
         for name, (low, high) in LIMITS.items():
             require_number(self, name, low, high)
+        require(
+            isinstance(self.exact_impact, bool), "Book", "exact_impact", self.exact_impact, "true or false"
+        )
         for name, count, high in (
             ("activity", SCALES, 2.0),
             ("activity_seconds", SCALES, 1e7),
@@ -205,9 +249,10 @@ class Book(Market):
     def defaults(self) -> dict[str, Any]:
         return {
             "horizon": 600,
-            "quote": {"max_half_spread": 12.0, "max_skew": 12.0, "max_distance": 12.0},
+            "quote": {"max_half_spread": 14.0, "max_skew": 14.0, "max_distance": 12.0, "withdraw": True},
             "reward": {"inventory_penalty": 0.001, "terminal_penalty": 0.01},
-        }
+            "features": ("order_flow", "trade_book", "inventory", "clock", "orders", "queues"),
+        } | PRESETS[self.preset].get(ENVIRONMENT, {})
 
     def compiled(self) -> np.ndarray:
         micro = self.micro_seconds
@@ -242,6 +287,7 @@ class Book(Market):
             "forget": -np.expm1(-micro / np.array(self.pressure_seconds)),
             "expected": self.expected,
             "impact": 2 * self.impact,
+            "exact": float(self.exact_impact),
             "event": self.queue_events * micro,
             "limit": self.queue * self.queue_rate / self.queue_events,
             "cancel": self.queue_rate / self.queue_events,
@@ -251,38 +297,26 @@ class Book(Market):
             "follow": self.follow,
             "close": -math.expm1(-self.close_rate * micro),
             "per_print": 1 / self.lots_per_print,
+            "per_unit": 1 / self.price_scale,
         }.items():
             params[name] = value
         return params
 
 
-LIMITS = {
-    "unit": (0.5, 1e6),
-    "volume": (1e-3, 1e9),
-    "volatility": (0.0, 1e6),
-    "jump_rate": (0.0, 1e3),
-    "jump_size": (0.0, 1e6),
-    "order_rate": (1e-3, 1e3),
-    "order_size": (1.0, 1e8),
-    "size_exponent": (0.1, 10.0),
-    "max_order_size": (1.0, 1e8),
-    "lots_per_print": (1.0, 1e9),
-    "meta_share": (0.0, 1.0),
-    "meta_length": (1.0, 1e6),
-    "meta_exponent": (1.01, 10.0),
-    "impact": (0.0, 1e6),
-    "width": (0.5, 1e6),
-    "informed_rate": (0.0, 1e3),
-    "pull_rate": (0.0, 1e3),
-    "race": (1e-3, 1e6),
-    "depth": (1.0, 1e4),
-    "queue": (1.0, 1e8),
-    "queue_rate": (1e-3, 1e3),
-    "queue_events": (1e-3, 1e3),
-    "response": (0.0, 100.0),
-    "refill": (1.0, 1e8),
-    "lag": (0.0, 1.0),
-    "follow": (0.0, 1.0),
-    "close_rate": (0.0, 1e4),
-}
-"""Bounds of the numbers of a `Book`."""
+def check_presets(presets: Mapping[str, Mapping[str, Any]], file: Path) -> None:
+    """Raise `ConfigError` for a preset of `file` with an unknown, missing or impossible parameter."""
+    settings = dataclasses.fields(Book)
+    for name, preset in presets.items():
+        where = f"{file}, preset {name!r},"
+        parameters = {key: value for key, value in preset.items() if key != ENVIRONMENT}
+        check_keys(where, parameters, [f.name for f in settings])
+        missing = [f.name for f in settings if f.default is None and f.name not in parameters]
+        if missing:
+            raise ConfigError(f"{where} has no {missing[0]!r}: give it there or in the table [common].")
+        try:
+            Book(**parameters)
+        except ConfigError as error:
+            raise ConfigError(f"{where} cannot be: {error}") from None
+
+
+check_presets(PRESETS, FILE)

@@ -1,55 +1,16 @@
-"""The others in market `book`: activity, efficient price, their orders and cancels, and what moves the price."""
+"""The others in market `book`: activity, efficient price, orders and cancels, and what moves the price."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit, prange
 
-from mmenv.engine.maths import fitted, log, unit
+from mmenv.engine.maths import D, F, I, U, bell, clipped_exp, coin, exponential, log, unit
 from mmenv.engine.rng import philox
 from mmenv.engine.stage import at, over_lanes
 
-F = np.float32
-I = np.int32  # noqa: E741
-U = np.uint32
-
 DECISION_SLOT = 0
 FLOW_SLOT = 2  # two slots for each micro-step follow
-
-# 2^x on [-1/2, 1/2].
-E0, E1, E2, E3, E4, E5 = fitted(lambda x: 2.0**x, -0.5, 0.5, 5)
-
-
-PER_LN2 = F(1 / np.log(2.0))
-
-
-@njit
-def exp(x):
-    """e^x for float32 x, which is clipped to +-40."""
-    y = min(max(x, F(-40)), F(40)) * PER_LN2
-    whole = np.floor(y + F(0.5))
-    z = y - whole
-    power = I(I(I(whole) + I(127)) << I(23))
-    return power.view(np.float32) * (E0 + z * (E1 + z * (E2 + z * (E3 + z * (E4 + z * E5)))))
-
-
-@njit
-def bell(word):
-    """A float32 of mean 0 and variance 1, the sum of two uniforms: Gaussian once a few are added."""
-    total = I(I(word & U(0xFFFF)) + I(word >> U(16)))
-    return (F(total) * F(2.0**-16) - F(65535.0 / 65536.0)) * F(np.sqrt(6.0))
-
-
-@njit
-def coin(word):
-    """The lowest eight bits, which `unit` does not use, as a float32 in (0, 1)."""
-    return (F(I(word & U(0xFF))) + F(0.5)) * F(1 / 256)
-
-
-@njit
-def exponential(word):
-    """An exponential of mean 1 from the lowest 16 bits."""
-    return -log((F(I(word & U(0xFFFF))) + F(0.5)) * F(1 / 65536))
 
 
 @njit
@@ -76,14 +37,14 @@ def drift(w, p, count):
         y2 = w.activity[2, i] * decay2 + bell(word2) * shock2
         w.activity[0, i], w.activity[1, i], w.activity[2, i] = y0, y1, y2
         # The rates have mean one, and so has the square of the volatility.
-        w.rate[i] = exp(y0 + y1 + y2 - F(0.5) * variance)
-        w.deviation[i] = deviation * exp(y0 + y1 + y2 - variance)
+        w.rate[i] = clipped_exp(y0 + y1 + y2 - F(0.5) * variance)
+        w.deviation[i] = deviation * clipped_exp(y0 + y1 + y2 - variance)
         size = -log(unit(size_word)) * jump_mean
         size = size if (jump_word & U(1)) != U(0) else -size
-        gap = w.gap[i]
-        w.gap[i] = gap + size if unit(jump_word) < jump_chance else gap
+        jump = size if unit(jump_word) < jump_chance else F(0)
+        w.gap[i], w.innovation[i] = w.gap[i] + jump, jump
         left, sign = w.meta_left[i], w.meta_sign[i]
-        length = meta_length * exp(meta_power * log(unit(meta_word)))
+        length = meta_length * clipped_exp(meta_power * log(unit(meta_word)))
         side = F(1) if (side_word & U(1)) != U(0) else F(-1)
         w.meta_left[i] = length if left <= F(0) else left
         w.meta_sign[i] = side if left <= F(0) else sign
@@ -99,7 +60,7 @@ def draws(w, p, count, k):
         ask_limit, ask_cancel, bid_limit, bid_cancel = philox(age, episode, U(slot + U(1)), U(0), key0, key1)
         w.noise[i] = bell(noise)
         w.order_draw[i], w.join_draw[i] = unit(order), coin(order)
-        lots = at(p.size, i) * exp(at(p.size_power, i) * log(unit(size)))
+        lots = at(p.size, i) * clipped_exp(at(p.size_power, i) * log(unit(size)))
         w.order_size[i] = I(min(lots, at(p.max_size, i)))
         # Exponential, for the book behind the touch is now deep, now thin.
         w.multiple[i] = -log(coin(size))
@@ -116,7 +77,12 @@ def flow(w, p, count):
     for i in prange(count):
         per_width, order, meta_share = at(p.per_width, i), at(p.order, i), at(p.meta_share, i)
         informed, pull, race = at(p.informed, i), at(p.pull, i), at(p.race, i)
-        impact, event_chance, response = at(p.impact, i), at(p.event, i), at(p.response, i)
+        impact, exact, event_chance, response = (
+            at(p.impact, i),
+            at(p.exact, i),
+            at(p.event, i),
+            at(p.response, i),
+        )
         limit, cancel, lag = at(p.limit, i), at(p.cancel, i), at(p.lag, i)
         follow, close, per_print = at(p.follow, i), at(p.close, i), at(p.per_print, i)
         half_depth = F(0.5) * at(p.depth, i)
@@ -129,7 +95,9 @@ def flow(w, p, count):
         w.old_ask[i], w.old_bid[i] = ask, bid
         w.old_ask_queue[i], w.old_bid_queue[i] = ask_queue, bid_queue
         rate = w.rate[i]
-        gap = w.gap[i] + w.noise[i] * w.deviation[i]
+        shock = w.noise[i] * w.deviation[i]
+        gap = w.gap[i] + shock
+        w.innovation[i] += shock
 
         # A market order, informed or not, buy or sell, from one uniform. A thin queue is raced for.
         half_spread = F(I(ask - bid))
@@ -164,7 +132,16 @@ def flow(w, p, count):
         taken = min(F(buy) / F(ask_queue), F(1)) - min(F(sell) / F(bid_queue), F(1))
         taken = taken if plain else F(0)
         fast, slow = w.pressure[0, i], w.pressure[1, i]
-        gap += impact * (taken * w.multiple[i] - expected0 * fast - expected1 * slow)
+        # The size was drawn whether or not an order came, so the mean given it is known exactly.
+        bought = plain_buy * min(F(size) / F(ask_queue), F(1))
+        sold = plain_sell * min(F(size) / F(bid_queue), F(1))
+        surprise = impact * w.multiple[i] * (taken - bought + sold)
+        gap += (
+            impact * (taken * w.multiple[i] - expected0 * fast - expected1 * slow)
+            if exact == F(0)
+            else surprise
+        )
+        w.innovation[i] += exact * surprise
         w.pressure[0, i] = fast + forget0 * (taken - fast)
         w.pressure[1, i] = slow + forget1 * (taken - slow)
         meta_left = w.meta_left[i]
@@ -210,5 +187,5 @@ def flow(w, p, count):
 def value(w, count):
     """Add the market order, at the touch, to the value traded. A loop of its own, because in float64."""
     for i in prange(count):
-        bought = np.float64(w.buy[i]) * np.float64(w.old_ask[i])
-        w.value[i] += bought + np.float64(w.sell[i]) * np.float64(w.old_bid[i])
+        bought = D(w.buy[i]) * D(w.old_ask[i])
+        w.value[i] += bought + D(w.sell[i]) * D(w.old_bid[i])

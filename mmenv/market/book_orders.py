@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 from numba import njit, prange
 
+from mmenv.engine.maths import F, I
 from mmenv.engine.stage import at, over_lanes
-
-F = np.float32
-I = np.int32  # noqa: E741
 
 FAR = I(100_000)
 """Ticks behind the touch that count as any further ones."""

@@ -3,19 +3,14 @@
 
 from __future__ import annotations
 
-import numpy as np
 from numba import njit, prange
 
-from mmenv.engine.maths import normal
+from mmenv.engine.maths import D, F, I, U, exponential, normal
 from mmenv.engine.rng import RESET_STEP, philox
 from mmenv.engine.stage import at, over_lanes, stage
-from mmenv.market.book_flow import draws, drift, exponential, flow, value
+from mmenv.market.book_flow import draws, drift, flow, value
 from mmenv.market.book_orders import orders
 from mmenv.market.book_state import PARAMS, STATE
-
-F = np.float32
-I = np.int32  # noqa: E741
-U = np.uint32
 
 
 @over_lanes
@@ -37,17 +32,17 @@ def take(s, w):
 @njit
 def edge(lots, price, mid):
     """Lots x (price - mid), price in ticks, half-ticks x lots."""
-    return np.float64(lots) * np.float64(I(I(2) * price - mid))
+    return D(lots) * D(I(I(2) * price - mid))
 
 
 @over_lanes
-def answer(s, w):
+def answer(s, w, p):
     """The market's answer to the desk. Money in float64, where integers are exact."""
     for i in prange(s.count):
         ask, bid, before = w.ask[i], w.bid[i], s.mid[i]
         mid = I(ask + bid)
         bought, sold = w.buy_lots[i], w.sell_lots[i]
-        s.trade_value[i] = 2.0 * w.value[i] - np.float64(I(bought + sold)) * np.float64(before)
+        s.trade_value[i] = 2.0 * w.value[i] - D(I(bought + sold)) * D(before)
         fills, late, old, new = w.ask_fill[i], w.ask_late[i], w.ask_late_price[i], w.ask_price[i]
         s.ask_fill[i], s.ask_edge[i] = fills, edge(I(fills - late), new, before) + edge(late, old, before)
         fills, late, old, new = w.bid_fill[i], w.bid_late[i], w.bid_late_price[i], w.bid_price[i]
@@ -57,8 +52,18 @@ def answer(s, w):
         s.best_ask_lots[i], s.best_bid_lots[i] = w.ask_queue[i], w.bid_queue[i]
         s.buy_lots[i], s.sell_lots[i], s.trades[i] = bought, sold, w.trades[i]
         s.ask_reach[i], s.bid_reach[i] = I(-1), I(-1)
-        # No part of the move is known to have mean zero given what can be seen.
-        s.free_move[i], s.flow_move[i] = F(0), F(0)
+        # The innovations of the efficient price come with orders that fill us in the same decision.
+        s.noise_move[i], s.order_flow_noise[i] = F(0), w.innovation[i]
+        s.latent[i], s.activity[i] = w.gap[i] * at(p.per_unit, i), w.rate[i]
+    for i in prange(s.count):
+        price, left = I(I(2) * w.ask_price[i]), w.ask_left[i]
+        kept = (s.own_ask_lots[i] > 0) & (s.own_ask[i] == price)
+        s.own_ask_age[i] = I(s.own_ask_age[i] + I(1)) if kept else I(0)
+        s.own_ask[i], s.own_ask_lots[i], s.own_ask_ahead[i] = price, left, w.ask_ahead[i]
+        price, left = I(I(2) * w.bid_price[i]), w.bid_left[i]
+        kept = (s.own_bid_lots[i] > 0) & (s.own_bid[i] == price)
+        s.own_bid_age[i] = I(s.own_bid_age[i] + I(1)) if kept else I(0)
+        s.own_bid[i], s.own_bid_lots[i], s.own_bid_ahead[i] = price, left, w.bid_ahead[i]
 
 
 @stage(STATE, PARAMS)
@@ -72,7 +77,7 @@ def step(s, w, p, x):
         flow(w, p, count)
         orders(w, p, count, k)
         value(w, count)
-    answer(s, w)
+    answer(s, w, p)
 
 
 @stage(STATE, PARAMS)

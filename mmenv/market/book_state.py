@@ -1,4 +1,4 @@
-"""The records of market `book`: what it keeps for each environment, and its parameters as compiled code reads them."""
+"""Records of market `book`: what it keeps for each environment, and its parameters in compiled code."""
 
 from __future__ import annotations
 
@@ -78,6 +78,7 @@ STATE = np.dtype(
         per_lane("bid_late", "i4"),
         per_lane("ask_late_price", "i4"),
         per_lane("bid_late_price", "i4"),
+        per_lane("innovation", "f4"),  # of the efficient price in this decision, mean zero, half-ticks
     ],
     align=True,
 )
@@ -112,6 +113,7 @@ PARAMS = np.dtype(
         ("forget", "f4", (2,)),  # weight of a micro-step in the averages of signed orders
         ("expected", "f4", (2,)),
         ("impact", "f4"),  # half-ticks
+        ("exact", "f4"),  # 1: the impact of an order less its exact mean
         ("event", "f4"),  # chance of a limit order, or a cancel, per micro-step
         ("limit", "f4"),  # mean lots
         ("cancel", "f4"),  # mean part of the queue
@@ -121,6 +123,7 @@ PARAMS = np.dtype(
         ("follow", "f4"),
         ("close", "f4"),
         ("per_print", "f4"),
+        ("per_unit", "f4"),  # price units in a half-tick
     ],
     align=True,
 )

@@ -13,16 +13,12 @@ import numpy as np
 from numba import prange
 
 from mmenv.checks import require_number
-from mmenv.engine.maths import normal
+from mmenv.engine.maths import F, I, U, normal
 from mmenv.engine.rng import philox
 from mmenv.engine.stage import Stage, at, over_lanes, stage
 from mmenv.engine.state import EMPTY
 from mmenv.market.base import START_PRICE, Market, register
 from mmenv.market.fills import market_order, match
-
-F = np.float32
-I = np.int32  # noqa: E741
-U = np.uint32
 
 PARAMS = np.dtype(
     [
@@ -49,7 +45,7 @@ def trade(s, arrivals, reaches, deviations):
         move = I(np.floor(change + F(0.5)))
         s.move[i] = move
         s.mid[i] += move
-        s.free_move[i] = F(move)
+        s.noise_move[i] = F(move)
 
 
 @stage(EMPTY, PARAMS)

@@ -15,7 +15,7 @@ import numpy as np
 from numba import prange
 
 from mmenv.checks import require_number
-from mmenv.engine.maths import unit
+from mmenv.engine.maths import F, I, U, unit
 from mmenv.engine.rng import RESET_STEP, philox
 from mmenv.engine.stage import Stage, at, stage
 from mmenv.engine.state import per_lane
@@ -23,10 +23,6 @@ from mmenv.market import brownian
 from mmenv.market.base import register
 from mmenv.market.brownian import Brownian, trade
 from mmenv.market.fills import match
-
-F = np.float32
-I = np.int32  # noqa: E741
-U = np.uint32
 
 STATE = np.dtype([per_lane("burst", "i4"), per_lane("deviation", "f4")], align=True)
 

@@ -26,16 +26,13 @@ import numpy as np
 from numba import prange
 
 from mmenv.checks import require, require_number
-from mmenv.engine.maths import normal
+from mmenv.engine.maths import F, I, U, normal
 from mmenv.engine.rng import philox
 from mmenv.engine.stage import Stage, at, stage
 from mmenv.engine.state import ASSETS, LANES, per_lane
 from mmenv.market.base import START_PRICE, Market, register
 from mmenv.market.fills import market_order, match
 
-F = np.float32
-I = np.int32  # noqa: E741
-U = np.uint32
 Array = np.ndarray
 
 STATE = np.dtype(
@@ -86,7 +83,7 @@ def step(s, w, p, x):
         move = I(np.floor(reached * speed + normal(word0, word1) * noise + F(0.5)))
         s.move[i] = move
         s.mid[i] += move
-        s.free_move[i] = F(move) - expected
+        s.noise_move[i] = F(move) - expected
         left = reached - reached * speed
         # The latent is the next move's mean, and what it was before the shock that of the latent itself.
         latent, shown = left * speed * per_unit, speed * per_unit * (F(1) - speed)
@@ -132,8 +129,8 @@ class Correlated(Market):
     """A quoted asset that follows a common factor late, and observed assets that follow it sooner.
 
     Prices of all assets are in price units of the quoted one, scaled to its exposure to the factor. The three
-    tuples have one entry for each observed asset, at most `mmenv.engine.state.ASSETS`. Feature group `observed`
-    shows them.
+    tuples have one entry for each observed asset, `mmenv.engine.state.ASSETS` at most. Feature group
+    `observed` shows them.
     """
 
     name = "correlated"

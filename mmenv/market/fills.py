@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 from numba import njit, prange
 
-from mmenv.engine.maths import log, unit
+from mmenv.engine.maths import D, I, log, unit
 from mmenv.engine.stage import stage
 from mmenv.engine.state import EMPTY
-
-I = np.int32  # noqa: E741
 
 
 @njit
@@ -34,5 +31,5 @@ def match(s, w, p, x):
         bid = bid_lots if s.bid_reach[i] >= bid_distance else I(0)
         s.ask_fill[i] = ask
         s.bid_fill[i] = bid
-        s.ask_edge[i] = np.float64(ask) * np.float64(ask_distance)
-        s.bid_edge[i] = np.float64(bid) * np.float64(bid_distance)
+        s.ask_edge[i] = D(ask) * D(ask_distance)
+        s.bid_edge[i] = D(bid) * D(bid_distance)

@@ -9,16 +9,12 @@ import numpy as np
 from numba import prange
 
 from mmenv.checks import require, require_number
-from mmenv.engine.maths import unit
+from mmenv.engine.maths import F, I, U, unit
 from mmenv.engine.rng import RESET_STEP, philox
 from mmenv.engine.stage import Stage, at, stage
 from mmenv.engine.state import per_lane
 from mmenv.market.base import START_PRICE, Market, register
 from mmenv.market.fills import market_order, match
-
-F = np.float32
-I = np.int32  # noqa: E741
-U = np.uint32
 
 STATE = np.dtype([per_lane("regime", "i4")], align=True)
 
@@ -71,8 +67,8 @@ def step(s, w, p, x):
         move = jumps * scale + (buys - sells) * impact
         s.move[i] = move
         s.mid[i] += move
-        s.free_move[i] = (F(jumps) - (up - down)) * F(scale)
-        s.flow_move[i] = (F(buys - sells) - (buy_chance - sell_chance)) * F(impact)
+        s.noise_move[i] = (F(jumps) - (up - down)) * F(scale)
+        s.order_flow_noise[i] = (F(buys - sells) - (buy_chance - sell_chance)) * F(impact)
 
         # From an informed state to balanced; from balanced to either with equal chance.
         draw = unit(stay_word)

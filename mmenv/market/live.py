@@ -20,6 +20,7 @@ class Live(Market):
     """One symbol at a venue, live or paper."""
 
     name = "live"
+    on_ticks = True
 
     step_seconds: float = 0.1
     venue: str = ""

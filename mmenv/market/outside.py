@@ -30,6 +30,11 @@ def begin(core, lane, outcome):
     s, i = core[lane // LANES], lane % LANES
     s.mid[i] = outcome.best_bid_ticks + outcome.best_ask_ticks
     _set_book(s, i, outcome)
+    s.old_spread[i], s.old_ask_lots[i], s.old_bid_lots[i] = (
+        s.spread[i],
+        s.best_ask_lots[i],
+        s.best_bid_lots[i],
+    )
 
 
 @njit(cache=True)

@@ -42,6 +42,7 @@ class Replay(Market):
     """Recorded tapes of a store. Times in milliseconds."""
 
     name = "replay"
+    on_ticks = True
 
     step_seconds: float = 0.1
     store: str = ""
@@ -129,6 +130,8 @@ class Replay(Market):
         )
         return {
             "maker_fee_bp": fee,
+            "quote": {"max_half_spread": 7.0, "withdraw": True},
+            "features": ("order_flow", "trade_book", "inventory", "clock", "orders", "queues"),
             "reward": {"inventory_penalty": 0.001, "terminal_penalty": 0.01},
         }
 

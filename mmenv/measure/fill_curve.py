@@ -56,10 +56,12 @@ def measure_fills(record: Callable[[int], Record]) -> tuple[Record, FillCurve]:
         cells, decisions = parts((each.blocks["ask_fill"] + each.blocks["bid_fill"])[:, 1:])
         counts.append(cells)
     keep = np.concatenate([[0], 1 + np.flatnonzero(np.diff(distance) > 0.5)])
+    found = np.stack(counts, axis=2)[:, :, keep]
+    # Of a large tick hardly anything reaches behind the touch: then the touch is part of the curve.
+    beyond = (found[:, :, 1:].sum(axis=(0, 1)) > 0).sum() >= 2
     fills = fill_curve(
-        np.array(distance)[keep], np.stack(counts, axis=2)[:, :, keep], decisions, touch.path, touch.seconds,
-        touch=touch.has_book,
-    )  # fmt: skip
+        np.array(distance)[keep], found, decisions, touch.path, touch.seconds, touch=touch.has_book and beyond
+    )
     return touch, fills
 
 

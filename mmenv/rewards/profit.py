@@ -39,7 +39,7 @@ def profit(s, w, p, x):
         w.value[i] = gain * per_unit - weight_fees * s.fee[i] * fee_unit
     for i in prange(s.count):
         filled = I(s.bid_fill[i] - s.ask_fill[i])
-        before, free, flow = D(I(s.position[i] - filled)), D(s.free_move[i]), D(s.flow_move[i])
+        before, free, flow = D(I(s.position[i] - filled)), D(s.noise_move[i]), D(s.order_flow_noise[i])
         s.noise[i] = per_unit * (weight_carry * before * (free + flow) + weight_adverse * D(filled) * free)
 
 

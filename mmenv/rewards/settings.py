@@ -12,7 +12,7 @@ from mmenv.rewards.profit import Profit
 
 @dataclass(frozen=True, kw_only=True)
 class RewardConfig:
-    """Weights of the profit-and-loss identity (`Profit`), the penalties (`InventoryPenalty`), further terms."""
+    """Weights of the profit-and-loss identity (`Profit`) and `InventoryPenalty`, and further terms."""
 
     spread_capture: float = 1.0
     adverse_selection: float = 1.0

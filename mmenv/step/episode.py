@@ -34,13 +34,13 @@ def begin(s, w, p, x):
         word, _, _, _ = philox(RESET_STEP, s.episode[i], U(0), U(0), s.key0[i], s.key1[i])
         span = np.uint64(2 * p.start_inventory + 1)
         drawn = I((np.uint64(word) * span) >> np.uint64(32)) - p.start_inventory
-        s.position[i] = s.position[i] if s.forced[i] != 0 else drawn
-        s.forced[i] = 0
+        s.position[i] = s.position[i] if s.keep_position[i] != 0 else drawn
+        s.keep_position[i] = 0
         s.entry[i] = F(0)
         s.pnl[i] = 0
         s.fees[i] = 0
         s.age[i] = 0
-        s.held[i] = 0
+        s.held_steps[i] = 0
         s.risk_state[i] = 0
         s.move[i] = 0
         s.buy_lots[i] = 0
@@ -53,6 +53,8 @@ def begin(s, w, p, x):
         s.move_squares[i] = 0
         s.move_mean[i] = F(0)
         s.volatility[i] = F(0)
+        s.own_ask_lots[i], s.own_bid_lots[i] = I(0), I(0)
+        s.own_ask_age[i], s.own_bid_age[i] = I(0), I(0)
 
 
 @stage()

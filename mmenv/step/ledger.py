@@ -67,11 +67,11 @@ def track(s, w, p, x):
         bought_gap = F(s.bid_edge[i]) / F(max(bought, I(1)))
         sold_gap = F(s.ask_edge[i]) / F(max(sold, I(1)))
         new_gap = bought_gap if net > 0 else -sold_gap
-        entry, move, held = s.entry[i], F(s.move[i]), I(s.held[i] + I(1))
+        entry, move, held = s.entry[i], F(s.move[i]), I(s.held_steps[i] + I(1))
         mixed = (F(abs(before)) * entry + F(abs(net)) * new_gap) / F(max(abs(after), I(1)))
         grew = abs(after) > abs(before)
         same_side = (before != 0) & (after != 0) & (I(before ^ after) >= 0)
         gap = mixed if grew else entry
         gap = gap if same_side else new_gap
         s.entry[i] = gap + move if after != 0 else F(0)
-        s.held[i] = held if same_side else I(0)
+        s.held_steps[i] = held if same_side else I(0)

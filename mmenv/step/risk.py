@@ -37,7 +37,7 @@ def risk(s, w, p, x):
         s.risk_state[i] = state
         q = s.position[i]
         # ACTIVE up to the limit, REDUCING up to flat.
-        limit = max(I(position_limit - max(s.limit_cut[i], I(0))), I(0))
+        limit = max(I(position_limit - max(s.limit_reduction[i], I(0))), I(0))
         room = limit if state == ACTIVE else I(0)
         ask = min(s.ask_lots[i], max(I(room + q), I(0)))
         bid = min(s.bid_lots[i], max(I(room - q), I(0)))

@@ -9,9 +9,8 @@ hundred times (z = 2.33, a normal quantile; the score is there for when moves ar
 the budget is price units x lots. This is value at risk turned around, as in volatility targeting; with the
 budget what is *left* of the daily loss limit, sizes fall towards zero as the limit comes near.
 
-The size becomes the position limit where that is lower. `mmenv.step.risk` keeps the hard limits, whatever comes
-from here.
-"""
+The size becomes the position limit where that is lower. `mmenv.step.risk` keeps the hard limits, whatever
+comes from here."""
 
 from __future__ import annotations
 

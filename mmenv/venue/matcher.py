@@ -18,7 +18,7 @@ paper trading. The rules, as of an order that cannot move the market:
 from __future__ import annotations
 
 import math
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -134,82 +134,49 @@ def empty_book(
     )
 
 
-class Matcher:
-    """An `OrderBook` for callers in Python; levels and orders outside its window are ignored and refused.
+def place_order(book: OrderBook, order: int, side: int, tick: int, lots: int, time_ns: int) -> int:
+    """Let a new post-only order arrive under the number `order`; its status, ACTIVE or EXPIRED.
 
-    Parameters
-    ----------
-    low_tick, high_tick, capacity
-        Its window, and how many orders there can be.
-    *rules
-        The further arguments of `empty_book`, which also says what is raised.
+    Raises
+    ------
+    ValueError
+        The tick lies outside the window, or there are no lots.
     """
-
-    def __init__(self, low_tick: int, high_tick: int, capacity: int, *rules: Any) -> None:
-        self.low_tick, self.high_tick = low_tick, high_tick
-        self.book = empty_book(low_tick, high_tick, capacity, *rules)
-        self.sizes, self.best, self.orders = self.book.sizes, self.book.best, self.book.orders
-
-    def depth(self, side: int, tick: int, lots: int, time_ns: int) -> None:
-        """A level of `side` (BUY: bid) now holds `lots`."""
-        set_level(self.book, side, tick, lots, time_ns)
-
-    def trade(self, side: int, tick: int, lots: int, time_ns: int) -> None:
-        """A trade of `lots` at `tick`; `side` is the aggressor's."""
-        trade(self.book, side, tick, lots, time_ns)
-
-    def play(self, rows: NDArray[np.void], start: int = 0) -> int:
-        """Apply rows from `start` until one fills an order, in whole or in part.
-
-        Parameters
-        ----------
-        rows
-            `mmenv.data.rows.ROW` [n] without book tickers (`mmenv.data.book.fused`), in exchange order.
-        start
-            The first row to apply.
-
-        Returns
-        -------
-        int
-            Index after the row that filled, or n.
-        """
-        return int(_play(tuple(self.book), rows, start))
-
-    def clear(self) -> None:
-        """Forget the book, as before a new snapshot; orders stay."""
-        clear(self.book)
-
-    def submit(self, order: int, side: int, tick: int, lots: int, time_ns: int) -> int:
-        """A post-only order arrives; its status, ACTIVE or EXPIRED.
-
-        Raises
-        ------
-        ValueError
-            The tick lies outside the window, or there are no lots.
-        """
-        if not self.low_tick <= tick <= self.high_tick or lots < 1:
-            raise ValueError(
-                f"an order of {lots} lots at {tick} is not possible: it must have at least 1 lot, and ticks "
-                f"are {self.low_tick} to {self.high_tick}."
-            )
-        self.orders[order] = (side, tick, lots, lots, WAITING, 0, 0.0, 0.0)
-        submit(self.book, order, time_ns)
-        return int(self.orders["status"][order])
-
-    def cancel(self, order: int, time_ns: int) -> bool:
-        """A cancel arrives; whether there was anything left to cancel."""
-        return bool(cancel(self.book, order, time_ns))
+    high_tick = book.low_tick + book.sizes.shape[1] - 1
+    if not book.low_tick <= tick <= high_tick or lots < 1:
+        raise ValueError(
+            f"an order of {lots} lots at {tick} is not possible: it must have at least 1 lot, and ticks are "
+            f"{book.low_tick} to {high_tick}."
+        )
+    book.orders[order] = (side, tick, lots, lots, WAITING, 0, 0.0, 0.0)
+    submit(book, order, time_ns)
+    return int(book.orders["status"][order])
 
 
 @njit(cache=True, nogil=True)
-def _play(state, rows, start):
-    book = OrderBook(*state)
+def play(book, rows, start):
+    """Apply rows from `start` until one fills an order, in whole or in part.
+
+    Parameters
+    ----------
+    book
+        An `OrderBook`.
+    rows
+        `mmenv.data.rows.ROW` [n] without book tickers (`mmenv.data.book.fused`), in exchange order.
+    start
+        The first row to apply.
+
+    Returns
+    -------
+    int
+        Index after the row that filled, or n.
+    """
     before = _left(book)
-    for place in range(start, len(rows)):
-        row = rows[place]
+    for at in range(start, len(rows)):
+        row = rows[at]
         apply(book, row.kind, row.side, row.price, row.size, row.exch_ns)
         if before != _left(book):
-            return place + 1
+            return at + 1
     return len(rows)
 
 

@@ -84,7 +84,7 @@ class Working:
         return left.sum(axis=1)
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")  # else numba warns that one caller's kind of order begins like the other's
 def stands_for(order, tick, lots):
     """Whether an order is what this quote asks for: its price, and its lots or what is left of them."""
     return lots > 0 and order.tick == tick and (lots == order.lots or lots == order.lots - order.filled)

@@ -30,13 +30,13 @@ TALL = 8 if WIDE else 4  # rows of the other factor that are multiplied at a tim
 WORKSPACE = 32  # arrays that are kept for the next time
 BLOCK = 64  # rows that are worked on at a time, so that they stay in the nearest caches
 # error_model="numpy": Python's check for division by zero would keep LLVM from vectorising the loops.
-compiled = numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-compiled_lanes = numba.njit(nogil=True, fastmath=True, **over_lanes_options)
-"""For a function whose inner loops over `prange` do the same to every element (`mmenv.engine.marks`)."""
+compiled: Any = numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+compiled_lanes: Any = numba.njit(nogil=True, fastmath=True, **over_lanes_options)
+"""Compiles a function whose loops over `prange` do the same to every element (`mmenv.engine.marks`)."""
 
 
 TOP = 7.9
-"""Beyond it tanh is one, to float32."""
+"""The argument beyond which tanh is one, to float32."""
 
 
 def _fit_tanh(above: int, below: int) -> tuple[tuple[np.float32, ...], tuple[np.float32, ...]]:

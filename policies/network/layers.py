@@ -10,12 +10,13 @@ that a layer should not read have zero weights. `policies.network.trained` makes
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from mmenv.checks import ConfigError
+from mmenv.checks import require
 
 GATES = {"dense": 1, "lstm": 4, "gru": 3}
 ACTIVATIONS = ("identity", "tanh", "relu", "sigmoid")
@@ -36,36 +37,26 @@ class Layer:
     """dense: weight (units, inputs), bias (units,). lstm, gru: weight_ih (gates x units, inputs), weight_hh
     (gates x units, units), bias_ih and bias_hh (gates x units,)."""
     activation: str = "identity"
-    """Of a dense layer."""
+    """The function after a dense layer."""
     reads: tuple[int, ...] | None = None
     """Indices of the layers it reads, -1 the observation; None: the one before."""
 
     def __post_init__(self) -> None:
-        if self.kind not in GATES:
-            raise ConfigError(
-                f"Layer.kind = {self.kind!r} is not possible: choose one of {', '.join(GATES)}."
-            )
-        if self.activation not in ACTIVATIONS or (self.kind != "dense" and self.activation != "identity"):
-            raise ConfigError(
-                f"Layer.activation = {self.activation!r} is not possible on a {self.kind} layer: a dense one "
-                f"has one of {', '.join(ACTIVATIONS)}, a recurrent one none."
-            )
+        require(self.kind in GATES, "Layer", "kind", self.kind, f"one of {', '.join(GATES)}")
+        possible = ACTIVATIONS if self.kind == "dense" else ("identity",)
+        allowed = f"one of {', '.join(possible)} on a {self.kind} layer"
+        require(self.activation in possible, "Layer", "activation", self.activation, allowed)
         expected = {*WEIGHTS[self.kind], *BIASES[self.kind]} | ({"scale"} if self.quantised else set())
-        if set(self.arrays) != expected:
-            raise ConfigError(
-                f"Layer.arrays of a {self.kind} layer are {', '.join(sorted(expected))}; "
-                f"given are {', '.join(sorted(self.arrays))}."
-            )
+        allowed = f"{', '.join(sorted(expected))} of a {self.kind} layer"
+        require(set(self.arrays) == expected, "Layer", "arrays", ", ".join(sorted(self.arrays)), allowed)
         rows, (first, *recurrent) = GATES[self.kind] * self.units, WEIGHTS[self.kind]
         shapes: dict[str, tuple[int, ...]] = dict.fromkeys(expected, (rows,))
         shapes |= {first: (rows, self.inputs)} | dict.fromkeys(recurrent, (rows, self.units))
         for name, array in self.arrays.items():
-            if array.shape != shapes[name]:
-                raise ConfigError(
-                    f"Layer.arrays[{name!r}] has shape {array.shape}; it must be {shapes[name]}."
-                )
-            if not np.isfinite(array.astype(np.float32)).all():
-                raise ConfigError(f"Layer.arrays[{name!r}] holds a number that is not finite.")
+            right = array.shape == shapes[name]
+            require(right, "Layer", f"arrays[{name!r}].shape", array.shape, str(shapes[name]))
+            largest = float(np.abs(array.astype(np.float32)).max(initial=0))
+            require(math.isfinite(largest), "Layer", f"max(abs(arrays[{name!r}]))", largest, "finite")
 
     @property
     def quantised(self) -> bool:
@@ -105,18 +96,15 @@ class Network:
     """Hash of structure and weights: a saved state fits this network alone."""
 
     def __post_init__(self) -> None:
-        if not self.layers:
-            raise ConfigError("Network.layers is empty: give at least one layer.")
+        require(bool(self.layers), "Network", "layers", self.layers, "one layer at least")
         for i, layer in enumerate(self.layers):
             widths = [self.width(j) for j in self.reads(i) if -1 <= j < i]
-            if len(widths) != len(self.reads(i)) or sum(widths) != layer.inputs:
-                raise ConfigError(
-                    f"Network.layers[{i}] has weights for {layer.inputs} inputs, but reads {self.reads(i)}, "
-                    f"which give {sum(widths)} (layers before it, or -1 for the observation)."
-                )
+            right = len(widths) == len(self.reads(i)) and sum(widths) == layer.inputs
+            allowed = f"of {layer.inputs} inputs together, in layers before it or -1, the observation"
+            require(right, "Network", f"layers[{i}].reads", self.reads(i), allowed)
         last = len(self.layers)
-        if not self.outputs or any(not -last <= j < last for j in self.outputs):
-            raise ConfigError(f"Network.outputs = {self.outputs} must name layers of {last}.")
+        named = bool(self.outputs) and all(-last <= j < last for j in self.outputs)
+        require(named, "Network", "outputs", self.outputs, f"layers from 0 to {last - 1}")
         object.__setattr__(self, "digest", self._digest())
 
     def reads(self, layer: int) -> tuple[int, ...]:
@@ -137,7 +125,7 @@ class Network:
         return sum(layer.state_size for layer in self.layers)
 
     def describe(self) -> str:
-        """Such as "18 -> lstm 64 -> dense 64 tanh -> dense 2"."""
+        """The layers in words, such as "18 -> lstm 64 -> dense 64 tanh -> dense 2"."""
         parts = [f"{layer.kind} {layer.units} {layer.activation}" for layer in self.layers]
         return " -> ".join([str(self.inputs), *(part.removesuffix(" identity") for part in parts)])
 

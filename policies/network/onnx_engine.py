@@ -181,7 +181,7 @@ class OnnxStream:
         return binding
 
     def step(self, observation: np.ndarray) -> np.ndarray:
-        """As `policies.network.runtime.Stream.step`."""
+        """The action, as `policies.network.runtime.Stream.step` gives it."""
         if len(observation) != self.network.inputs:
             raise ValueError("the observation does not have as many entries as the policy reads")
         self._row[:] = observation

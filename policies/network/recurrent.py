@@ -21,6 +21,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
+from mmenv.checks import require
 from policies.network.compiled import pack
 from policies.network.packed_lstm import (
     draw,
@@ -88,24 +89,20 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         min_std: float = 0.0,
         **kwargs: Any,
     ):
-        if cell not in CELLS:
-            raise ValueError(f"cell={cell!r} is unknown; choose one of {', '.join(CELLS)}.")
-        if critic_gradient and not kwargs.get("shared_lstm", False):
-            raise ValueError("critic_gradient=True needs shared_lstm=True (and enable_critic_lstm=False).")
+        _require(cell in CELLS, "cell", cell, f"one of {', '.join(CELLS)}")
+        shared = kwargs.get("shared_lstm", False)
+        _require(shared or not critic_gradient, "critic_gradient", True, "False without shared_lstm=True")
+        _require(not (shared and privileged), "privileged", privileged, "0 with shared_lstm=True")
         optimizer_class = kwargs.get("optimizer_class", torch.optim.Adam)
         if optimizer_class is torch.optim.Adam:
             kwargs["optimizer_kwargs"] = {"eps": 1e-5, "fused": True} | (kwargs.get("optimizer_kwargs") or {})
         super().__init__(observation_space, action_space, lr_schedule, *args, **kwargs)
         self.critic_gradient = critic_gradient
         self.min_std = min_std
-        if not 0 <= privileged < self.features_dim:
-            raise ValueError(
-                f"privileged={privileged} must leave the actor some of {self.features_dim} features."
-            )
-        if privileged and kwargs.get("shared_lstm", False):
-            raise ValueError("privileged entries need a critic of its own: set shared_lstm=False.")
-        if critic_reads_memory and self.critic is None:
-            raise ValueError("critic_reads_memory=True needs shared_lstm=False and enable_critic_lstm=False.")
+        some = 0 <= privileged < self.features_dim
+        _require(some, "privileged", privileged, f"from 0 to {self.features_dim - 1}: the actor needs some")
+        own = self.critic is not None or not critic_reads_memory
+        _require(own, "critic_reads_memory", True, "False where the critic has or shares an LSTM")
         self.critic_reads_memory = critic_reads_memory
         self.predictor: nn.Linear | None = None
         if cell == "gru" or privileged or critic_reads_memory:
@@ -126,7 +123,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
 
     @staticmethod
     def _process_sequence(features: Tensor, lstm_states: Any, episode_starts: Tensor, lstm: Any) -> Any:
-        """As the parent's, on the features that are meant for `lstm`."""
+        """Do what the parent does, on the features that are meant for `lstm`."""
         features = features[:, : lstm.input_size]
         return RecurrentActorCriticPolicy._process_sequence(features, lstm_states, episode_starts, lstm)
 
@@ -156,7 +153,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
     def forward(  # type: ignore[override]
         self, obs: Tensor, lstm_states: Any, episode_starts: Tensor, deterministic: bool = False
     ) -> tuple[Tensor, Tensor, Tensor, RNNStates]:
-        """As the parent's."""
+        """Do what the parent does, where the critic reads the memory too."""
         if not self.critic_reads_memory:
             return super().forward(obs, lstm_states, episode_starts, deterministic)
         distribution, values, states = self._actor_and_critic(obs, lstm_states.pi, episode_starts)
@@ -168,7 +165,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
     def predict_values(  # type: ignore[override]
         self, obs: Tensor, lstm_states: Any, episode_starts: Tensor
     ) -> Tensor:
-        """As the parent's; `lstm_states` are the actor's where the critic has none."""
+        """Do what the parent does; `lstm_states` are the actor's where the critic has none."""
         if not self.critic_reads_memory:
             return super().predict_values(obs, lstm_states, episode_starts)
         return self._actor_and_critic(obs, lstm_states, episode_starts)[1]
@@ -176,7 +173,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
     def evaluate_actions(  # type: ignore[override]
         self, obs: Tensor, actions: Tensor, lstm_states: Any, episode_starts: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """As the parent's: what sb3-contrib's own learner calls."""
+        """Do what the parent does: sb3-contrib's own learner calls it."""
         if not self.critic_reads_memory:
             return super().evaluate_actions(obs, actions, lstm_states, episode_starts)
         distribution, values, _ = self._actor_and_critic(obs, lstm_states.pi, episode_starts)
@@ -220,7 +217,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         return run_network(self.mlp_extractor.value_net, latent)
 
     def distribution(self, latent: Tensor) -> Distribution:
-        """Of the actions. SB3 overwrites one object at every call, and several threads call."""
+        """The actions' distribution. SB3 overwrites one object at every call; several threads call this."""
         own = copy(self)
         own.action_dist = copy(self.action_dist)
         return own._get_action_dist_from_latent(latent)
@@ -281,6 +278,11 @@ class CompiledForward:
             and policy.share_features_extractor
         )
 
+    @classmethod
+    def knows_mean(cls, policy: RecurrentPolicy) -> bool:
+        """Whether the mean that a Gaussian action was drawn around can be told: `mean_drawn`."""
+        return cls.knows(policy) and isinstance(policy.action_dist, DiagGaussianDistribution)
+
     def __call__(
         self, obs: np.ndarray, lstm_states: RNNStates, episode_starts: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, RNNStates]:
@@ -320,6 +322,7 @@ class CompiledForward:
     def _sample(self, latent: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if not self.gaussian:
             return self._sample_other(torch.from_numpy(latent))
+        self.mean_drawn = mean
         noise = torch.randn(mean.shape).numpy()  # the same draw as SB3's
         return draw(mean, self.log_std, noise)
 
@@ -354,6 +357,10 @@ class CnnRecurrentPolicy(RecurrentPolicy):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **{"features_extractor_class": NatureCNN} | kwargs)
+
+
+def _require(condition: bool, name: str, value: object, allowed: str) -> None:
+    require(condition, "RecurrentPolicy", name, value, allowed)
 
 
 def _remake(rnn: nn.RNNBase, kind: Any, kwargs: dict[str, Any], privileged: int = 0) -> Any:

@@ -94,7 +94,7 @@ class BatchPolicy:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """No garbage collection inside: what exists is set aside, and nothing is looked for until the end."""
+    """Keep the garbage collector away: what exists is set aside, and nothing is looked for until the end."""
     gc.collect()
     gc.freeze()
     gc.disable()

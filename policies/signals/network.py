@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmenv.checks import ConfigError
+from mmenv.checks import require
 from policies.network.layers import Layer, Network
 from policies.network.packed_lstm import run_packed
 from policies.network.trained import layers_of
@@ -37,8 +37,7 @@ class Head:
     high: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ConfigError(f"Head.kind = {self.kind!r} is not possible: choose one of {', '.join(KINDS)}.")
+        require(self.kind in KINDS, "Head", "kind", self.kind, f"one of {', '.join(KINDS)}")
 
 
 @dataclass(frozen=True)
@@ -88,8 +87,8 @@ class Net(nn.Module):
         self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32))
         self.register_buffer("head_mean", torch.tensor(head_mean or [0.0] * heads))
         self.register_buffer("head_scale", torch.tensor(head_scale or [1.0] * heads))
-        if design.shared and len(set(design.streams)) > 1:
-            raise ConfigError("Design.shared needs streams with the same inputs.")
+        alike = len(set(design.streams)) <= 1
+        require(alike or not design.shared, "Design", "shared", True, "False for streams of different inputs")
         different = design.streams[:1] if design.shared else design.streams
         self.streams = nn.ModuleList(
             nn.ModuleList(

@@ -20,7 +20,7 @@ from policies.solver.views import Blind, LastOutcome
 
 Array = np.ndarray
 Progress = Callable[[], object]
-"""Called after every step of a backward pass."""
+"""What is called after every step of a backward pass."""
 
 
 class Recursion:

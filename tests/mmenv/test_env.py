@@ -659,7 +659,9 @@ def test_docstring_table_of_defaults():
     assert sorted(row[0] for row in rows) == sorted(MARKETS)
     for name, half_spread, horizon, inventory, terminal in rows:
         c = make_config(name)
-        assert (c.quote.max_half_spread, c.quote.max_skew, c.quote.max_distance) == (float(half_spread),) * 3
+        reach = (2.0, 3.0) if name == "book" else (float(half_spread),) * 2
+        assert c.quote.max_half_spread == float(half_spread)
+        assert (c.quote.max_skew, c.quote.max_distance) == reach
         assert (c.horizon, c.quote.min_half_spread) == (int(horizon), 0)
         assert (c.reward.inventory_penalty, c.reward.terminal_penalty) == (float(inventory), float(terminal))
         assert (c.risk.position_limit, c.risk.order_lots, c.risk.daily_loss_limit) == (10, 1, 500)

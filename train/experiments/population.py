@@ -64,7 +64,7 @@ from train.simulate import EVALUATION_SEED, Interval, interval, simulate
 Array = np.ndarray
 
 SELECTION_SEED = 1_250_000_000
-"""Of the paths on which the best policy is selected; those of the report begin at `EVALUATION_SEED`."""
+"""Seed of the paths on which the best policy is selected; the report's begin at `EVALUATION_SEED`."""
 
 CRITERIA: dict[str, Callable[[Array], Any]] = {"worst": np.min, "mean": np.mean}
 """What is made of the scores of a policy on several members."""
@@ -212,7 +212,7 @@ class Measure:
 
     label: str
     parts: tuple[tuple[Any, Array], ...] | None
-    """For each member its scale, and what the optimum earns on the paths, (episodes,)."""
+    """The scale of each member, and what the optimum earns on the paths, (episodes,)."""
 
     @classmethod
     def of(cls, config: EnvConfig, panel: Panel) -> Measure:
@@ -227,7 +227,7 @@ class Measure:
         return cls(parts[0][0].label, tuple(parts))
 
     def scores(self, values: Array) -> Array:
-        """Of values (members, episodes); the mean over episodes is what counts.
+        """The scores of values, (members, episodes); their mean over episodes is what counts.
 
         Values are taken as the optimum's exact value plus the paired difference from it.
         """

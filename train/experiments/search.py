@@ -28,7 +28,7 @@ from tqdm import tqdm
 from mmenv.run.job import TELL_SECONDS, Done, Job, Tell, Workers
 from train.experiments.space import Space
 from train.experiments.training import ProgressCallback, Training
-from train.settings import env_config, write_settings
+from train.settings import STUDY_STEPS, env_config, write_settings
 
 FEWEST_RIVALS = 4
 """A trial is not pruned before it knows of this many others."""
@@ -51,7 +51,7 @@ class Sweep:
     episodes: int = 4096
     """Episodes of that last judgement."""
     seed: int = 0
-    """Of the search; that of training is in the file."""
+    """Seed of the search; that of training is in the file."""
     jobs: int | None = None
     """Trials at the same time; by default one for each processor."""
     ray: str | None = None
@@ -158,7 +158,7 @@ class Search:
     def run(self, pool: Workers) -> None:
         """Ask, train and tell until all trials are done."""
         sweep = self.sweep
-        total = self.space.base.steps
+        total = self.space.base.steps or STUDY_STEPS
         base, based = sweep.folder / "base", False
         if not (base / "config.json").exists():
             write_settings(base, self.space.base, env_config(self.space.base))
@@ -197,9 +197,11 @@ class Search:
         if not (folder / "config.json").exists():
             write_settings(folder, settings, env_config(settings))
         known = range(max(number - self.sweep.window + 1, 0)) if self.sweep.prune else ()
-        first = int(self.sweep.warm * settings.steps)
+        first = int(self.sweep.warm * (settings.steps or STUDY_STEPS))
         rivals = tuple(self.folder(other) for other in known)
-        return Job(str(number), Trial(folder, rivals, settings.eval_every, first), settings.steps)
+        return Job(
+            str(number), Trial(folder, rivals, settings.eval_every, first), (settings.steps or STUDY_STEPS)
+        )
 
     def note(self, done: Done) -> None:
         """Keep what came of a trial until it is told."""

@@ -27,7 +27,7 @@ from optuna.distributions import (
 )
 
 from mmenv.checks import ConfigError, check_keys
-from train.settings import Settings, env_config, from_table
+from train.settings import STUDY_STEPS, Settings, env_config, from_table
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Settings))
 
@@ -72,7 +72,7 @@ def read_space(path: Path) -> Space:
     content = tomllib.loads(path.read_text())
     check_keys(path.name, content, ["base", "search"])
     base = dataclasses.replace(from_table(f"{path.name} [base]", content.get("base", {})), final_episodes=0)
-    base = dataclasses.replace(base, threads=base.threads or 1)
+    base = dataclasses.replace(base, threads=base.threads or 1, steps=base.steps or STUDY_STEPS)
     search = {name: distribution(name, spec) for name, spec in content.get("search", {}).items()}
     if not search:
         raise ConfigError(f"{path.name}: [search] is empty; name at least one setting to search.")

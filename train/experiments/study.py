@@ -45,7 +45,7 @@ from policies.optimal import solve
 from train.baselines import CACHE, KINDS, Scale, bound, scale, solvable
 from train.evaluate import load, save_table, wide_console
 from train.experiments.training import Training
-from train.settings import Settings, env_config, from_table, read_settings, write_settings
+from train.settings import STUDY_STEPS, Settings, env_config, from_table, read_settings, write_settings
 from train.simulate import Interval, simulate
 
 
@@ -68,14 +68,14 @@ class Study:
     threads: int = 1
     """CPU threads of each run's update."""
     steps: int | None = None
-    """Instead of what the study says."""
+    """Steps of each run, instead of what the study says."""
     episodes: int = 4096
     """Episodes of the evaluation of each trained policy, on paths that no run has seen."""
     logs: Path = Path("logs/studies")
 
     @property
     def file(self) -> Path:
-        """Where it is described; raises `ConfigError` where there is no such file."""
+        """The file that describes it; raises `ConfigError` where there is none."""
         path = Path(self.name)
         path = path if path.suffix == ".toml" else self.known / f"{self.name}.toml"
         if not path.exists():
@@ -138,8 +138,7 @@ def _settings(study: Study, given: dict[str, Any], run: Run) -> Settings:
         "final_episodes": 0,
         "logs": run.folder.parent,
     }
-    if study.steps is not None:
-        own["steps"] = study.steps
+    own["steps"] = study.steps or base.steps or STUDY_STEPS
     return dataclasses.replace(base, **own)
 
 
@@ -181,7 +180,8 @@ def train_all(
 ) -> None:
     """Do the work of each run: train what is not trained yet, and evaluate it."""
     jobs = {
-        str(run.folder): Job(str(run.folder), work(run), read_settings(run.folder)[0].steps) for run in runs
+        str(run.folder): Job(str(run.folder), work(run), read_settings(run.folder)[0].steps or STUDY_STEPS)
+        for run in runs
     }
     labels = {str(run.folder): f"{run.variant}, seed {run.seed}" for run in runs}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
@@ -244,7 +244,7 @@ def result(run: Run, episodes: int) -> dict[str, float]:
 
 
 def origin_of(run: Run) -> dict[str, Any]:
-    """Where the run comes from."""
+    """The provenance of a run."""
     origin: dict[str, Any] = json.loads((run.folder / "config.json").read_text())["provenance"]
     return origin
 

@@ -39,7 +39,9 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 from torch.utils.tensorboard import SummaryWriter
 
-from mmenv.files import replacing, unpickle
+from mmenv.checks import require
+from mmenv.files import replacing
+from train.learner.model_file import unpickle
 from train.learner.recurrent_ppo import FastRecurrentPPO
 
 MAGIC = b"NMMCKPT1"
@@ -62,8 +64,8 @@ class Checkpoint(BaseCallback):
 
     def __init__(self, folder: str | Path, every: int = 1, keep: int = 2, verbose: int = 0):
         super().__init__(verbose)
-        if every < 1 or keep < 1:
-            raise ValueError(f"every={every} and keep={keep} must both be at least 1.")
+        require(every >= 1, "Checkpoint", "every", every, "1 at least")
+        require(keep >= 1, "Checkpoint", "keep", keep, "1 at least")
         self.folder, self.every, self.keep = Path(folder), every, keep
 
     def _on_training_start(self) -> None:
@@ -146,11 +148,11 @@ def load_latest(
     """
     for path in _newest_first(Path(folder)):
         try:
-            state = unpickle(_payload(path))
+            payload = _payload(path)
         except ValueError as error:
             warnings.warn(f"{error} The checkpoint before it is used.", stacklevel=2)
             continue
-        return _restore(state, env, algorithm, kwargs)
+        return _restore(unpickle(payload), env, algorithm, kwargs)
     raise FileNotFoundError(f"{folder} holds no sound checkpoint (*.ckpt); start the run anew.")
 
 

@@ -84,7 +84,9 @@ class DataParallelPPO(FastRecurrentPPO):
         dist.all_reduce(high, dist.ReduceOp.MAX)
         if not torch.equal(low, high):
             apart = float((high - low).abs().max())
-            raise RuntimeError(f"the workers' weights have drifted apart by up to {apart:.3g}.")
+            raise RuntimeError(
+                f"the workers' weights have drifted apart by up to {apart:.3g}: resume from a checkpoint."
+            )
 
 
 class SharedSurpriseControl(SurpriseControl):

@@ -40,6 +40,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from mmenv.checks import require
 from policies.network.recurrent import CnnRecurrentPolicy, CompiledForward, RecurrentPolicy
 from train.learner.buffer import TimeMajorBuffer
 from train.learner.control_variate import SurpriseControl
@@ -74,6 +75,14 @@ class FastRecurrentPPO(MinibatchUpdate):
     batch_size
         Steps per minibatch, rounded to whole chunks: `max(1, round(batch_size / chunk_length))` chunks, drawn
         without replacement from all environments. None: everything in one minibatch.
+    noise_memory
+        How much of the exploration noise of a decision lasts to the next one, from 0 to below 1: noise is
+        then autoregressive, e' = noise_memory x e + std x normal, and the deviation that the policy learns is
+        that of what is new in it. What lasts is known before the decision, so it shifts the mean and changes
+        no likelihood ratio: the update stays what it is. Independent noise leaves a queue and joins it again
+        at every other decision; lasting noise can hold a place. Source: Eberhard, Hollenstein, Pinneri and
+        Martius (2023), "Pink noise is all you need: colored noise exploration in deep reinforcement
+        learning".
     prediction_coef
         Weight of the loss of predicting privileged observation entries, where the policy has any (see
         `RecurrentPolicy`).
@@ -95,10 +104,14 @@ class FastRecurrentPPO(MinibatchUpdate):
         chunk_length: int | None = None,
         threads: int | str = "auto",
         prediction_coef: float = 0.5,
+        noise_memory: float = 0.0,
         **kwargs: Any,
     ):
-        if threads != "auto" and not (isinstance(threads, int) and threads >= 1):
-            raise ValueError(f'threads={threads!r} is not valid; give a whole number from 1 or "auto".')
+        counted = threads == "auto" or (isinstance(threads, int) and threads >= 1)
+        _require(counted, "threads", threads, 'a whole number from 1, or "auto"')
+        _require(0 <= noise_memory < 1, "noise_memory", noise_memory, "a number from 0 to below 1")
+        self.noise_memory = noise_memory
+        self._lasting_noise: np.ndarray | None = None
         self.chunk_length = chunk_length
         self.threads = threads
         self.prediction_coef = prediction_coef
@@ -110,18 +123,15 @@ class FastRecurrentPPO(MinibatchUpdate):
         super().__init__(policy, env, *args, **kwargs)
 
     def _setup_model(self) -> None:
-        if not isinstance(self.observation_space, spaces.Box):
-            raise ValueError(
-                f"observation_space={self.observation_space} is not a Box; flatten it with a wrapper."
-            )
+        space: Any = self.observation_space
+        _require(isinstance(space, spaces.Box), "observation_space", space, "a Box: use a wrapper")
         chunk_length = self.n_steps if self.chunk_length is None else self.chunk_length
-        if not 1 <= chunk_length <= self.n_steps:
-            raise ValueError(f"chunk_length={chunk_length} is outside 1..n_steps={self.n_steps}.")
+        inside = 1 <= chunk_length <= self.n_steps
+        _require(inside, "chunk_length", chunk_length, f"from 1 to n_steps, {self.n_steps}")
         super()._setup_model()
-        if not isinstance(self.policy, RecurrentPolicy):
-            raise ValueError(
-                f"policy {type(self.policy).__name__} must be a policies.network.recurrent.RecurrentPolicy."
-            )
+        kind = type(self.policy)
+        ours = issubclass(kind, RecurrentPolicy)
+        _require(ours, "policy", kind.__name__, "a policies.network.recurrent.RecurrentPolicy")
         self.rollout_policy = self.policy
         """What the rollout asks: the policy, or a copy on the CPU."""
         if self.device.type != "cpu":
@@ -129,6 +139,11 @@ class FastRecurrentPPO(MinibatchUpdate):
             copy = deepcopy(self.policy).to("cpu")
             if CompiledForward.knows(copy):
                 self.rollout_policy = copy
+        if self.noise_memory and not CompiledForward.knows_mean(self.rollout_policy):
+            raise ValueError(
+                f"noise_memory={self.noise_memory} needs an LSTM with tanh heads and Gaussian actions, no "
+                "gSDE; set it to 0, or leave use_sde and cell as they are by default."
+            )
         self._rollout_device = self.rollout_policy.device  # the policy looks for its own anew every time
         self._take_states(self._last_lstm_states)
         surprises = getattr(self.env, "surprises", None)
@@ -139,7 +154,7 @@ class FastRecurrentPPO(MinibatchUpdate):
             self.n_steps,
             self.n_envs,
             chunk_length,
-            self.observation_space,
+            space,
             self.action_space,
             (rnn.num_layers, rnn.hidden_size),
             self._rollout_device,
@@ -158,7 +173,7 @@ class FastRecurrentPPO(MinibatchUpdate):
         custom_objects: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> FastRecurrentPPO:
-        """As the parent's; the file may be of a version whose classes had other places."""
+        """Load as the parent does; the classes in the file may have had other places when it was written."""
         objects = saved_objects(path) | (custom_objects or {})
         return super().load(path, env, device, objects, **kwargs)
 
@@ -211,6 +226,8 @@ class FastRecurrentPPO(MinibatchUpdate):
             actions = drawn if isinstance(drawn, np.ndarray) else drawn.cpu().numpy()
             buffer.store(step, obs, actions, values, log_probs)
 
+            if self.noise_memory:
+                actions = self._with_lasting_noise(actions, forward.mean_drawn, episode_starts)  # type: ignore[attr-defined]
             clipped_actions = actions
             if isinstance(self.action_space, spaces.Box):
                 low, high = self.action_space.low, self.action_space.high
@@ -241,6 +258,17 @@ class FastRecurrentPPO(MinibatchUpdate):
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
+
+    def _with_lasting_noise(
+        self, drawn: np.ndarray, mean: np.ndarray, episode_starts: np.ndarray
+    ) -> np.ndarray:
+        """The actions drawn, with what lasts of the noise before; an episode starts without any."""
+        lasting = self._lasting_noise
+        if lasting is None or lasting.shape != drawn.shape:
+            lasting = np.zeros_like(drawn)
+        lasting = np.where(episode_starts[:, None], np.float32(0), lasting)
+        self._lasting_noise = np.float32(self.noise_memory) * (lasting + drawn - mean)
+        return drawn + lasting
 
     def _bootstrap_truncated(self, truncated: list[Truncation]) -> None:
         """Truncation is not termination: add to the last reward what the critic expects after it.
@@ -273,7 +301,7 @@ class FastRecurrentPPO(MinibatchUpdate):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> FastRecurrentPPO:
-        """As SB3, with denormals flushed and torch at one thread: the update brings its own."""
+        """Train as SB3 does, with denormals flushed and torch at one thread: the update brings its own."""
         with _quiet():
             total_timesteps, callback = self._setup_learn(
                 total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
@@ -295,6 +323,10 @@ class FastRecurrentPPO(MinibatchUpdate):
                 self.train()
             callback.on_training_end()
         return self
+
+
+def _require(condition: bool, name: str, value: object, allowed: str) -> None:
+    require(condition, "FastRecurrentPPO", name, value, allowed)
 
 
 def _truncations(step: int, ended: np.ndarray, infos: Any, states: Any) -> list[Truncation]:

@@ -34,7 +34,7 @@ STATISTICS = (
 LOSSES, KL = 4, STATISTICS.index("approx_kl")
 
 Gradients = tuple[Tensor | None, ...]
-"""In the order of the policy's parameters; None for one that the loss does not depend on."""
+"""A gradient for each of the policy's parameters; None where the loss does not depend on it."""
 
 
 class MinibatchUpdate(RecurrentPPO):

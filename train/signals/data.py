@@ -39,7 +39,7 @@ def data_config(data: str, settings: tuple[str, ...], symbol: str, inventory: bo
         config = env_config(PolicySettings(market=Replay.name, store=Path(data), set=given))
     else:
         known = ", ".join(name for name in MARKETS if name != Replay.name)
-        raise ConfigError(f"--data {data!r} is neither a market ({known}) nor a folder.")
+        raise ConfigError(f"--data = {data!r} is not possible: it must be a folder, or one of {known}.")
     return recording_config(config, inventory)
 
 

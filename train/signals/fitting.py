@@ -48,7 +48,7 @@ class Material:
 
     task: Task
     names: tuple[str, ...]
-    """Of the inputs."""
+    """Names of the inputs."""
     train: Batches
     validation: Batches
 
@@ -145,7 +145,7 @@ class Fit:
 
 
 def device_of(options: Train) -> torch.device:
-    """Where the network is fitted."""
+    """The device on which the network is fitted."""
     if options.device != "auto":
         return torch.device(options.device)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -140,7 +140,7 @@ def value_measures(forecast: Array, target: Array, usual: float) -> dict[str, Me
 def compare(
     forecasts: dict[str, Array], target: Array, usual: float, clusters: Array, measures: Any
 ) -> dict[str, Any]:
-    """For each forecast each figure with its interval, and its paired difference to the first forecast."""
+    """Each figure of each forecast, with its interval and its paired difference to the first forecast."""
     draws = Bootstrap(clusters)
     result: dict[str, Any] = {"rows": len(target), "clusters": draws.clusters}
     ours: dict[str, Array] = {}

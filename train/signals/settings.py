@@ -21,7 +21,7 @@ class Train:
     name: tyro.conf.Positional[
         Literal["order-flow", "adverse-selection", "multi-task", "cross-asset", "risk"]
     ]
-    """Which one."""
+    """The signal."""
     data: str = "hidden-regime"
     """A registered market, the folder of a store of recorded tapes, or the folder of a recording."""
     set: tuple[str, ...] = ()
@@ -33,14 +33,14 @@ class Train:
     distance: float | None = None
     """Distance of the recorded quotes, price units; by default 1 without a book, else at the touch."""
     horizons: tuple[float, ...] = ()
-    """Of the labels, seconds; by default those of the signal."""
+    """Horizons of the labels, seconds; by default those of the signal."""
     quantile: float = 2.33
     """Risk: the loss that counts, in standard deviations of the usual move over the horizon."""
     epochs: int = 8
     rows: int | None = None
     """Rows of a batch; by default 2,048, or 4,800 (16 sequences of 300) for a network with memory."""
     learning_rate: float = 3e-3
-    """At the start; it falls linearly to 0."""
+    """Learning rate at the start; it falls linearly to 0."""
     dropout: float = 0.1
     lstm: tuple[int, ...] = ()
     """Units of the recurrent layers of multi-task and cross-asset, in place of their own."""
@@ -64,7 +64,7 @@ class Evaluate:
     signal: tyro.conf.Positional[Path]
     """A .mms file."""
     data: str | None = None
-    """As in training; by default the data it was trained on. On a simulated market all paths are new ones."""
+    """Data as in training; by default those it was trained on. On a simulated market all paths are new."""
     set: tuple[str, ...] = ()
     symbol: str = "*"
     sequences: int = 500

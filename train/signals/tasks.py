@@ -65,7 +65,7 @@ class Task:
     inventory: bool = False
     """Its data are recorded under the position limit, from random positions."""
     limits: str = ""
-    """Of its use, for the card."""
+    """Limits of its use, for the card."""
 
 
 def steps(config: EnvConfig, seconds: float) -> int:
@@ -233,7 +233,8 @@ def _cross_inputs(config: EnvConfig) -> tuple[str, ...]:
     others = config.market.assets
     if not isinstance(config.market, Correlated):
         raise ConfigError(
-            f"--data: market {config.market.name!r} shows no other asset; cross-asset needs 'correlated'."
+            f"--data = {config.market.name!r} is not possible: it must be a market that shows other assets, "
+            "such as 'correlated'."
         )
     return (
         *OWN_ASSET,

@@ -102,7 +102,7 @@ class Databento(Importer):
         self._begun = True
         report.add_rows(heads[(records["flags"] & book.F_MAYBE_BAD_BOOK) > 0], "sequence-gap", GAP)
         report.note_unsided(heads)
-        rows, wrong = book.apply(heads, records, self._orders)
+        rows, wrong = book.apply(heads, records, *self._orders)
         for code, (kind, text) in PROBLEMS.items():
             report.add_rows(heads[wrong["record"][wrong["code"] == code]], kind, text)
         return rows

@@ -114,7 +114,7 @@ def _unpack_sizes(rows):
 
 
 @njit(cache=True, nogil=True)
-def apply(heads, records, orders):
+def apply(heads, records, resting, levels, told, changed):
     """Follow the orders; the trades, and at the end of each event the levels it changed.
 
     It is one function, because references to dictionaries are counted at every call, which takes longer than
@@ -126,8 +126,8 @@ def apply(heads, records, orders):
         `RAW` [n], the records as rows.
     records
         `ORDER` [n].
-    orders
-        `Orders`; updated.
+    resting, levels, told, changed
+        As in `Orders`, which it takes longer to pass; updated.
 
     Returns
     -------
@@ -136,7 +136,6 @@ def apply(heads, records, orders):
     problems
         `PROBLEM` [p].
     """
-    resting, levels, told, changed = orders
     out = np.empty(2 * len(heads) + len(changed) + 1, RAW)
     problems = np.empty(len(heads), PROBLEM)
     count, wrong = 0, 0

@@ -267,6 +267,7 @@ UNSOUND: dict[str, tuple[object, str]] = {
     "trade": (raw(LATER, size=0, kind=TRADE), "size = 0 .* above 0 for a trade"),
     "side": (raw(LATER, side=0), "side = 0 is not possible: it must be BUY or SELL"),
     "kind": (raw(LATER, kind=9), "kind = 9 is not possible: it must be DEPTH"),
+    "no file": (raw(LATER, file=-2), "file = -2 is not possible: it must be the number"),
     "file": (raw(LATER, file=1), "file = 1 is not possible: it must be the number"),
 }
 

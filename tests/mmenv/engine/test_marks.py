@@ -106,9 +106,9 @@ def test_transposition(monkeypatch, broken, recwarn):
     def move(source, source_row, target, target_row):
         transpose.transpose(source, source_row, target, target_row)
 
-    given, rows = np.random.default_rng(0).random((4, 7), np.float32), np.zeros((6, 5), np.float32)
-    move(address(given), 4 * 7, address(rows), 4 * 5)
-    assert (rows[:4, :4] == given[:, :4].T).all()
-    assert not rows[4:].any()
-    assert not rows[:, 4:].any()
+    given, rows = np.random.default_rng(0).random((8, 11), np.float32), np.zeros((10, 9), np.float32)
+    move(address(given), 4 * 11, address(rows), 4 * 9)
+    assert (rows[:8, :8] == given[:, :8].T).all()
+    assert not rows[8:].any()
+    assert not rows[:, 8:].any()
     assert bool(recwarn.list) == broken

@@ -442,3 +442,13 @@ def test_several_symbols_share_a_client(recorded: dict[str, Tape], tmp_path: Pat
 
     seen = on_virtual_time(venue, session)
     assert min(seen.values()) > 500
+
+
+def test_spot_has_no_orders_that_only_reduce(recorded: dict[str, Tape]) -> None:
+    """One that asks for it is refused, and leaves no trace in the account."""
+    venue = exchange(recorded["binance-spot"])
+    venue.advance(START_NS + SECOND)
+    assert order(venue, "BUY", 1, 5, reduceOnly="true")[1]["code"] == -2022
+    [account] = venue.accounts.values()
+    assert not account.positions
+    assert not account.orders

@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 
 from mmenv import ConfigError, make_config
 from mmenv.desk.desk import Desk
-from mmenv.market.book import Book
-from mmenv.market.book_presets import PRESETS
+from mmenv.market.book import Book, check_presets
+from mmenv.market.book_presets import FILE, PRESETS, read_presets
 from mmenv.measure import facts
 from mmenv.measure.record import record_market
 
 # Queues so thin and orders so many that a few thousand decisions meet every case.
 BUSY = {
     "name": "book",
+    "preset": "binance-usdm-btc",
     "start_price": 1000,
     "unit": 3.0,
     "volatility": 6.0,
@@ -228,7 +229,7 @@ MARKET = ("mid", "spread", "best_bid_lots", "best_ask_lots", "buy_lots", "sell_l
 @given(seed=st.integers(0, 2**40), latency=st.integers(0, 4))
 def test_the_market_does_not_see_us(seed, latency):
     """The path is the same whatever is quoted, and for any number of environments: policies are paired."""
-    market = {"name": "book", "latency_steps": latency}
+    market = {"name": "book", "preset": "binance-usdm-btc", "latency_steps": latency}
     large = {"order_lots": 500, "position_limit": 1000}
     busy, idle, alone = (
         started(n, seed, market, risk=risk) for n, risk in ((37, large), (37, {}), (1, large))
@@ -248,12 +249,28 @@ def test_the_market_does_not_see_us(seed, latency):
     assert fills > 0
 
 
+GIVEN_UP = {
+    "large-tick": {
+        "volatility: correlation of absolute 1 s returns 10 s apart",
+        "tails: Hill index of 10 s returns",
+        "flow: R2 of order-flow imbalance and the 10 s return",
+        "flow: R2 of order-flow imbalance and the next 10 s return",
+        "book: AUC of the imbalance for the move in 0.1 s",  # no decision is so short
+        "book: AUC of the imbalance for the move in 1 s",
+        "book: AUC of the imbalance for the move in 5 s",
+        "maker: mark-out at the touch after 1 s (std of a move)",
+        "maker: mark-out at the touch after 5 s (std of a move)",
+    }
+}
+"""Facts that a stylised preset gives up, so that reading the flow pays (docs/markets.md)."""
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_facts_hold(preset):
-    """Every preset shows every stylised fact on five hours of market."""
+    """Every preset shows every stylised fact on five hours of market, but for those it gives up."""
     found = record_market({"name": "book", "preset": preset}, environments=30, seconds=1200, seed=1)
     failed = [(f.fact.name, f.estimate) for f in facts.findings(found, resamples=40) if f.verdict != "pass"]
-    assert not failed
+    assert not {name for name, _ in failed} - GIVEN_UP.get(preset, set()), failed
 
 
 def test_price_is_not_predictable_from_nothing():
@@ -268,7 +285,7 @@ def test_price_is_not_predictable_from_nothing():
 
 
 def test_settings():
-    config = make_config({"name": "book", "width": 30.0, "latency_steps": 2})
+    config = make_config({"name": "book", "preset": "binance-usdm-btc", "width": 30.0, "latency_steps": 2})
     assert make_config(**json.loads(json.dumps(config.to_dict()))) == config
     for bad in (
         {"preset": "nowhere"},
@@ -280,4 +297,21 @@ def test_settings():
         {"order_rate": 500.0},
     ):
         with pytest.raises(ConfigError, match=next(iter(bad))):
-            Book(**bad)
+            Book(**{"preset": "binance-usdm-btc"} | bad)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("quue = 1.0", r"'binance-usdm-btc'.* no setting 'quue'.* Did you mean 'queue'"),
+        ("", r"'binance-usdm-btc'.* has no 'queue': give it"),
+        ("queue = -1.0", r"queue = -1.0 is not possible: it must be a finite number from 1 to"),
+        ("queue = nan", r"queue = nan is not possible"),
+        ("queue", r"is not readable .*line 53.*: give a TOML file"),
+    ],
+)
+def test_a_preset_that_cannot_be_gets_a_sentence(tmp_path, line, words):
+    bad = tmp_path / "presets.toml"
+    bad.write_text(FILE.read_text().replace("queue = 5_500.0", line))
+    with pytest.raises(ConfigError, match=f"presets.toml.*{words}"):
+        check_presets(read_presets(bad), bad)

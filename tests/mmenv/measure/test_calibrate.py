@@ -256,6 +256,6 @@ def test_estimates_are_written_by_name(tmp_path):
 
 def test_calibration_of_the_book_measures_a_queue():
     """At the touch the queue is ahead of us: fewer fills than the exponential further out says."""
-    found = calibrate_market("book", environments=4, seconds=60.0)
+    found = calibrate_market({"name": "book", "preset": "binance-usdm-btc"}, environments=4, seconds=60.0)
     assert found.fills.touch.value > 0
     assert found.facts

@@ -101,7 +101,9 @@ def test_no_window_and_no_label_crosses_a_border(lengths, embargo, horizon, wind
 @pytest.mark.parametrize("group", GROUPS)
 def test_no_feature_changes_when_the_future_does(group):
     """Two markets that are the same up to a step, and then are not: observations are the same up to it."""
-    config = make_config("book", horizon=60, features=(group,))
+    config = make_config(
+        "book", horizon=60, features=(group,), quote={"max_distance": 1.0, "withdraw": False}
+    )
     desks = [Desk(config, 2, autoreset=False) for _ in range(2)]
     seen = []
     for number, desk in enumerate(desks):

@@ -12,9 +12,22 @@ from hypothesis import strategies as st
 
 from mmenv.data.events import BUY_FLAG, EXCH_FLAG, Replay, open_replay
 from mmenv.data.importer import Import
-from mmenv.data.rows import BUY, CLEAR, SELL, TRADE
+from mmenv.data.rows import BUY, SELL
 from mmenv.times import MILLISECOND
-from mmenv.venue.matcher import ACTIVE, CANCELLED, EXPIRED, FILLED, PARTIALLY_FILLED, Matcher
+from mmenv.venue.matcher import (
+    ACTIVE,
+    CANCELLED,
+    EXPIRED,
+    FILLED,
+    PARTIALLY_FILLED,
+    OrderBook,
+    apply,
+    cancel,
+    empty_book,
+    place_order,
+    set_level,
+    trade,
+)
 from mmenv.venue.settings import QUEUE_MODELS, ReplayConfig
 from tests.helpers.captures import market, write
 
@@ -50,7 +63,7 @@ def test_both_engines_agree_on_every_order_and_mutants_do_not(
 
 
 def test_orders_sent_one_by_one_fare_as_in_the_compiled_loop(recorded: Replay) -> None:
-    """The methods that paper trading calls are the functions that were checked."""
+    """What Python calls for each row and order does as the compiled loop."""
     pytest.importorskip("hftbacktest", reason="the extra `replay` is not installed")
     from benchmarks.crosscheck import by_matcher, random_actions
 
@@ -58,39 +71,35 @@ def test_orders_sent_one_by_one_fare_as_in_the_compiled_loop(recorded: Replay) -
     latency = config.order_latency_ns
     actions = random_actions(recorded, ORDERS, latency, np.random.default_rng(4))
     expected = by_matcher(recorded, actions, config)
-    engine = Matcher(recorded.low_tick, recorded.high_tick, ORDERS, "power-prob")
+    book = empty_book(recorded.low_tick, recorded.high_tick, ORDERS, "power-prob")
     waiting = list(actions)
     for event in recorded.events[(recorded.events["ev"] & EXCH_FLAG) != 0]:
         now = int(event["exch_ts"])
         while waiting and waiting[0]["time_ns"] + latency < now:
-            act(engine, waiting.pop(0), latency)
+            act(book, waiting.pop(0), latency)
         kind, side = int(event["ev"]) & 0xFF, BUY if int(event["ev"]) & BUY_FLAG else SELL
-        if kind == CLEAR:
-            engine.clear()
-        else:
-            move = engine.trade if kind == TRADE else engine.depth
-            move(side, int(event["px"]), int(event["qty"]), now)
+        apply(book, kind, side, int(event["px"]), int(event["qty"]), now)
     for action in waiting:
-        act(engine, action, latency)
-    assert (engine.orders["status"] == expected["status"]).all()
-    assert (engine.orders["time_ns"] == expected["time_ns"]).all()
-    assert (engine.orders["left"] == expected["left"]).all()
+        act(book, action, latency)
+    assert (book.orders["status"] == expected["status"]).all()
+    assert (book.orders["time_ns"] == expected["time_ns"]).all()
+    assert (book.orders["left"] == expected["left"]).all()
 
 
-def act(engine: Matcher, action: np.void, latency: int) -> None:
+def act(book: OrderBook, action: np.void, latency: int) -> None:
     order, at = int(action["order"]), int(action["time_ns"]) + latency
     if action["lots"]:
-        engine.submit(order, int(action["side"]), int(action["tick"]), int(action["lots"]), at)
+        place_order(book, order, int(action["side"]), int(action["tick"]), int(action["lots"]), at)
     else:
-        engine.cancel(order, at)
+        cancel(book, order, at)
 
 
-def engine_with_book(model: str, partial: bool = True) -> Matcher:
-    engine = Matcher(80, 120, 4, model, 3.0, partial)
+def some_book(model: str, partial: bool = True) -> OrderBook:
+    book = empty_book(80, 120, 4, model, 3.0, partial)
     for step in range(1, 6):
-        engine.depth(BUY, 100 - step, 10, 0)
-        engine.depth(SELL, 100 + step, 10, 0)
-    return engine
+        set_level(book, BUY, 100 - step, 10, 0)
+        set_level(book, SELL, 100 + step, 10, 0)
+    return book
 
 
 moves = st.lists(
@@ -107,19 +116,19 @@ moves = st.lists(
 @settings(deadline=None)
 @given(moves, st.sampled_from(QUEUE_MODELS), st.booleans(), st.integers(1, 8))
 def test_the_rules_hold_for_any_market(found: list, model: str, partial: bool, lots: int) -> None:
-    engine = engine_with_book(model, partial)
+    book = some_book(model, partial)
     for order, (side, tick) in enumerate(((BUY, 99), (BUY, 97), (SELL, 101), (SELL, 103))):
-        assert engine.submit(order, side, tick, lots, 1) == ACTIVE
-        assert engine.orders["ahead"][order] == 10
+        assert place_order(book, order, side, tick, lots, 1) == ACTIVE
+        assert book.orders["ahead"][order] == 10
     done = {EXPIRED, FILLED, CANCELLED}
     for now, (kind, side, tick, size) in enumerate(found, 2):
-        before = engine.orders.copy()
-        book = engine.best.copy()
+        before = book.orders.copy()
+        best = book.best.copy()
         if kind == "depth":
-            engine.depth(side, tick, size, now)
+            set_level(book, side, tick, size, now)
         elif size:
-            engine.trade(side, tick, size, now)
-        after = engine.orders
+            trade(book, side, tick, size, now)
+        after = book.orders
         assert (after["ahead"] <= np.maximum(before["ahead"], 0)).all()
         assert (after["left"] <= before["left"]).all()
         for was, is_ in zip(before, after, strict=True):
@@ -141,33 +150,33 @@ def test_the_rules_hold_for_any_market(found: list, model: str, partial: bool, l
                 assert size
                 assert beyond >= 0
                 assert not is_["left"]
-                assert (tick - book[0 if side == BUY else 1]) * side > 0
+                assert (tick - best[0 if side == BUY else 1]) * side > 0
             else:
                 assert opposite
                 assert beyond >= 0
                 assert beyond > 0 or was["ahead"] < size
                 assert beyond > 0 or not partial or filled <= size
                 assert beyond == 0 or not is_["left"]
-        if engine.best[0] > 0 and engine.best[1] < 1000:
-            assert engine.best[0] < engine.best[1]
+        if book.best[0] > 0 and book.best[1] < 1000:
+            assert book.best[0] < book.best[1]
 
 
 def test_post_only_cancel_and_refusals() -> None:
-    engine = engine_with_book("risk-adverse")
-    assert engine.submit(0, BUY, 101, 1, 5) == EXPIRED
-    assert engine.submit(1, SELL, 99, 1, 5) == EXPIRED
-    assert engine.submit(2, BUY, 100, 1, 5) == ACTIVE
-    assert engine.cancel(2, 6)
-    assert not engine.cancel(2, 7)
-    assert not engine.cancel(0, 7)
-    assert engine.orders["status"].tolist()[:3] == [EXPIRED, EXPIRED, CANCELLED]
+    book = some_book("risk-adverse")
+    assert place_order(book, 0, BUY, 101, 1, 5) == EXPIRED
+    assert place_order(book, 1, SELL, 99, 1, 5) == EXPIRED
+    assert place_order(book, 2, BUY, 100, 1, 5) == ACTIVE
+    assert cancel(book, 2, 6)
+    assert not cancel(book, 2, 7)
+    assert not cancel(book, 0, 7)
+    assert book.orders["status"].tolist()[:3] == [EXPIRED, EXPIRED, CANCELLED]
     for tick, lots in ((79, 1), (121, 1), (100, 0)):
         with pytest.raises(ValueError, match="ticks are 80 to 120"):
-            engine.submit(3, BUY, tick, lots, 8)
+            place_order(book, 3, BUY, tick, lots, 8)
     with pytest.raises(ValueError, match="queue_model = 'fifo'"):
-        Matcher(1, 9, 1, "fifo")
+        empty_book(1, 9, 1, "fifo")
     with pytest.raises(ValueError, match="holds no prices"):
-        Matcher(9, 9, 1)
+        empty_book(9, 9, 1)
 
 
 def test_agreement_on_a_real_tape(tmp_path: Path) -> None:

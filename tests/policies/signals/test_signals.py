@@ -244,8 +244,8 @@ def test_a_configuration_with_signals_comes_back(tmp_path):
 
 def test_refusals_say_why(tmp_path):
     _, signal = make_signal("order-flow")
-    with pytest.raises(ConfigError, match=r"every 0\.1 s.*every 1 s"):
-        make_config("hidden-regime", signals=[signal])
+    with pytest.raises(ConfigError, match=r"every 1 s.*every 0\.5 s"):
+        make_config({"name": "hidden-regime", "step_seconds": 0.5}, signals=[signal])
     with pytest.raises(ConfigError, match="two of them have the output 'flow_up'"):
         make_config("book", signals=[signal, signal])
     other = dataclasses.replace(signal.inputs[1], meaning="something else")
@@ -368,7 +368,7 @@ def test_the_hard_limits_win_whatever_the_network_says(values, share, seed):
     generator = np.random.default_rng(seed)
     for _ in range(50):
         before = desk.get("position")
-        cap = 4 - desk.get("limit_cut")
+        cap = 4 - desk.get("limit_reduction")
         loss = desk.get("fees") / FEE_DIGITS - desk.get("pnl")
         lost = (loss >= make_params(config)["loss_limit"]) | (desk.get("risk_state") == 2)
         assert ((cap >= 0) & (cap <= 4)).all()
@@ -683,13 +683,14 @@ def test_a_live_desk_shows_signals_and_plays_again(tmp_path):
     from mmenv.live.rerun import check, decisions
     from tests.helpers.sessions import paper
 
-    _, signal = make_signal("order-flow")
+    live = {"name": "book", "preset": "binance-usdm-btc"}  # decides as often as the session
+    _, signal = make_signal("order-flow", config=make_config(live))
     save(signal, tmp_path / "signal.mms")
     file = Journal(tmp_path / "journal")
-    paper(file, signals=[tmp_path / "signal.mms"])
+    paper(file, features=make_config(live).features, signals=[tmp_path / "signal.mms"])
     file.close()
     seen = np.stack([made["observation"] for made in decisions(tmp_path / "journal")])[:150]
-    names = observation_names(make_config("book", signals=[signal]))
+    names = observation_names(make_config(live, signals=[signal]))
     inputs = seen[:, [names.index(feature.name) for feature in signal.inputs]]
     expected = signal.run(inputs, np.array([0, len(inputs)]))[:, 0]
     np.testing.assert_array_equal(seen[:, names.index("flow_up")], expected)

@@ -9,6 +9,8 @@ import pytest
 
 pytest.importorskip("ccxt")
 
+from mmenv.checks import ConfigError
+from mmenv.live.recorder import Record
 from mmenv.live.rerun import check, decisions
 from mmenv.live.venues.base import VENUES
 from mmenv.registry import PluginError
@@ -42,6 +44,12 @@ def test_a_desk_trades_at_a_venue_of_ones_own(tmp_path: Path) -> None:
     assert len(decisions(path)) > 5
     assert Bazaar.closed == closed + 1
     check(path)
+
+
+def test_a_venue_whose_captures_no_importer_reads_is_not_recorded(tmp_path: Path) -> None:
+    record = Record("tests.helpers.bazaar:Bazaar", ("SPICE",), tmp_path, progress=False)
+    with pytest.raises(ConfigError, match=r"Record\.venue = .*importer"):
+        record.run()
 
 
 @pytest.mark.parametrize(

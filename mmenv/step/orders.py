@@ -1,0 +1,54 @@
+"""Our orders in a market outside: where they stand and, by the cautious queue model, what is before them.
+
+A venue tells what it knows between two decisions (`mmenv.venue.outcome.OUTCOME`), the same on tapes, on paper
+and live. An order joins behind what is at the touch; trades of the other side shorten the queue before it,
+and it is never longer than the queue is. Cancels before us are not seen: nobody is told of those."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from mmenv.engine.stage import stage
+
+I = np.int32  # noqa: E741
+
+
+@njit(inline="always")
+def place(order, wanted, lots, filled, touches, queues, taken, side):
+    """Our order after an interval: (price, lots left, lots ahead, age).
+
+    `order` is the same before it, `wanted` and `lots` what was asked for, `touches` and `queues` best price
+    and its lots on our side before and after, `taken` what the other side traded.
+    """
+    price, left, ahead, age = order
+    old_touch, touch = touches
+    old_queue, queue = queues
+    keeps = (left > 0) & (price == wanted) & (lots > 0)
+    behind = I(side * I(wanted - old_touch)) >= 0
+    ahead = ahead if keeps else (old_queue if behind else I(0))
+    ahead = max(I(ahead - taken), I(0)) if I(side * I(wanted - old_touch)) <= 0 else ahead
+    distance = I(side * I(wanted - touch))
+    ahead = min(ahead, queue) if distance == 0 else ahead
+    ahead = ahead if distance >= 0 else I(0)
+    return wanted, max(I(lots - filled), I(0)), ahead, (I(age + I(1)) if keeps else I(0))
+
+
+@stage()
+def follow(s, w, p, x):
+    """Take the orders of both sides over the interval that the market has just answered."""
+    for i in prange(s.count):
+        mid, before = s.mid[i], I(s.mid[i] - s.move[i])
+        half, old_half = I(s.spread[i] >> I(1)), I(s.old_spread[i] >> I(1))
+        s.old_spread[i] = s.spread[i]
+        order = s.own_ask[i], s.own_ask_lots[i], s.own_ask_ahead[i], s.own_ask_age[i]
+        wanted = I(before + s.ask_distance[i])
+        touches, queues = (I(before + old_half), I(mid + half)), (s.old_ask_lots[i], s.best_ask_lots[i])
+        order = place(order, wanted, s.ask_lots[i], s.ask_fill[i], touches, queues, s.buy_lots[i], I(1))
+        s.own_ask[i], s.own_ask_lots[i], s.own_ask_ahead[i], s.own_ask_age[i] = order
+        order = s.own_bid[i], s.own_bid_lots[i], s.own_bid_ahead[i], s.own_bid_age[i]
+        wanted = I(before - s.bid_distance[i])
+        touches, queues = (I(before - old_half), I(mid - half)), (s.old_bid_lots[i], s.best_bid_lots[i])
+        order = place(order, wanted, s.bid_lots[i], s.bid_fill[i], touches, queues, s.sell_lots[i], I(-1))
+        s.own_bid[i], s.own_bid_lots[i], s.own_bid_ahead[i], s.own_bid_age[i] = order
+        s.old_ask_lots[i], s.old_bid_lots[i] = s.best_ask_lots[i], s.best_bid_lots[i]

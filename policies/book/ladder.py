@@ -1,0 +1,268 @@
+"""The ladder of values of a market `book`: from not trading to what no policy can pass, on the same paths."""
+
+from __future__ import annotations
+
+import logging
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmenv.config import EnvConfig
+from mmenv.files import replacing
+from mmenv.run.provenance import digest
+from policies.book.bound import bound, fill_values
+from policies.book.orders import money, play, value
+from policies.book.paths import Paths, record, require_book
+from policies.book.programme import (
+    LEAST,
+    SEEN,
+    TOLD,
+    Filter,
+    Programme,
+    fit_filter,
+    solve,
+    told_indices,
+)
+from policies.book.rules import FAMILIES, imbalance_index, look, search
+
+CACHE = Path("logs/optima")
+"""What was found is kept here, beside the solutions of the solvable markets."""
+VERSION = 1
+"""Part of every cache key: raise it when results change."""
+TRAINING_SEED = 2_000_000_000
+TRAINING_PATHS = 1024
+ROUNDS = 4
+SEED = 1_000_000_000
+"""First seed of the paths that are judged: those of `neuralmm evaluate`."""
+PATHS, BOUND_PATHS = 1024, 128
+CHUNK = 256
+"""Paths that are held in memory at a time when judged."""
+
+BEST_RULE, PROGRAMME, TOLD_NAME, BOUND = "imbalance-rule", "book-programme", "told", "bound"
+SLACK = "slack"
+"""By how much the bound passes the told policy that pays its penalties, on each path."""
+
+log = logging.getLogger(__name__)
+
+Note = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found on the training paths."""
+
+    rules: dict[str, tuple[float, ...]]
+    """The best parameters of each of `FAMILIES`."""
+    filter: Filter
+    programme: Programme
+    told: Programme
+    values: np.ndarray
+    """The told programme's, without gaps: for the bound."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A rung: what a policy, or the bound, earns on each path. Arrays (paths,), price units x lots."""
+
+    name: str
+    note: str
+    """Its parameters, or how it was computed."""
+    value: np.ndarray
+    """Reward: money less the penalties on the position. Parts with a mean of zero are taken off both."""
+    money: np.ndarray
+    fills: np.ndarray | None
+    """None of the bound."""
+
+
+def find(config: EnvConfig, cache: Path | None = CACHE, note: Note = lambda what: None) -> Found:
+    """The best rules and programmes for `config`, from training paths or from the cache.
+
+    Raises `ConfigError` for a market other than `book` and for what its simulator does not know.
+    """
+    require_book(config)
+    path = cache and cache / f"book-found-{_key(config, TRAINING_PATHS, ROUNDS)}.npz"
+    kept = _read(path)
+    if kept is not None:
+        return _unpack(kept)
+    note("recording training paths")
+    paths = record(config, range(TRAINING_SEED, TRAINING_SEED + TRAINING_PATHS))
+    rules = {}
+    for name in FAMILIES:
+        note(f"searching {name}")
+        rules[name] = search(name, paths)
+    note("fitting the filter")
+    filtered = fit_filter(paths)
+    note("solving the programme")
+    programme = solve(paths, filtered.indices(paths), SEEN, rounds=ROUNDS)
+    note("solving the told programme")
+    index = told_indices(paths, 1)
+    told = solve(paths, index, TOLD, rounds=2, smooth=True)
+    often = np.bincount(index.ravel(), minlength=TOLD) >= LEAST
+    values = fill_values(told.values, np.broadcast_to(often[:, None], told.values.shape))
+    found = Found(rules, filtered, programme, told, values)
+    _write(path, _pack(found))
+    return found
+
+
+def ladder(
+    config: EnvConfig,
+    paths: int = PATHS,
+    seed: int = SEED,
+    *,
+    bound_paths: int = BOUND_PATHS,
+    cache: Path | None = CACHE,
+    note: Note = lambda what: None,
+) -> list[Row]:
+    """The rungs for `config` from the lowest: no-trade, the rules, the programme, the told one, the bound.
+
+    The bound stands on the first `bound_paths` of the paths, and is left out where the market has none.
+
+    Parameters
+    ----------
+    paths, seed
+        Episodes seeded seed, seed + 1, ... as environments would be.
+    note
+        Hears what is being done.
+
+    Raises
+    ------
+    ConfigError
+        As `find`.
+    """
+    market = require_book(config)
+    bound_paths = min(bound_paths, paths) if market.exact_impact else 0
+    key = _key(config, TRAINING_PATHS, ROUNDS, paths, seed, bound_paths)
+    path = cache and cache / f"book-ladder-{key}.npz"
+    kept = _read(path)
+    if kept is None:
+        found = find(config, cache, note)
+        parts = []
+        for first in range(0, paths, CHUNK):
+            note(f"judging, {first} of {paths} paths")
+            recorded = record(config, range(seed + first, seed + min(first + CHUNK, paths)))
+            parts.append(_judge(recorded, found, max(min(bound_paths - first, CHUNK), 0), note))
+        kept = {name: np.concatenate([part[name] for part in parts], axis=-1) for name in parts[0]}
+        kept |= {f"note:{name}": np.array(text) for name, text in _notes(found).items()}
+        _write(path, kept)
+    return _rows(kept, paths, bound_paths)
+
+
+def _judge(paths: Paths, found: Found, bounded: int, note: Note) -> dict[str, np.ndarray]:
+    """Value, money and fills of each policy, (3, paths), and `SLACK` on the first `bounded` paths."""
+    imbalance, scales = imbalance_index(look(paths).imbalance), 1.0
+    plays = {name: (imbalance, FAMILIES[name].make(*given), scales) for name, given in found.rules.items()}
+    seen, told = found.filter.indices(paths), told_indices(paths, 2)
+    plays[PROGRAMME] = seen, found.programme.table, found.programme.scale
+    plays[TOLD_NAME] = told, found.told.table, found.told.scale
+    done = {}
+    for name, (index, table, scale) in plays.items():
+        result = play(paths, index, table, scale)
+        done[name] = np.stack([value(paths, result), money(paths, result), result.fills])
+    done[SLACK] = np.zeros(0)
+    if bounded:
+        note(f"bounding {bounded} paths")
+        few = Paths(paths.config, paths.seeds[:bounded], paths.rows[:bounded])
+        limit = bound(few, found.values)
+        result = play(few, told[:bounded], found.told.table, found.told.scale, limit.charges)
+        done[SLACK] = limit.value - result.bounded / paths.market.price_scale
+    return done
+
+
+def _bounded(money: np.ndarray, slack: np.ndarray) -> np.ndarray:
+    """The bound as an estimate on all paths: the told policy's money, and by how much the bound passes it.
+
+    On the paths on which there is a bound the policy pays its penalties too, so that the difference varies
+    little; they have mean zero, so its money without them has the same mean and is known on more paths. The
+    elements are such that their mean and its standard error are those of the estimate.
+    """
+    values = money + slack.mean()
+    values[: len(slack)] += len(money) / len(slack) * (slack - slack.mean())
+    return values
+
+
+def _notes(found: Found) -> dict[str, str]:
+    """What is said of each policy beside its name."""
+    names = {
+        "touch": (),
+        "constant": ("ticks behind the touch",),
+        "glft": ("ticks behind the touch", "skew a lot"),
+        BEST_RULE: ("leave above", "rejoin lower by", "skew a lot"),
+    }
+    notes = {
+        rule: ", ".join(f"{what} {number:g}" for what, number in zip(names[rule], given, strict=False))
+        for rule, given in found.rules.items()
+    }
+    return notes | {
+        PROGRAMME: f"filter, own queue, place; {found.programme.scale:g} levels a lot",
+        TOLD_NAME: "is told the efficient price; nobody can play it",
+    }
+
+
+def _rows(kept: dict[str, np.ndarray], paths: int, bound_paths: int) -> list[Row]:
+    nothing = np.zeros(paths)
+    rows = [Row("no-trade", "", nothing, nothing, nothing)]
+    rows += [Row(name, str(kept[f"note:{name}"]), *kept[name]) for name in (*FAMILIES, PROGRAMME, TOLD_NAME)]
+    if bound_paths:
+        limit = _bounded(kept[TOLD_NAME][1], kept[SLACK])
+        rows.append(Row(BOUND, f"no policy earns more; {bound_paths} paths", limit, limit, None))
+    return rows
+
+
+# Cache ----------------------------------------------------------------------------------------------------
+
+
+def _key(config: EnvConfig, *numbers: int) -> str:
+    """A hash of what results depend on."""
+    whole = config.to_dict()
+    parts = ("market", "horizon", "maker_fee_bp", "quote", "risk", "reward")
+    return digest([VERSION, *numbers, {name: whole[name] for name in parts}])
+
+
+def _pack(found: Found) -> dict[str, np.ndarray]:
+    filtered = found.filter
+    packed = {
+        "weights": filtered.weights,
+        "gaps": filtered.gaps,
+        "filter": np.array([filtered.queue, filtered.trend]),
+        "values": found.values,
+    }
+    for name, programme in (("programme", found.programme), ("told", found.told)):
+        packed |= {f"{name}-table": programme.table, f"{name}-values": programme.values}
+        packed[f"{name}-scale"] = np.array(programme.scale)
+    return packed | {f"rule:{name}": np.array(given) for name, given in found.rules.items()}
+
+
+def _unpack(kept: dict[str, np.ndarray]) -> Found:
+    queue, trend = kept["filter"]
+    programme, told = (
+        Programme(kept[f"{name}-table"], float(kept[f"{name}-scale"]), kept[f"{name}-values"])
+        for name in ("programme", "told")
+    )
+    rules = {name: tuple(kept[f"rule:{name}"].tolist()) for name in FAMILIES}
+    filtered = Filter(float(queue), kept["weights"], kept["gaps"], float(trend))
+    return Found(rules, filtered, programme, told, kept["values"])
+
+
+def _read(path: Path | None) -> dict[str, np.ndarray] | None:
+    """What is kept in a file; None, and a warning, where it is damaged."""
+    if path is None or not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        log.warning("%s is damaged (%s): computing again.", path, error)
+        return None
+
+
+def _write(path: Path | None, arrays: dict[str, np.ndarray]) -> None:
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)

@@ -1,0 +1,156 @@
+"""The best imbalance rule and the programme as policies: they act on observations, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmenv.checks import ConfigError
+from mmenv.config import EnvConfig
+from mmenv.observation import observation_names
+from policies.base import POLICIES, Policy, Reading
+from policies.book.ladder import BEST_RULE, CACHE, PROGRAMME, find
+from policies.book.orders import BEHIND, EDGES, FAR_BEHIND, HOLD, INSIDE, LEAVE, ONE_BEHIND, Terms, terms_of
+from policies.book.programme import Filter
+from policies.book.programme import Programme as Solved
+from policies.book.rules import Look, by_imbalance, imbalance_index
+
+SIDES = ("ask", "bid")
+
+
+class TablePolicy:
+    """Acts by a table of `policies.book.orders`; a subclass says which market each side sees."""
+
+    needs: tuple[str, ...] = ("spread", "book_imbalance", "ask_order_ahead")
+    """Entries of the observation without which it cannot act."""
+
+    def __init__(self, name: str, config: EnvConfig, table: np.ndarray, scale: float) -> None:
+        self.name, self.config, self._table, self._scale = name, config, table, scale
+        self._terms: Terms = terms_of(config)
+        self._lot_scale = config.market.lot_scale
+        self._reading = Reading(config)
+        names = observation_names(config)
+        for need in self.needs:
+            if need not in names:
+                raise ConfigError(
+                    f"EnvConfig.features = {config.features!r} is not possible: {name!r} reads {need!r}; "
+                    "add the feature group that has it."
+                )
+        self._column = {each: column for column, each in enumerate(names)}
+
+    def reset(self, n: int) -> Any:
+        return None
+
+    def see(self, observation: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
+        """The index of the market as each side sees it, (n, 2), and the memory after."""
+        raise NotImplementedError
+
+    def entry(self, observation: np.ndarray, name: str) -> np.ndarray:
+        """An entry of observations, float64 (n,)."""
+        return observation[:, self._column[name]].astype(float)
+
+    def spread(self, observation: np.ndarray) -> np.ndarray:
+        """Ticks, int64 (n,)."""
+        return np.rint(self.entry(observation, "spread") * self._terms.unit / 2).astype(np.int64)
+
+    def lots(self, observation: np.ndarray, side: str) -> np.ndarray:
+        """Lots of the queue at the touch, for the index of places; 1 where it is not seen."""
+        name = f"{side}_queue"
+        if name not in self._column:
+            return np.ones(len(observation))
+        # The entry is half of log(1 + lots / typical lots of a step).
+        lots = np.rint(np.expm1(2 * self.entry(observation, name)) * self._lot_scale)
+        return np.maximum(lots, 1.0)
+
+    def act(self, observation: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
+        index, state = self.see(observation, state)
+        position, spread = self._reading.position(observation), self.spread(observation)
+        distances = []
+        for s, side in enumerate(SIDES):
+            behind = np.rint(self.entry(observation, f"{side}_order_distance")).astype(np.int64)
+            has = self.entry(observation, f"{side}_order_lots") > 0
+            ahead = self.entry(observation, f"{side}_order_ahead") * self.lots(observation, side)
+            place = np.where(behind == 1, ONE_BEHIND, FAR_BEHIND)
+            place = np.where(behind > 0, place, 1 + np.searchsorted(EDGES, np.rint(ahead)))
+            most = (self._table.shape[2] - 1) // 2
+            level = (
+                np.clip(np.rint(self._scale * (1 - 2 * s) * position), -most, most).astype(np.int64) + most
+            )
+            choice = self._table[index[:, s], np.where(has, place, 0), level].astype(np.int64)
+            ticks = np.select(
+                [(choice == HOLD) & has, choice == INSIDE, choice >= BEHIND],
+                [behind, np.where(spread > 1, -1, 0), choice - BEHIND],
+                0,
+            )
+            distances.append(np.where(choice == LEAVE, np.inf, (spread + 2 * ticks) / self._terms.unit))
+        return self.config.quote.to_action(*distances), state
+
+
+class ImbalanceRule(TablePolicy):
+    """At the touch; leaves a side against which the imbalance stands."""
+
+    def see(self, observation: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
+        return imbalance_index(self.entry(observation, "book_imbalance")), state
+
+
+class FilterPolicy(TablePolicy):
+    """The programme: its memory is what the filter of the efficient price remembers."""
+
+    needs = (*TablePolicy.needs, "ask_queue", "volume", "flow_imbalance", "return")
+
+    def __init__(self, name: str, config: EnvConfig, solved: Solved, filtered: Filter) -> None:
+        super().__init__(name, config, solved.table, solved.scale)
+        self._filter = filtered
+
+    def reset(self, n: int) -> Any:
+        return self._filter.start(n), np.zeros(n)
+
+    def see(self, observation: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
+        memory, mid = state
+        mid = mid + np.rint(self._reading.move(observation) * self._terms.unit)
+        spread = self.spread(observation)
+        volume = self.entry(observation, "volume") * self.config.market.lot_scale
+        flow = volume * self.entry(observation, "flow_imbalance")
+        ask, bid = (np.rint(self.lots(observation, side)) for side in SIDES)
+        # The mid counts from an odd half-tick, where the spread is odd; only differences matter.
+        seen = Look((mid + spread) / 2, (mid - spread) / 2, ask, bid, flow)
+        memory, features = self._filter.follow(self._started(memory, observation), seen)
+        return self._filter.index(features.astype(np.float32), seen, memory[3]), (memory, mid)
+
+    def _started(self, memory: tuple[Any, ...], observation: np.ndarray) -> tuple[Any, ...]:
+        """The memory, empty again where an episode begins."""
+        fresh = self._reading.step(observation) == 0
+        if memory[0] is None or fresh.all():
+            return self._filter.start(len(observation))
+        if not fresh.any():
+            return memory
+        return memory[0], *(
+            np.where(fresh.reshape(-1, *[1] * (part.ndim - 1)), 0.0, part) for part in memory[1:]
+        )
+
+
+def _rule(
+    config: EnvConfig,
+    leave: float | None = None,
+    rejoin: float | None = None,
+    skew: float = 0.0,
+    cache: Path | str | None = CACHE,
+) -> Policy:
+    """At the touch of `book`, leaving a side against which the imbalance stands; found by search."""
+    if leave is None:
+        leave, gap, skew = find(config, Path(cache) if cache else None).rules[BEST_RULE]
+        rejoin = leave - gap
+    table = by_imbalance(leave, leave if rejoin is None else rejoin, skew)
+    return ImbalanceRule(BEST_RULE, config, table, 1.0)
+
+
+def _programme(config: EnvConfig, cache: Path | str | None = CACHE) -> Policy:
+    """The dynamic programme of `book` on what is seen, group `queues` included; see `docs/bounds.md`."""
+    found = find(config, Path(cache) if cache else None)
+    return FilterPolicy(PROGRAMME, config, found.programme, found.filter)
+
+
+POLICIES.register(BEST_RULE, _rule)
+POLICIES.register(PROGRAMME, _programme)
