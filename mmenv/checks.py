@@ -1,4 +1,4 @@
-"""TODO."""
+"""Refusals in one form: the field, its value, and what it must be."""
 
 from __future__ import annotations
 

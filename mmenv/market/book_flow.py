@@ -73,7 +73,11 @@ def draws(w, p, count, k):
 
 @over_lanes
 def flow(w, p, count):
-    """A micro-step of the others: efficient price, market order, cancels, limit orders, move of the price."""
+    """A micro-step of the others: efficient price, market order, cancels, limit orders, move of the price.
+
+    Long, because each line needs what the ones before it left of the book: cut apart, each part would read
+    and write a dozen fields of every lane again.
+    """
     for i in prange(count):
         per_width, order, meta_share = at(p.per_width, i), at(p.order, i), at(p.meta_share, i)
         informed, pull, race = at(p.informed, i), at(p.pull, i), at(p.race, i)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Distributions from which episodes draw parameters of their market."""
 
 from __future__ import annotations
 
