@@ -22,6 +22,7 @@ from mmenv.backtest import Entrant, Result, Settings, backtest
 from mmenv.backtest.result import FIGURES
 from mmenv.backtest.run import SEED
 from mmenv.backtest.unit import write_json
+from mmenv.actions.spread_skew import SpreadSkew
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig, make_config
 from mmenv.market.base import MARKETS, Market
@@ -171,9 +172,11 @@ def entrants(options: Backtest) -> tuple[list[Entrant], int]:
     labels = short_names(texts)
     for text in texts:
         model = configs[text]
-        seen = () if model is None else ("features", "signals", "manager")
-        own = {name: getattr(model, name) for name in seen}
-        config = make_config(market, **shared, **own)
+        seen = () if model is None else ("features", "signals", "manager", "quote")
+        own = shared | {name: getattr(model, name) for name in seen}
+        if model is None and not isinstance(own.get("quote"), SpreadSkew):
+            own.pop("quote", None)  # closed forms ask for distances: the market's own box
+        config = make_config(market, **own)
         source, tried = make_source(text, labels[text], config, options.calibration)
         found.append(Entrant(source, config))
         tries += tried
