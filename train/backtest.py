@@ -18,11 +18,11 @@ from typing import Annotated, Any
 import tyro
 from rich.table import Table
 
+from mmenv.actions.spread_skew import SpreadSkew
 from mmenv.backtest import Entrant, Result, Settings, backtest
 from mmenv.backtest.result import FIGURES
 from mmenv.backtest.run import SEED
 from mmenv.backtest.unit import write_json
-from mmenv.actions.spread_skew import SpreadSkew
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig, make_config
 from mmenv.market.base import MARKETS, Market
