@@ -666,12 +666,12 @@ def test_book_tickers_agree_with_the_diffs_around_them(real_tapes: list[Tape]) -
                 elif row["kind"] not in (TRADE, BBO) and low <= row["price"] <= high:
                     plain[0 if row["side"] == BUY else 1, row["price"] - low] = row["size"]
             kind, number = message["kind"][0], message["id"][0]
-            if kind == BBO and number == state[0]:
+            if kind == BBO and number == state[0]["ticker_id"]:
                 bid, ask = np.flatnonzero(ours[0])[-1], np.flatnonzero(ours[1])[0]
                 assert [bid + low, ask + low] == message["price"].tolist()
                 assert [ours[0, bid], ours[1, ask]] == message["size"].tolist()
                 touched += 1
-            elif kind not in (TRADE, BBO) and number > state[0]:
+            elif kind not in (TRADE, BBO) and number > state[0]["ticker_id"]:
                 assert (ours == plain).all()
                 equal += 1
         assert min(equal, touched) > 100
