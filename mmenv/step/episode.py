@@ -20,8 +20,6 @@ def turn(s, w, p, x):
     """A new step begins: no episode has ended in it yet."""
     s.clock += 1
     s.any_done = 0
-    for i in prange(s.count):
-        s.truncated[i] = 0
 
 
 @stage()
