@@ -7,6 +7,8 @@ Importing the package registers `NeuralMM-v0`:
     envs = gym.make_vec("mmenv:NeuralMM-v0", num_envs=1024)
 """
 
+from importlib.metadata import PackageNotFoundError, version
+
 import gymnasium
 
 from mmenv.actions.spread_skew import SpreadSkew
@@ -29,6 +31,11 @@ __all__ = [
     "SpreadSkew",
     "make_config",
 ]
+
+try:
+    __version__ = version("neuralmm")
+except PackageNotFoundError:  # run from a folder that nobody installed
+    __version__ = "0+unknown"
 
 gymnasium.register(
     id="NeuralMM-v0",
