@@ -236,7 +236,7 @@ def result(run: Run, episodes: int) -> dict[str, float]:
         "error": float(earned.std() / np.sqrt(episodes)),
         "episodes": episodes,
         "seconds": seconds,
-        "steps_per_second": run.steps() / seconds,
+        "steps_per_second": run.steps() / max(seconds, 1.0),  # SB3 counts whole seconds
     }
     with replacing(path) as temporary:
         temporary.write_text(json.dumps({**found, "provenance": origin_of(run)}, indent=2))
