@@ -79,7 +79,7 @@ class Population(Study):
     tables: ClassVar[tuple[str, ...]] = (*Study.tables, "members")
 
     name: tyro.conf.Positional[str]
-    """A TOML file, or the name of one in train/populations."""
+    """A TOML file, or the name of one in train/experiments/populations."""
     seeds: int = 3
     episodes: int = 4096
     """Episodes of each policy on each member."""

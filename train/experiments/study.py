@@ -59,7 +59,7 @@ class Study:
     """What its file may hold."""
 
     name: tyro.conf.Positional[str]
-    """A TOML file, or the name of one in train/studies."""
+    """A TOML file, or the name of one in train/experiments/studies."""
     seeds: int = 5
     jobs: int = 1
     """Runs at the same time. Wall times are those of a machine shared by so many."""

@@ -184,7 +184,7 @@ def test_wrong_files_are_refused(made, old, new, said):
 
 
 def test_the_examples_can_be():
-    """Every population in train/populations."""
+    """Every population in train/experiments/populations."""
     for path in Population.known.glob("*.toml"):
         example = Population(path.stem)
         read_panels(example, plan(example))
