@@ -9,9 +9,6 @@ policy), *exponential-average* (an average of the signed flow), *memoryless* (th
 from __future__ import annotations
 
 import dataclasses
-import logging
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +19,13 @@ from tqdm import tqdm
 
 from mmenv.checks import require
 from mmenv.config import EnvConfig
-from mmenv.files import replacing
 from mmenv.market.base import Market
 from mmenv.market.brownian import Brownian
 from mmenv.market.bursts import Bursts
 from mmenv.market.hidden_regime import HiddenRegime
 from mmenv.run.provenance import digest
 from policies.base import POLICIES, Policy, Reading
+from policies.cache import read, write
 from policies.solver.chain import Chain, belief_chain, brownian_chain, hidden_chain, oracle_chain
 from policies.solver.outcomes import outcomes
 from policies.solver.problem import make_problem, solved_market
@@ -42,8 +39,6 @@ TIME_CONSTANT = 18.0
 
 SOLVER = 1
 """The version of the solver, part of every cache key: raise it when solutions change."""
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -153,17 +148,16 @@ def solve(
     )
     problem = make_problem(config)
     path = Path(cache) / _file_name(config, kind, resolution) if cache is not None else None
-    found = _read(path, kind, resolution) if path and path.exists() else None
-    if found:
-        return found
+    kept = read(path, "ask", "bid", "values")
+    if kept is not None:
+        return Solution(kind, resolution, **kept)
 
     recursion = Recursion(how.chain(market, how.view(market, resolution)), problem)
     with tqdm(desc=f"solving {kind}", unit=" steps", disable=not progress, leave=False) as bar:
         ask, bid, value = ascend(recursion, progress=bar.update)
     values = recursion.chain.start @ value
     solution = Solution(kind, resolution, ask.astype(np.float32), bid.astype(np.float32), values)
-    if path:
-        _write(path, solution)
+    write(path, {"ask": solution.ask, "bid": solution.bid, "values": solution.values})
     return solution
 
 
@@ -176,22 +170,6 @@ def _file_name(config: EnvConfig, kind: str, resolution: int) -> str:
         "market": config.to_dict()["market"],
     }
     return f"{config.market.name}-{kind}-{digest(key)}.npz"
-
-
-def _read(path: Path, kind: str, resolution: int) -> Solution | None:
-    """The cached solution, or None (and a warning) if the file is damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return Solution(kind, resolution, file["ask"], file["bid"], file["values"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        log.warning("%s is damaged (%s): solving again.", path, error)
-        return None
-
-
-def _write(path: Path, solution: Solution) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, ask=solution.ask, bid=solution.bid, values=solution.values)
 
 
 class OptimalPolicy:

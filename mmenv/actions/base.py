@@ -45,6 +45,11 @@ class Action(ABC):
     def __post_init__(self) -> None:
         require_number(self, "requote_ticks", 0, 1_000_000, integer=True)
 
+    @property
+    def leaves(self) -> bool:
+        """Whether a side can be left, not quoted at all."""
+        return False
+
     @abstractmethod
     def compiled(self, price_scale: int, on_ticks: bool) -> np.ndarray:
         """The settings as one record of the stage's `own` type; a price unit has `price_scale` half-ticks.

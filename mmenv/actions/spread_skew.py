@@ -100,6 +100,10 @@ class SpreadSkew(Action):
         require_number(self, "max_skew", 0.0, 1e4)
         require(isinstance(self.withdraw, bool), "SpreadSkew", "withdraw", self.withdraw, "true or false")
 
+    @property
+    def leaves(self) -> bool:
+        return self.withdraw
+
     def compiled(self, price_scale: int, on_ticks: bool) -> np.ndarray:
         box = np.zeros(1, BOX)
         box["half_low"] = self.min_half_spread * price_scale

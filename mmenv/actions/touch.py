@@ -66,6 +66,10 @@ class Touch(Action):
         super().__post_init__()
         require_number(self, "max_distance", 1e-6, 1e4)
 
+    @property
+    def leaves(self) -> bool:
+        return True
+
     def compiled(self, price_scale: int, on_ticks: bool) -> np.ndarray:
         return np.array([(min(round(self.max_distance * price_scale), 2**30),)], UNIT)
 

@@ -94,8 +94,7 @@ def signal_column(config: EnvConfig, name: str | None) -> int:
     names = observation_names(config)
     if name is not None and name not in names:
         raise ConfigError(f"signal = {name!r} is not observed: it must be one of {', '.join(names)}.")
-    book = isinstance(config.market, Stretch) or config.market.name == "book"
-    liked = ["book_imbalance", "flow_imbalance"] if book else ["flow_imbalance"]
+    liked = ["book_imbalance", "flow_imbalance"] if config.market.on_ticks else ["flow_imbalance"]
     return names.index(name or next((n for n in liked if n in names), names[0]))
 
 

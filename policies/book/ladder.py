@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from mmenv.config import EnvConfig
-from mmenv.files import replacing
 from mmenv.run.provenance import digest
 from policies.book.bound import bound, fill_values
 from policies.book.orders import money, play, value
@@ -29,6 +25,7 @@ from policies.book.programme import (
     told_indices,
 )
 from policies.book.rules import FAMILIES, imbalance_index, look, search
+from policies.cache import read, write
 
 CACHE = Path("logs/optima")
 """What was found is kept here, beside the solutions of the solvable markets."""
@@ -46,8 +43,6 @@ CHUNK = 256
 BEST_RULE, PROGRAMME, TOLD_NAME, BOUND = "imbalance-rule", "book-programme", "told", "bound"
 SLACK = "slack"
 """By how much the bound passes the told policy that pays its penalties, on each path."""
-
-log = logging.getLogger(__name__)
 
 Note = Callable[[str], Any]
 
@@ -86,7 +81,7 @@ def find(config: EnvConfig, cache: Path | None = CACHE, note: Note = lambda what
     """
     require_book(config)
     path = cache and cache / f"book-found-{_key(config, TRAINING_PATHS, ROUNDS)}.npz"
-    kept = _read(path)
+    kept = read(path)
     if kept is not None:
         return _unpack(kept)
     note("recording training paths")
@@ -105,7 +100,7 @@ def find(config: EnvConfig, cache: Path | None = CACHE, note: Note = lambda what
     often = np.bincount(index.ravel(), minlength=TOLD) >= LEAST
     values = fill_values(told.values, np.broadcast_to(often[:, None], told.values.shape))
     found = Found(rules, filtered, programme, told, values)
-    _write(path, _pack(found))
+    write(path, _pack(found))
     return found
 
 
@@ -138,7 +133,7 @@ def ladder(
     bound_paths = min(bound_paths, paths) if market.exact_impact else 0
     key = _key(config, TRAINING_PATHS, ROUNDS, paths, seed, bound_paths)
     path = cache and cache / f"book-ladder-{key}.npz"
-    kept = _read(path)
+    kept = read(path)
     if kept is None:
         found = find(config, cache, note)
         parts = []
@@ -148,7 +143,7 @@ def ladder(
             parts.append(_judge(recorded, found, max(min(bound_paths - first, CHUNK), 0), note))
         kept = {name: np.concatenate([part[name] for part in parts], axis=-1) for name in parts[0]}
         kept |= {f"note:{name}": np.array(text) for name, text in _notes(found).items()}
-        _write(path, kept)
+        write(path, kept)
     return _rows(kept, paths, bound_paths)
 
 
@@ -246,23 +241,3 @@ def _unpack(kept: dict[str, np.ndarray]) -> Found:
     rules = {name: tuple(kept[f"rule:{name}"].tolist()) for name in FAMILIES}
     filtered = Filter(float(queue), kept["weights"], kept["gaps"], float(trend))
     return Found(rules, filtered, programme, told, kept["values"])
-
-
-def _read(path: Path | None) -> dict[str, np.ndarray] | None:
-    """What is kept in a file; None, and a warning, where it is damaged."""
-    if path is None or not path.exists():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        log.warning("%s is damaged (%s): computing again.", path, error)
-        return None
-
-
-def _write(path: Path | None, arrays: dict[str, np.ndarray]) -> None:
-    if path is None:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)

@@ -89,12 +89,11 @@ def require_book(config: EnvConfig) -> Book:
     market = config.market
     if not isinstance(market, Book):
         raise ConfigError(f"market = {market.name!r} is not possible: it must be 'book'.")
-    leaves = getattr(config.quote, "withdraw", config.quote.name == "touch")
     for owner, name, value, good, need in (
         ("Book", "latency_steps", market.latency_steps, market.latency_steps == 0, "0"),
         ("RiskConfig", "order_lots", config.risk.order_lots, config.risk.order_lots == 1, "1"),
         ("EnvConfig", "randomise", config.randomise, not config.randomise, "empty"),
-        ("quote", "withdraw", False, leaves, "true, for the best policies leave a side"),
+        ("quote", "withdraw", False, config.quote.leaves, "true, for the best policies leave a side"),
     ):
         if not good:
             raise ConfigError(
