@@ -39,6 +39,7 @@ from mmenv.live import journal
 from mmenv.live.desk import LiveDesk
 from mmenv.live.execution import LiveExecution
 from mmenv.live.guard import GuardConfig
+from mmenv.live.halt import leave_word
 from mmenv.live.journal import Journal, read
 from mmenv.live.market_feed import Batch
 from mmenv.live.orders import VenueError
@@ -51,7 +52,6 @@ from mmenv.live.venues.binance.feed import BinanceFeed
 from mmenv.live.venues.binance.orders import BinanceOrders
 from mmenv.market.live import Live
 from mmenv.times import SECOND
-from train.journals import Halt
 
 START_NS = 1_760_000_000 * SECOND
 SYMBOL = "BTCUSDT"
@@ -205,14 +205,15 @@ class Trial:
             passed = (self.exchange.present.now_ns - START_NS) / SECOND
             session = self.desk.session if self.desk is not None else None
             if word and passed > at:
-                self._say(number, **({} if word == "halt" else {word: True}))
+                self._say(number, word)
                 word = ""
             elif session is not None and session.guard.latched:
                 self.outcome.latched += [f"{f.rule}: {f.reason}" for f in session.guard.latched.values()]
-                self._say(number, clear=True)
+                self._say(number, "clear")
 
-    def _say(self, number: int, **word: bool) -> None:
-        Halt(journals=self.folder, reason=f"operator {number}", **word).run()
+    def _say(self, number: int, word: str) -> None:
+        self.folder.mkdir(exist_ok=True)
+        leave_word(self.folder, word, f"operator {number}", self.exchange.present.now_ns)
 
     async def _start(
         self, carrier: Loopback, loop: VirtualLoop, end_ns: int, begun: bool
@@ -313,17 +314,19 @@ class Trial:
         """
         outcome, halted = self.outcome, 0
         prefix = setup_of(path).session
-        flatten, peak, made = False, -np.inf, np.zeros(1, kind)[0]
+        flatten, lost, peak, made = False, False, -np.inf, np.zeros(1, kind)[0]
         times: list[int] = []
         known: set[str] = set()
         for frame in list(read(path)):
             if frame.kind == journal.OPERATOR:
                 command = frame.json()["command"]
                 flatten = command == "flatten" if command in ("halt", "flatten", "clear") else flatten
-                peak = -np.inf if command == "clear" else peak
+                # Only what was latched when it was given is taken back, and only then is a loss counted anew.
+                peak = -np.inf if command == "clear" and lost else peak
             elif frame.kind == journal.STATE:
                 rules = [reason.split(":")[0] for reason in frame.json()["reasons"]]
                 outcome.rules.update(rules)
+                lost = "drawdown" in rules and frame.json()["to"] == "HALTED"
                 # Nobody else trades here, and the policy raises nothing.
                 yield from (f"false alarm: {frame.json()['reasons']}" for r in rules if r in NEVER)
             elif frame.kind == journal.DECISION:

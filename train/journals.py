@@ -12,7 +12,7 @@ from rich.console import Console
 from mmenv.checks import ConfigError, require
 from mmenv.data.tape import Tape
 from mmenv.live.compare import backtest
-from mmenv.live.halt import leave_word
+from mmenv.live.halt import WORDS, leave_word
 from mmenv.live.rerun import check, setup_of, to_tape
 from mmenv.venue.settings import ENGINES
 from train.live import JOURNALS, choose
@@ -28,16 +28,18 @@ class Halt:
     """Then work out of the position, with reducing orders at the touch."""
     reduce: bool = False
     """Do not halt, but only reduce the position."""
+    resume: bool = False
+    """Take back what these have said; what the desks found out by themselves stays."""
     clear: bool = False
-    """Take the halt back, and whatever else waits for the operator."""
+    """Take back whatever waits for the operator by now, limits of loss included."""
     reason: str = "neuralmm halt"
     """Reason to write down."""
 
     def run(self) -> Path:
         """Leave the word; desks read it within a tenth of a second, and when they start."""
-        words = [word for word in ("flatten", "reduce", "clear") if getattr(self, word)] or ["halt"]
+        words = [word for word in WORDS if word != "halt" and getattr(self, word)] or ["halt"]
         if len(words) > 1:
-            raise ConfigError("choose one of --flatten, --reduce and --clear.")
+            raise ConfigError("choose one of --flatten, --reduce, --resume and --clear.")
         require(self.journals.is_dir(), "Halt", "journals", str(self.journals), "a folder of journals")
         return leave_word(self.journals, words[0], self.reason)
 

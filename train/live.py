@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
-import math
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -23,6 +22,7 @@ from rich.live import Live as LiveScreen
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig, make_config
 from mmenv.data.tape import tapes
+from mmenv.live.account_limit import AccountLimit
 from mmenv.live.api_key import read_key
 from mmenv.live.desk import LiveDesk
 from mmenv.live.guard import GuardConfig
@@ -295,24 +295,30 @@ def halt_all(desks: list[LiveDesk]) -> None:
 @contextlib.asynccontextmanager
 async def watched(desks: list[LiveDesk], limit: float | None) -> AsyncIterator[None]:
     """The account's own limit, over all desks: the one thing by which one of them stops the others."""
+    if limit is None:
+        yield
+        return
+    found = AccountLimit(desks[0].plan.folder, limit, desks[0].plan.mode)
 
-    async def watch(limit: float) -> None:
-        best = -math.inf
+    def look() -> None:
+        sessions = [desk.session for desk in desks if desk.session is not None]
+        wealth = {session.setup.session: session.wealth for session in sessions}
+        if (lost := found.update(wealth)) is not None:
+            for desk in desks:
+                desk.command("halt", f"the account has lost {lost:.2f} of {limit:g}")
+
+    async def watch() -> None:
         while True:
-            wealth = sum(desk.session.wealth for desk in desks if desk.session is not None)
-            best = max(best, wealth)
-            if best - wealth >= limit:
-                for desk in desks:
-                    desk.command("halt", f"the account has lost {best - wealth:.2f} of {limit:g}")
-                best = wealth
+            look()
             await asyncio.sleep(WATCH_S)
 
-    task = asyncio.create_task(watch(limit)) if limit is not None else None
+    task = asyncio.create_task(watch())
     try:
         yield
     finally:
-        if task is not None:
-            task.cancel()
+        task.cancel()
+        look()
+        found.save()
 
 
 @contextlib.asynccontextmanager

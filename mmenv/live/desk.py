@@ -95,6 +95,7 @@ class LiveDesk:
         self._tasks = Tasks(self._fail)
         self._router = OrderRouter(client, plan, self._tasks, clock, self.note) if client else None
         self._halt_file = HaltFile(plan.folder)
+        self._early: list[tuple[str, str]] = []
         self._running: asyncio.Task[None] | None = None
         self._failed: asyncio.Future[None] | None = None
         self._killed = False
@@ -123,8 +124,8 @@ class LiveDesk:
                 await self._end()
 
     def stop(self, reason: str) -> None:
-        """Halt, cancel all and end `run`."""
-        self.command("halt", reason)
+        """Cancel all and end `run`; the next start goes on without anybody's word."""
+        self.command("stop", reason)
         if self._failed is not None and not self._failed.done():
             self._failed.set_result(None)
 
@@ -137,13 +138,15 @@ class LiveDesk:
             await self._tasks.cancel()
             await asyncio.wait((self._running,))
 
-    def command(self, command: str, reason: str) -> None:
-        """An operator's command; see `Session.operator`."""
-        if self.session is not None:
-            self.note(f"{command}: {reason}")
-            self.session.operator(command, reason, self.clock())
-            if self._router is not None and command in ("halt", "flatten", "error"):
-                self._router.cancel_all()
+    def command(self, command: str, reason: str, said_ns: int = 0) -> None:
+        """An operator's command; see `Session.operator`. Before the session begins, it waits for it."""
+        if self.session is None:
+            self._early.append((command, reason))
+            return
+        self.note(f"{command}: {reason}")
+        self.session.operator(command, reason, self.clock(), said_ns)
+        if self._router is not None and command in ("halt", "flatten", "stop", "error"):
+            self._router.cancel_all()
 
     def note(self, text: str) -> None:
         """Show a message."""
@@ -169,7 +172,10 @@ class LiveDesk:
             if self._router is not None:
                 await self._router.reconcile(session)
             self._resume(session)
-        self._heed()
+        early, self._early = self._early, []
+        for command, reason in early:
+            self.command(command, reason)
+        self._heed(session)
         return session
 
     def _resume(self, session: Session) -> None:
@@ -216,7 +222,7 @@ class LiveDesk:
             # All there is by now stays; what comes is collected when there is time for it.
             gc.freeze()
             gc.disable()
-        for work in (self._watch_market(session), self._decide(session), self._watch_halt()):
+        for work in (self._watch_market(session), self._decide(session), self._watch_halt(session)):
             self._tasks.start(work)
         if self._router is not None:
             self._tasks.start(self._router.stay_alive())
@@ -295,15 +301,16 @@ class LiveDesk:
         if session.state != state:
             self.note(f"{STATES[session.state]}: {session.guard.reason()}")
 
-    async def _watch_halt(self) -> None:
+    async def _watch_halt(self, session: Session) -> None:
         while True:
-            self._heed()
+            self._heed(session)
             await asyncio.sleep(HEED_S)
 
-    def _heed(self) -> None:
+    def _heed(self, session: Session) -> None:
         """Act on a new word in the halt file."""
-        if (news := self._halt_file.news()) is not None:
-            self.command(*news)
+        if (news := self._halt_file.news(session.heard_ns)) is not None:
+            command = "release" if news.word == "resume" else news.word
+            self.command(command, news.reason, news.said_ns)
 
     # Ending.
 
@@ -313,7 +320,7 @@ class LiveDesk:
         try:
             if session is not None and self._router is not None:
                 if session.state != HALTED:
-                    self.command("halt", "the desk stops")
+                    self.command("stop", "the desk stops")
                 await self._router.finish(session)
         finally:
             self.feed.alarm_ns = NEVER_NS

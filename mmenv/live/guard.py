@@ -21,6 +21,7 @@ state is the strictest that any rule asks for.
 | policy | | the policy raised, or the desk did | operator |
 | loss-limit | | the kernel's own limit (`mmenv.step.risk`) | operator |
 | operator | `reduce` | `halt` | operator |
+| stop | | the desk was told to end | its next start |
 
 "By itself" means once no rule has asked for it for `calm_s`, and so it is where nothing else is said.
 """
@@ -28,7 +29,7 @@ state is the strictest that any rule asks for.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -117,6 +118,10 @@ class Guard:
         """What the rules asked for at the last check, strictest first."""
         self.latched: dict[str, Finding] = {}
         """What only the operator takes back."""
+        self.latched_ns: dict[str, int] = {}
+        """Since when."""
+        self.now_ns = 0
+        """The newest time heard of."""
         self._day, self._opening, self._peak = -1, 0.0, 0.0
         self._orders: deque[int] = deque()
         self._rejects: deque[int] = deque()
@@ -124,6 +129,7 @@ class Guard:
 
     def check(self, facts: Facts) -> int:
         """The state for this decision."""
+        self.now_ns = facts.time_ns
         self._new_day(facts)
         found = list(self.latched.values())
         for name, rule in RULES.items():
@@ -145,14 +151,27 @@ class Guard:
         """Ask for a state until the operator takes it back."""
         if rule not in self.latched or self.latched[rule].state < state:
             self.latched[rule] = Finding(rule, state, reason)
+            self.latched_ns[rule] = self.now_ns
         self.state = max(self.state, state)
 
-    def clear(self) -> None:
-        """The operator takes back all that is latched; rules that still hold ask again."""
-        self.latched.clear()
-        self._rejects.clear()
-        self._calm_ns = {REDUCING: 0, HALTED: 0}
-        self._day = -1
+    def clear(self, said_ns: int | None = None, rules: Collection[str] | None = None) -> set[str]:
+        """Take back what is latched, as the operator said at `said_ns` (None: now); the rules taken back.
+
+        What was latched later he cannot have meant, so it stays. Only of `rules`, if they are given. Rules
+        that still hold ask again; a loss is counted anew from here only if its own rule is taken back.
+        """
+        until = self.now_ns if said_ns is None else said_ns
+        asked = self.latched if rules is None else self.latched.keys() & rules
+        gone = {rule for rule in asked if self.latched_ns[rule] <= until}
+        for rule in gone:
+            del self.latched[rule], self.latched_ns[rule]
+        if gone:
+            self._calm_ns = {REDUCING: 0, HALTED: 0}
+        if "rejects" in gone:
+            self._rejects.clear()
+        if gone & {"daily-loss", "drawdown"}:
+            self._day = -1
+        return gone
 
     def sent(self, time_ns: int, orders: int) -> None:
         """Orders (not cancels) have been sent."""
@@ -160,6 +179,7 @@ class Guard:
 
     def rejected(self, time_ns: int, reason: str) -> None:
         """The venue refused an order."""
+        self.now_ns = max(self.now_ns, time_ns)
         self._rejects.append(time_ns)
         count = _within(self._rejects, time_ns, self.config.reject_window_s)
         if count >= self.config.max_rejects:

@@ -98,7 +98,7 @@ def give(session: Session, frame: Frame) -> None:
         standing = [OpenOrder(**order) for order in content["orders"]]
         session.account(standing, content["position"], content["time_ns"])
     elif frame.kind == journal.OPERATOR:
-        session.operator(content["command"], content["reason"], content["time_ns"])
+        session.operator(content["command"], content["reason"], content["time_ns"], content.get("said_ns", 0))
 
 
 def check(path: Path, player: Player | None = None) -> tuple[Session, int]:

@@ -77,6 +77,8 @@ class Session:
         self._fields = {name: self.decision[name] for name in ("reward", "wealth", *OF_POLICY)}
         self.fills = 0
         self.flatten = False
+        self.heard_ns = 0
+        """When the newest word of the operator that was heard out of the halt file was given."""
         self._broken = "no book yet"
         """Why the book is not whole; empty if it is."""
         self._last_ns = 0
@@ -150,14 +152,18 @@ class Session:
         self.execution.reconcile(open_orders, position - self.setup.baseline)
         self._collect_faults(time_ns)
 
-    def operator(self, command: str, reason: str, time_ns: int) -> None:
-        """Obey a command.
+    def operator(self, command: str, reason: str, time_ns: int, said_ns: int = 0) -> None:
+        """Obey a command, given at `said_ns` if it comes out of the halt file.
 
-        "halt"; "flatten", which halts and works out of the position; "reduce"; "clear", which takes back what
-        is latched; "error": the desk raised; "resume": decisions go on at `time_ns`; "restart": the same
-        with a new episode.
+        "halt"; "flatten", which halts and works out of the position; "reduce"; "release", which takes back
+        these three; "clear", which takes back all that was latched when it was given; "stop": the desk is to
+        end; "error": it raised; "resume": decisions go on at `time_ns`; "restart": the same with a new
+        episode.
         """
-        self._note(journal.OPERATOR, {"command": command, "reason": reason, "time_ns": time_ns})
+        said = {"said_ns": said_ns} if said_ns else {}
+        self._note(journal.OPERATOR, {"command": command, "reason": reason, "time_ns": time_ns, **said})
+        self.heard_ns = max(self.heard_ns, said_ns)
+        self.guard.now_ns = max(self.guard.now_ns, time_ns)
         if command in ("halt", "flatten"):
             self.flatten = command == "flatten"
             self.guard.latch("operator", reason)
@@ -165,15 +171,18 @@ class Session:
             self.guard.latch("operator", reason, REDUCING)
         elif command == "error":
             self.guard.latch("policy", reason)
-        elif command == "clear":
-            self.flatten = False
-            self._supervisor.clear()
+        elif command == "stop":
+            self.guard.latch("stop", reason)
+        elif command in ("clear", "release"):
+            rules = None if command == "clear" else ("operator",)
+            if "operator" in self._supervisor.clear(said_ns or time_ns, rules):
+                self.flatten = False
         elif command in ("resume", "restart"):
             self._resume(time_ns, command == "restart")
         else:
             raise ValueError(
-                f"operator command = {command!r} is not possible: it must be halt, flatten, reduce, clear, "
-                "error, resume or restart."
+                f"operator command = {command!r} is not possible: it must be halt, flatten, reduce, "
+                "release, clear, stop, error, resume or restart."
             )
 
     def tick(self, now_ns: int) -> None:
@@ -298,6 +307,8 @@ class Session:
     # The rest.
 
     def _resume(self, time_ns: int, new_episode: bool) -> None:
+        # A desk that was told to end has ended: nobody need take that back.
+        self.guard.clear(rules=("stop",))
         self.next_ns = time_ns
         self._heard_ns = time_ns
         self.episodes.over |= new_episode

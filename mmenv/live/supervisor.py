@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -52,10 +52,12 @@ class Supervisor:
         if self.state < HALTED and self._risk_state[0] == HALTED:
             self.latch("loss-limit", "the episode's loss limit is reached")
 
-    def clear(self) -> None:
-        """The operator takes back all that is latched."""
-        self.guard.clear()
-        self._risk_state[0] = ACTIVE
+    def clear(self, said_ns: int, rules: Collection[str] | None = None) -> set[str]:
+        """The operator takes back what is latched; see `Guard.clear`."""
+        gone = self.guard.clear(said_ns, rules)
+        if "loss-limit" in gone:
+            self._risk_state[0] = ACTIVE
+        return gone
 
     def _set(self, state: int) -> None:
         causes = [[finding.rule, finding.state] for finding in self.guard.findings]

@@ -261,7 +261,7 @@ def test_signals_the_halt_file_and_prometheus_of_a_real_process(tape, tmp_path):
             assert process.wait(timeout=60) == 0
         finally:
             process.kill()
-    expected = [("halt", "signal SIGUSR1"), ("clear", "first"), ("halt", "second"), ("halt", "SIGTERM")]
+    expected = [("halt", "signal SIGUSR1"), ("clear", "first"), ("halt", "second"), ("stop", "SIGTERM")]
     assert said(path) == expected
     check(path)
 
@@ -288,7 +288,7 @@ def test_sigkill_of_a_real_process(tape, tmp_path):
     assert process.wait(timeout=60) == 0
     commands = said(path)
     assert commands[0][0] in ("resume", "restart")
-    assert commands[-1] == ("halt", "SIGINT")
+    assert commands[-1] == ("stop", "SIGINT")
     assert len(journal.parts(path)) > 1
     check(path)
     assert json.loads(next(read(path)).payload)["policy"] == "fixed-spread half_spread=0.5"
