@@ -52,6 +52,12 @@ class Scale:
     label: str
     zero: float
     one: float
+    bottom: str = "no-trade"
+    """What earns 0%."""
+    top: str = "optimum"
+    """What earns 100%."""
+    gap: bool = False
+    """Whether it is the gap that memory closes."""
 
     def percent(self, value: Any) -> Any:
         """The percentage of a value, or those of an array of them."""
@@ -76,9 +82,11 @@ def scale(config: EnvConfig, progress: bool = False) -> Scale | None:
     """Percent of the exact optimum, or of the gap between the best with and without memory, if known."""
     if not solvable(config):
         return None
-    kinds = ("optimum",) if isinstance(config.market, Brownian) else ("memoryless", "belief-optimal")
-    values = [solve(config, kind, cache=CACHE, progress=progress).value for kind in kinds]
-    return Scale("% of optimum", 0.0, *values) if len(values) == 1 else Scale("% of memory gap", *values)
+    if isinstance(config.market, Brownian):
+        return Scale("% of optimum", 0.0, solve(config, "optimum", cache=CACHE, progress=progress).value)
+    kinds = "memoryless", "belief-optimal"
+    zero, one = (solve(config, kind, cache=CACHE, progress=progress).value for kind in kinds)
+    return Scale("% of memory gap", zero, one, *kinds, gap=True)
 
 
 def make_baselines(

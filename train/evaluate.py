@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import tyro
 from rich.console import Console
-from rich.table import Table
 from tqdm import tqdm
 
 from mmenv.actions.base import make_action
@@ -27,9 +28,10 @@ from policies.bundle import load as load_bundle
 from policies.make import known_policies, make_policy
 from policies.network.trained import TrainedPolicy
 from train.baselines import Scale, make_baselines, scale
-from train.ladder import ladder_of, ladder_table, summary
+from train.ladder import ladder_of, ladder_sheets, summary
 from train.learner.recurrent_ppo import FastRecurrentPPO
-from train.simulate import TERMS, Outcome, simulate
+from train.simulate import TERMS, Interval, Outcome, simulate
+from train.tables import Sheet, write_csv, write_markdown
 
 ENV_CONFIG = "env_config"
 """Attribute of a saved model: the configuration of its environment, as `EnvConfig.to_dict` gives it."""
@@ -56,6 +58,10 @@ class Evaluate:
     """What `neuralmm calibrate` wrote of this symbol: analytic policies on tapes are fed from it."""
     baselines: bool = True
     """Compare with optimum and baselines."""
+    wide: bool = False
+    """Print each table in one piece, however wide the terminal is."""
+    out: Path | None = None
+    """Folder for evaluation.md and evaluation.csv; by default a run's own, and none for other policies."""
 
 
 def wide_console() -> Console:
@@ -124,39 +130,73 @@ def compare(policies: list[Policy], config: EnvConfig, episodes: int) -> list[Ou
     return outcomes
 
 
-def table(title: str, outcomes: list[Outcome], measure: Scale | None) -> Table:
-    """A row for each policy; the last column is the paired difference to the first row."""
-    result = Table(
-        title=title, caption="price units x lots per episode; intervals 95%, bootstrap over episodes"
-    )
-    columns = [
-        "policy",
-        "value",
-        *([measure.label] if measure else []),
-        "spread capture",
-        "adverse selection",
-    ]
-    columns += [
-        "carry",
-        "fees",
-        "inventory penalty",
-        "fills",
-        "mean |inventory|",
-        f"minus {outcomes[0].name}",
-    ]
-    for name in columns:
-        result.add_column(name, justify="left" if name == "policy" else "right")
+def value_sheet(title: str, outcomes: list[Outcome], measure: Scale | None) -> Sheet:
+    """A row for each policy: its value, and the paired difference to the first row."""
+    first = outcomes[0]
+    values = [outcome.value() for outcome in outcomes]
+    less = [outcome.minus(first) for outcome in outcomes[1:]]
+    form = f".{decimals([*values, *less])}f"
+    columns = {
+        "policy": [outcome.name for outcome in outcomes],
+        "value\n[95% interval]": [value.text(form) for value in values],
+    }
+    if measure:
+        heading = measure.label.replace("% of ", "% of\n")
+        columns[heading] = [f"{measure.percent(value.mean):.1f}" for value in values]
+    if less:
+        columns[f"minus {first.name}\n[paired, 95%]"] = ["", *(one.text(form) for one in less)]
+    columns["fills"] = [f"{outcome.terms['fills'].mean():.1f}" for outcome in outcomes]
+    quoted = [float(outcome.quoted.mean()) for outcome in outcomes]
+    if any(0 < share < 1 for share in quoted):  # else no side was ever left by choice
+        columns["sides\nquoted"] = [f"{100 * share:.0f}%" for share in quoted]
+    return Sheet(title, columns, legend(outcomes, measure))
+
+
+def legend(outcomes: list[Outcome], measure: Scale | None) -> tuple[str, str]:
+    """What the rows are, which of them is the bound, and what the percentages are of."""
+    rest = " The rest are baselines, tuned alike." if len(outcomes) > 1 else ""
+    if measure is None:
+        return (
+            f"Judged: {outcomes[0].name}.{rest} No row is a bound.",
+            "Value: mean reward of an episode, its zero-mean noise taken off.",
+        )
+    scale = f"Percent of optimum: {measure.bottom} is 0%, {measure.top} is 100%."
+    if measure.gap:
+        scale = f"Memory gap: {measure.bottom} (no memory) is 0%, {measure.top} is 100%."
+    return f"Judged: {outcomes[0].name}. Bound: {measure.top}.{rest}", scale
+
+
+def parts_sheet(outcomes: list[Outcome]) -> Sheet:
+    """A row for each policy: where its value comes from."""
+    form = f".{decimals([outcome.value() for outcome in outcomes])}f"
+    columns = {"policy": [outcome.name for outcome in outcomes]}
+    for term in TERMS[:-1]:
+        means = [outcome.terms[term].mean() for outcome in outcomes]
+        columns[term.replace("_", "\n")] = [f"{mean + 0.0:{form}}" for mean in means]
+    columns["mean abs.\ninventory"] = [f"{outcome.inventory.mean():.2f}" for outcome in outcomes]
+    return Sheet("Where it comes from: capture + selection + carry - fees - penalty", columns)
+
+
+def decimals(intervals: list[Interval]) -> int:
+    """How many decimals show two digits of the usual half-width: what more there were would be chance."""
+    halves = [(one.high - one.low) / 2 for one in intervals if one.high > one.low]
+    return int(np.clip(1 - np.floor(np.log10(np.median(halves))), 0, 6)) if halves else 2
+
+
+def csv_rows(kind: str, outcomes: list[Outcome], measure: Scale | None) -> list[dict[str, Any]]:
+    """What the tables show and more, unrounded: a row for each policy on the market `kind`."""
+    rows = []
     for outcome in outcomes:
-        value = outcome.value()
-        cells = [outcome.name, value.text(".2f")]
+        value, less = outcome.value(), outcome.minus(outcomes[0])
+        row: dict[str, Any] = {"market": kind, "policy": outcome.name, "episodes": len(outcome.returns)}
+        row |= {"value": value.mean, "value_low": value.low, "value_high": value.high}
         if measure:
-            cells.append(f"{measure.percent(value.mean):.1f}")
-        means = {term: float(outcome.terms[term].mean()) for term in TERMS}
-        cells += [f"{means[term]:.2f}" for term in TERMS[:-1]] + [f"{means['fills']:.1f}"]
-        cells.append(f"{outcome.inventory.mean():.2f}")
-        cells.append("" if outcome is outcomes[0] else outcome.minus(outcomes[0]).text(".2f"))
-        result.add_row(*cells)
-    return result
+            row[measure.label] = measure.percent(value.mean)
+        row |= {"minus_first": less.mean, "minus_first_low": less.low, "minus_first_high": less.high}
+        row |= {term: float(outcome.terms[term].mean()) for term in TERMS}
+        row |= {"mean_absolute_inventory": float(outcome.inventory.mean())}
+        rows.append(row | {"quoted_share_of_sides": float(outcome.quoted.mean())})
+    return rows
 
 
 def judged_policy(options: Evaluate) -> tuple[EnvConfig, Callable[[EnvConfig], Policy]]:
@@ -178,55 +218,98 @@ def judged_policy(options: Evaluate) -> tuple[EnvConfig, Callable[[EnvConfig], P
     return config, lambda config: trained
 
 
-def report(options: Evaluate, console: Console) -> None:
-    """Print the tables that `options` asks for."""
+@dataclass
+class Report:
+    """What an evaluation found: to print, and to keep as Markdown and as rows of a CSV."""
+
+    console: Console
+    wide: bool
+    folder: Path | None
+    """Where it is kept."""
+    judged: Outcome | None = None
+    """The judged policy on its own market."""
+    percent: float | None = None
+    """Its value on the scale of the optimum, where that is known."""
+    parts: list[Sheet | str] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, *parts: Sheet | str) -> None:
+        """Print a part, and keep it."""
+        for part in parts:
+            if isinstance(part, Sheet):
+                part.print(self.console, self.wide)
+            else:
+                self.console.print(part, highlight=False)
+        self.parts += parts
+
+    def keep(self) -> None:
+        """Write both files anew."""
+        if self.folder is not None:
+            write_markdown(self.folder / "evaluation.md", *self.parts)
+            write_csv(self.folder / "evaluation.csv", self.rows)
+
+
+def report(options: Evaluate, console: Console) -> Report:
+    """Print the tables that `options` asks for, and keep them."""
     config, make = judged_policy(options)
-    title, outcomes, measure = _rows(
-        options, config, make(config), options.episodes, f"{config.market.name}, simulated"
-    )
-    console.print(table(title, outcomes, measure))
+    found = Report(console, options.wide, options.out or run_folder(options.model))
+    title = f"{config.market.name}, simulated"
+    found.judged, found.percent = _judge(options, config, make(config), options.episodes, title, found)
     if options.baselines and isinstance(config.market, Book):
-        _print_ladder(config, outcomes[0], console)
+        _add_ladder(config, found.judged, found)
+    found.keep()
     if options.store is not None:
         tape = on_tape(config, options.store, options.symbol)
-        title = (
-            f"recorded tapes {options.store} {options.symbol}, test split (minutes of data prove no profit)"
-        )
-        console.print(table(*_rows(options, tape, make(tape), options.tape_episodes, title)))
+        title = f"recorded tapes {options.store} {options.symbol}, test split"
+        _judge(options, tape, make(tape), options.tape_episodes, title, found)
+        found.add("Minutes of data prove no profit.")
+        found.keep()
+    if found.folder is not None:
+        console.print(f"Kept in {found.folder}: evaluation.md, evaluation.csv", soft_wrap=True)
+    return found
 
 
-def _print_ladder(config: EnvConfig, judged: Outcome, console: Console) -> None:
+def run_folder(model: Path) -> Path | None:
+    """The folder of the run that `model` is or lies in, where it may be written to."""
+    folder = model if model.is_dir() else model.parent
+    return folder if (folder / "config.json").exists() and os.access(folder, os.W_OK) else None
+
+
+def _add_ladder(config: EnvConfig, judged: Outcome, found: Report) -> None:
     """What is known of the value of this `book`, and where the judged policy stands."""
     try:
         rows = ladder_of(closed_form_config(config), judged)
     except ConfigError as error:
-        console.print(f"No ladder of values: {error}", highlight=False)
+        found.add(f"No ladder of values: {error}")
         return
-    console.print(ladder_table("what is known of this market", rows))
-    console.print(summary(rows, judged.name), highlight=False)
+    found.add(*ladder_sheets("What is known of this market", rows), summary(rows, judged.name))
 
 
-def _rows(
-    options: Evaluate, config: EnvConfig, judged: Policy, episodes: int, title: str
-) -> tuple[str, list[Outcome], Scale | None]:
+def _judge(
+    options: Evaluate, config: EnvConfig, judged: Policy, episodes: int, title: str, found: Report
+) -> tuple[Outcome, float | None]:
+    """Add the tables of one market; the judged policy's outcome, and its percentage where there is one."""
     policies = [judged]
-    left_out: list[str] = []
     if options.baselines:
         with tqdm(desc="preparing baselines", bar_format="{desc}", leave=False) as bar:
-            given = options.calibration if isinstance(config.market, Replay) else None
             policies += make_baselines(
                 closed_form_config(config),
                 lambda name: bar.set_description_str(f"preparing {name}"),
-                given,
-                left_out.append,
+                options.calibration if isinstance(config.market, Replay) else None,
+                lambda sentence: Console(stderr=True).print(sentence, highlight=False),
             )
-    for sentence in left_out:
-        Console(stderr=True).print(sentence, highlight=False)
-    return f"{title}: {episodes} episodes", compare(policies, config, episodes), scale(config)
+    outcomes, measure = compare(policies, config, episodes), scale(config)
+    if judged.name in [outcome.name for outcome in outcomes[1:]]:
+        outcomes[0] = dataclasses.replace(outcomes[0], name=f"{judged.name}, judged")
+    title = f"{title}: {episodes:,} episodes, price units x lots an episode"
+    found.add(value_sheet(title, outcomes, measure), parts_sheet(outcomes))
+    found.rows += csv_rows(config.market.name, outcomes, measure)
+    percent = None if measure is None else float(measure.percent(outcomes[0].value().mean))
+    return outcomes[0], percent
 
 
 def main() -> None:
     """Command line: see `Evaluate`."""
     # One thread: at this size a second one costs more than it brings.
     torch.set_num_threads(1)
-    report(tyro.cli(Evaluate, description=f"{Evaluate.__doc__}\n\n{known_policies()}"), wide_console())
+    report(tyro.cli(Evaluate, description=f"{Evaluate.__doc__}\n\n{known_policies()}"), Console())

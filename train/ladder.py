@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 import numpy as np
-from rich.table import Table
 from tqdm import tqdm
 
 from mmenv.config import EnvConfig
 from policies.book.ladder import BEST_RULE, BOUND, TOLD_NAME, Row, ladder
 from train.simulate import Outcome
+from train.tables import Sheet
 
 PATHS = 1024
 """Of the ladder that follows a table of policies; the first ones of the table's episodes."""
 
 
-def ladder_table(title: str, rows: list[Row]) -> Table:
-    """The rungs of `policies.book.ladder.ladder`, for a console."""
-    table = Table(
-        title=f"{title}: {len(rows[0].value)} episodes of the same paths",
-        caption="price units x lots an episode; 95% intervals. The reward is the money less the penalties on "
-        "the position, so the bound on money is one on the reward. Mean-zero parts are taken off.",
-    )
-    for name in ("policy", "", "value (reward)", "money", "minus best rule (reward)", "fills"):
-        table.add_column(name, justify="left" if name in ("policy", "") else "right")
+def ladder_sheets(title: str, rows: list[Row]) -> list[Sheet]:
+    """The rungs of `policies.book.ladder.ladder`: what they earn, and what they are."""
     best = next(row for row in rows if row.name == BEST_RULE)
-    for row in rows:
-        less = "" if row is best or row.fills is None else _interval(row.value - best.value)
-        fills = "" if row.fills is None else f"{row.fills.mean():.1f}"
-        reward = f"<= {row.money.mean():.2f}" if row.fills is None else _interval(row.value)
-        table.add_row(row.name, row.note, reward, _interval(row.money), less, fills)
-    return table
+    policies = [row for row in rows if row.fills is not None]
+    values = {
+        "policy": [row.name for row in rows],
+        "reward": [_interval(row.value) if row.fills is not None else _at_most(row.money) for row in rows],
+        "money": [_interval(row.money) for row in rows],
+        "reward minus\nbest rule": [
+            "" if row is best or row.fills is None else _interval(row.value - best.value) for row in rows
+        ],
+        "fills": ["" if row.fills is None else f"{row.fills.mean():.1f}" for row in rows],
+    }
+    described = [row for row in rows if row.note]
+    notes = {
+        "policy": [row.name for row in described],
+        "what it is": [row.note for row in described],
+    }
+    legend = ["Reward is money less the penalties on the position, in price units x lots an episode."]
+    if len(policies) < len(rows):
+        legend.append(f"{BOUND}: no policy earns more money, so none earns more reward.")
+    title = f"{title}: {len(rows[0].value):,} episodes, the same paths for all; mean ± 95%"
+    return [Sheet(title, values, legend), Sheet("", notes, left=frozenset({"what it is"}))]
+
+
+def _at_most(money: np.ndarray) -> str:
+    return f"<= {money.mean():.2f}"
 
 
 def _interval(samples: np.ndarray) -> str:

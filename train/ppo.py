@@ -13,9 +13,10 @@ import time
 
 import torch
 import tyro
+from rich.console import Console
 
 from mmenv.checks import ConfigError
-from train.evaluate import Evaluate, report, wide_console
+from train.evaluate import Evaluate, report
 from train.launch import launch
 from train.run import measured_steps, train
 from train.settings import Settings, defaults, env_config, new_folder, read_settings, write_settings
@@ -24,7 +25,7 @@ from train.settings import Settings, defaults, env_config, new_folder, read_sett
 def main() -> None:
     """Command line: see `train.settings.Settings`."""
     settings = tyro.cli(Settings, default=defaults(sys.argv[1:]))
-    console = wide_console()
+    console = Console()
     torch.set_num_threads(1)  # the update brings its own
     ray = settings.ray
     if ray is not None and settings.workers == 1 and settings.resume is None:
@@ -50,5 +51,5 @@ def main() -> None:
     console.print(f"Trained in {time.monotonic() - start:.0f} s.")
     if settings.final_episodes > 0:
         report(Evaluate(model=folder, episodes=settings.final_episodes, store=settings.store), console)
-    console.print(f"Model: {folder / 'best_model.zip'}\nPlots: tensorboard --logdir {folder}")
-    console.print(f"Again: neuralmm evaluate {folder}")
+    console.print(f"Model: {folder / 'best_model.zip'}\nPlots: tensorboard --logdir {folder}", soft_wrap=True)
+    console.print(f"Again: neuralmm evaluate {folder}", soft_wrap=True)

@@ -56,6 +56,8 @@ class Outcome:
     """Sum of each of `TERMS`, (E,)."""
     inventory: np.ndarray
     """Mean absolute inventory, (E,), lots."""
+    quoted: np.ndarray
+    """Share of the sides of all decisions that the policy quoted, (E,); the others it left."""
     steps: np.ndarray
     """Decisions, (E,)."""
     lowest: np.ndarray
@@ -104,13 +106,14 @@ def simulate(
         if progress:
             progress(n)
     joined = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
-    returns, noise, inventory, steps, *terms, lowest = joined
+    returns, noise, inventory, quoted, steps, *terms, lowest = joined
     return Outcome(
         name=policy.name,
         returns=returns,
         controlled=returns - noise,
         terms=dict(zip(TERMS, terms, strict=True)),
         inventory=inventory,
+        quoted=quoted,
         steps=steps,
         lowest=lowest,
     )
@@ -132,7 +135,7 @@ def _simulate_batch(
         observations, _ = envs.reset(seed=seed, options=options)
         state = policy.reset(n)
         running = np.ones(n, bool)
-        sums = np.zeros((4 + len(TERMS), n))
+        sums = np.zeros((5 + len(TERMS), n))
         held: np.ndarray = np.zeros(n)
         lowest: np.ndarray = np.zeros(n)
         while running.any():
@@ -142,11 +145,18 @@ def _simulate_batch(
             observations, rewards, terminated, truncated, _ = envs.step(actions)
             ledger = envs.ledger
             held = ledger[position]
-            step = np.stack([rewards, ledger[noise], np.abs(held), np.ones(n), *ledger[rows]])
+            quoted = quoted_sides(config, actions).mean(axis=0)
+            step = np.stack([rewards, ledger[noise], np.abs(held), quoted, np.ones(n), *ledger[rows]])
             sums += np.where(running, step, 0.0)
             lowest = np.where(running, np.minimum(lowest, ledger[wealth]), lowest)
             running &= ~(terminated | truncated)
     finally:
         envs.close()
-    sums[2] /= sums[3]
+    sums[2:4] /= sums[4]
     return [*sums, lowest]
+
+
+def quoted_sides(config: EnvConfig, actions: np.ndarray) -> np.ndarray:
+    """Whether ask and bid are quoted by actions, (n, A), or left: bool (2, n). NaN quotes nothing."""
+    distances = np.stack(config.quote.to_distances(actions))
+    return np.isfinite(distances) & np.isfinite(actions).all(axis=1)

@@ -22,7 +22,7 @@ from policies.book.ladder import BOUND_PATHS, CACHE, PATHS, SEED, ladder
 from policies.optimal import KINDS, solve
 from policies.solver.recursion import evaluate_tabular
 from policies.tune import tune
-from train.ladder import ladder_table
+from train.ladder import ladder_sheets
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def print_ladder(options: Options) -> None:
             cache=options.cache or CACHE,
             note=bar.set_description_str,
         )
-    wide = Console()
-    (wide if wide.is_terminal else Console(width=150)).print(ladder_table(options.market, rows))
+    for sheet in ladder_sheets(options.market, rows):
+        sheet.print(Console())
 
 
 def preset_of(market: str) -> str:

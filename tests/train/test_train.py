@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from mmenv import ConfigError, make_config
 from mmenv.vector import NeuralMMVectorEnv
 from policies.make import make_policy
 from train import baselines, ppo
-from train.evaluate import compare, load, table
+from train.evaluate import compare, load, value_sheet
 from train.learner.recurrent_ppo import FastRecurrentPPO
 from train.learner.vec_env import NeuralMMVecEnv
 from train.run import device_of
@@ -108,12 +109,15 @@ def test_short_training_beats_its_start(tmp_path, monkeypatch, capsys):
         "optimum",
         "glft",
         "no-trade",
-        "% of optimum",
+        "Bound: optimum",
         "inventory",
         str(folder / "best_model.zip"),
     ):
         assert word in output
     assert any(folder.glob("events.out.tfevents.*"))
+    kept = (folder / "evaluation.md").read_text()
+    with (folder / "evaluation.csv").open() as file:
+        assert all(row["policy"] in kept for row in csv.DictReader(file))
 
     _, config = load(folder)
     assert config == make_config("brownian", horizon=50)
@@ -211,7 +215,9 @@ def test_table_has_a_row_for_each_policy():
     config = make_config("brownian", horizon=20)
     policies = baselines.make_baselines(config)
     outcomes = compare(policies, config, 32)
-    assert table("title", outcomes, baselines.scale(config)).row_count == len(policies) == 6
+    sheet = value_sheet("title", outcomes, baselines.scale(config))
+    assert sheet.columns["policy"] == [policy.name for policy in policies]
+    assert len(policies) == 6
 
 
 def test_configurations_without_an_optimum_are_still_compared():

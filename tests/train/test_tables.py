@@ -1,0 +1,103 @@
+"""Tables are read in a terminal: nothing is cut at any width, and what is printed is what is kept."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from mmenv import make_config
+from policies.book.ladder import BEST_RULE, BOUND, Row
+from train import baselines
+from train.evaluate import csv_rows, parts_sheet, value_sheet
+from train.ladder import ladder_sheets
+from train.simulate import TERMS, Outcome
+from train.tables import Sheet, as_markdown, write_csv
+
+names = st.text("abcdefghij-_:=.0123456789", min_size=1, max_size=40)
+numbers = st.floats(-1e6, 1e6).map(lambda x: f"{x:,.2f} [{x - 1:,.2f}, {x + 1:,.2f}]")
+
+
+def printed(sheet: Sheet, width: int, wide: bool = False) -> str:
+    file = io.StringIO()
+    sheet.print(Console(file=file, width=width), wide)
+    return file.getvalue()
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(st.tuples(names, numbers, numbers, numbers), min_size=1, max_size=6),
+       width=st.sampled_from([80, 100, 120]))  # fmt: skip
+def test_no_name_or_number_is_cut(rows, width):
+    """Every cell stands whole on a line (a name longer than half of it is folded), no line is too long."""
+    sheet = Sheet(
+        "t", dict(zip(("policy", "a\nb", "c", "d [e]"), map(list, zip(*rows, strict=True)), strict=True))
+    )
+    text = printed(sheet, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    for name, *cells in rows:
+        assert all(cell in text for cell in cells)
+        assert name in text or len(name) > width // 2
+
+
+def outcome(name: str, scale: float, quoted: float = 1.0) -> Outcome:
+    random = np.random.default_rng(0)
+    values = scale * (1 + 0.1 * random.normal(size=64))
+    terms = {term: values.copy() for term in TERMS}
+    ones = np.ones(64)
+    return Outcome(name, values, values, terms, ones, quoted * ones, ones, -ones)
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_the_final_table_at_usual_widths(width):
+    """Compared as text: all rows whole, in at most two tables and a legend of two lines."""
+    kinds = ("trained", "belief-optimal", "exponential-average", "memoryless", "avellaneda-stoikov")
+    outcomes = [outcome(name, -123.45 + k, 0.5) for k, name in enumerate(kinds)]
+    measure = baselines.scale(make_config("hidden-regime"))
+    sheet = value_sheet("hidden-regime", outcomes, measure)
+    text = printed(sheet, width) + printed(parts_sheet(outcomes), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    for judged in outcomes:
+        row = next(line for line in text.splitlines() if line.startswith(judged.name))
+        assert f"{judged.value().mean:.1f} [" in row
+        assert f"{measure.percent(judged.value().mean):.1f}" in text
+    assert "Bound: belief-optimal" in text
+    assert re.search(r"Memory gap: memoryless .* 0%, belief-optimal is 100%", text)
+    assert len(sheet.legend) == 2
+    assert all(len(line) <= 80 for line in sheet.legend)
+
+
+def test_the_ladder_at_80():
+    values = np.arange(64.0)
+    rows = [Row(name, "leave above 0.35, rejoin lower by 0.1, skew a lot 0.05", values, values, values)
+            for name in ("no-trade", BEST_RULE, "told")]  # fmt: skip
+    rows.append(Row(BOUND, "no policy earns more; 128 paths", values, values, None))
+    text = "".join(printed(sheet, 80) for sheet in ladder_sheets("book", rows))
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("31.50 ±") == 3 + 4  # reward of all but the bound, money of all
+    assert "no policy earns more" in text
+
+
+def test_what_is_kept_is_what_was_found(tmp_path):
+    """The CSV holds unrounded what the tables round; Markdown holds every cell."""
+    outcomes = [outcome("trained", 10.0), outcome("a|b", 20.0)]
+    write_csv(tmp_path / "it.csv", csv_rows("brownian", outcomes, None))
+    with (tmp_path / "it.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for row, judged in zip(rows, outcomes, strict=True):
+        assert float(row["value"]) == judged.controlled.mean()
+        assert float(row["fees"]) == judged.terms["fees"].mean()
+    sheet = value_sheet("title", outcomes, None)
+    text = as_markdown(sheet, "a sentence")
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + len(outcomes)
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {1 + len(sheet.columns)}
+    assert "a sentence" in text
+    assert all(line in text for line in sheet.legend)

@@ -1,0 +1,115 @@
+"""Tables of text columns that fit where they are shown: a terminal, a Markdown file, a CSV file.
+
+What does not fit the width is cut between columns, never in a name or a number: the columns that are left
+over make another table below, their rows named anew.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
+from rich.table import Table
+
+from mmenv.files import replacing
+
+ALL = 10_000
+"""A width at which nothing is cut into several tables."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table of text; the first column names the rows. A line break in a heading stands for a blank."""
+
+    title: str
+    columns: dict[str, list[str]]
+    legend: Sequence[str] = ()
+    """Lines below it."""
+    left: frozenset[str] = field(default_factory=frozenset)
+    """Columns of words: aligned left and folded between words."""
+
+    def tables(self, console: Console, width: int | None = None) -> list[Table]:
+        """Cut the table into as few as fit `width` characters; `console`'s by default."""
+        width = console.width if width is None else width
+        options = console.options.update(width=ALL, max_width=ALL)
+        first, *rest = self.columns
+        parts: list[list[str]] = [[]]
+        for name in rest:
+            tried = self._table([first, *parts[-1], name], width)
+            if parts[-1] and Measurement.get(console, options, tried).maximum > width:
+                parts.append([])
+            parts[-1].append(name)
+        return [self._table([first, *part], width, self.title if part is parts[0] else "") for part in parts]
+
+    def print(self, console: Console, wide: bool = False) -> None:
+        """Print it to fit the console, or in one piece however wide."""
+        for table in self.tables(console, ALL if wide else None):
+            console.print(table, width=ALL if wide else None, crop=False)
+            console.print()
+        for line in self.legend:
+            console.print(escape(line), highlight=False, soft_wrap=wide)
+        if self.legend:
+            console.print()
+
+    def markdown(self) -> str:
+        """Write it as a table of Markdown, one piece."""
+        heads = [head.replace("\n", " ") for head in self.columns]
+        rows = [heads, *map(list, zip(*self.columns.values(), strict=True))]
+        rows.insert(1, ["---" if self._words(name) else "---:" for name in self.columns])
+        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+        parts = [f"**{self.title}**" if self.title else "", "\n".join(lines), "  \n".join(self.legend)]
+        return "\n\n".join(filter(None, parts)) + "\n"
+
+    def _words(self, name: str) -> bool:
+        """Whether a column holds words."""
+        return name in self.left or name == next(iter(self.columns))
+
+    def _table(self, names: list[str], width: int, title: str = "") -> Table:
+        table = Table(
+            title=escape(title) or None,
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            show_edge=False,
+        )
+        for name in names:
+            justify: Literal["left", "right"] = "left" if self._words(name) else "right"
+            most = self._most(name, width)
+            table.add_column(escape(name), justify=justify, max_width=most, overflow="fold")
+        for row in zip(*(self.columns[name] for name in names), strict=True):
+            table.add_row(*map(escape, row))
+        return table
+
+    def _most(self, name: str, width: int) -> int | None:
+        """How wide a column of words may become; numbers take what they need."""
+        if name in self.left:
+            return max(width - max(map(cell_len, next(iter(self.columns.values()))), default=0) - 4, 20)
+        return max(width // 2, 20) if self._words(name) else None
+
+
+def write_markdown(path: Path, *parts: Sheet | str) -> None:
+    """Write tables and paragraphs to a Markdown file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(as_markdown(*parts), encoding="utf-8")
+
+
+def as_markdown(*parts: Sheet | str) -> str:
+    """Join tables and paragraphs as Markdown."""
+    return "\n".join(part.markdown() if isinstance(part, Sheet) else f"{part}\n" for part in parts)
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows of values to a CSV file, whole or not at all."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+        writer.writeheader()
+        writer.writerows(rows)
