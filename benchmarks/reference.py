@@ -34,8 +34,9 @@ from mmenv.files import replacing
 from mmenv.run.provenance import digest, file_hash
 from policies.base import tuned_policies
 from policies.make import make_policy
-from train.backtest import Backtest, entrants
+from train.backtest import entrants
 from train.baselines import candidates, try_out
+from train.options.backtest import Backtest
 from train.simulate import Outcome
 from train.sources import Named
 

@@ -7,19 +7,33 @@ Importing the package registers `NeuralMM-v0`:
     envs = gym.make_vec("mmenv:NeuralMM-v0", num_envs=1024)
 """
 
+import importlib
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 
-from mmenv.actions.spread_skew import SpreadSkew
-from mmenv.checks import ConfigError
-from mmenv.config import EnvConfig, make_config
-from mmenv.market.base import Market
-from mmenv.rewards.settings import RewardConfig
-from mmenv.step.risk import RiskConfig
+if TYPE_CHECKING:
+    from mmenv.actions.spread_skew import SpreadSkew
+    from mmenv.actions.spread_skew import SpreadSkew as QuoteConfig
+    from mmenv.checks import ConfigError
+    from mmenv.config import EnvConfig, make_config
+    from mmenv.market.base import Market
+    from mmenv.rewards.settings import RewardConfig
+    from mmenv.step.risk import RiskConfig
 
-QuoteConfig = SpreadSkew
-"""The default action, by the name it had before there were others."""
+_PLACES = {
+    "ConfigError": "mmenv.checks:ConfigError",
+    "EnvConfig": "mmenv.config:EnvConfig",
+    "Market": "mmenv.market.base:Market",
+    "QuoteConfig": "mmenv.actions.spread_skew:SpreadSkew",
+    "RewardConfig": "mmenv.rewards.settings:RewardConfig",
+    "RiskConfig": "mmenv.step.risk:RiskConfig",
+    "SpreadSkew": "mmenv.actions.spread_skew:SpreadSkew",
+    "make_config": "mmenv.config:make_config",
+}
+"""Where the public names come from. They are looked up when they are first asked for, for numba takes half a
+second to import. `QuoteConfig` is the default action, by the name it had before there were others."""
 
 __all__ = [
     "ConfigError",
@@ -36,6 +50,15 @@ try:
     __version__ = version("neuralmm")
 except PackageNotFoundError:  # run from a folder that nobody installed
     __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _PLACES[name].partition(":")
+    found = globals()[name] = getattr(importlib.import_module(module), attribute)
+    return found
+
 
 gymnasium.register(
     id="NeuralMM-v0",

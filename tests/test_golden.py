@@ -71,8 +71,9 @@ from policies.tick import record as record_session
 from policies.tune import tune
 from tests.helpers import captures, orders
 from tests.helpers.sessions import Wanderer, paper, rows, run, setup
-from train.export import Export, export
+from train.export import export
 from train.learner.recurrent_ppo import FastRecurrentPPO
+from train.options.bundles import Export
 from train.run import train
 from train.settings import env_config, market_defaults, write_settings
 from train.signals import signals

@@ -1,58 +1,259 @@
-"""The `neuralmm` command: each subcommand is a module of its own, imported when it is called."""
+"""The `neuralmm` command: finds the subcommand, reads its options, runs it, and ends it in a sentence.
+
+The options of a command stand apart from its work (`train.options`), and the work is imported once they are
+read: `--help` and bad options are answered before torch is loaded.
+"""
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import os
+import shlex
 import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-COMMANDS = {
-    "train": ("train.ppo", "train the recurrent policy, then evaluate it"),
-    "evaluate": ("train.evaluate", "print the table of a trained model and the baselines"),
-    "backtest": ("train.backtest", "play policies over recorded or simulated markets; a tear sheet"),
-    "export": ("train.export", "write a trained model as one file that runs without torch"),
-    "verify": ("train.verify", "prove that an exported policy does what the trained one did"),
-    "reproduce": ("train.reproduce", "run again what made a result, and compare"),
-    "members": ("train.experiments.members", "print what models earn on members of a family of markets"),
-    "solve": (
-        "train.solve",
-        "print the exact optima of the solvable markets, or what is known of the value of book",
-    ),
-    "calibrate": ("mmenv.measure.calibrate_page", "measure a market and write it down as presets"),
-    "sweep": ("train.experiments.sweep", "search settings and rewards; pruning by paired evaluation"),
-    "study": ("train.experiments.study", "train seeds of several configurations and compare them"),
-    "population": (
-        "train.experiments.population",
-        "train on families of markets, keep the best by held-out ones",
-    ),
-    "signals": ("train.signals.signals", "train, evaluate or list the networks beside the policy"),
-    "facts": ("mmenv.measure.facts_page", "check a market or tape against the stylised facts"),
-    "bench": ("mmenv.measure.speed", "time the environment beside its peers"),
-    "paper": ("train.live:paper", "trade on paper: live data, fills from our own matcher"),
-    "live": ("train.live:live", "trade with real orders; off unless key, flag and limits are given"),
-    "halt": ("train.journals:halt", "stop live desks: cancel everything"),
-    "replay-journal": ("train.journals:replay_journal", "play a session again and compare every byte"),
-    "record": ("mmenv.live.recorder", "record live market data into a store"),
-    "import": ("mmenv.data.importer", "read recorded market data into a store"),
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+
+class Command(NamedTuple):
+    """A subcommand."""
+
+    what: str
+    run: str
+    """ "module:function" that does the work, called with the options."""
+    options: str = ""
+    """ "module:name" of the type that says what may be given."""
+    default: str = ""
+    """ "module:function" from the words of the command line to the options before they are read."""
+    reads: bool = False
+    """It reads the words of the command line itself, and is called with them."""
+
+
+GROUPS: dict[str, dict[str, Command]] = {
+    "Train a policy": {
+        "train": Command(
+            "train the recurrent policy, then evaluate it",
+            "train.ppo:main",
+            "train.settings:Settings",
+            "train.settings:defaults",
+        ),
+        "study": Command(
+            "train seeds of several configurations and compare them",
+            "train.experiments.study:main",
+            "train.options.experiments:Study",
+        ),
+        "sweep": Command(
+            "search settings and rewards; pruning by paired evaluation",
+            "train.experiments.sweep:main",
+            "train.options.experiments:Sweep",
+        ),
+        "population": Command(
+            "train on families of markets, keep the best by held-out ones",
+            "train.experiments.population:main",
+            "train.options.experiments:Population",
+        ),
+        "signals": Command(
+            "train, evaluate or list the networks beside the policy",
+            "train.signals.signals:main",
+            "train.signals.settings:Chosen",
+        ),
+    },
+    "Judge it": {
+        "evaluate": Command(
+            "any policy beside the optimum and the baselines",
+            "train.evaluate:main",
+            "train.options.evaluate:Evaluate",
+        ),
+        "backtest": Command(
+            "policies over recorded or simulated markets; a tear sheet",
+            "train.backtest:main",
+            "train.options.backtest:Backtest",
+        ),
+        "members": Command(
+            "what models earn on members of a family of markets",
+            "train.experiments.members:main",
+            "train.options.experiments:Members",
+        ),
+        "solve": Command(
+            "exact optima, or what is known of the value of book",
+            "train.solve:main",
+            "train.options.solve:Solve",
+        ),
+        "reproduce": Command(
+            "run again what made a result, and compare",
+            "train.reproduce:main",
+            "train.options.reproduce:Reproduce",
+        ),
+    },
+    "Use your own data": {
+        "import": Command(
+            "recorded market data into a store",
+            "mmenv.data.importer:main",
+            "mmenv.data.importer:Import",
+            reads=True,
+        ),
+        "record": Command(
+            "live market data into a store",
+            "mmenv.live.recorder:main",
+            "mmenv.live.recorder:Record",
+            reads=True,
+        ),
+        "facts": Command(
+            "stylised facts of markets and tapes",
+            "mmenv.measure.facts_page:main",
+            "mmenv.measure.options:Facts",
+        ),
+        "calibrate": Command(
+            "measure a market and write it down as presets",
+            "mmenv.measure.calibrate_page:main",
+            "mmenv.measure.options:Calibrate",
+        ),
+    },
+    "Trade": {
+        "export": Command(
+            "a trained model as one file that runs without torch",
+            "train.export:main",
+            "train.options.bundles:Export",
+        ),
+        "verify": Command(
+            "prove that an exported policy does what the trained one did",
+            "train.verify:main",
+            "train.options.bundles:Verify",
+        ),
+        "paper": Command(
+            "trade on paper: live data, fills from our own matcher",
+            "train.live:paper",
+            "train.options.desks:Paper",
+        ),
+        "live": Command(
+            "trade with real orders; off unless key, flag and limits are given",
+            "train.live:live",
+            "train.options.desks:Real",
+        ),
+        "halt": Command("stop live desks", "train.journals:halt", "train.options.desks:Halt"),
+        "replay-journal": Command(
+            "play a session again and compare every byte",
+            "train.journals:replay_journal",
+            "train.options.desks:ReplayJournal",
+        ),
+    },
+    "Look around": {
+        "list": Command(
+            "markets, policies, venues, ... by name", "train.look:list_names", "train.look:Names"
+        ),
+        "doctor": Command(
+            "what is installed here, and what is missing for which command",
+            "train.doctor:main",
+            "train.doctor:Doctor",
+        ),
+        "bench": Command(
+            "time the environment beside its peers",
+            "mmenv.measure.speed:main",
+            "mmenv.measure.speed:Bench",
+        ),
+        "completion": Command(
+            "a script by which the shell completes all this",
+            "train.completion:main",
+            "train.completion:Shell",
+        ),
+    },
 }
+
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
+
+GOES_ON = ("study", "sweep", "population", "backtest", "import")
+"""Commands that keep what they have done: given again, they go on where they were stopped."""
 
 
 def main() -> None:
     """Run the subcommand that the command line names."""
-    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if name in ("-h", "--help"):
-        lines = "\n".join(f"  {command:<14} {what}" for command, (_, what) in COMMANDS.items())
-        print(f"usage: neuralmm COMMAND [OPTIONS]\n\n{lines}\n\n`neuralmm COMMAND --help` shows its options.")
+    try:
+        _run(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has gone, as `head` does; Python would complain once more at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(words: Sequence[str]) -> None:
+    name = words[0] if words else "--help"
+    if name in ("-h", "--help", "help"):
+        print(help_text())
+        return
+    if name == "--version":
+        from importlib.metadata import version
+
+        print(f"neuralmm {version('neuralmm')}")
         return
     if name not in COMMANDS:
-        sys.exit(f"neuralmm has no command {name!r}. Allowed: {', '.join(COMMANDS)}.")
-    sys.argv = [f"neuralmm {name}", *sys.argv[2:]]
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        sys.exit(f"neuralmm has no command {name!r}.{hint} `neuralmm --help` lists them.")
     sys.path.insert(0, "")  # as `python -m` does: "module:name" is looked for in the current folder too
     try:
-        module, _, function = COMMANDS[name][0].partition(":")
-        getattr(importlib.import_module(module), function or "main")()
-    except (ValueError, FileNotFoundError) as error:
+        _perform(name, COMMANDS[name], list(words[1:]))
+    except KeyboardInterrupt as stop:
+        kept = "The same command goes on where it stopped" if name in GOES_ON else "Nothing is half-written"
+        again = str(stop) or f"{kept}: {shlex.join(['neuralmm', *words])}"
+        print(f"\nneuralmm {name}: stopped. {again}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        raise
+    except (ValueError, OSError, ImportError) as error:
         # Bad input is a sentence; anything else keeps its traceback.
-        sys.exit(f"neuralmm {name}: {error}")
+        if os.environ.get("NEURALMM_TRACEBACK"):
+            raise
+        sys.exit(f"neuralmm {name}: {sentence(error)}")
+
+
+def _perform(name: str, command: Command, words: list[str]) -> None:
+    sys.argv = [f"neuralmm {name}", *words]
+    if command.reads:
+        find(command.run)(words)
+        return
+    import tyro
+
+    more = {"default": find(command.default)(words)} if command.default else {}
+    options = tyro.cli(find(command.options), args=words, prog=f"neuralmm {name}", **more)
+    find(command.run)(options)
+
+
+def find(path: str) -> Any:
+    """What stands at "module:name"."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def help_text() -> str:
+    """The commands, by what one wants to do."""
+    lines = ["usage: neuralmm COMMAND [OPTIONS]"]
+    for group, commands in GROUPS.items():
+        lines += ["", f"{group}:", *(f"  {name:<15} {command.what}" for name, command in commands.items())]
+    return "\n".join([*lines, "", "`neuralmm COMMAND --help` shows its options."])
+
+
+def sentence(error: Exception) -> str:
+    """What to tell the user of an error."""
+    if isinstance(error, ImportError) and error.name:
+        return f"{missing(error.name)}" if str(error).startswith(("No module", "import of")) else str(error)
+    if isinstance(error, PermissionError) and error.filename is not None:
+        return f"{error.filename}: you have no right to write or read here; name another folder."
+    if isinstance(error, OSError) and error.filename is not None and not isinstance(error, FileNotFoundError):
+        return f"{error.filename}: {error.strerror}."
+    return str(error)
+
+
+def missing(module: str) -> str:
+    """The sentence about a package that is not installed, with the extra that brings it."""
+    from train.doctor import extra_of
+
+    package = module.partition(".")[0]
+    extra = extra_of(package)
+    what = f"'neuralmm[{extra}]'" if extra else package
+    return f"{package} is not installed: pip install {what}"
 
 
 if __name__ == "__main__":

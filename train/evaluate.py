@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from rich.console import Console
 from tqdm import tqdm
 
@@ -25,43 +24,17 @@ from mmenv.market.replay import Replay
 from policies.base import POLICIES, Policy
 from policies.bundle import SUFFIX
 from policies.bundle import load as load_bundle
-from policies.make import known_policies, make_policy
+from policies.make import make_policy
 from policies.network.trained import TrainedPolicy
 from train.baselines import Scale, make_baselines, scale
 from train.ladder import ladder_of, ladder_sheets, summary
 from train.learner.recurrent_ppo import FastRecurrentPPO
+from train.options.evaluate import Evaluate
 from train.simulate import TERMS, Interval, Outcome, simulate
 from train.tables import Sheet, write_csv, write_markdown
 
 ENV_CONFIG = "env_config"
 """Attribute of a saved model: the configuration of its environment, as `EnvConfig.to_dict` gives it."""
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Print the table of a policy, the optimum and the baselines, all on the same market paths."""
-
-    model: tyro.conf.Positional[Path]
-    """A saved model (.zip), the folder of a run (its best model), a bundle (.mmz), or, with --market, the
-    name of a policy such as glft:gamma=0.1, or module:name."""
-    market: str | None = None
-    """Market of a policy by name; a model and a bundle bring theirs."""
-    episodes: int = 4096
-    """Simulated episodes."""
-    store: Path | None = None
-    """Store of recorded tapes (`neuralmm import`): the same policies on its test split."""
-    symbol: str = "*"
-    """Which symbols of the store."""
-    tape_episodes: int = 64
-    """Recorded episodes."""
-    calibration: Path | None = None
-    """What `neuralmm calibrate` wrote of this symbol: analytic policies on tapes are fed from it."""
-    baselines: bool = True
-    """Compare with optimum and baselines."""
-    wide: bool = False
-    """Print each table in one piece, however wide the terminal is."""
-    out: Path | None = None
-    """Folder for evaluation.md and evaluation.csv; by default a run's own, and none for other policies."""
 
 
 def wide_console() -> Console:
@@ -308,8 +281,8 @@ def _judge(
     return outcomes[0], percent
 
 
-def main() -> None:
-    """Command line: see `Evaluate`."""
+def main(options: Evaluate) -> None:
+    """Run `neuralmm evaluate`."""
     # One thread: at this size a second one costs more than it brings.
     torch.set_num_threads(1)
-    report(tyro.cli(Evaluate, description=f"{Evaluate.__doc__}\n\n{known_policies()}"), Console())
+    report(options, Console())

@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from rich.console import Console
 from tqdm import tqdm
 
@@ -26,26 +24,12 @@ from policies.network.trained import TrainedPolicy, actor_network
 from train.baselines import scale
 from train.evaluate import load as load_model
 from train.learner.recurrent_ppo import FastRecurrentPPO
+from train.options.bundles import Export
 from train.simulate import EVALUATION_SEED, simulate
 
 CALIBRATION_EPISODES, CALIBRATION_SEED = 16, 4_000_000_000
 CALIBRATION_STEPS = 1000
 REFERENCE_STEPS = 1000
-
-
-@dataclass(frozen=True)
-class Export:
-    """Write a trained model as one file that runs without torch."""
-
-    model: tyro.conf.Positional[Path]
-    """A saved model (.zip), or the folder of a run (its best model)."""
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("policy.mmz")
-    """The bundle."""
-    format: Literal["float32", "float16", "int8", "onnx"] = "float32"
-    """Format of the weights; onnx: float32 with an ONNX model beside them. int8 is calibrated on episodes of
-    the market."""
-    episodes: int = 4096
-    """Episodes of the evaluation that the bundle carries; 0: none."""
 
 
 def export(options: Export) -> Bundle:
@@ -130,9 +114,9 @@ def rounded(interval: tuple[float, ...]) -> list[float]:
     return [round(value, 5) for value in interval]
 
 
-def main() -> None:
+def main(options: Export) -> None:
+    """Run `neuralmm export`."""
     torch.set_num_threads(1)
-    options = tyro.cli(Export)
     bundle = export(options)
     console = Console(width=None if Console().is_terminal else 120, highlight=False)
     size = options.output.stat().st_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -26,7 +27,7 @@ def launch(folder: Path, workers: int, ray: str | None) -> None:
     for _ in range(RETRIES + 1):
         try:
             with tempfile.TemporaryDirectory() as meeting:
-                spawn(_local_worker, (workers, meeting, folder), nprocs=workers)
+                spawn(_local_worker, (workers, meeting, folder), nprocs=workers, daemon=True)
             return
         except ProcessExitedException as error:
             print(f"A worker died ({error}); all go on from their last checkpoint.", file=sys.stderr)
@@ -34,6 +35,7 @@ def launch(folder: Path, workers: int, ray: str | None) -> None:
 
 
 def _local_worker(rank: int, size: int, meeting: str, folder: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end ends us
     backend = "nccl" if torch.cuda.device_count() >= size else "gloo"
     if backend == "nccl":
         torch.cuda.set_device(rank)

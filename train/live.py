@@ -7,14 +7,13 @@ import contextlib
 import dataclasses
 import hashlib
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.live import Live as LiveScreen
@@ -36,8 +35,8 @@ from mmenv.market.live import Live
 from policies.base import Policy
 from policies.bundle import SUFFIX, load
 from policies.make import make_policy
+from train.options.desks import Common, Paper, Real
 
-JOURNALS: Final = Path("journals")
 REFRESH_S: Final = 0.25
 """The screen is drawn this often."""
 WATCH_S: Final = 0.1
@@ -110,143 +109,76 @@ def choose(
     return Chosen(config, f"{Path(policy).name} {digest}", bundle.stream)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Common:
-    """What paper and real trading share."""
-
-    policy: str
-    """A bundle (policy.mmz), a trained model (.zip, or the folder of a run), the name of a policy such as
-    fixed-spread, or module:name."""
-    parameters: dict[str, float] = field(default_factory=dict)
-    """Parameters of a policy by name, such as `--parameters half_spread 1.0`."""
-    venue: str = "binance-usdm"
-    """Name of a venue, such as binance-usdm or binance-spot, or "module:name" of one."""
-    symbol: tuple[str, ...] = ("BTCUSDT",)
-    """One or more symbols; each gets a desk of its own."""
-    url: str | None = None
-    """Address of another server of the same protocol, such as http://127.0.0.1:8080."""
-    journals: Path = JOURNALS
-    """Folder of the journals; a desk that finds its own there goes on with it."""
-    rotate_mb: float = 1_000.0
-    """A journal goes on in a new file at this size, and at midnight UTC."""
-    position_limit: int | None = None
-    """Largest absolute position, lots; otherwise the policy's."""
-    order_lots: int | None = None
-    """Size of each quote, lots; otherwise the policy's."""
-    max_loss: float | None = None
-    """Halt after losing so much in a day, or from the day's peak, quote currency; otherwise the policy's."""
-    account_loss: float | None = None
-    """Halt every desk when together they have lost so much from their best, quote currency."""
-    step_seconds: float = 0.1
-    """Time between two decisions; a bundle's own if it has one."""
-    price_unit: int = 0
-    """Half-ticks in a price unit; 0 measures it first."""
-    lot_unit: float = 0.0
-    """Lots in a volume unit; 0 measures it first."""
-    warm_up: float = 10.0
-    """Seconds of market data before the first decision; the units are measured on them."""
-    seconds: float = float("inf")
-    """Stop after so long."""
-    sync: bool = False
-    """Write every decision through to the disk, against the loss of the machine."""
-    show: bool = sys.stdout.isatty()
-    """Show the screen."""
-    metrics: int | None = None
-    """Port on which Prometheus can ask."""
-
-    def plan(self, venue: str, symbol: str, mode: str, **more: Any) -> tuple[Plan, Chosen]:
-        """One desk's plan, and its policy; `venue` is the venue's own name."""
-        market = Live(step_seconds=self.step_seconds, venue=venue, symbol=symbol)
-        chosen = choose(self.policy, self.parameters, market, self.position_limit, self.order_lots)
-        guard = None
-        if self.max_loss is not None:
-            limit = chosen.config.risk.position_limit
-            guard = GuardConfig(daily_loss=self.max_loss, drawdown=self.max_loss, position_limit=limit)
-        return (
-            Plan(
-                config=chosen.config,
-                policy=chosen.name,
-                venue=venue,
-                symbol=symbol,
-                folder=self.journals,
-                mode=mode,
-                guard=guard,
-                price_unit=self.price_unit,
-                lot_unit=self.lot_unit,
-                warm_up_s=self.warm_up,
-                sync=self.sync,
-                rotate_mb=self.rotate_mb,
-                **more,
-            ),
-            chosen,
-        )
+def plan(options: Common, venue: str, symbol: str, mode: str, **more: Any) -> tuple[Plan, Chosen]:
+    """One desk's plan, and its policy; `venue` is the venue's own name."""
+    market = Live(step_seconds=options.step_seconds, venue=venue, symbol=symbol)
+    chosen = choose(options.policy, options.parameters, market, options.position_limit, options.order_lots)
+    guard = None
+    if options.max_loss is not None:
+        limit = chosen.config.risk.position_limit
+        guard = GuardConfig(daily_loss=options.max_loss, drawdown=options.max_loss, position_limit=limit)
+    return (
+        Plan(
+            config=chosen.config,
+            policy=chosen.name,
+            venue=venue,
+            symbol=symbol,
+            folder=options.journals,
+            mode=mode,
+            guard=guard,
+            price_unit=options.price_unit,
+            lot_unit=options.lot_unit,
+            warm_up_s=options.warm_up,
+            sync=options.sync,
+            rotate_mb=options.rotate_mb,
+            **more,
+        ),
+        chosen,
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Paper(Common):
-    """Trade on paper: live market data, fills from our own matcher with queue, latency and fees."""
-
-    latency_ms: float = 10.0
-    """Time from us to the exchange, and as long again for its answer."""
-    queue_model: str = "risk-adverse"
-    """How cancels ahead of us move us up the queue; see mmenv.venue.matcher."""
-    maker_fee_bp: float | None = None
-    """Otherwise the venue's usual one."""
-    store: Path | None = None
-    """Play the tapes of this store in place of a venue, without a network."""
-
-    @contextlib.asynccontextmanager
-    async def desks(self) -> AsyncIterator[list[LiveDesk]]:
-        """A desk for each symbol, not connected yet."""
-        if self.store is not None:
-            stored = {symbol: tapes(self.store, self.venue, symbol)[0] for symbol in self.symbol}
-            yield [self._desk(self.venue, symbol, TapeFeed(tape)) for symbol, tape in stored.items()]
-            return
-        venue = VENUES.find(self.venue)(self.url)
-        try:
-            yield [self._desk(venue.name, symbol, venue.feed(symbol)) for symbol in self.symbol]
-        finally:
-            await venue.close()
-
-    def _desk(self, venue: str, symbol: str, feed: MarketFeed) -> LiveDesk:
-        more = {"latency_ms": self.latency_ms, "queue_model": self.queue_model}
-        plan, chosen = self.plan(venue, symbol, "paper", maker_fee_bp=self.maker_fee_bp, **more)
-        return LiveDesk(plan, chosen.player(), feed, realtime=True)
+@contextlib.asynccontextmanager
+async def paper_desks(options: Paper) -> AsyncIterator[list[LiveDesk]]:
+    """A desk for each symbol, not connected yet."""
+    if options.store is not None:
+        stored = {symbol: tapes(options.store, options.venue, symbol)[0] for symbol in options.symbol}
+        yield [_paper_desk(options, options.venue, s, TapeFeed(tape)) for s, tape in stored.items()]
+        return
+    venue = VENUES.find(options.venue)(options.url)
+    try:
+        yield [_paper_desk(options, venue.name, symbol, venue.feed(symbol)) for symbol in options.symbol]
+    finally:
+        await venue.close()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Real(Common):
-    """Trade with real orders. Off unless the key, --real-orders and every limit are given."""
+def _paper_desk(options: Paper, venue: str, symbol: str, feed: MarketFeed) -> LiveDesk:
+    more = {"latency_ms": options.latency_ms, "queue_model": options.queue_model}
+    made, chosen = plan(options, venue, symbol, "paper", maker_fee_bp=options.maker_fee_bp, **more)
+    return LiveDesk(made, chosen.player(), feed, realtime=True)
 
-    real_orders: bool = False
-    """Say that you mean it."""
-    key_file: Path | None = None
-    """File with key and secret on two lines, readable by its owner alone; otherwise the environment variables
-    NEURALMM_API_KEY and NEURALMM_API_SECRET."""
-    countdown: float = 10.0
-    """The venue cancels all our orders when it has not heard from us for so many seconds (USD-M)."""
 
-    @contextlib.asynccontextmanager
-    async def desks(self) -> AsyncIterator[list[LiveDesk]]:
-        """A desk for each symbol. Raises `ConfigError` unless everything is given."""
-        missing = [
-            f"--{name.replace('_', '-')}"
-            for name in ("real_orders", "position_limit", "order_lots", "max_loss")
-            if not getattr(self, name)
-        ]
-        if missing:
-            raise ConfigError(f"real orders need {', '.join(missing)}; `neuralmm paper` needs none of it.")
-        kind, credentials = VENUES.find(self.venue), Credentials(*read_key(self.key_file))
-        venue = kind(self.url, credentials)
-        try:
-            yield [await self._desk(venue, symbol) for symbol in self.symbol]
-        finally:
-            await venue.close()
+@contextlib.asynccontextmanager
+async def real_desks(options: Real) -> AsyncIterator[list[LiveDesk]]:
+    """A desk for each symbol. Raises `ConfigError` unless everything is given."""
+    missing = [
+        f"--{name.replace('_', '-')}"
+        for name in ("real_orders", "position_limit", "order_lots", "max_loss")
+        if not getattr(options, name)
+    ]
+    if missing:
+        raise ConfigError(f"real orders need {', '.join(missing)}; `neuralmm paper` needs none of it.")
+    kind, credentials = VENUES.find(options.venue), Credentials(*read_key(options.key_file))
+    venue = kind(options.url, credentials)
+    try:
+        yield [await _real_desk(options, venue, symbol) for symbol in options.symbol]
+    finally:
+        await venue.close()
 
-    async def _desk(self, venue: Venue, symbol: str) -> LiveDesk:
-        plan, chosen = self.plan(venue.name, symbol, "live", countdown_s=self.countdown)
-        orders = await venue.orders(symbol)
-        return LiveDesk(plan, chosen.player(), venue.feed(symbol), orders, realtime=True)
+
+async def _real_desk(options: Real, venue: Venue, symbol: str) -> LiveDesk:
+    made, chosen = plan(options, venue.name, symbol, "live", countdown_s=options.countdown)
+    orders = await venue.orders(symbol)
+    return LiveDesk(made, chosen.player(), venue.feed(symbol), orders, realtime=True)
 
 
 async def trade(desks: list[LiveDesk], common: Common, console: Console) -> None:
@@ -341,16 +273,16 @@ async def shown(desks: list[LiveDesk], show: bool, console: Console) -> AsyncIte
             task.cancel()
 
 
-def paper() -> None:
-    """Command line of `neuralmm paper`."""
-    run_loop(_run(tyro.cli(Paper)))
+def paper(options: Paper) -> None:
+    """Run `neuralmm paper`."""
+    run_loop(_run(paper_desks(options), options))
 
 
-async def _run(options: Paper | Real) -> None:
-    async with options.desks() as desks:
+def live(options: Real) -> None:
+    """Run `neuralmm live`."""
+    run_loop(_run(real_desks(options), options))
+
+
+async def _run(connected: AbstractAsyncContextManager[list[LiveDesk]], options: Common) -> None:
+    async with connected as desks:
         await trade(desks, options, Console())
-
-
-def live() -> None:
-    """Command line of `neuralmm live`."""
-    run_loop(_run(tyro.cli(Real)))

@@ -8,48 +8,91 @@ configuration, TensorBoard events, checkpoints from which `--resume` continues t
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-import torch
-import tyro
 from rich.console import Console
 
 from mmenv.checks import ConfigError
-from train.evaluate import Evaluate, report
-from train.launch import launch
-from train.run import measured_steps, train
-from train.settings import Settings, defaults, env_config, new_folder, read_settings, write_settings
+from mmenv.config import EnvConfig
+from train.options.evaluate import Evaluate
+from train.settings import (
+    LAST_MODEL,
+    Settings,
+    env_config,
+    new_folder,
+    read_settings,
+    refuse_changes,
+    write_settings,
+)
 
 
-def main() -> None:
-    """Command line: see `train.settings.Settings`."""
-    settings = tyro.cli(Settings, default=defaults(sys.argv[1:]))
-    console = Console()
-    torch.set_num_threads(1)  # the update brings its own
+def main(settings: Settings) -> None:
+    """Run `neuralmm train`."""
     ray = settings.ray
-    if ray is not None and settings.workers == 1 and settings.resume is None:
-        raise ConfigError(f"--ray = {ray!r} is not possible with one worker: give --workers too.")
     if settings.resume is not None:
-        folder = settings.resume
+        folder, asked = settings.resume, settings
         settings, config = read_settings(folder)
+        refuse_changes(asked, settings)
+        if (folder / LAST_MODEL).exists():
+            print(f"{folder} is finished: {settings.steps:,} steps. Nothing was changed.")
+            print(f"Its table again: neuralmm evaluate {folder}")
+            return
+        print(f"{folder} goes on to {settings.steps:,} steps, as many as when it began.", flush=True)
     else:
+        if ray is not None and settings.workers == 1:
+            raise ConfigError(f"--ray = {ray!r} is not possible with one worker: give --workers too.")
         config = env_config(settings)
         folder = new_folder(settings)
-        if settings.steps is None:
-            console.print(f"Finding out how far {settings.minutes:g} minutes go here ...")
-            settings = dataclasses.replace(settings, steps=measured_steps(settings, config))
+        print(f"Training on {settings.market}. Loading torch ...", flush=True)
+        settings = with_steps(settings, config)
         write_settings(folder, settings, config)
-    console.print(
-        f"Training on {settings.market} for {settings.steps:,} steps. Watch: tensorboard --logdir {folder}"
-    )
+    print(f"{settings.steps:,} steps. Watch: tensorboard --logdir {folder}", flush=True)
     start = time.monotonic()
+    with interrupted(f"Nothing is lost but the last minutes; to go on: neuralmm train --resume {folder}"):
+        work(settings, config, folder, ray)
+    print(f"Trained in {time.monotonic() - start:.0f} s.")
+    with interrupted(f"It is trained; the table: neuralmm evaluate {folder}"):
+        if settings.final_episodes > 0:
+            from train.evaluate import report
+
+            options = Evaluate(model=folder, episodes=settings.final_episodes, store=settings.store)
+            report(options, Console())
+    print(f"Model: {folder / 'best_model.zip'}\nPlots: tensorboard --logdir {folder}")
+    print(f"Again: neuralmm evaluate {folder}")
+
+
+def with_steps(settings: Settings, config: EnvConfig) -> Settings:
+    """The settings with `steps`, which a speed measured here makes of `minutes` where they are not given."""
+    if settings.steps is not None:
+        return settings
+    # Here and below, for torch takes seconds to import.
+    from train.run import measured_steps
+
+    print(f"Finding out how far {settings.minutes:g} minutes go here ...", flush=True)
+    return dataclasses.replace(settings, steps=measured_steps(settings, config))
+
+
+def work(settings: Settings, config: EnvConfig, folder: Path, ray: str | None) -> None:
+    """Train, here or by several workers."""
+    import torch
+
+    from train.launch import launch
+    from train.run import train
+
+    torch.set_num_threads(1)  # the update brings its own
     if settings.workers > 1:
         launch(folder, settings.workers, ray)
     else:
         train(settings, config, folder)
-    console.print(f"Trained in {time.monotonic() - start:.0f} s.")
-    if settings.final_episodes > 0:
-        report(Evaluate(model=folder, episodes=settings.final_episodes, store=settings.store), console)
-    console.print(f"Model: {folder / 'best_model.zip'}\nPlots: tensorboard --logdir {folder}", soft_wrap=True)
-    console.print(f"Again: neuralmm evaluate {folder}", soft_wrap=True)
+
+
+@contextmanager
+def interrupted(sentence: str) -> Iterator[None]:
+    """Where Ctrl-C ends the block, have it said how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(sentence) from None

@@ -23,26 +23,16 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import torch
-import tyro
 
 from mmenv.checks import ConfigError
 from mmenv.run.provenance import code, contents, libraries
+from train.options.reproduce import Reproduce
 from train.settings import read_settings, write_settings
 
 TIMES = ("second", "minute", "time/", "fps", "clock")
 """What contains one of these words is measured, and never the same twice."""
 ORIGIN = ("provenance", "command", "settings", "options")
 """What went in, compared first and in other words."""
-
-
-@dataclass(frozen=True)
-class Reproduce:
-    """Run again what made a result, and compare."""
-
-    result: tyro.conf.Positional[Path]
-    """Folder of a run, study, sweep, population or backtest, or a file in one."""
-    out: Path | None = None
-    """Keep what was made again here; by default it is deleted."""
 
 
 @dataclass(frozen=True)
@@ -265,5 +255,6 @@ def reproduce(options: Reproduce) -> bool:
     return not found
 
 
-def main() -> None:
-    sys.exit(0 if reproduce(tyro.cli(Reproduce)) else 1)
+def main(options: Reproduce) -> None:
+    """Run `neuralmm reproduce`."""
+    sys.exit(0 if reproduce(options) else 1)

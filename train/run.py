@@ -23,7 +23,7 @@ from train.learner.checkpoint import Checkpoint, load_latest, remaining_timestep
 from train.learner.model_file import save_atomically
 from train.learner.recurrent_ppo import FastRecurrentPPO
 from train.learner.vec_env import NeuralMMVecEnv
-from train.settings import Settings, judge_config, origin
+from train.settings import LAST_MODEL, Settings, judge_config, origin
 from train.team import ALONE, Team
 
 
@@ -80,7 +80,7 @@ def train(
         )
         if team.first:
             judge.judge(model)  # the last policy may be the best
-            save_atomically(model, folder / "last_model.zip")
+            save_atomically(model, folder / LAST_MODEL)
     env.close()
 
 

@@ -21,12 +21,22 @@ APART = (*PLACES, "resume", "config")
 DEFAULTS = Path(__file__).with_name("defaults.toml")
 """What differs from market to market."""
 
+LAST_MODEL = "last_model.zip"
+"""What a run writes when it is finished."""
+
 PATHS = ("logs", "store", "pretrained", "config")
 """Settings that are paths."""
 
 
 STUDY_STEPS = 5_000_000
 """Decisions of a run in a study, sweep or population that does not say how many."""
+
+LEAST = {
+    **dict.fromkeys(("steps", "num_envs", "n_steps", "batch_size", "n_epochs", "lstm_size"), 1),
+    **dict.fromkeys(("workers", "threads", "eval_every", "eval_episodes", "checkpoint_every"), 1),
+    **dict.fromkeys(("seed", "start_inventory", "final_episodes", "min_std", "noise_memory"), 0),
+}
+"""The least that a setting may be, where it is given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +123,15 @@ class Settings:
     resume: Path | None = None
     """Folder of an interrupted run to continue; all other settings then come from there."""
 
+    def __post_init__(self) -> None:
+        for name, low in LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not value >= low:
+                raise ConfigError(f"{name} = {value!r} is not possible: it must be at least {low:g}.")
+        for name in ("minutes", "learning_rate", "reward_scale"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} = {getattr(self, name)!r} is not possible: it must be above 0.")
+
 
 def judge_config(settings: Settings) -> EnvConfig:
     """The configuration that policies are judged under and made for."""
@@ -170,6 +189,20 @@ def write_settings(folder: Path, settings: Settings, config: EnvConfig) -> None:
     }
     with replacing(folder / "config.json") as temporary:
         temporary.write_text(json.dumps(content, indent=2))
+
+
+def refuse_changes(asked: Settings, stored: Settings) -> None:
+    """Raise `ConfigError` where the command line asks for other settings than the run was begun with."""
+    usual = market_defaults(asked.market)
+    for field in dataclasses.fields(Settings):
+        given, kept = getattr(asked, field.name), getattr(stored, field.name)
+        if field.name in (*APART, "final_episodes") or given in (getattr(usual, field.name), kept):
+            continue
+        option = f"--{field.name.replace('_', '-')}"
+        raise ConfigError(
+            f"{option} = {given!r} is not possible with --resume: the run was begun with {kept!r} and goes "
+            "on with it, to the same bytes; leave it out, or begin a new run."
+        )
 
 
 def plain(settings: Settings) -> dict[str, Any]:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
@@ -18,37 +15,16 @@ from mmenv.market.book import Book
 from mmenv.market.book_presets import PRESETS
 from policies.analytic import CarteaJaimungal
 from policies.base import tuned_policies
-from policies.book.ladder import BOUND_PATHS, CACHE, PATHS, SEED, ladder
-from policies.optimal import KINDS, solve
+from policies.book.ladder import CACHE, ladder
+from policies.optimal import solve
 from policies.solver.recursion import evaluate_tabular
 from policies.tune import tune
 from train.ladder import ladder_sheets
+from train.options.solve import Solve
 
 
-@dataclass(frozen=True)
-class Options:
-    """Print the exact values of the solvable markets at their defaults, or the ladder of values of `book`."""
-
-    market: tyro.conf.Positional[str] = ""
-    """`book`, one of its presets, or `book:PRESET`: the ladder of policies and an upper bound. By default the
-    markets whose optimum is known."""
-    paths: int = PATHS
-    """Of `book`: episodes on which policies are compared."""
-    bound_paths: int = BOUND_PATHS
-    """Of `book`: those on which the upper bound is computed; 0 leaves it out."""
-    seed: int = SEED
-    """Of `book`: seed of the first episode; by default those of `neuralmm evaluate`."""
-    belief_resolution: int = KINDS["belief-optimal"].resolution
-    """Intervals along each edge of the belief grid, a multiple of 4. Half as many are shown too."""
-    average_nodes: int = KINDS["exponential-average"].resolution
-    """Nodes of the grid of the exponential average, a multiple of 4. Half as many are shown too."""
-    cache: Path | None = None
-    """Folder in which solutions are kept."""
-
-
-def main() -> None:
-    """Command line: see `Options`."""
-    options = tyro.cli(Options, description=Options.__doc__)
+def main(options: Solve) -> None:
+    """Run `neuralmm solve`."""
     if options.market not in ("", "brownian", "hidden-regime"):
         print_ladder(options)
         return
@@ -64,7 +40,7 @@ def main() -> None:
     console.print(_hidden_table(rows["hidden-regime"]))
 
 
-def print_ladder(options: Options) -> None:
+def print_ladder(options: Solve) -> None:
     """The ladder of values of a market `book`."""
     config = make_config({"name": "book", "preset": preset_of(options.market)})
     with tqdm(bar_format="{desc}", leave=False) as bar:
@@ -99,7 +75,7 @@ def _tuned(config: EnvConfig) -> list[Job]:
     return [(config.market.name, f"{name}, tuned", functools.partial(job, name)) for name in tuned_policies()]
 
 
-def _solved(config: EnvConfig, kind: str, options: Options, resolution: int | None = None) -> Job:
+def _solved(config: EnvConfig, kind: str, options: Solve, resolution: int | None = None) -> Job:
     def job() -> tuple[str, float]:
         solution = solve(config, kind, resolution=resolution, cache=options.cache)
         return f"grid {solution.resolution}" if solution.resolution else "", solution.value
@@ -107,7 +83,7 @@ def _solved(config: EnvConfig, kind: str, options: Options, resolution: int | No
     return config.market.name, kind, job
 
 
-def _brownian_jobs(options: Options) -> list[Job]:
+def _brownian_jobs(options: Solve) -> list[Job]:
     config = make_config("brownian")
 
     def believed() -> tuple[str, float]:
@@ -122,7 +98,7 @@ def _brownian_jobs(options: Options) -> list[Job]:
     ]
 
 
-def _hidden_jobs(options: Options) -> list[Job]:
+def _hidden_jobs(options: Solve) -> list[Job]:
     config = make_config("hidden-regime")
     belief, average = options.belief_resolution, options.average_nodes
     return [

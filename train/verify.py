@@ -11,10 +11,8 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import tyro
 from rich.console import Console
 from tqdm import tqdm
 
@@ -26,30 +24,13 @@ from mmenv.market.replay import Replay
 from policies.base import Policy
 from policies.bundle import REFERENCE_SEED, SUFFIX, Bundle, load
 from policies.tick import as_live
+from train.options.bundles import Verify
 from train.simulate import simulate
 
 TOLERANCE = 1e-5
 """Largest difference to torch that float32 may have in any action."""
 EXACT = ("float32", "onnx")
 QUOTES = ("ask_distance", "bid_distance", "ask_lots", "bid_lots")
-
-
-@dataclass(frozen=True)
-class Verify:
-    """Compare a bundle with what it was made from, action by action and quote by quote."""
-
-    bundle: tyro.conf.Positional[Path]
-    against: Path | None = None
-    """The model it was exported from, or another bundle; by default the actions recorded at export."""
-    store: Path | None = None
-    """Store of recorded tapes (`neuralmm import`) to compare on, with `--against`; by default the market that
-    it was made on."""
-    symbol: str = "*"
-    episodes: int = 16
-    """Episodes whose actions are compared, with `--against`."""
-    value_episodes: int = 4096
-    """Episodes of the comparison of values, with `--against`; 0: none."""
-    engine: Literal["numba", "onnx"] = "numba"
 
 
 class Recorded:
@@ -187,7 +168,8 @@ def verify(options: Verify, console: Console) -> bool:
     return found.exact
 
 
-def main() -> None:
+def main(options: Verify) -> None:
+    """Run `neuralmm verify`."""
     console = Console(width=None if Console().is_terminal else 160, highlight=False)
-    if not verify(tyro.cli(Verify), console):
+    if not verify(options, console):
         sys.exit(1)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -19,37 +15,13 @@ from mmenv.data.tape import Tape, tapes
 from mmenv.files import replacing
 from mmenv.measure import facts_page
 from mmenv.measure.calibrate import Calibration, calibrate_market, calibrate_tapes, write
-from mmenv.measure.naming import MARKET_HELP, is_recorded, named_market
+from mmenv.measure.naming import is_recorded, named_market
+from mmenv.measure.options import Calibrate
 from mmenv.measure.record import MarketLike, Record, record_market, record_tape
 
 
-@dataclass(frozen=True)
-class Options:
-    """Measure markets and write them down as presets that gym.make takes."""
-
-    source: Annotated[
-        tyro.conf.Positional[str],
-        tyro.conf.arg(help=f"A store, a tape.parquet, or to check the method on: {MARKET_HELP}."),
-    ]
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("calibration.json")
-    """Where the presets go. The page of plots lies beside it."""
-    venue: str = "*"
-    """Which venue of a store, as a pattern."""
-    symbol: str = "*"
-    """Which symbol of a store, as a pattern; exactly one must match. All its days are measured."""
-    step_seconds: float = 0.1
-    """Time between two decisions on a tape."""
-    seconds: float = 600.0
-    """Length of each simulated path."""
-    environments: int = 16
-    """Number of simulated paths."""
-    seed: int = 0
-    """Path i has seed `seed` + i."""
-
-
-def main(args: Sequence[str] | None = None) -> None:
+def main(options: Calibrate) -> None:
     """Run the command."""
-    options = tyro.cli(Options, args=args, prog="neuralmm calibrate")
 
     def simulated(market: MarketLike) -> Record:
         return record_market(market, options.environments, options.seconds, options.seed)
@@ -76,7 +48,7 @@ def main(args: Sequence[str] | None = None) -> None:
     )
 
 
-def one_symbol(options: Options) -> list[Tape]:
+def one_symbol(options: Calibrate) -> list[Tape]:
     """Open the tapes of the one symbol that the options name; raise `ConfigError` where they name several."""
     path = Path(options.source)
     days = [Tape(path)] if path.is_file() else tapes(path, options.venue, options.symbol)
@@ -137,7 +109,3 @@ def plot_fills(found: Calibration, path: Path) -> None:
     axes.legend()
     with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:], dpi=110)
-
-
-if __name__ == "__main__":
-    main()

@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import tyro
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -35,39 +33,13 @@ from mmenv.measure.facts import (
     share,
 )
 from mmenv.measure.intervals import Array
-from mmenv.measure.naming import MARKET_HELP, is_recorded, named_market
+from mmenv.measure.naming import is_recorded, named_market
+from mmenv.measure.options import MARKET_HELP, Facts
 from mmenv.measure.record import Record, record_market, record_tape
 
 
-@dataclass(frozen=True)
-class Options:
-    """Measure the stylised facts of markets, simulated and recorded, side by side."""
-
-    sources: Annotated[
-        tyro.conf.Positional[tuple[str, ...]],
-        tyro.conf.arg(help=f"Each a store, a tape.parquet, or {MARKET_HELP}."),
-    ]
-    seconds: float = 1800.0
-    """Length of each simulated path."""
-    environments: int = 32
-    """Number of simulated paths."""
-    seed: int = 0
-    """Path i has seed `seed` + i."""
-    step_seconds: float = 0.1
-    """Time between two decisions on a tape."""
-    symbol: str = "*"
-    """Which symbols of a store, as a glob pattern."""
-    resamples: int = 300
-    """Resamples of the bootstrap."""
-    repeats: int = 1
-    """Above 1: simulate every market so often, with other seeds, and count how often each fact holds."""
-    output: Path | None = None
-    """Where to draw the plots (.png, .pdf or .svg); none without it."""
-
-
-def main(args: Sequence[str] | None = None) -> None:
+def main(options: Facts) -> None:
     """Run the command."""
-    options = tyro.cli(Options, args=args, prog="neuralmm facts")
     if not options.sources:
         raise ConfigError(f"name at least one source: a store, a tape.parquet, or {MARKET_HELP}.")
     if options.repeats > 1:
@@ -82,7 +54,7 @@ def main(args: Sequence[str] | None = None) -> None:
         print(f"Plots: {options.output}")
 
 
-def records(options: Options) -> Iterator[Record]:
+def records(options: Facts) -> Iterator[Record]:
     """Record each market and tape that the options name."""
     for source in options.sources:
         if is_recorded(source):
@@ -124,7 +96,7 @@ def accepted(fact: Fact) -> str:
     return f"at most {fact.high:g}" if math.isinf(fact.low) else f"{fact.low:g} to {fact.high:g}"
 
 
-def repeated(options: Options) -> Table:
+def repeated(options: Facts) -> Table:
     """Count how often each fact holds when each source is simulated `repeats` times, each with new seeds."""
     result = Table(title=f"Stylised facts: passes of {options.repeats} repeats, mean and range of the values")
     result.add_column("Fact")
@@ -242,7 +214,3 @@ def finish(axes: NDArray[Any]) -> None:
     tails.set_ylim(1e-5, 1)
     tails.legend(fontsize=8)
     sign.legend(handles=[guide], fontsize=8)
-
-
-if __name__ == "__main__":
-    main()

@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 from mmenv.checks import ConfigError
-from mmenv.market.base import MARKETS, Market
+from mmenv.market.base import MARKETS
 from mmenv.registry import PluginError
-
-
-def simulated() -> list[str]:
-    """Names of the registered markets that need no data: those that are not outside the compiled step."""
-    names = []
-    for name in MARKETS:
-        with contextlib.suppress(PluginError):
-            if MARKETS.find(name).attach is Market.attach:
-                names.append(name)
-    return names
-
-
-MARKET_HELP = (
-    f"a registered market ({', '.join(simulated())}), MARKET:PRESET, module:name, JSON with `name` and "
-    "parameters, or FILE.json:NAME of `neuralmm calibrate`"
-)
-"""How a simulated market is named on a command line."""
 
 
 def is_recorded(text: str) -> bool:

@@ -23,7 +23,8 @@ from rich.table import Table
 import mmenv  # noqa: F401  (registers the environment)
 from mmenv.engine.compiler import vector_extension
 from mmenv.engine.state import LANES
-from mmenv.measure.naming import MARKET_HELP, named_market
+from mmenv.measure.naming import named_market
+from mmenv.measure.options import MARKET_HELP
 
 Step = Callable[[], None]
 """Makes one step of what is timed."""
@@ -49,9 +50,8 @@ class Bench:
     """Threads of our vector environments; the peers have one."""
 
 
-def main() -> None:
+def main(options: Bench) -> None:
     """Run the command."""
-    options = tyro.cli(Bench)
     console = Console()
     start = time.perf_counter()
     for market in options.markets:
@@ -157,7 +157,3 @@ def rate(step: Step, n: int, seconds: float) -> float:
             step()
         count += 10
     return count * n / elapsed
-
-
-if __name__ == "__main__":
-    main()

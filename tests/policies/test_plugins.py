@@ -20,8 +20,9 @@ from mmenv.signals import SIGNALS, load_signal, load_signals
 from policies.base import POLICIES, QuotingPolicy, Tuning, register, tuned_policies
 from policies.make import make_policy
 from policies.solver.problem import solved_market
-from train.evaluate import Evaluate, report
+from train.evaluate import report
 from train.live import choose
+from train.options.evaluate import Evaluate
 
 ROOT = Path(__file__).parents[2]
 OLD = ROOT / "tests" / "fixtures" / "version-0.1.0"

@@ -7,7 +7,8 @@ import pytest
 from mmenv import ConfigError, make_config
 from mmenv.market.book import Book
 from mmenv.market.bursts import Bursts
-from train.backtest import Backtest, default_folder, entrants
+from train.backtest import default_folder, entrants
+from train.options.backtest import Backtest
 from train.sources import make_source
 
 

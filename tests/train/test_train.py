@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from mmenv import ConfigError, make_config
 from mmenv.vector import NeuralMMVectorEnv
 from policies.make import make_policy
-from train import baselines, ppo
+from train import baselines, cli
 from train.evaluate import compare, load, value_sheet
 from train.learner.recurrent_ppo import FastRecurrentPPO
 from train.learner.vec_env import NeuralMMVecEnv
@@ -34,8 +34,8 @@ def cache(tmp_path_factory, monkeypatch):
 
 def run(tmp_path: Path, monkeypatch, *arguments: str) -> Path:
     """`neuralmm train` with these arguments; the folder of its run."""
-    monkeypatch.setattr(sys, "argv", ["neuralmm train", *arguments, "--logs", str(tmp_path)])
-    ppo.main()
+    monkeypatch.setattr(sys, "argv", ["neuralmm", "train", *arguments, "--logs", str(tmp_path)])
+    cli.main()
     return max(tmp_path.glob("*/config.json"), key=lambda path: path.stat().st_mtime).parent
 
 

@@ -10,11 +10,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 from rich.table import Table
 from tqdm import tqdm
 
@@ -26,21 +24,10 @@ from policies.base import Policy
 from policies.network.trained import TrainedPolicy
 from train.baselines import Scale, scale
 from train.evaluate import load, wide_console
+from train.options.experiments import Members
 from train.simulate import EVALUATION_SEED, Outcome, simulate
 
 Member = Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Members:
-    """Print what saved models earn on members of a family of markets, held-out ones too."""
-
-    models: tyro.conf.Positional[tuple[Path, ...]]
-    """Saved models (.zip) or folders of runs, all of one market; the first one is compared with."""
-    members: tuple[str, ...]
-    """Each the parameters of a member, such as volatility=2 or tilt=0.15,maker_fee_bp=0.5."""
-    episodes: int = 1024
-    """Episodes of each model on each member."""
 
 
 def parse(text: str) -> dict[str, float]:
@@ -158,8 +145,8 @@ def table(title: str, rows: Sequence[Row]) -> Table:
     return result
 
 
-def main() -> None:
-    options = tyro.cli(Members)
+def main(options: Members) -> None:
+    """Run `neuralmm members`."""
     if not options.models:
         raise ConfigError("name at least one model: the folder of a run of `neuralmm train`.")
     torch.set_num_threads(1)

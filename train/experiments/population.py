@@ -23,12 +23,11 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-import tyro
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -48,7 +47,6 @@ from train.evaluate import load, save_table, wide_console
 from train.experiments.members import able, play
 from train.experiments.study import (
     Run,
-    Study,
     in_a_sentence,
     interquartile_mean,
     origin_of,
@@ -58,6 +56,7 @@ from train.experiments.study import (
     write_plan,
 )
 from train.experiments.training import Training
+from train.options.experiments import Population
 from train.settings import Settings, env_config, judge_config
 from train.simulate import EVALUATION_SEED, Interval, interval, simulate
 
@@ -68,22 +67,6 @@ SELECTION_SEED = 1_250_000_000
 
 CRITERIA: dict[str, Callable[[Array], Any]] = {"worst": np.min, "mean": np.mean}
 """What is made of the scores of a policy on several members."""
-
-
-@dataclass(frozen=True)
-class Population(Study):
-    """Train policies on families of markets and keep the best by members that none was trained on."""
-
-    kind: ClassVar[str] = "population"
-    known: ClassVar[Path] = Path(__file__).with_name("populations")
-    tables: ClassVar[tuple[str, ...]] = (*Study.tables, "members")
-
-    name: tyro.conf.Positional[str]
-    """A TOML file, or the name of one in train/experiments/populations."""
-    seeds: int = 3
-    episodes: int = 4096
-    """Episodes of each policy on each member."""
-    logs: Path = Path("logs/populations")
 
 
 # Members ----------------------------------------------------------------------------------------------------
@@ -425,8 +408,8 @@ def report(population: Population, result: Result, origin: dict[str, Any], conso
     console.print(f"Again: neuralmm evaluate {folder / 'best'}")
 
 
-def main() -> None:
-    population = tyro.cli(Population, description=__doc__)
+def main(population: Population) -> None:
+    """Run `neuralmm population`."""
     console = wide_console()
     torch.set_num_threads(1)
     with in_a_sentence():

@@ -11,13 +11,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-import tyro
 from optuna.samplers import TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -28,40 +26,11 @@ from tqdm import tqdm
 from mmenv.run.job import TELL_SECONDS, Done, Job, Tell, Workers
 from train.experiments.space import Space
 from train.experiments.training import ProgressCallback, Training
+from train.options.experiments import Sweep
 from train.settings import STUDY_STEPS, env_config, write_settings
 
 FEWEST_RIVALS = 4
 """A trial is not pruned before it knows of this many others."""
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """Search settings and rewards: Optuna, pruning by paired evaluation, one process or Ray task a trial."""
-
-    config: tyro.conf.Positional[Path]
-    """A TOML file with [base] and [search], see docs/scale.md."""
-    trials: int = 40
-    window: int = 8
-    """Trials in flight; how many of them run at a time (--jobs, --ray) changes no result."""
-    prune: bool = True
-    warm: float = 0.2
-    """Share of the steps before which no trial is pruned."""
-    finalists: int = 3
-    """The best so many are judged again, on paths that no trial has seen; the best of those wins."""
-    episodes: int = 4096
-    """Episodes of that last judgement."""
-    seed: int = 0
-    """Seed of the search; that of training is in the file."""
-    jobs: int | None = None
-    """Trials at the same time; by default one for each processor."""
-    ray: str | None = None
-    """Run on a Ray cluster: its address, "auto" for the one running here, "local" to start one for this."""
-    logs: Path = Path("logs/sweeps")
-
-    @cached_property
-    def folder(self) -> Path:
-        """Where the sweep is kept."""
-        return self.logs / self.config.stem
 
 
 class Pruned(BaseException):

@@ -21,12 +21,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-import tyro
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -45,47 +44,9 @@ from policies.optimal import solve
 from train.baselines import CACHE, KINDS, Scale, bound, scale, solvable
 from train.evaluate import load, save_table, wide_console
 from train.experiments.training import Training
+from train.options.experiments import Study
 from train.settings import STUDY_STEPS, Settings, env_config, from_table, read_settings, write_settings
 from train.simulate import Interval, simulate
-
-
-@dataclass(frozen=True)
-class Study:
-    """Train several seeds of several configurations and compare them."""
-
-    kind: ClassVar[str] = "study"
-    known: ClassVar[Path] = Path(__file__).with_name("studies")
-    tables: ClassVar[tuple[str, ...]] = ("base", "variants")
-    """What its file may hold."""
-
-    name: tyro.conf.Positional[str]
-    """A TOML file, or the name of one in train/experiments/studies."""
-    seeds: int = 5
-    jobs: int = 1
-    """Runs at the same time. Wall times are those of a machine shared by so many."""
-    ray: str | None = None
-    """Run on a Ray cluster: its address, "auto" for the one running here, "local" to start one for this."""
-    threads: int = 1
-    """CPU threads of each run's update."""
-    steps: int | None = None
-    """Steps of each run, instead of what the study says."""
-    episodes: int = 4096
-    """Episodes of the evaluation of each trained policy, on paths that no run has seen."""
-    logs: Path = Path("logs/studies")
-
-    @property
-    def file(self) -> Path:
-        """The file that describes it; raises `ConfigError` where there is none."""
-        path = Path(self.name)
-        path = path if path.suffix == ".toml" else self.known / f"{self.name}.toml"
-        if not path.exists():
-            known = ", ".join(sorted(file.stem for file in self.known.glob("*.toml")))
-            raise ConfigError(f"{self.kind} {self.name!r}: there is no {path}. Known: {known}.")
-        return path
-
-    @property
-    def folder(self) -> Path:
-        return self.logs / self.file.stem
 
 
 @dataclass(frozen=True)
@@ -370,17 +331,15 @@ def report(study: Study, runs: list[Run], origin: dict[str, Any], console: Conso
 
 @contextmanager
 def in_a_sentence() -> Iterator[None]:
-    """End the command with a sentence where it is stopped or a job fails."""
+    """End the command with a sentence where a job fails."""
     try:
         yield
-    except KeyboardInterrupt:
-        sys.exit("Stopped. The same command goes on where this ended.")
     except RuntimeError as error:
         sys.exit(str(error))
 
 
-def main() -> None:
-    study = tyro.cli(Study, description=__doc__)
+def main(study: Study) -> None:
+    """Run `neuralmm study`."""
     console = wide_console()
     torch.set_num_threads(1)
     runs = prepare(plan(study))

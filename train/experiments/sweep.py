@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -34,9 +33,10 @@ from mmenv.run.provenance import PLACES, columns, in_words, keep, provenance
 from policies.network.trained import TrainedPolicy
 from train.baselines import scale
 from train.evaluate import load, save_table, wide_console
-from train.experiments.search import Search, Sweep, evaluations
+from train.experiments.search import Search, evaluations
 from train.experiments.space import Space, read_space
 from train.experiments.study import in_a_sentence
+from train.options.experiments import Sweep
 from train.settings import APART, Settings, env_config, from_table, judge_config, plain
 from train.simulate import Outcome, simulate
 
@@ -225,8 +225,8 @@ def claim(sweep: Sweep, space: Space) -> dict[str, Any]:
     return origin
 
 
-def main() -> None:
-    sweep = tyro.cli(Sweep)
+def main(sweep: Sweep) -> None:
+    """Run `neuralmm sweep`."""
     torch.set_num_threads(1)
     space = read_space(sweep.config)
     origin = claim(sweep, space)

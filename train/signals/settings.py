@@ -6,7 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -77,6 +77,14 @@ class List:
     """List the saved signals."""
 
     logs: tyro.conf.Positional[Path] = Path("logs/signals")
+
+
+Chosen = (
+    Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[List, tyro.conf.subcommand("list")]
+)
+"""What `neuralmm signals` is given."""
 
 
 def plain_settings(options: Train) -> dict[str, Any]:

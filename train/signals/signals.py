@@ -17,10 +17,9 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -171,16 +170,10 @@ def run_list(options: List, console: Console) -> None:
     console.print(table)
 
 
-def main() -> None:
-    """Command line: `train`, `evaluate` or `list`."""
+def main(chosen: Train | Evaluate | List) -> None:
+    """Run `neuralmm signals`."""
     # One thread: at this size a second one costs more than it brings.
     torch.set_num_threads(1)
-    chosen = tyro.cli(
-        Annotated[Train, tyro.conf.subcommand("train")]
-        | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-        | Annotated[List, tyro.conf.subcommand("list")],
-        description=__doc__,
-    )
     console = wide_console()
     run: Any = {Train: run_train, Evaluate: run_evaluate, List: run_list}[type(chosen)]
     run(chosen, console)

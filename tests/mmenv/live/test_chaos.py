@@ -35,8 +35,9 @@ from mmenv.live.rerun import check, decisions, setup_of
 from mmenv.times import MILLISECOND
 from mmenv.venue.view import View
 from mmenv.venue.working import Working
-from train.journals import Halt
-from train.live import Real
+from train.journals import leave
+from train.live import real_desks
+from train.options.desks import Halt, Real
 
 SECRET_TEXT = "the-secret-of-this-account"
 
@@ -91,7 +92,7 @@ def test_halt_file_cancels_all_and_flattens(tape, tmp_path):
     trial = Calm(tape, tmp_path, seconds=12.0)
     seen = []
     trial.acts = [
-        (4.0, lambda desk: Halt(journals=tmp_path, flatten=True, reason="test").run()),
+        (4.0, lambda desk: leave(Halt(journals=tmp_path, flatten=True, reason="test"))),
         (4.3, lambda desk: seen.append(len(trial.account.open(trial.listing)))),
     ]
     found = trial.run()
@@ -193,7 +194,7 @@ def test_keys_come_from_the_environment_or_a_private_file(tmp_path):
 
 
 async def connect(options: Real) -> None:
-    async with options.desks():
+    async with real_desks(options):
         pass
 
 
@@ -210,7 +211,7 @@ def test_real_orders_are_off_unless_all_is_given(tmp_path, monkeypatch):
 
 def command_line(tape, folder, *more: str) -> list[str]:
     """`neuralmm paper` on the tape."""
-    code = "import sys; sys.argv[0] = 'neuralmm'; from train.live import paper; paper()"
+    code = "import sys; sys.argv = ['neuralmm', 'paper', *sys.argv[1:]]; from train.cli import main; main()"
     store = tape[0].path.parents[3]
     command = [sys.executable, "-c", code, "--policy", "fixed-spread", "--parameters", "half_spread", "0.5"]
     command += ["--store", str(store), "--journals", str(folder), "--price-unit", "4", "--lot-unit", "20"]
@@ -252,9 +253,9 @@ def test_signals_the_halt_file_and_prometheus_of_a_real_process(tape, tmp_path):
             wait_for(lambda: metric("state") == ACTIVE and metric("rows") > 0)
             process.send_signal(signal.SIGUSR1)
             wait_for(lambda: metric("state") == HALTED)
-            Halt(journals=tmp_path, clear=True, reason="first").run()
+            leave(Halt(journals=tmp_path, clear=True, reason="first"))
             wait_for(lambda: metric("state") == ACTIVE)
-            Halt(journals=tmp_path, reason="second").run()
+            leave(Halt(journals=tmp_path, reason="second"))
             wait_for(lambda: metric("state") == HALTED)
             assert metric("position_lots") == float(decisions(path)[-1]["outcome"]["position_lots"])
             process.send_signal(signal.SIGTERM)

@@ -29,7 +29,8 @@ from mmenv.live.venues.binance.feed import BinanceFeed
 from mmenv.market.live import Live
 from tests.helpers.exchanges import START_NS, on_virtual_time, tape
 from tests.helpers.sessions import Wanderer
-from train.live import Common, trade
+from train.live import trade
+from train.options.desks import Common
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 

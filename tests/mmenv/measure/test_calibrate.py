@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tyro
 from scipy import stats
 
 from benchmarks.calibration import simulate_hawkes
@@ -19,6 +20,7 @@ from mmenv.measure.dynamics import PATHS, dynamics
 from mmenv.measure.fill_curve import fit_exponential
 from mmenv.measure.hawkes import fit_hawkes, hawkes_walk
 from mmenv.measure.intervals import Estimate, jackknife
+from mmenv.measure.options import Calibrate
 from mmenv.measure.orders import fit_pareto, tape_orders
 from mmenv.measure.record import record_market
 from train.baselines import measured_dynamics
@@ -229,7 +231,11 @@ def test_exponential_needs_fills():
 
 def test_a_calibration_is_a_market(tmp_path, capsys):
     path = tmp_path / "calibration.json"
-    main(["brownian", "--output", str(path), "--seconds", "300", "--environments", "4"])
+    main(
+        tyro.cli(
+            Calibrate, args=["brownian", "--output", str(path), "--seconds", "300", "--environments", "4"]
+        )
+    )
     assert "fill rate at the mid" in capsys.readouterr().out
     assert path.with_suffix(".png").exists()
     assert (tmp_path / "calibration-fills.png").exists()
@@ -242,7 +248,7 @@ def test_a_calibration_is_a_market(tmp_path, capsys):
     with pytest.raises(ConfigError, match="neuralmm calibrate"):
         make_config(str(tmp_path / "nothing.json"))
     with pytest.raises(ConfigError, match=r"Did you mean 'brownian'.*the path of a store or tape"):
-        main(["brownia"])
+        main(tyro.cli(Calibrate, args=["brownia"]))
 
 
 def test_estimates_are_written_by_name(tmp_path):

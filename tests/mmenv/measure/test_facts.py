@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 
 import pytest
+import tyro
 
 from mmenv import ConfigError
 from mmenv.data.importer import Import
 from mmenv.measure import facts, facts_page
+from mmenv.measure.options import Facts
 from mmenv.measure.record import record_market
 from tests.helpers.captures import market, write
 
@@ -23,6 +25,10 @@ def test_facts_see_their_absence():
     assert verdicts["returns: correlation of a 10 s return with the next"] == "pass"
 
 
+def neuralmm_facts(arguments):
+    facts_page.main(tyro.cli(Facts, args=arguments))
+
+
 def test_facts_command(tmp_path, monkeypatch, capsys):
     """A market and a tape side by side, with a page of plots; a wrong name gets a sentence."""
     path = write(tmp_path / "capture.gz", market(seed=3, seconds=100).lines)
@@ -30,21 +36,21 @@ def test_facts_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "200")
     page = tmp_path / "facts.png"
     arguments = ["--seconds", "60", "--environments", "4", "--resamples", "5", "--output", str(page)]
-    facts_page.main(["book:binance-usdm-eth", str(tmp_path / "store"), *arguments])
+    neuralmm_facts(["book:binance-usdm-eth", str(tmp_path / "store"), *arguments])
     text = capsys.readouterr().out
     assert "binance-usdm-eth" in text
     assert "tails: Hill index" in text
     assert page.read_bytes().startswith(b"\x89PNG")
     assert [entry.name for entry in tmp_path.glob(".*")] == []
     with pytest.raises(ConfigError, match=r"Did you mean 'book'.*the path of a store or tape"):
-        facts_page.main(["bok"])
+        neuralmm_facts(["bok"])
 
 
 def test_facts_over_many_seeds(capsys, monkeypatch):
     """Counts of passes are those of the single runs with the seeds that each repeat takes."""
     monkeypatch.setenv("COLUMNS", "200")
     size = {"environments": 4, "seconds": 60.0}
-    facts_page.main(["book", "brownian", "--repeats", "3", "--environments", "4", "--seconds", "60"])
+    neuralmm_facts(["book", "brownian", "--repeats", "3", "--environments", "4", "--seconds", "60"])
     shown = dict(re.findall(r"^│ (\S.*?) +│.*?│ +(\S+)", capsys.readouterr().out, re.MULTILINE))
     single = [facts.findings(record_market("book", seed=4 * k, **size), resamples=2) for k in range(3)]
     for rows in zip(*single, strict=True):
@@ -53,4 +59,4 @@ def test_facts_over_many_seeds(capsys, monkeypatch):
         assert shown[name] == ("-" if all(row.verdict == "-" for row in rows) else str(passed)), name
     assert len({shown[fact.fact.name] for fact in single[0]}) > 2
     with pytest.raises(ConfigError, match="give no tape"):
-        facts_page.main(["book", "--repeats", "2", "--output", "page.png"])
+        neuralmm_facts(["book", "--repeats", "2", "--output", "page.png"])

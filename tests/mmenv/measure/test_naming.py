@@ -7,7 +7,7 @@ import json
 import pytest
 
 from mmenv import ConfigError, make_config
-from mmenv.measure.naming import is_recorded, named_market, simulated
+from mmenv.measure.naming import is_recorded, named_market
 
 
 @pytest.mark.parametrize(
@@ -31,11 +31,6 @@ def test_a_calibration_is_a_market_and_a_folder_a_store(tmp_path):
     assert make_config(named_market(text)).market.arrival_rate == 0.25
     assert not is_recorded(str(tmp_path / "it.json"))
     assert is_recorded(str(tmp_path))
-
-
-def test_the_help_lists_what_can_be_simulated():
-    assert "brownian" in simulated()
-    assert not {"replay", "live"} & set(simulated())
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ from train.baselines import scale
 from train.callbacks import SEED as TRAINING_SEED
 from train.evaluate import load, wide_console
 from train.experiments import population
-from train.experiments.population import SELECTION_SEED, Population, judge, read_panels, report
+from train.experiments.population import SELECTION_SEED, judge, read_panels, report
 from train.experiments.study import plan
+from train.options.experiments import Population
 from train.reproduce import compare, find
 from train.simulate import EVALUATION_SEED, simulate
 

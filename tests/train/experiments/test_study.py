@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from train.experiments.study import Study, difference, interquartile_mean, plan, prepare, tabulate
+from train.experiments.study import difference, interquartile_mean, plan, prepare, tabulate
+from train.options.experiments import Study
 from train.signals import signals as command
 
 

@@ -7,10 +7,11 @@ import pytest
 
 from mmenv import ConfigError
 from mmenv.run.job import Job, perform
-from train.experiments.search import Search, Sweep, Trial, clearly_below_median, evaluations
+from train.experiments.search import Search, Trial, clearly_below_median, evaluations
 from train.experiments.space import read_space
 from train.experiments.sweep import trial_rows, write_best
 from train.experiments.training import Training
+from train.options.experiments import Sweep
 from train.settings import defaults, env_config, judge_config, read_settings, write_settings
 
 FILE = """

@@ -17,7 +17,8 @@ from mmenv.registry import PluginError
 from tests.helpers.bazaar import Bazaar
 from tests.helpers.exchanges import VENUES as NAMES
 from tests.helpers.exchanges import tape
-from train.live import Paper
+from train.live import paper_desks
+from train.options.desks import Paper
 
 
 def test_binances_markets_are_venues() -> None:
@@ -35,7 +36,7 @@ def test_a_desk_trades_at_a_venue_of_ones_own(tmp_path: Path) -> None:
     )  # fmt: skip
 
     async def session() -> None:
-        async with options.desks() as [desk]:
+        async with paper_desks(options) as [desk]:
             await desk.run(options.seconds)
 
     closed = Bazaar.closed

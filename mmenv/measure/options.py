@@ -1,0 +1,65 @@
+"""What `neuralmm facts` and `neuralmm calibrate` are given, without any library, for quick help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+MARKET_HELP = (
+    "a market by name (`neuralmm list markets`), MARKET:PRESET, module:name, JSON with `name` and "
+    "parameters, or FILE.json:NAME of `neuralmm calibrate`"
+)
+"""How a simulated market is named on a command line."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Measure the stylised facts of markets, simulated and recorded, side by side."""
+
+    sources: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(help=f"Each a store, a tape.parquet, or {MARKET_HELP}."),
+    ]
+    seconds: float = 1800.0
+    """Length of each simulated path."""
+    environments: int = 32
+    """Number of simulated paths."""
+    seed: int = 0
+    """Path i has seed `seed` + i."""
+    step_seconds: float = 0.1
+    """Time between two decisions on a tape."""
+    symbol: str = "*"
+    """Which symbols of a store, as a glob pattern."""
+    resamples: int = 300
+    """Resamples of the bootstrap."""
+    repeats: int = 1
+    """Above 1: simulate every market so often, with other seeds, and count how often each fact holds."""
+    output: Path | None = None
+    """Where to draw the plots (.png, .pdf or .svg); none without it."""
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """Measure markets and write them down as presets that gym.make takes."""
+
+    source: Annotated[
+        tyro.conf.Positional[str],
+        tyro.conf.arg(help=f"A store, a tape.parquet, or to check the method on: {MARKET_HELP}."),
+    ]
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("calibration.json")
+    """Where the presets go. The page of plots lies beside it."""
+    venue: str = "*"
+    """Which venue of a store, as a pattern."""
+    symbol: str = "*"
+    """Which symbol of a store, as a pattern; exactly one must match. All its days are measured."""
+    step_seconds: float = 0.1
+    """Time between two decisions on a tape."""
+    seconds: float = 600.0
+    """Length of each simulated path."""
+    environments: int = 16
+    """Number of simulated paths."""
+    seed: int = 0
+    """Path i has seed `seed` + i."""

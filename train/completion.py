@@ -1,0 +1,92 @@
+"""`neuralmm completion`: a script by which bash, zsh or fish complete commands, options and names.
+
+eval "$(neuralmm completion bash)"      # in ~/.bashrc
+eval "$(neuralmm completion zsh)"       # in ~/.zshrc
+neuralmm completion fish | source       # in ~/.config/fish/config.fish
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import tyro
+
+from train.cli import COMMANDS, find
+
+
+@dataclass(frozen=True)
+class Shell:
+    """Print a script that makes the shell complete `neuralmm`: eval "$(neuralmm completion bash)"."""
+
+    shell: tyro.conf.Positional[Literal["bash", "zsh", "fish"]]
+
+
+def main(options: Shell) -> None:
+    """Run the command."""
+    print({"bash": bash, "zsh": zsh, "fish": fish}[options.shell]())
+
+
+def words() -> dict[str, tuple[list[str], list[str]]]:
+    """By command, its options and the words that may stand in their place, such as names."""
+    found = {}
+    for name, command in COMMANDS.items():
+        options, names = {"--help"}, []
+        if command.options:
+            for action in actions(tyro.extras.get_parser(find(command.options))):
+                options |= {text for text in action.option_strings if text.startswith("--")}
+                if not action.option_strings and action.choices is not None:
+                    names += [str(choice) for choice in action.choices]
+        found[name] = sorted(options), names
+    return found
+
+
+def actions(parser: Any) -> Iterator[Any]:
+    """The arguments of a parser, those of its subcommands too."""
+    for action in parser._actions:
+        yield action
+        if isinstance(action.choices, dict):
+            for below in action.choices.values():
+                yield from actions(below)
+
+
+def bash() -> str:
+    """The script for bash."""
+    cases = "\n".join(
+        f'    {name}) words="{" ".join(names)}"; options="{" ".join(options)}" ;;'
+        for name, (options, names) in words().items()
+    )
+    return f"""_neuralmm() {{
+  local current="${{COMP_WORDS[COMP_CWORD]}}" words="" options=""
+  if [ "$COMP_CWORD" -eq 1 ]; then
+    COMPREPLY=($(compgen -W "{" ".join(COMMANDS)}" -- "$current"))
+    return
+  fi
+  case "${{COMP_WORDS[1]}}" in
+{cases}
+  esac
+  case "$current" in
+    -*) COMPREPLY=($(compgen -W "$options" -- "$current")) ;;
+    *) COMPREPLY=($(compgen -W "$words" -- "$current") $(compgen -f -- "$current")) ;;
+  esac
+}}
+complete -o filenames -F _neuralmm neuralmm"""
+
+
+def zsh() -> str:
+    """The script for zsh, which can read that of bash."""
+    return f"autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n{bash()}"
+
+
+def fish() -> str:
+    """The script for fish."""
+    lines = [
+        f"complete -c neuralmm -n __fish_use_subcommand -f -a {name} -d '{command.what}'"
+        for name, command in COMMANDS.items()
+    ]
+    for name, (options, names) in words().items():
+        seen = f"complete -c neuralmm -n '__fish_seen_subcommand_from {name}'"
+        lines += [f"{seen} -l {option[2:]}" for option in options]
+        lines += [f"{seen} -a {word}" for word in names]
+    return "\n".join(lines)

@@ -1,0 +1,55 @@
+"""`neuralmm list`: what there is by name, of each kind of plug-in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, get_args
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+Kind = Literal["markets", "policies", "venues", "importers", "actions", "features", "rewards"]
+REGISTRIES = {
+    "markets": "mmenv.market.base:MARKETS",
+    "policies": "policies.base:POLICIES",
+    "venues": "mmenv.live.venues.base:VENUES",
+    "importers": "mmenv.data.formats.base:IMPORTERS",
+    "actions": "mmenv.actions.base:REGISTRY",
+    "features": "mmenv.features.base:GROUPS",
+    "rewards": "mmenv.rewards.base:REGISTRY",
+}
+
+
+@dataclass(frozen=True)
+class Names:
+    """List what there is by name, with a line on each: built in, or offered by an installed package."""
+
+    kind: Annotated[
+        tyro.conf.Positional[Kind | None], tyro.conf.arg(help="Of this kind alone; by default all.")
+    ] = None
+
+
+def list_names(options: Names) -> None:
+    """Run the command."""
+    console = Console()
+    for kind in [options.kind] if options.kind else get_args(Kind):
+        table = Table(title=kind, title_justify="left", show_header=False, box=None)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, what in names(kind):
+            table.add_row(name, what.replace("[", "\\["))
+        console.print(table)
+
+
+def names(kind: Kind) -> list[tuple[str, str]]:
+    """Names of a kind, each with the first line of its docstring; of `book` its presets too."""
+    from train.cli import find
+
+    found: list[tuple[str, str]] = find(REGISTRIES[kind]).table()
+    if kind == "markets":
+        found += [(f"book:{preset}", "A preset of book: docs/markets.md.") for preset in find(PRESETS)]
+    return found
+
+
+PRESETS = "mmenv.market.book_presets:PRESETS"

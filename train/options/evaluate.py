@@ -1,0 +1,35 @@
+"""What `neuralmm evaluate` is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Print the table of a policy, the optimum and the baselines, all on the same market paths."""
+
+    model: tyro.conf.Positional[Path]
+    """A saved model (.zip), the folder of a run (its best model), a bundle (.mmz), or, with --market, the
+    name of a policy such as glft:gamma=0.1, or module:name."""
+    market: str | None = None
+    """Market of a policy by name; a model and a bundle bring theirs."""
+    episodes: int = 4096
+    """Simulated episodes."""
+    store: Path | None = None
+    """Store of recorded tapes (`neuralmm import`): the same policies on its test split."""
+    symbol: str = "*"
+    """Which symbols of the store."""
+    tape_episodes: int = 64
+    """Recorded episodes."""
+    calibration: Path | None = None
+    """What `neuralmm calibrate` wrote of this symbol: analytic policies on tapes are fed from it."""
+    baselines: bool = True
+    """Compare with optimum and baselines."""
+    wide: bool = False
+    """Print each table in one piece, however wide the terminal is."""
+    out: Path | None = None
+    """Folder for evaluation.md and evaluation.csv; by default a run's own, and none for other policies."""

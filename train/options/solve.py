@@ -1,0 +1,29 @@
+"""What `neuralmm solve` is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Solve:
+    """Print the exact values of the solvable markets at their defaults, or the ladder of values of `book`."""
+
+    market: tyro.conf.Positional[str] = ""
+    """`book`, one of its presets, or `book:PRESET`: the ladder of policies and an upper bound. By default the
+    markets whose optimum is known."""
+    paths: int = 1024
+    """Of `book`: episodes on which policies are compared."""
+    bound_paths: int = 128
+    """Of `book`: those on which the upper bound is computed; 0 leaves it out."""
+    seed: int = 1_000_000_000
+    """Of `book`: seed of the first episode; by default those of `neuralmm evaluate`."""
+    belief_resolution: int = 40
+    """Intervals along each edge of the belief grid, a multiple of 4. Half as many are shown too."""
+    average_nodes: int = 160
+    """Nodes of the grid of the exponential average, a multiple of 4. Half as many are shown too."""
+    cache: Path | None = None
+    """Folder in which solutions are kept."""
