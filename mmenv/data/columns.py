@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mmenv.data.decimals import INVALID
+from mmenv.data.decimals import DECIMALS, INVALID
 from mmenv.data.lines import Lines, begins_with
 from mmenv.data.parquet import ParquetFiles
 from mmenv.data.problems import Report
@@ -38,8 +38,8 @@ class Table(Protocol):
     def integers(self, name: str) -> NDArray[np.int64]:
         """Whole numbers, INVALID where the column is none."""
 
-    def decimals(self, name: str) -> NDArray[np.int64]:
-        """In units of 10^-DECIMALS; INVALID where the column is no decimal."""
+    def decimals(self, name: str, places: int = DECIMALS) -> NDArray[np.int64]:
+        """In units of 10^-places; INVALID where the column is no decimal, TOO_FINE where it has more."""
 
     def times(self, name: str) -> NDArray[np.int64]:
         """Nanoseconds since 1970 (UTC) of integers or ISO 8601 text; INVALID where it is neither."""
@@ -79,6 +79,18 @@ def ours(table: Table, name: str, wanted: str, choose: bool, report: Report) -> 
     return same
 
 
+def symbols_in(path: Path, name: str) -> list[str]:
+    """The values of a column, in the order of their first rows; the whole file is read."""
+    series, report = Series([path], 0, (name,)), Report()
+    found: dict[int, str] = {}
+    while (table := series.pull(report)) is not None:
+        hashes, rows = np.unique(table.hashes(name), return_index=True)
+        for place in np.argsort(rows):
+            if int(hashes[place]) not in found:
+                found[int(hashes[place])] = table.value(name, int(rows[place]))
+    return list(found.values())
+
+
 class Series:
     """Tables of consecutive files, text or Parquet, whose first line (of text) names the columns.
 
@@ -89,6 +101,7 @@ class Series:
     def __init__(self, paths: Sequence[Path], file: int, required: Sequence[str]) -> None:
         self.required = tuple(required)
         self._names: list[str] = []
+        self._header = b"\n"
         self.new_file = False
         """Whether the table just pulled begins a file."""
         parquet = begins_with(paths[0], b"PAR1")
@@ -128,9 +141,14 @@ class Series:
             if line == 1:
                 header, _, text = text.partition(b"\n")
                 line = 2
+                self._header = header + b"\n"
                 self._names = [name.strip().strip('"') for name in header.decode(errors="replace").split(",")]
                 self._require(path, self._names)
                 self.new_file = True
+            if self._header in text:
+                # Files put one after another: an empty line keeps the numbers of those that follow.
+                report.note("line that names the columns again, left out", text.count(self._header))
+                text = text.replace(self._header, b"\n")
             table = text_table(text, self._names, block.file, line, path.name, report)
             if len(table):
                 return table

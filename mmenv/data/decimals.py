@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -11,13 +11,17 @@ from numpy.typing import NDArray
 from mmenv.data.rows import CaptureError
 
 DECIMALS: Final = 8
-"""Prices and sizes of a `RAW` row are integers in units of 10^-DECIMALS."""
+"""Prices and sizes of a `RAW` row are integers in units of 10^-DECIMALS, or of an importer's finer ones."""
+MORE_DECIMALS: Final = (8, 12, 16)
+"""What is tried in turn: at sixteen places numbers up to 922 fit into 64 bits."""
 
 ONE: Final = 10**DECIMALS
 """The number one in these units."""
 
 INVALID: Final = np.iinfo(np.int64).min
-"""What `parse_decimals` returns for text that is not a decimal of at most DECIMALS digits."""
+"""What `parse_decimals` returns for text that is no decimal, or one that does not fit."""
+TOO_FINE: Final = INVALID + 1
+"""What it returns for a decimal of more places than asked for."""
 
 _NEWLINE, _PLUS, _MINUS, _POINT, _ZERO, _NINE, _E, _CAPITAL_E = b"\n+-.09eE"
 _POWERS: Final = np.array([10**power for power in range(19)], np.int64)
@@ -25,29 +29,57 @@ _ROOM: Final = (np.iinfo(np.int64).max - 9) // _POWERS
 """By power of ten: up to here a number can be multiplied by it and take one more digit."""
 
 
-def decimal_text(units: int) -> str:
-    """The decimal that `units` of 10^-DECIMALS stand for, without trailing zeros: 10000000 -> '0.1'."""
-    whole, fraction = divmod(units, ONE)
-    return f"{whole}.{fraction:0{DECIMALS}d}".rstrip("0").rstrip(".")
+class Places(NamedTuple):
+    """Decimal places of the prices and of the sizes of `RAW` rows."""
+
+    price: int = DECIMALS
+    size: int = DECIMALS
+
+    def finer(self, price: bool, size: bool) -> Places:
+        """The next finer ones of either; the same where there are none."""
+        return Places(_finer(self.price) if price else self.price, _finer(self.size) if size else self.size)
 
 
-def decimal_units(name: str, text: str) -> int:
+def _finer(places: int) -> int:
+    return min((more for more in MORE_DECIMALS if more > places), default=places)
+
+
+def places_of(text: str) -> int:
+    """Decimal places that a decimal needs of those in `MORE_DECIMALS`; the most where it is none of them."""
+    for places in MORE_DECIMALS:
+        if parse_decimals(np.frombuffer(f"{text}\n".encode(), np.uint8), 1, places, places)[0] != TOO_FINE:
+            return places
+    return MORE_DECIMALS[-1]
+
+
+def decimal_text(units: int, places: int = DECIMALS) -> str:
+    """The decimal that `units` of 10^-places stand for, without trailing zeros: 10000000 -> '0.1'."""
+    whole, fraction = divmod(units, 10**places)
+    return f"{whole}.{fraction:0{places}d}".rstrip("0").rstrip(".")
+
+
+def decimal_units(name: str, text: str, places: int = DECIMALS) -> int:
     """Inverse of `decimal_text` for a positive decimal. Raises `CaptureError` naming the field `name`."""
-    units = int(parse_decimals(np.frombuffer(f"{text}\n".encode(), np.uint8), 1)[0])
+    units = int(parse_decimals(np.frombuffer(f"{text}\n".encode(), np.uint8), 1, places, places)[0])
     if units <= 0:
         raise CaptureError(f"{name} = {text!r} is not possible: it must be a positive decimal such as 0.01.")
     return units
 
 
 @njit(cache=True, nogil=True)
-def parse_decimals(text: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
-    """Decimals [count] of the bytes of a text, each ended by a newline; as `parse_decimal` of each line."""
+def parse_decimals(
+    text: NDArray[np.uint8], count: int, even: int = DECIMALS, odd: int = DECIMALS
+) -> NDArray[np.int64]:
+    """Decimals [count] of the bytes of a text, each ended by a newline; as `parse_decimal` of each line.
+
+    The first, third, ... are in units of 10^-even, the others of 10^-odd: prices and sizes by turns.
+    """
     out = np.full(count, INVALID, np.int64)
     line, begin = 0, 0
     for place, byte in enumerate(text):
         if byte == _NEWLINE:
             if line < count:
-                out[line] = parse_decimal(text, begin, place, DECIMALS)
+                out[line] = parse_decimal(text, begin, place, odd if line % 2 else even)
             line += 1
             begin = place + 1
     return out
@@ -57,8 +89,8 @@ def parse_decimals(text: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
 def parse_decimal(text, begin, end, decimals):
     """The decimal text[begin:end] as an integer in units of 10^-decimals.
 
-    A power of ten may follow ("1e-7"). INVALID where the text is no decimal, has a non-zero digit beyond
-    `decimals` places or does not fit.
+    A power of ten may follow ("1e-7"). TOO_FINE where it has a non-zero digit beyond `decimals` places,
+    INVALID where the text is no decimal or does not fit.
     """
     place, negative = begin, begin < end and text[begin] == _MINUS
     if negative:
@@ -100,8 +132,10 @@ def parse_decimal(text, begin, end, decimals):
                 return INVALID
             exponent = 10 * exponent + text[at] - _ZERO
         power += sign * exponent
-    if digits == 0 or (value > 0 and power < 0):
+    if digits == 0:
         return INVALID
+    if value > 0 and power < 0:
+        return TOO_FINE
     value = _shifted(value, power) if value > 0 else value
     if value < 0:
         return INVALID

@@ -27,6 +27,9 @@ from mmenv.times import DAY, SECOND
 
 IMPORT_WINDOW: Final = 0.05
 """The book is followed within this fraction of the range of traded prices."""
+WIDE: Final = 4
+WIDE_WINDOW_TICKS: Final = 1 << 19
+"""Or from a quarter of them to four times as much, where that is no more ticks than this."""
 MAX_WINDOW_TICKS: Final = 1 << 24
 NO_TICK: Final = np.iinfo(np.int64).max
 
@@ -37,6 +40,8 @@ TOUCH: Final = np.dtype(
         ("message", "i8"),  # number of the message
         ("low_tick", "i8"),  # lowest and highest best tick of the day
         ("high_tick", "i8"),
+        ("traded", "i8"),  # tick of the last trade, 0 before the first
+        ("moved", "i8"),  # side of the last trade at another price than the one before
     ]
 )
 
@@ -53,13 +58,21 @@ class _Levels(NamedTuple):
     """`TOUCH` [1]."""
 
 
+SIDE_RULES: Final = ("leave-out", "tick", "quote")
+"""What becomes of trades whose aggressor is unknown. "tick": a buy above the price before, a sell below it,
+at the same price as the last change; "quote": a buy at the ask or nearer to it than to the bid, a sell at the
+bid or nearer to that, and in the middle by the tick rule (Lee and Ready 1991)."""
+_LEAVE_OUT, _TICK, _QUOTE = range(len(SIDE_RULES))
+
+
 @dataclass(frozen=True)
 class Grid:
-    """What the user says about the grid and the clock; None where it is to be found out."""
+    """What the user says about the grid, the clock and trades without a side; None: to be found out."""
 
     tick_size: str | None = None
     lot_size: str | None = None
     clock_offset_ns: int | None = None
+    side_rule: str | None = None
 
 
 @dataclass
@@ -70,6 +83,7 @@ class _DayStats:
     last_ns: int = 0
     disorder_ns: int = 0
     latency_ns: int = 0
+    trades: int = 0
 
 
 class SecondPass:
@@ -79,24 +93,26 @@ class SecondPass:
     """
 
     def __init__(self, grid: Grid, source: Source, spool: Spool, report: Report) -> None:
-        self.source, self.spool, self.report = source, spool, report
-        self.tick = self._step("tick size", "--tick-size", grid.tick_size, spool.price_steps, "prices")
-        self.lot = self._step("lot size", "--lot-size", grid.lot_size, spool.size_steps, "sizes")
+        self.source, self.spool, self.report, self.places = source, spool, report, report.places
+        price, size = self.places
+        self.tick = self._step("tick size", grid.tick_size, spool.price_steps, "prices", price)
+        self.lot = self._step("lot size", grid.lot_size, spool.size_steps, "sizes", size)
+        self.side_rule = grid.side_rule
+        self.trades = 0
+        """In all tapes."""
+        self.unsided = 0
+        """Trades that came without a side."""
         self.offset = self._clock_offset(grid.clock_offset_ns)
         report.notes.append(f"clock offset {self.offset / SECOND:.6f} s")
-        ranges = spool.price_range
-        low, high = (
-            ranges.get(TRADE) or ranges.get(BBO) or ranges.get(SNAPSHOT) or ranges.get(DEPTH) or (0, 0)
-        )
-        low, high = window(low // self.tick, -(-high // self.tick), IMPORT_WINDOW)
+        low, high = self._window()
         if high - low > MAX_WINDOW_TICKS:
             raise CaptureError(
-                f"{report.name(0)}: prices span {high - low} ticks of {decimal_text(self.tick)}; "
+                f"{report.name(0)}: prices span {high - low} ticks of {decimal_text(self.tick, price)}; "
                 "a stray price or too fine a tick: give --tick-size"
             )
         self.book = Book(low, high)
         self.ages = np.zeros_like(self.book.sizes)
-        self.touch = np.array([(-1, self.book.sizes.shape[1], 0, NO_TICK, -1)], TOUCH)
+        self.touch = np.array([(-1, self.book.sizes.shape[1], 0, NO_TICK, -1, 0, 0)], TOUCH)
         self.newest_exch_ns = 0
         self.day = -1
         self.stats = _DayStats()
@@ -113,13 +129,28 @@ class SecondPass:
             return 0
         return -self.spool.least_delay_ns
 
-    def _step(self, name: str, option: str, given: str | None, steps: Counter[int], what: str) -> int:
+    def _window(self) -> tuple[int, int]:
+        """Lowest and highest tick at which the book is followed."""
+        ranges = self.spool.price_range
+        low, high = (
+            ranges.get(TRADE) or ranges.get(BBO) or ranges.get(SNAPSHOT) or ranges.get(DEPTH) or (0, 0)
+        )
+        narrow = window(low // self.tick, -(-high // self.tick), IMPORT_WINDOW)
+        quoted = [ranges[kind] for kind in (SNAPSHOT, DEPTH) if kind in ranges]
+        # A quote may stand far from all trades, as before the market opens; a stray one even farther.
+        low = max(min(first for first, _ in quoted), low // WIDE) if quoted else low
+        high = min(max(last for _, last in quoted), high * WIDE) if quoted else high
+        wide = min(narrow[0], max(low // self.tick, 1)), max(narrow[1], -(-high // self.tick))
+        return wide if wide[1] - wide[0] <= WIDE_WINDOW_TICKS else narrow
+
+    def _step(self, name: str, given: str | None, steps: Counter[int], what: str, places: int) -> int:
+        option = "--" + name.replace(" ", "-")
         if given is not None:
-            return decimal_units(option, given)
+            return decimal_units(option, given, places)
         step = usual_step(steps)
         if step == 0:
             raise CaptureError(f"{self.report.name(0)}: no {what} to infer the {name} from; give {option}")
-        self.report.notes.append(f"{name} {decimal_text(step)} inferred from {self.spool.rows} rows")
+        self.report.notes.append(f"{name} {decimal_text(step, places)} inferred from {self.spool.rows} rows")
         return step
 
     def run(self, folder: Path) -> Iterator[int]:
@@ -155,13 +186,22 @@ class SecondPass:
         info = self._info()
         writer.close(info)
         self.infos.append(info)
+        self.trades += info.trades
         self.done = at
+
+    @property
+    def _tick_text(self) -> str:
+        return decimal_text(self.tick, self.places.price)
+
+    @property
+    def _lot_text(self) -> str:
+        return decimal_text(self.lot, self.places.size)
 
     def _gridded(self, raw: NDArray[np.void]) -> NDArray[np.void]:
         """Without the rows that lie on no tick or lot, which are reported."""
         off = (raw["price"] % self.tick != 0) | (raw["size"] % self.lot != 0)
         if 2 * off.sum() > len(raw):
-            grid = f"tick size {decimal_text(self.tick)} and lot size {decimal_text(self.lot)}"
+            grid = f"tick size {self._tick_text} and lot size {self._lot_text}"
             raise CaptureError(
                 f"{grid} fit less than half of {self.report.name(0)}; check --tick-size and --lot-size"
             )
@@ -169,8 +209,9 @@ class SecondPass:
         return raw[~off] if off.any() else raw
 
     def _off_grid(self, row: Any) -> str:
-        values = f"price {decimal_text(int(row['price']))}, size {decimal_text(int(row['size']))}"
-        grid = f"tick {decimal_text(self.tick)} and lot {decimal_text(self.lot)}"
+        price = decimal_text(int(row["price"]), self.places.price)
+        values = f"price {price}, size {decimal_text(int(row['size']), self.places.size)}"
+        grid = f"tick {self._tick_text} and lot {self._lot_text}"
         return f"{values} do not fit {grid}; row skipped"
 
     def _begin(self, day: int, folder: Path) -> TapeWriter:
@@ -186,7 +227,21 @@ class SecondPass:
         if not len(raw):
             return
         rows = _in_units(raw, self.tick, self.lot, self.offset)
-        self.append(writer, self._uncrossed(rows, raw))
+        unsided = (rows["kind"] == TRADE) & (rows["side"] == 0)
+        rows = self._uncrossed(rows, raw)
+        if unsided.any():
+            rows = self._sided(rows, int(unsided.sum()))
+        self.append(writer, rows)
+
+    def _sided(self, rows: NDArray[np.void], unsided: int) -> NDArray[np.void]:
+        """Without the trades that `follow` could give no side."""
+        left = (rows["kind"] == TRADE) & (rows["side"] == 0)
+        self.unsided += unsided
+        rule = self.side_rule or SIDE_RULES[_LEAVE_OUT]
+        if rule != SIDE_RULES[_LEAVE_OUT]:
+            self.report.note(f"trade without a side, given one by the {rule} rule", unsided - int(left.sum()))
+        self.report.note("trade whose aggressor is unknown, left out", int(left.sum()))
+        return rows[~left]
 
     def _opening_book(self, local_ns: int) -> NDArray[np.void]:
         """The book carried over midnight, as a snapshot: each day replays on its own."""
@@ -207,12 +262,14 @@ class SecondPass:
             stats.latency_ns = max(stats.latency_ns, int(delay.max()))
             stats.first_ns = int(rows["local_ns"][0]) if stats.first_ns < 0 else stats.first_ns
             stats.last_ns = int(rows["local_ns"][-1])
+            stats.trades += int((rows["kind"] == TRADE).sum())
         writer.write(rows)
 
     def _uncrossed(self, rows: NDArray[np.void], raw: NDArray[np.void]) -> NDArray[np.void]:
         """Follow the book; report where it is crossed or locked, and remove the older level there."""
         book = self.book
-        after, removals = follow(rows, _Levels(book.low_tick, book.sizes, self.ages, self.touch))
+        rule = SIDE_RULES.index(self.side_rule or SIDE_RULES[_LEAVE_OUT])
+        after, removals = follow(rows, _Levels(book.low_tick, book.sizes, self.ages, self.touch), rule)
         if not len(after):
             return rows
         ends, counts = np.unique(after, return_counts=True)
@@ -232,8 +289,8 @@ class SecondPass:
             )
         return TapeInfo(
             day=day_text(self.day),
-            tick_size=decimal_text(self.tick),
-            lot_size=decimal_text(self.lot),
+            tick_size=self._tick_text,
+            lot_size=self._lot_text,
             clock_offset_ns=self.offset,
             source=", ".join(self.report.names),
             low_tick=int(touch["low_tick"]),
@@ -290,8 +347,10 @@ def _in_units(raw, tick, lot, offset_ns):
 
 
 @njit(cache=True, nogil=True)
-def follow(rows, levels):
+def follow(rows, levels, side_rule):
     """Apply `ROW` rows [n] to the book and uncross it after each message.
+
+    Trades without a side get one by the rule, an index into `SIDE_RULES`, where it has something to go by.
 
     Returns
     -------
@@ -306,6 +365,8 @@ def follow(rows, levels):
     after, sides, ticks = [], [], []
     for number in range(len(rows)):
         row = rows[number]
+        if row.kind == TRADE:
+            _take_side(row, touch, bid + low_tick if bid >= 0 else 0, ask + low_tick, ask < width, side_rule)
         if row.kind == TRADE or row.kind == BBO:
             continue
         if row.kind == CLEAR:
@@ -345,6 +406,20 @@ def follow(rows, levels):
             touch.high_tick = max(touch.high_tick, ask + low_tick)
     touch.bid, touch.ask, touch.message = bid, ask, message
     return np.array(after, np.int64), _removals(rows, after, sides, ticks)
+
+
+@njit(cache=True, nogil=True)
+def _take_side(trade, touch, bid, ask, has_ask, rule):
+    """Give a trade the side that the rule says, if it has none; `bid` is 0 where there is none."""
+    if touch.traded > 0 and trade.price != touch.traded:
+        touch.moved = BUY if trade.price > touch.traded else SELL
+    touch.traded = trade.price
+    if trade.side != 0 or rule == _LEAVE_OUT:
+        return
+    if rule == _QUOTE and bid > 0 and has_ask and 2 * trade.price != bid + ask:
+        trade.side = BUY if 2 * trade.price > bid + ask else SELL
+    else:
+        trade.side = touch.moved
 
 
 @njit(cache=True, nogil=True)

@@ -21,9 +21,10 @@ from typing import Annotated, Any, Final
 import tyro
 from tqdm import tqdm
 
+from mmenv.data.decimals import Places, places_of
 from mmenv.data.formats.base import IMPORTERS, Importer, ImportOptions, check_rows, described, open_importers
-from mmenv.data.grid import Grid, SecondPass, day_text
-from mmenv.data.problems import Report
+from mmenv.data.grid import SIDE_RULES, Grid, SecondPass, day_text
+from mmenv.data.problems import FinerNeeded, Report
 from mmenv.data.rows import CaptureError
 from mmenv.data.source import Source
 from mmenv.data.spool import Spool
@@ -35,7 +36,7 @@ CHECKPOINT_ROWS: Final = 1 << 21
 """Raw rows between two checkpoints of an importer."""
 WORK: Final = ".import-"
 """Folders of imports under way begin with this."""
-LAYOUT: Final = 3
+LAYOUT: Final = 4
 """Of the checkpoint; another number for other fields of what is pickled: older ones then begin anew."""
 _SOURCE: Final = ("maker_fee_bp", "taker_fee_bp", "contract", "contract_size")
 """Fields of `Source` that options replace."""
@@ -58,7 +59,15 @@ class Import:
     venue: str | None = None
     """Name of the venue where the files do not tell it, or another one."""
     symbol: str | None = None
-    """The symbol to import from files that hold several, or where the files do not tell it."""
+    """The symbol to import from files that hold several, or where the files do not tell it; "all": each to
+    its own tape."""
+    trade_side: str | None = None
+    """Trades whose aggressor the files do not tell: "leave-out", or a side by the "tick" rule or the "quote"
+    rule. Without it, files in which these are more than half of the trades are refused."""
+    allow_no_trades: bool = False
+    """Import a recording without any trade."""
+    allow_refused: bool = False
+    """Import what is left of a recording most rows of which cannot be used."""
     tick_size: str | None = None
     """Price step, such as 0.1; otherwise the greatest common divisor of all prices."""
     lot_size: str | None = None
@@ -89,15 +98,25 @@ class Import:
             raise CaptureError(
                 f"--contract = {self.contract!r} is not possible: it must be linear or inverse."
             )
+        if self.trade_side not in (None, *SIDE_RULES):
+            raise CaptureError(
+                f"--trade-side = {self.trade_side!r} is not possible: it must be {', '.join(SIDE_RULES)}."
+            )
         self.store.mkdir(parents=True, exist_ok=True)
         with _work_folder(self.store / f"{WORK}{self._identity()}") as folder:
             job = _load(folder) or ImportJob(list(self._parts()))
             job.run(self, folder)
             return [(part.tapes(self.store), part.report) for part in job.parts]
 
+    def open(self, places: Places) -> list[Importer]:
+        """The importers of the files."""
+        return open_importers(self.format, self.files, ImportOptions(self.venue, self.symbol, places))
+
     def _parts(self) -> Iterator[_Part]:
-        for importer in open_importers(self.format, self.files, ImportOptions(self.venue, self.symbol)):
-            yield _Part(importer, Report(importer.names, strict=self.strict))
+        for importer in self.open(
+            Places(*(places_of(given or "1") for given in (self.tick_size, self.lot_size)))
+        ):
+            yield _Part(importer, Report(importer.names, strict=self.strict, places=importer.places))
 
     def _identity(self) -> str:
         """The same for the same files and options, and only then."""
@@ -123,6 +142,35 @@ class _Part:
     second: SecondPass | None = None
     finished: bool = False
 
+    def refine(self, options: Import, places: Places) -> None:
+        """Begin anew with finer places, where the importer can."""
+        again = next(each for each in options.open(places) if each.source == self.importer.source)
+        finest = again.places == self.importer.places
+        self.importer, self.spool = again, None
+        self.report = Report(again.names, options.strict, places=again.places, finest=finest)
+
+    def require_sound(self, options: Import) -> None:
+        """Refuse what should not become tapes unless the user has said that it may.
+
+        Raises `CaptureError`.
+        """
+        assert self.second is not None
+        assert self.spool is not None
+        name, second, report = self.report.name(0), self.second, self.report
+        if report.refused > self.spool.rows and not options.allow_refused:
+            raise CaptureError(
+                f"{name}: {report.refused} rows cannot be used and {self.spool.rows} can: add "
+                f"--allow-refused to import these alone. The first: {report.problems[0]}"
+            )
+        lost = second.unsided if options.trade_side is None else 0
+        if lost > second.trades:
+            raise CaptureError(
+                f"{name}: {lost} of {lost + second.trades} trades have no side: give --trade-side quote, "
+                "tick or leave-out"
+            )
+        if not second.trades and not options.allow_no_trades:
+            raise CaptureError(f"{name}: no trades; give the files that have them, or --allow-no-trades")
+
     def tapes(self, store: Path) -> list[Tape]:
         """The tapes in the store."""
         assert self.second is not None
@@ -138,10 +186,14 @@ class ImportJob:
     def run(self, options: Import, folder: Path) -> None:
         """Do what is left of it, in a folder of its own."""
         for number, part in enumerate(self.parts):
-            if not part.read:
-                self._read(part, folder / f"{number}.spool", options, folder)
+            while not part.read:
+                try:
+                    self._read(part, folder / f"{number}.spool", options, folder)
+                except FinerNeeded as needed:
+                    part.refine(options, needed.places)
             if not part.finished:
                 self._convert(part, folder / str(number), options, folder)
+            part.require_sound(options)
         for number, part in enumerate(self.parts):
             assert part.second is not None
             for info in part.second.infos:
@@ -170,6 +222,11 @@ class ImportJob:
                 if spool.rows - saved >= CHECKPOINT_ROWS:
                     self.save(folder)
                     saved = spool.rows
+        if not spool.rows:
+            raise CaptureError(
+                f"{part.report.name(0)}: no rows of {source.symbol} that can be used{_why(part)}"
+            )
+        part.report.check_places()
         part.read = True
         self.save(folder)
 
@@ -178,7 +235,7 @@ class ImportJob:
         if part.second is None:
             source = part.importer.source
             given = {name: getattr(options, name) for name in _SOURCE if getattr(options, name) is not None}
-            grid = Grid(options.tick_size, options.lot_size, options.clock_offset_ns)
+            grid = Grid(options.tick_size, options.lot_size, options.clock_offset_ns, options.trade_side)
             part.second = SecondPass(grid, replace(source, **given), part.spool, part.report)
         second, finished = part.second, len(part.second.infos)
         name = f"{second.source.venue} {second.source.symbol}, writing"
@@ -191,6 +248,11 @@ class ImportJob:
         part.finished = True
         part.spool.path.unlink()
         self.save(folder)
+
+
+def _why(part: _Part) -> str:
+    """The first problem, as the end of a sentence."""
+    return f": {part.report.problems[0]}" if part.report.problems else ""
 
 
 def _check_place(options: Import, source: Source, day: int) -> None:

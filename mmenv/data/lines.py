@@ -1,10 +1,13 @@
-"""Whole lines of files one after another, plain, gzipped or zstd-compressed.
+"""Whole lines of files one after another, plain or compressed: gzip, zstd, zip, xz, bzip2.
 
 A pickled copy of `Lines` keeps its place: it continues with the next line.
 """
 
 from __future__ import annotations
 
+import bz2
+import lzma
+import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,22 +21,34 @@ from mmenv.data.rows import CaptureError
 BLOCK_BYTES: Final = 1 << 16
 GZIP_MAGIC: Final = b"\x1f\x8b"
 ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
+ZIP_MAGIC: Final = b"PK\x03\x04"
+XZ_MAGIC: Final = b"\xfd7zXZ\x00"
+BZIP2_MAGIC: Final = b"BZh"
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
 def read_blocks(path: Path, skip: int = 0) -> Iterator[tuple[bytes, int]]:
-    """Uncompressed bytes of a plain, gzip or zstd file after the first `skip`, and bytes read so far.
+    """Uncompressed bytes of a plain or compressed file after the first `skip`, and bytes read so far.
+
+    Of a zip archive with several files in it, these one after another.
 
     Raises `CaptureError` where there is no such file, and EOFError where a compressed one ends early or is
     damaged; what came before has been given then.
     """
     try:
         with path.open("rb") as raw:
-            magic = raw.read(4)
+            magic = raw.read(6)
             raw.seek(0)
             if magic.startswith(ZSTD_MAGIC):
                 blocks = _zstd_blocks(raw)
             elif magic.startswith(GZIP_MAGIC):
                 blocks = _gzip_blocks(raw)
+            elif magic.startswith(ZIP_MAGIC):
+                blocks = _zip_blocks(raw)
+            elif magic.startswith(XZ_MAGIC):
+                blocks = _opened_blocks(lzma.LZMAFile(raw))  # noqa: SIM115, closed there
+            elif magic.startswith(BZIP2_MAGIC):
+                blocks = _opened_blocks(bz2.BZ2File(raw))  # noqa: SIM115
             else:
                 raw.seek(skip)
                 skip = 0
@@ -46,7 +61,7 @@ def read_blocks(path: Path, skip: int = 0) -> Iterator[tuple[bytes, int]]:
         raise CaptureError(f"{path}: no such file; check its name") from None
     except IsADirectoryError:
         raise CaptureError(f"{path} is a folder; name the files in it") from None
-    except (zlib.error, OSError) as error:
+    except (zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError, OSError) as error:
         raise EOFError(str(error)) from None
 
 
@@ -66,6 +81,18 @@ def _gzip_blocks(raw: Any) -> Iterator[bytes]:
             block = member.unused_data
     if not member.eof:
         raise EOFError("the gzip stream has no end")
+
+
+def _zip_blocks(raw: Any) -> Iterator[bytes]:
+    with zipfile.ZipFile(raw) as archive:
+        for name in sorted(archive.namelist()):
+            if not name.endswith("/"):
+                yield from _opened_blocks(archive.open(name))
+
+
+def _opened_blocks(file: Any) -> Iterator[bytes]:
+    with file:
+        yield from iter(lambda: file.read(BLOCK_BYTES), b"")
 
 
 def _zstd_blocks(raw: Any) -> Iterator[bytes]:
@@ -144,7 +171,8 @@ class Lines(FilesInTurn):
             text, ended = self._gather(least)
             # Half a line is given only where a whole file ends in it.
             cut = len(text) if ended and not self.error else text.rfind(b"\n") + 1
-            block = Block(self.first_file + self.at, self.line, text[:cut])
+            start = len(BYTE_ORDER_MARK) if self.line == 1 and text.startswith(BYTE_ORDER_MARK) else 0
+            block = Block(self.first_file + self.at, self.line, text[start:cut])
             self._held = b"" if ended else text[cut:]
             self.offset += cut
             self.line += block.text.count(b"\n")

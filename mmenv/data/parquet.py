@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mmenv.data.decimals import DECIMALS, INVALID, ONE
+from mmenv.data.decimals import DECIMALS, INVALID, TOO_FINE
 from mmenv.data.lines import FilesInTurn
 from mmenv.data.rows import CaptureError
 from mmenv.data.text import TextTable, iso_times
@@ -56,13 +56,17 @@ class ParquetTable:
             return self._text(name).integers("x")
         return column.cast(pa.int64(), safe=False).fill_null(INVALID).to_numpy(zero_copy_only=False)
 
-    def decimals(self, name: str) -> NDArray[np.int64]:
+    def decimals(self, name: str, places: int = DECIMALS) -> NDArray[np.int64]:
         column = self._column(name)
         if not pa.types.is_floating(column.type):
-            return self._text(name).decimals("x", DECIMALS)
-        values = column.cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False) * ONE
+            return self._text(name).decimals("x", places)
+        numbers = column.cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False)
+        values = numbers * 10.0**places
         good = np.abs(values) < EXACT
-        return np.where(good, np.rint(np.where(good, values, 0.0)), INVALID).astype(np.int64)
+        units = np.rint(np.where(good, values, 0.0))
+        # What is left beside whole units is no rounding of floats.
+        fine = good & (np.abs(np.where(good, values, 0.0) - units) > np.maximum(np.abs(units) * 1e-14, 1e-6))
+        return np.where(fine, TOO_FINE, np.where(good, units.astype(np.int64), INVALID))
 
     def times(self, name: str) -> NDArray[np.int64]:
         column = self._column(name)

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmenv.data.decimals import DECIMALS, INVALID, decimal_text
+from mmenv.data.decimals import INVALID, TOO_FINE, Places, decimal_text
 from mmenv.data.rows import CLEAR, TRADE, UNKNOWN_NS, CaptureError
+
+REFUSALS: Final = ("bad-line", "bad-message", "bad-value", "off-grid")
+"""Kinds of problems whose row is not used."""
+FINE_ROWS: Final = 1000
+"""Rows to have seen before a few decimals too many count."""
+FINE_SHARE: Final = 0.01
+"""Strays of more decimals than all but so many rows are refused; more of them are how the venue writes."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,14 @@ class Problem:
     def __str__(self) -> str:
         when = np.datetime64(self.time_ns, "ns") if self.time_ns > 0 else "unknown time"
         return f"{self.file}:{self.line} ({when}): {self.kind}: {self.text}"
+
+
+class FinerNeeded(Exception):
+    """Prices or sizes have more decimals than they are read with: read the files again, with `places`."""
+
+    def __init__(self, places: Places) -> None:
+        super().__init__(places)
+        self.places = places
 
 
 @dataclass
@@ -45,6 +60,14 @@ class Report:
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     tally: Counter[str] = field(default_factory=Counter)
+    places: Places = field(default_factory=Places)
+    """Decimal places of the importer's prices and sizes."""
+    finest: bool = False
+    """The importer cannot have more of them."""
+    rows: int = 0
+    """Rows that `valid` has judged."""
+    fine: list[int] = field(default_factory=lambda: [0, 0])
+    """How many of their prices, and of their sizes, have more decimals."""
 
     def add(self, file: str, line: int, time_ns: int, kind: str, text: str) -> None:
         """Record a problem. Raises `CaptureError` under `strict`."""
@@ -73,11 +96,25 @@ class Report:
         if count:
             self.tally[text] += count
 
-    def note_unsided(self, rows: NDArray[np.void]) -> NDArray[np.bool_]:
-        """Which `RAW` rows [n] are trades without a side; they are counted, for the caller to leave out."""
-        found = (rows["kind"] == TRADE) & (rows["side"] == 0)
-        self.note("trade whose aggressor is unknown, left out", int(found.sum()))
-        return found
+    @property
+    def refused(self) -> int:
+        """Rows and lines that are not used because of what they say."""
+        return sum(self.counts[kind] for kind in REFUSALS)
+
+    def check_places(self) -> None:
+        """Raise `FinerNeeded` where more than a few rows have more decimals than they are read with."""
+        price, size = (count > FINE_SHARE * self.rows for count in self.fine)
+        finer = self.places.finer(price, size)
+        if not self.finest and finer != self.places:
+            raise FinerNeeded(finer)
+
+    def shown(self, units: int, places: int) -> str:
+        """A price or size for a message."""
+        if units == TOO_FINE:
+            return f"of more than {places} decimal places"
+        if units == INVALID:
+            return "no decimal that fits into 64 bits"
+        return decimal_text(units, places) if units >= 0 else "-" + decimal_text(-units, places)
 
     def __str__(self) -> str:
         lines = [*self.notes, *(f"{count} x {text}" for text, count in sorted(self.tally.items()))]
@@ -90,22 +127,23 @@ class Report:
 def valid(rows: NDArray[np.void], report: Report) -> NDArray[np.bool_]:
     """Which `RAW` rows [n] have a time, price and size that can be; the others are reported."""
     price, size, kind = rows["price"], rows["size"], rows["kind"]
-    bad = (price == INVALID) | (size == INVALID) | (size < 0) | ((price <= 0) & (kind != CLEAR))
+    report.rows += len(rows)
+    for place, values in enumerate((price, size)):
+        report.fine[place] += int((values == TOO_FINE).sum())
+    if report.strict or report.rows >= FINE_ROWS:
+        report.check_places()
+    bad = (size < 0) | ((price <= 0) & (kind != CLEAR))
     bad |= ((size == 0) & (kind == TRADE)) | (rows["local_ns"] < 0) | (rows["exch_ns"] < UNKNOWN_NS)
     bad |= ((rows["side"] == 0) & (kind != TRADE) & (kind != CLEAR)) | (kind == 0)
-    report.add_rows(rows[bad], "bad-value", _bad_value)
+    report.add_rows(rows[bad], "bad-value", lambda row: _bad_value(row, report))
     return ~bad
 
 
-def _bad_value(row: Any) -> str:
+def _bad_value(row: Any, report: Report) -> str:
     if row["local_ns"] < 0 or row["exch_ns"] < UNKNOWN_NS:
         return "a time that is no time; row skipped"
     if row["kind"] == 0 or (row["side"] == 0 and row["kind"] != TRADE):
         return "a kind or side that is none; row skipped"
-    return f"price {_shown(row['price'])}, size {_shown(row['size'])}; row skipped"
-
-
-def _shown(units: int) -> str:
-    if units == INVALID:
-        return f"not a decimal of at most {DECIMALS} places"
-    return decimal_text(int(units)) if units >= 0 else "-" + decimal_text(-int(units))
+    price = report.shown(int(row["price"]), report.places.price)
+    size = report.shown(int(row["size"]), report.places.size)
+    return f"price {price}, size {size}; row skipped"

@@ -16,7 +16,7 @@ from mmenv.data.rows import RAW, UNKNOWN_NS, CaptureError
 
 NEVER: Final = np.iinfo(np.int64).max
 RECENT_IDS: Final = 4_096
-"""Ids that are no numbers are compared with so many before them."""
+"""Trades are compared with at least so many before them; one that comes still later is not awaited."""
 CONSECUTIVE: Final = 0.9
 """A venue numbers its trades one by one if this share of the ids so far follows its predecessor."""
 ENOUGH_IDS: Final = 100
@@ -94,61 +94,84 @@ def _forward(
 
 
 class TradeIds:
-    """Finds trades sent twice, and trades missing where the venue numbers them one by one.
+    """The ids of one stream's trades, in any order: what was seen before, and what is missing.
 
-    Ids are numbers that grow if `numbered`; otherwise they are only equal or not.
+    Only ids among the last few thousand can be told to have been seen; where they are numbers that grow
+    (`numbered`), what is missing is known once as many have passed, or at the end. A venue that is not known
+    to number its trades `one_by_one` must first be seen to.
     """
 
-    def __init__(self, numbered: bool) -> None:
-        self.numbered = numbered
-        self.last = -1
+    def __init__(self, numbered: bool, one_by_one: bool = False) -> None:
+        self.numbered, self.one_by_one = numbered, one_by_one
+        self.settled = -1
+        """Ids up to here have passed."""
         self.seen = 0
         self.followed = 0
-        self.recent = np.zeros(0, np.int64)
+        self.last = -1
+        self.recent: NDArray[np.void] = np.zeros(0, RAW)
 
     def new(self, rows: NDArray[np.void], report: Report) -> NDArray[np.bool_]:
-        """Which `RAW` trades [n] were not seen before; reports the others and the missing ones.
-
-        An id below 0 is none.
-        """
-        known = rows["id"] >= 0
+        """Which `RAW` trades [n] were not seen before; the others are reported. An id below 0 is none."""
         again = np.zeros(len(rows), np.bool_)
-        if not known.any():
-            return ~again
-        ids = rows["id"][known]
-        if self.numbered:
-            latest = np.maximum.accumulate(np.concatenate([[self.last], ids]))
-            again[known] = ids <= latest[:-1]
-            self._gaps(rows[known & ~again], report)
-        else:
-            pool = np.concatenate([self.recent, ids])
-            order = np.argsort(pool, kind="stable")
-            same = np.zeros(len(pool), np.bool_)
-            same[order[1:]] = pool[order[1:]] == pool[order[:-1]]
-            again[known] = same[len(self.recent) :]
-            self.recent = pool[-RECENT_IDS:]
+        known = np.flatnonzero(rows["id"] >= 0)
+        while len(known):
+            if len(self.recent) >= 2 * RECENT_IDS:
+                self.settle(report, RECENT_IDS)
+            # Always as many at a time, so that what is known does not depend on how the rows are cut.
+            room = 2 * RECENT_IDS - len(self.recent)
+            part, known = known[:room], known[room:]
+            again[part] = self._again(rows["id"][part])
+            self.recent = np.concatenate([self.recent, rows[part[~again[part]]]])
         report.add_rows(
             rows[again], "duplicate-trade", lambda row: f"trade {row['id']} was seen before; skipped"
         )
         return ~again
 
+    def note(self, *ids: int) -> None:
+        """Ids that are neither new nor missing: of trades that are not given as rows."""
+        rows = np.zeros(len(ids), RAW)
+        rows["id"] = ids
+        self.recent = np.concatenate([self.recent, rows])
+
+    def _again(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        again = np.zeros(len(ids), np.bool_)
+        if ids[0] > self.last and (np.diff(ids) > 0).all():
+            self.last = int(ids[-1])
+            return again
+        self.last = max(self.last, int(ids.max()))
+        again[:] = True
+        again[np.unique(ids, return_index=True)[1]] = False
+        return again | np.isin(ids, self.recent["id"])
+
+    def settle(self, report: Report, keep: int = 0) -> None:
+        """Let all but the newest `keep` ids pass, and report what is missing among them."""
+        cut = max(len(self.recent) - keep, 0)
+        if not self.numbered:
+            self.recent = self.recent[cut:]
+            return
+        rows = self.recent[np.argsort(self.recent["id"], kind="stable")]
+        self.recent, rows = rows[cut:], rows[:cut]
+        late = rows["id"] <= self.settled
+        report.add_rows(rows[late], "late-trade", lambda row: f"trade {row['id']} is thousands late; kept")
+        self._gaps(rows[~late], report)
+
     def _gaps(self, rows: NDArray[np.void], report: Report) -> None:
         if not len(rows):
             return
-        steps = np.diff(rows["id"], prepend=self.last)
-        if self.last < 0:
+        steps = np.diff(rows["id"], prepend=self.settled)
+        if self.settled < 0:
             steps[0] = 1
         seen = self.seen + np.arange(len(rows))
         followed = self.followed + np.concatenate([[0], np.cumsum(steps == 1)[:-1]])
         one_by_one = (seen >= ENOUGH_IDS) & (followed >= CONSECUTIVE * seen)
-        jumps = (steps > 1) & one_by_one
+        jumps = (steps > 1) & (one_by_one | self.one_by_one)
         missing = dict(zip(rows["id"][jumps].tolist(), (steps[jumps] - 1).tolist(), strict=True))
         report.add_rows(
             rows[jumps],
             "trade-gap",
             lambda row: f"{missing[int(row['id'])]} trades missing before {row['id']}",
         )
-        self.last, self.seen = int(rows["id"][-1]), self.seen + len(rows)
+        self.settled, self.seen = int(rows["id"][-1]), self.seen + len(rows)
         self.followed += int((steps == 1).sum())
 
 

@@ -61,6 +61,8 @@ class TapeInfo:
     contract: str = "linear"
     contract_size: str = "1"
     rows: int = 0
+    trades: int = -1
+    """-1: not counted, in tapes of earlier versions."""
     schema_version: int = SCHEMA_VERSION
 
 
@@ -128,7 +130,9 @@ class Tape:
             raise TapeError(
                 f"{self.path}: schema version {version}, expected {SCHEMA_VERSION}; import it again"
             )
-        self.info = TapeInfo(**{item.name: found[item.name] for item in fields(TapeInfo)})
+        self.info = TapeInfo(
+            **{item.name: found[item.name] for item in fields(TapeInfo) if item.name in found}
+        )
 
     def __repr__(self) -> str:
         return f"Tape({self.info.venue} {self.info.symbol} {self.info.day}, {self.info.rows} rows)"

@@ -87,12 +87,19 @@ class TextTable:
 def text_table(
     text: bytes, names: Sequence[str], file: int, line: int, name: str, report: Report
 ) -> TextTable:
-    """Columns of whole lines; what is no row of `names`, half a last line too, is reported and left out."""
+    """Columns of whole lines; what is no row of `names` is reported and left out.
+
+    A last line without an end counts if it has all its values; a line that repeats the names does not.
+    """
     whole = text.rfind(b"\n") + 1
-    if text[whole:].strip():
+    last = text[whole:]
+    if last.count(b",") + 1 == len(names) and last.strip()[-1:] not in (b"", b","):
+        text += b"\n"
+    elif last.strip():
         at = line + text.count(b"\n")
         report.add(name, at, 0, "half-line", "the file ends within this line, which is skipped")
-    table = TextTable(np.frombuffer(text, np.uint8)[:whole], names, file, line)
+        text = text[:whole]
+    table = TextTable(np.frombuffer(text, np.uint8), names, file, line)
     for at in table.ragged:
         report.add(name, at, 0, "bad-line", f"not {len(names)} values; skipped")
     return table

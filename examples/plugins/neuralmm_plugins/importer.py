@@ -54,7 +54,9 @@ class TimeAndPrice(Importer):
             self.arrival.set(rows, report, self.series.new_file)
             self._set_sides(rows)
             self.done = self.series.done
-            yield self._with_book(rows[~report.note_unsided(rows)])
+            known = rows["side"] != 0
+            report.note("trade whose aggressor is unknown, left out", int((~known).sum()))
+            yield self._with_book(rows[known])
 
     def _set_sides(self, trades: NDArray[np.void]) -> None:
         """The aggressors by the tick rule; 0 where it has nothing to go by."""

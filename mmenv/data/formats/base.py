@@ -23,11 +23,15 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from mmenv.data.decimals import DECIMALS
+from mmenv.data.decimals import Places
 from mmenv.data.problems import Report
 from mmenv.data.rows import BBO, CLEAR, DEPTH, RAW, SNAPSHOT, TRADE, UNKNOWN_NS
 from mmenv.data.source import Source
 from mmenv.registry import PluginError, Registry
+
+PLACES: Final = Places()
+ALL: Final = "all"
+"""Stands for every symbol in the files."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,13 @@ class ImportOptions:
 
     venue: str | None = None
     symbol: str | None = None
+    places: Places = PLACES
+    """Decimal places to read prices and sizes with; an importer that can has them as its own."""
+
+    @property
+    def one_symbol(self) -> str | None:
+        """The symbol asked for; None where that is none in particular, or all."""
+        return None if self.symbol == ALL else self.symbol
 
 
 class Importer(ABC):
@@ -53,6 +64,8 @@ class Importer(ABC):
     source: Source
     names: Sequence[str]
     """File names; `RAW` rows refer to them by number."""
+    places: Places = PLACES
+    """Decimal places of the prices and sizes of its rows."""
     size: int = 0
     """Bytes to read."""
     done: int = 0
@@ -136,9 +149,9 @@ _RULES: Final = (
     ("local_ns", "at least 0 and no less than that of the row before: sort rows by arrival"),
     ("exch_ns", "at least 0, or UNKNOWN_NS where the message carries none"),
     ("kind", "DEPTH, TRADE, CLEAR, SNAPSHOT or BBO of mmenv.data.rows"),
-    ("price", f"above 0, in units of 1e-{DECIMALS}; only a CLEAR has none"),
-    ("size", f"at least 0, in units of 1e-{DECIMALS}, and above 0 for a trade"),
-    ("side", "BUY or SELL: leave out trades whose aggressor is unknown"),
+    ("price", "above 0, in units of the importer's `places`; only a CLEAR has none"),
+    ("size", "at least 0, in units of the importer's `places`, and above 0 for a trade"),
+    ("side", "BUY or SELL, or 0 for a trade whose aggressor is unknown"),
     ("file", "the number of a file in `names`"),
 )
 """Fields of a `RAW` row, and what they must be."""
@@ -198,7 +211,7 @@ def first_unsound(rows, files, last_ns):
             return at, _PRICE
         if row.size < 0 or (row.size == 0 and kind == TRADE):
             return at, _SIZE
-        if row.side != 1 and row.side != -1:
+        if row.side != 1 and row.side != -1 and (row.side != 0 or kind != TRADE):
             return at, _SIDE
         if row.file < 0 or row.file >= files:
             return at, _FILE

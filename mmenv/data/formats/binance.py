@@ -1,12 +1,16 @@
 """Raw Binance feed captures: USD-M and COIN-M futures and spot.
 
 One line is the local time in nanoseconds, a blank and the exchange's JSON message (diff depth, book
-ticker, trade; REST depth snapshots in between), plain or gzipped.
+ticker, trade or aggregated trade; REST depth snapshots in between). Messages of other kinds, and of other
+symbols than the one chosen, are counted in the report.
 """
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,16 +19,19 @@ import orjson
 from numpy.typing import NDArray
 
 from mmenv.data.formats.base import Importer, ImportOptions, register
-from mmenv.data.formats.binance_decoder import Decoder
+from mmenv.data.formats.binance_decoder import PARTIAL, Decoder
 from mmenv.data.formats.binance_scan import scan
 from mmenv.data.lines import Block, Lines
 from mmenv.data.problems import Report
-from mmenv.data.rows import RAW, CaptureError
+from mmenv.data.rows import RAW, TRADE, CaptureError
 from mmenv.data.sequence import overlap
-from mmenv.data.source import FEES_BP, Source
+from mmenv.data.source import FEES_BP, SAFE, Source
 
 BLOCK_BYTES: Final = 1 << 20
 """Text parsed at a time."""
+SYMBOL: Final = re.compile(rb'"s": ?"([^"\\]+)"')
+MAX_KINDS: Final = 12
+"""Kinds of messages that a file without a diff is said to hold."""
 
 
 @register
@@ -33,28 +40,38 @@ class Binance(Importer):
 
     name = "binance"
     description = "raw captures of Binance USD-M, COIN-M or spot, `<local ns> <JSON>` a line"
-    notes = "told apart by their content; the late REST snapshot is placed by `lastUpdateId`"
+    notes = (
+        "told apart by their content; the late REST snapshot is placed by `lastUpdateId`; `aggTrade` serves "
+        "where there is no `trade`"
+    )
 
-    def __init__(self, source: Source, paths: Sequence[Path]) -> None:
-        self.source = source
+    def __init__(
+        self, source: Source, paths: Sequence[Path], options: ImportOptions, known: Sequence[str]
+    ) -> None:
+        self.source, self.places = source, options.places
         self.names = [path.name for path in paths]
         self._lines = Lines(paths)
         self.size = self._lines.size
-        self._decoder = Decoder(source, Report())
+        self._decoder = Decoder(source, Report(), options.places, known if options.symbol else None)
         self._decoder.file = -1
 
     @classmethod
     def open(cls, paths: Sequence[Path], options: ImportOptions) -> list[Binance]:
         found: dict[tuple[str, str], list[tuple[int, Path, Source]]] = {}
+        known: set[str] = set()
         for path in paths:
-            first_ns, source = identify(path)
-            for name, given in (("venue", options.venue), ("symbol", options.symbol)):
-                held = getattr(source, name)
-                if given not in (None, held):
-                    raise CaptureError(f"--{name} = {given!r} is not possible: {path.name} holds {held!r}.")
-            found.setdefault((source.venue, source.symbol), []).append((first_ns, path, source))
+            first_ns, sources = identify(path, every=options.symbol is not None)
+            known |= set(sources)
+            for symbol, source in sources.items():
+                if options.one_symbol in (None, symbol):
+                    venue = options.venue or source.venue
+                    file = first_ns, path, replace(source, venue=venue)
+                    found.setdefault((venue, symbol), []).append(file)
+        if not found:
+            held = ", ".join(sorted(known))
+            raise CaptureError(f"--symbol = {options.symbol!r} is not possible: the files hold {held}.")
         groups = [sorted(group, key=lambda file: file[0]) for group in found.values()]
-        return [cls(group[0][2], [path for _, path, _ in group]) for group in groups]
+        return [cls(group[0][2], [path for _, path, _ in group], options, sorted(known)) for group in groups]
 
     def chunks(self, report: Report) -> Iterator[NDArray[np.void]]:
         decoder = self._decoder
@@ -69,6 +86,7 @@ class Binance(Importer):
             if self._lines.error:
                 decoder.problem("truncated", self._lines.error)
         yield self._end_file()
+        decoder.trade_ids.settle(report)
 
     def _end_file(self) -> NDArray[np.void]:
         """All rows of a chunk are of one file."""
@@ -88,6 +106,7 @@ class Binance(Importer):
                 begin, state = at, decoder.get_state(next_line)
                 at, messages, values = scan(text, at, symbol, state)
                 if at > begin:
+                    decoder.one_by_one = decoder.one_by_one or bool((messages["kind"] == TRADE).any())
                     yield decoder.flush()
                     next_line = decoder.set_state(state)
                     yield decoder.keep_possible(messages, values)
@@ -113,32 +132,47 @@ def _stamp(text: bytes) -> int:
     return int(stamp) if stamp.isdigit() else 0
 
 
-def identify(path: Path) -> tuple[int, Source]:
-    """Read `path` up to its first depth diff: when it starts, and which venue and symbol it is.
+def identify(path: Path, every: bool = False) -> tuple[int, dict[str, Source]]:
+    """When a file starts, and the symbol that it is of: the first one with a depth diff, or `every` one.
 
     Raises `CaptureError` for a file that is unreadable or holds no Binance depth diff.
     """
-    first_ns = 0
+    first_ns, sources = 0, dict[str, Source]()
+    kinds = Counter[str]()
     lines = Lines([path])
     while (block := lines.pull()) is not None:
         for line in block.text.split(b"\n"):
+            named = SYMBOL.search(line) if sources else None
+            if named and named[1].decode() in sources:
+                continue
             stamp, _, payload = line.partition(b" ")
             try:
                 local_ns, message = int(stamp), orjson.loads(payload)
                 data = message.get("data", message)
+                kind = data.get("e")
             except (ValueError, AttributeError):
                 continue
             first_ns = first_ns or local_ns
-            if data.get("e") == "depthUpdate":
-                return first_ns, _source(data)
-        if lines.error:
+            if kind == "depthUpdate" and not PARTIAL.search(str(message.get("stream", ""))):
+                source = _source(data, path)
+                sources.setdefault(source.symbol, source)
+                if not every:
+                    return first_ns, sources
+            kinds[str(kind or message.get("stream", "").partition("@")[2] or "unnamed")] += 1
+        if lines.error and not sources:
             raise CaptureError(f"{path}: cannot be read: {lines.error}")
+    if sources:
+        return first_ns, sources
+    held = f"; it holds {', '.join(sorted(kinds)[:MAX_KINDS])}" if kinds else ""
     raise CaptureError(
-        f"{path}: no Binance depth diff found; expected lines of '<local ns> <JSON message>' of a raw capture"
+        f"{path}: no Binance depth diff found{held}; expected lines of '<local ns> <JSON message>' of a raw "
+        "capture"
     )
 
 
-def _source(diff: dict[str, Any]) -> Source:
+def _source(diff: dict[str, Any], path: Path) -> Source:
+    if not isinstance(diff.get("s"), str) or not SAFE.fullmatch(diff["s"]):
+        raise CaptureError(f'{path.name}: a depth diff whose symbol, "s", is {diff.get("s")!r}')
     venue = "binance-coinm" if "ps" in diff else "binance-usdm" if "pu" in diff else "binance-spot"
     maker, taker = FEES_BP[venue]
     symbol = str(diff["s"])

@@ -7,6 +7,8 @@ a local order book correctly").
 
 from __future__ import annotations
 
+import math
+import re
 from array import array
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -18,18 +20,23 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from mmenv.data.decimals import parse_decimals
+from mmenv.data.decimals import Places, parse_decimals
 from mmenv.data.formats.binance_scan import MESSAGE, STATE
 from mmenv.data.problems import Report, valid
 from mmenv.data.rows import BBO, BUY, CLEAR, DEPTH, RAW, SELL, SNAPSHOT, TRADE, UNKNOWN_NS, CaptureError
+from mmenv.data.sequence import TradeIds
 from mmenv.data.source import Source
 from mmenv.times import MILLISECOND, SECOND
 
 NEVER: Final = np.iinfo(np.int64).max
 SNAPSHOT_WAIT_NS: Final = 30 * SECOND
 """How long diffs are held back for a snapshot before the book is started without one."""
+MAX_AGGREGATED: Final = 4_096
+"""Trades within an aggregated one that are remembered by their ids."""
 RECENT_DIFFS: Final = 4_096
 """Diffs remembered for a snapshot that arrives late; a bound on memory, not on the file."""
+PARTIAL: Final = re.compile(r"@depth\d")
+"""In the name of a stream of a few levels, sent whole each time."""
 
 
 @dataclass(frozen=True)
@@ -40,18 +47,45 @@ class _Diff:
     exch_ns: int
     bids: list[list[str]]
     asks: list[list[str]]
+    local_ns: int
+    line: int
+
+
+@dataclass(frozen=True)
+class _Trade:
+    """A trade from before the book is known."""
+
+    local_ns: int
+    line: int
+    number: int
+    exch_ns: int
+    buys: bool
+    texts: tuple[str, str]
 
 
 class Decoder:
     """Turns messages into rows and checks their sequence numbers and times.
 
     Its state runs across files and connections: ids, times, whether the book has begun, the open chunk.
-    `valid` is whether the book is whole: a gap makes it false until the next snapshot.
+    `valid` is whether the book is whole: a gap makes it false until the next snapshot. Messages of other
+    symbols are refused, unless these are `known` to be among ours.
     """
 
-    def __init__(self, source: Source, report: Report) -> None:
+    def __init__(
+        self,
+        source: Source,
+        report: Report,
+        places: Places | None = None,
+        known: Sequence[str] | None = None,
+    ) -> None:
         self.source = source
         self.report = report
+        self.places = places or Places()
+        self.others: dict[str, float] | None = (
+            None if known is None else {symbol: 0.0 for symbol in known if symbol != source.symbol}
+        )
+        """A price of each other symbol in the files, 0 until there is one; None: there may be none."""
+        self.price = 0.0
         self.file = 0
         self.line = 0
         self.local_ns = 0
@@ -60,12 +94,22 @@ class Decoder:
         self.straddling = False
         self.first_ns = 0
         self.last_update = -1
-        self.last_trade = -1
+        self.trade_ids = TradeIds(numbered=True, one_by_one=True)
+        self.one_by_one = False
+        """Trades come one by one; aggregated ones, which are the same, are then left out."""
+        self.last_aggregate = -1
+        """The newest trade that an aggregated one told of."""
         self.exch_ns = [0] * (BBO + 1)  # by kind of message
         self.recent: deque[_Diff] = deque(maxlen=RECENT_DIFFS)
+        self.early: list[_Trade] = []
         self._messages = array("q")  # the numbers of MESSAGE one after another
         self._texts: list[str] = []  # prices and sizes of their rows
-        self._handlers = {"depthUpdate": self._depth, "trade": self._trade, "bookTicker": self._ticker}
+        self._handlers = {
+            "depthUpdate": self._depth,
+            "trade": self._trade,
+            "aggTrade": self._aggregate,
+            "bookTicker": self._ticker,
+        }
 
     @property
     def name(self) -> str:
@@ -77,10 +121,14 @@ class Decoder:
         self.report.add(self.name, self.line, self.local_ns, kind, text)
 
     def message(self, local_ns: int, message: Any) -> None:
-        """Decode a parsed message, a stream's or a REST depth snapshot; `flush` gives its rows."""
+        """Decode a parsed message, a stream's or a REST depth snapshot; `flush` gives its rows.
+
+        What is neither depth, trade nor book ticker is counted by kind.
+        """
         try:
             data = message.get("data", message)
             kind = data.get("e")
+            partial = PARTIAL.search(message.get("stream", "")) is not None
         except AttributeError:
             data = None
         if data is None or not 0 < local_ns < NEVER:
@@ -93,23 +141,46 @@ class Decoder:
             self.local_ns = local_ns
         try:
             handle = self._handlers.get(kind)
-            if handle is not None:
-                handle(data)
+            if partial:
+                self._leave_out("partial depth")
             elif "lastUpdateId" in data:
                 self._snapshot(data)
-            elif kind is None and "B" in data:
+            elif kind is None and "B" in data and "u" in data:
                 # Spot book tickers carry no event name.
                 self._ticker(data)
+            elif handle is not None:
+                handle(data)
+            elif kind is not None or "stream" in message:
+                self._leave_out(str(kind or message["stream"].partition("@")[2]))
+            elif "result" in data or "id" in data:
+                self._leave_out("answer to a request")
+            else:
+                self._leave_out("unknown")
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             if isinstance(error, CaptureError):
                 raise
             self.problem("bad-message", f"a {kind or 'snapshot'} message without a usable {error}; skipped")
 
-    def _symbol(self, data: dict[str, Any]) -> None:
-        if data["s"] != self.source.symbol:
+    def _leave_out(self, kind: str) -> None:
+        """Count a message that is not read."""
+        self.report.note(f"{kind} message, not used")
+
+    def _is_ours(self, data: dict[str, Any]) -> bool:
+        """Whether a message is of our symbol; others are refused, or counted where they are known."""
+        symbol = str(data["s"])
+        if symbol == self.source.symbol:
+            return True
+        if self.others is None:
             raise CaptureError(
-                f"{self.name}:{self.line}: {data['s']} among {self.source.symbol}; give one symbol per file"
+                f"{self.name}:{self.line}: {symbol} among {self.source.symbol}; choose one with --symbol, "
+                "or --symbol all"
             )
+        price = data["p"] if "p" in data else data["b"] or data["a"]
+        price = price[0][0] if isinstance(price, list) and price else price
+        if price:
+            self.others[symbol] = float(price)
+        self._leave_out(symbol)
+        return False
 
     def _exchange_ns(self, stream: int, data: dict[str, Any]) -> int:
         stamp = data.get("T") or data.get("E")
@@ -126,7 +197,8 @@ class Decoder:
         return exch_ns
 
     def _depth(self, data: dict[str, Any]) -> None:
-        self._symbol(data)
+        if not self._is_ours(data):
+            return
         first, last = int(data["U"]), int(data["u"])
         previous = int(data.get("pu", first - 1))
         exch_ns = self._exchange_ns(DEPTH, data)
@@ -140,9 +212,11 @@ class Decoder:
             self.problem("sequence-gap", f"{missing}; the book is unreliable until the next snapshot")
             self.interrupt()
         self.last_update, self.straddling = last, False
-        diff = _Diff(first, last, previous, exch_ns, data["b"], data["a"])
+        diff = _Diff(first, last, previous, exch_ns, data["b"], data["a"], self.local_ns, self.line)
         if not self.valid:
             self.recent.append(diff)
+            if self.others and (diff.bids or diff.asks):
+                self.price = float((diff.bids or diff.asks)[0][0])
         if self.started:
             self._emit(DEPTH, diff.bids, diff.asks, exch_ns, last)
             return
@@ -151,31 +225,51 @@ class Decoder:
             self.start_without_snapshot()
 
     def _trade(self, data: dict[str, Any]) -> None:
-        self._symbol(data)
+        if not self._is_ours(data):
+            return
         trade = int(data["t"])
         exch_ns = self._exchange_ns(TRADE, data)
-        if self.last_trade >= 0 and trade <= self.last_trade:
-            self.problem("duplicate-trade", f"trade {trade} after {self.last_trade}; skipped")
+        self.one_by_one = True
+        if trade <= self.last_aggregate:
+            self._leave_out("trade told of by an aggTrade before it")
+        elif data.get("X", "MARKET") != "MARKET":
+            # Insurance-fund and auto-deleveraging prints never met the book.
+            self.trade_ids.note(trade)
+            self._leave_out(f"trade of type {data['X']}")
+        else:
+            self._put_trade(data, exch_ns, trade)
+
+    def _aggregate(self, data: dict[str, Any]) -> None:
+        """Aggregated trades stand in until trades come one by one; their id is that of their last trade."""
+        if not self._is_ours(data):
             return
-        if self.last_trade >= 0 and trade > self.last_trade + 1:
-            self.problem("trade-gap", f"{trade - self.last_trade - 1} trades missing before {trade}")
-        self.last_trade = trade
-        # Insurance-fund and auto-deleveraging prints never met the book.
-        if self.started and data.get("X", "MARKET") == "MARKET":
-            # "m": the buyer was the maker, so the aggressor sold.
-            buys, sells = (0, 1) if data["m"] else (1, 0)
-            texts = data["p"], data["q"]
-            self._put(TRADE, buys, sells, exch_ns, trade, texts)
+        if self.one_by_one:
+            self._leave_out("aggTrade beside trade")
+            return
+        first, last = int(data["f"]), int(data["l"])
+        exch_ns = self._exchange_ns(TRADE, data)
+        self.last_aggregate = max(self.last_aggregate, last)
+        self.trade_ids.note(*range(first, last)[-MAX_AGGREGATED:])
+        self._put_trade(data, exch_ns, last)
+
+    def _put_trade(self, data: dict[str, Any], exch_ns: int, number: int) -> None:
+        # "m": the buyer was the maker, so the aggressor sold.
+        buys, texts = not data["m"], (data["p"], data["q"])
+        if self.started:
+            self._put(TRADE, int(buys), int(not buys), exch_ns, number, texts)
+        else:
+            self.early.append(_Trade(self.local_ns, self.line, number, exch_ns, buys, texts))
 
     def _ticker(self, data: dict[str, Any]) -> None:
-        self._symbol(data)
+        if not self._is_ours(data):
+            return
         exch_ns = self._exchange_ns(BBO, data)
         if self.started:
             texts = data["b"], data["B"], data["a"], data["A"]
             self._put(BBO, 1, 1, exch_ns, int(data["u"]), texts)
 
     def _snapshot(self, data: dict[str, Any]) -> None:
-        if self.valid:
+        if self.valid or not self._is_our_book(data):
             return
         update = int(data["lastUpdateId"])
         newer = [diff for diff in self.recent if diff.last_id > update]
@@ -202,6 +296,24 @@ class Decoder:
         self.last_update = last
         # A million small lists would keep the garbage collector busy.
         self.recent.clear()
+        self.report.note("trade before the book begins, left out", len(self.early))
+        self.early.clear()
+
+    def _is_our_book(self, data: dict[str, Any]) -> bool:
+        """Whether a snapshot is of our symbol; it may not say so, but prices of two symbols differ."""
+        if "symbol" in data:
+            return bool(data["symbol"] == self.source.symbol)
+        levels = data["bids"] or data["asks"]
+        if not self.others or not levels:
+            return True
+        price = float(levels[0][0])
+        if not self.price:
+            return False  # it will not be ours: ours could not be placed without a diff
+
+        def distance(other: float) -> float:
+            return abs(math.log(price / other)) if other > 0 and price > 0 else math.inf
+
+        return distance(self.price) <= min(map(distance, self.others.values()))
 
     def interrupt(self) -> None:
         """Messages were lost, or may have been: the book is broken until the next snapshot."""
@@ -215,8 +327,16 @@ class Decoder:
             "no depth snapshot; the book is built from diffs alone and lacks levels",
         )
         self.started = True
-        for diff in self.recent:
-            self._emit(DEPTH, diff.bids, diff.asks, diff.exch_ns, diff.last_id)
+        now = self.local_ns, self.line
+        held: list[_Diff | _Trade] = [*self.recent, *self.early]
+        for each in sorted(held, key=lambda each: (each.local_ns, each.line)):
+            self.local_ns, self.line = each.local_ns, each.line
+            if isinstance(each, _Diff):
+                self._emit(DEPTH, each.bids, each.asks, each.exch_ns, each.last_id)
+            else:
+                self._put(TRADE, int(each.buys), int(not each.buys), each.exch_ns, each.number, each.texts)
+        self.local_ns, self.line = now
+        self.early.clear()
 
     def _emit(self, kind: int, bids: Sequence[Any], asks: Sequence[Any], exch_ns: int, number: int) -> None:
         levels = chain.from_iterable(chain(bids, asks))
@@ -238,7 +358,7 @@ class Decoder:
         text = "\n".join([*self._texts, ""]).encode()
         if count % 2 or text.count(b"\n") != count:
             raise CaptureError(f"{self.name}: a price level near line {self.line} is not a pair of decimals")
-        values = parse_decimals(np.frombuffer(text, np.uint8), count)
+        values = parse_decimals(np.frombuffer(text, np.uint8), count, *self.places)
         messages = np.array(self._messages, np.int64).view(MESSAGE)
         self.discard()
         return self.keep_possible(messages, values)
@@ -246,20 +366,30 @@ class Decoder:
     def keep_possible(self, messages: NDArray[np.void], values: NDArray[np.int64]) -> NDArray[np.void]:
         """`RAW` rows of `MESSAGE` [m] without the impossible ones, which are reported; see `scan`."""
         rows, good = _rows(messages, values, self.file)
-        return rows if good else rows[valid(rows, self.report)]
+        if good:
+            self.report.rows += len(rows)
+        else:
+            rows = rows[valid(rows, self.report)]
+        trades = np.flatnonzero(rows["kind"] == TRADE)
+        if not len(trades):
+            return rows
+        keep = np.ones(len(rows), np.bool_)
+        keep[trades] = self.trade_ids.new(rows[trades], self.report)
+        return rows if keep.all() else rows[keep]
 
     def get_state(self, next_line: int) -> np.void:
         """The `STATE` from which `scan` goes on at this line."""
         state = np.zeros(1, STATE)[0]
         state["line"], state["local_ns"] = next_line, self.local_ns
-        state["update"], state["trade"] = self.last_update, self.last_trade
+        state["update"], state["aggregate"] = self.last_update, self.last_aggregate
+        state["found"]["price_places"], state["found"]["size_places"] = self.places
         state["exch_ns"] = self.exch_ns
         return state
 
     def set_state(self, state: np.void) -> int:
         """Go on where `scan` stopped; the next line."""
         self.line, self.local_ns = int(state["line"]) - 1, int(state["local_ns"])
-        self.last_update, self.last_trade = int(state["update"]), int(state["trade"])
+        self.last_update = int(state["update"])
         self.exch_ns = state["exch_ns"].tolist()
         return int(state["line"])
 

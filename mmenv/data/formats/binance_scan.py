@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numba import njit
 
-from mmenv.data.decimals import DECIMALS, parse_decimal
+from mmenv.data.decimals import parse_decimal
 from mmenv.data.rows import BBO, DEPTH, TRADE, UNKNOWN_NS
 from mmenv.times import MILLISECOND
 
@@ -31,6 +31,8 @@ _FOUND: Final = np.dtype(
         ("first", "i8"),  # "U", of the updates in a diff
         ("last", "i8"),  # "u"
         ("previous", "i8"),  # "pu"
+        ("price_places", "i8"),  # with which prices and sizes are read
+        ("size_places", "i8"),
         ("trade", "i8"),  # "t"
         ("maker", "i8"),  # "m": 1 where the buyer was the maker
         ("price", "i8"),  # "p" of a trade, "b" of a ticker
@@ -43,22 +45,24 @@ _FOUND: Final = np.dtype(
 
 STATE: Final = np.dtype(
     [
-        *((name, "i8") for name in ("line", "local_ns", "update", "trade")),
+        *((name, "i8") for name in ("line", "local_ns", "update", "aggregate")),
         ("exch_ns", "i8", (BBO + 1,)),
         ("found", _FOUND),
     ]
 )
-"""What messages must follow: number of the next line, and the last local time, update, trade and exchange
-time by kind of message; `found` is for `scan` alone."""
+"""What messages must follow: number of the next line, the last local time, update, trade that was told of by
+an aggregated one, and exchange time by kind of message; of `found` the places are set, the rest is for
+`scan` alone."""
 
 _ABSENT: Final = -1
 _UNPRICED: Final = np.iinfo(np.int64).max
 
-_NEWLINE, _BLANK, _BACKSLASH, _QUOTE, _COMMA, _COLON = b'\n \\",:'
+_NEWLINE, _RETURN, _BLANK, _BACKSLASH, _QUOTE, _COMMA, _COLON = b'\n\r \\",:'
 _ZERO, _NINE, _T = b"09t"
 _BRACKET, _END_BRACKET, _BRACE, _END_BRACE = b"[]{}"
 _STREAM: Final = np.frombuffer(b'{"stream":"', np.uint8)
 _DATA: Final = np.frombuffer(b'","data":', np.uint8)
+_PARTIAL: Final = np.frombuffer(b"@depth", np.uint8)
 _MARKET: Final = np.frombuffer(b"MARKET", np.uint8)
 _TRUE: Final = np.frombuffer(b"true", np.uint8)
 _FALSE: Final = np.frombuffer(b"false", np.uint8)
@@ -102,6 +106,8 @@ def scan(text, at, symbol, state):
         if local_ns < state.local_ns or place >= len(text) or text[place] != _BLANK:
             break
         end = _wrapped(text, place + 1, symbol, found, values, filled)
+        if 0 <= end < len(text) and text[end] == _RETURN:
+            end += 1
         if end < 0 or end >= len(text) or text[end] != _NEWLINE:
             break
         number, exch_ns = _follow(found, state)
@@ -130,9 +136,8 @@ def _follow(found, state):
     number = found.last
     if found.kind == TRADE:
         number = found.trade
-        if state.trade >= 0 and number != state.trade + 1:
+        if number <= state.aggregate:
             return nothing
-        state.trade = number
     elif found.kind == DEPTH:
         previous = found.previous if found.previous != _ABSENT else found.first - 1
         if previous != state.update or number <= state.update or found.first == _ABSENT:
@@ -149,10 +154,19 @@ def _wrapped(text, at, symbol, found, values, filled):
     if not _begins(text, at, _STREAM):
         return _object(text, at, symbol, found, values, filled)
     end = _quote_end(text, at + len(_STREAM))
-    if end < 0 or not _begins(text, end, _DATA):
+    if end < 0 or not _begins(text, end, _DATA) or _is_partial(text, at + len(_STREAM), end):
         return -1
     end = _object(text, end + len(_DATA), symbol, found, values, filled)
     return end + 1 if 0 <= end < len(text) and text[end] == _END_BRACE else -1
+
+
+@njit(cache=True, nogil=True)
+def _is_partial(text, begin, end):
+    """Whether a stream's name is that of a few levels sent whole: "btcusdt@depth20@100ms"."""
+    for at in range(begin, end - len(_PARTIAL)):
+        if text[at] == _PARTIAL[0] and _begins(text, at, _PARTIAL):
+            return _ZERO <= text[at + len(_PARTIAL)] <= _NINE
+    return False
 
 
 @njit(cache=True, nogil=True)
@@ -188,12 +202,16 @@ def _object(text, at, symbol, found, values, filled):
             elif key == _KEY_X:
                 if not _same(text, begin, end, _MARKET):
                     return -1
-            elif key > _PREVIOUS and not _take_decimal(found, key, parse_decimal(text, begin, end, DECIMALS)):
-                return -1
+            elif key > _PREVIOUS:
+                sized = key in (_KEY_Q, _CAPITAL_B, _CAPITAL_A)
+                places = found.size_places if sized else found.price_places
+                if not _take_decimal(found, key, parse_decimal(text, begin, end, places)):
+                    return -1
         elif text[at] == _BRACKET:
             if key != _KEY_A and (key != _KEY_B or found.asks > 0):
                 return -1
-            at, levels = _levels(text, at, values, filled + (2 * found.bids if key == _KEY_A else 0))
+            place = filled + (2 * found.bids if key == _KEY_A else 0)
+            at, levels = _levels(text, at, found.price_places, found.size_places, values, place)
             if at < 0:
                 return -1
             _take_levels(found, key, levels)
@@ -283,7 +301,7 @@ def _complete(found):
 
 
 @njit(cache=True, nogil=True)
-def _levels(text, at, values, filled):
+def _levels(text, at, price_places, size_places, values, filled):
     """Where [["price","size"],...] ends and how many levels it has; -1 if it is anything else."""
     levels = 0
     at += 1
@@ -300,8 +318,8 @@ def _levels(text, at, values, filled):
         last = _quote_end(text, end + 3)
         if last < 0 or last + 1 >= len(text) or text[last + 1] != _END_BRACKET:
             return -1, 0
-        values[filled + 2 * levels] = parse_decimal(text, at + 2, end, DECIMALS)
-        values[filled + 2 * levels + 1] = parse_decimal(text, end + 3, last, DECIMALS)
+        values[filled + 2 * levels] = parse_decimal(text, at + 2, end, price_places)
+        values[filled + 2 * levels + 1] = parse_decimal(text, end + 3, last, size_places)
         levels += 1
         at = last + 2
     return at + 1, levels

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from mmenv.data.formats import databento_book as book
 from mmenv.data.formats.base import Importer, ImportOptions, register
-from mmenv.data.formats.databento_files import DbnFiles, TableFiles, identify, is_dbn
+from mmenv.data.formats.databento_files import PLACES, DbnFiles, TableFiles, identify, is_dbn
 from mmenv.data.problems import Report, valid
 from mmenv.data.rows import CLEAR, DEPTH, RAW, TRADE, CaptureError
 from mmenv.data.sequence import Arrival, ExchangeTime
-from mmenv.data.source import Source
+from mmenv.data.source import Source, source_of
 
 _KINDS: Final = np.zeros(256, np.uint8)
 """Kind of a row by action, 0 for none; CLEAR stands for all that neither adds, changes nor trades."""
@@ -49,7 +49,7 @@ class Databento(Importer):
     notes = "orders are summed to levels at the end of each event (`F_LAST`); top-of-book feeds are refused"
 
     def __init__(self, source: Source, paths: Sequence[Path], choose: bool) -> None:
-        self.source = source
+        self.source, self.places = source, PLACES
         self.names = [path.name for path in paths]
         files = DbnFiles if is_dbn(paths[0]) else TableFiles
         self._files: DbnFiles | TableFiles = files(paths, source.symbol, choose)
@@ -68,10 +68,11 @@ class Databento(Importer):
     def open(cls, paths: Sequence[Path], options: ImportOptions) -> list[Databento]:
         found: dict[tuple[str, str], list[tuple[int, Path]]] = {}
         for path in paths:
-            venue, symbol, first_ns = identify(path, options)
-            found.setdefault((venue, symbol), []).append((first_ns, path))
+            venue, symbols, first_ns = identify(path, options)
+            for symbol in symbols:
+                found.setdefault((venue, symbol), []).append((first_ns, path))
         return [
-            cls(Source(venue, symbol), [path for _, path in sorted(files)], options.symbol is not None)
+            cls(source_of(venue, symbol), [path for _, path in sorted(files)], options.symbol is not None)
             for (venue, symbol), files in found.items()
         ]
 
@@ -101,7 +102,6 @@ class Databento(Importer):
             report.add_rows(heads[:1], "missing-snapshot", NO_SNAPSHOT)
         self._begun = True
         report.add_rows(heads[(records["flags"] & book.F_MAYBE_BAD_BOOK) > 0], "sequence-gap", GAP)
-        report.note_unsided(heads)
         rows, wrong = book.apply(heads, records, *self._orders)
         for code, (kind, text) in PROBLEMS.items():
             report.add_rows(heads[wrong["record"][wrong["code"] == code]], kind, text)

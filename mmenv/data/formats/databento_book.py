@@ -142,7 +142,7 @@ def apply(heads, records, resting, levels, told, changed):
     for place in range(len(heads)):
         head, record = heads[place], records[place]
         action, number, code = record.action, record.order, -1
-        if action == TRADE and head.side != 0:
+        if action == TRADE:
             out[count] = head
             count += 1
         elif action == CLEAR:

@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mmenv.data.columns import Series, ours, scaled
-from mmenv.data.decimals import DECIMALS, INVALID, ONE
-from mmenv.data.formats.base import ImportOptions
+from mmenv.data.columns import Series, ours, scaled, symbols_in
+from mmenv.data.decimals import INVALID, ONE, Places
+from mmenv.data.formats.base import ALL, ImportOptions
 from mmenv.data.formats.databento_book import CLEAR, ORDER
 from mmenv.data.formats.dbn import Header, read_header, read_records
 from mmenv.data.lines import FilesInTurn, begins_with
@@ -29,8 +29,15 @@ COLUMNS: Final = (
     "order_id",
     "flags",
 )
-PRICE_UNIT: Final = 10 ** (9 - DECIMALS)
-"""Their price units in one of ours."""
+PLACES: Final = Places(price=9)
+"""Their prices are whole units of 1e-9."""
+PUBLISHERS: Final = {
+    1: "glbx.mdp3", 2: "xnas.itch", 3: "xbos.itch", 4: "xpsx.itch", 5: "bats.pitch", 6: "baty.pitch",
+    7: "edga.pitch", 8: "edgx.pitch", 9: "xnys.pillar", 10: "xcis.pillar", 11: "xase.pillar",
+    12: "xchi.pillar", 15: "memx.memoir", 16: "eprl.dom", 38: "iexg.tops", 43: "arcx.pillar",
+    57: "ifeu.impact", 58: "ndex.impact",
+}  # fmt: skip
+"""Datasets of those publishers that have orders, by the number that records give."""
 NO_PRICE: Final = np.iinfo(np.int64).max
 
 _SIDES: Final = np.zeros(256, np.int8)
@@ -43,8 +50,9 @@ def is_dbn(path: Path) -> bool:
     return begins_with(path, b"DBN")
 
 
-def identify(path: Path, options: ImportOptions) -> tuple[str, str, int]:
-    """Venue, symbol and first time of a file."""
+def identify(path: Path, options: ImportOptions) -> tuple[str, list[str], int]:
+    """Venue, symbols and first time of a file."""
+    chosen = options.one_symbol
     if is_dbn(path):
         header = read_header(path)
         records = next(iter(read_records(path, header)), None)
@@ -52,15 +60,19 @@ def identify(path: Path, options: ImportOptions) -> tuple[str, str, int]:
             raise CaptureError(f"{path.name}: no mbo records")
         first = records[0][0]
         number = int(first["instrument_id"])
-        symbol = options.symbol or header.symbols.get(number, str(number))
-        return options.venue or header.dataset.lower(), symbol, int(first["ts_recv"])
+        symbols = [chosen or header.symbols.get(number, str(number))]
+        if options.symbol == ALL:
+            numbers = {int(one) for part, *_ in read_records(path, header) for one in part["instrument_id"]}
+            symbols = sorted({header.symbols.get(one, str(one)) for one in numbers})
+        return options.venue or header.dataset.lower(), symbols, int(first["ts_recv"])
     table = Series([path], 0, COLUMNS).pull(Report())
     if table is None:
         raise CaptureError(f"{path.name}: no rows")
     name = "symbol" if table.has("symbol") else "instrument_id"
-    venue = table.value("publisher_id", 0) if table.has("publisher_id") else ""
-    symbol = options.symbol or table.value(name, 0)
-    return options.venue or f"databento-{venue}".rstrip("-"), symbol, int(table.times("ts_recv")[0])
+    publisher = int(table.integers("publisher_id")[0]) if table.has("publisher_id") else 0
+    venue = PUBLISHERS.get(publisher, f"databento-{publisher}" if publisher > 0 else "databento")
+    symbols = symbols_in(path, name) if options.symbol == ALL else [chosen or table.value(name, 0)]
+    return options.venue or venue, symbols, int(table.times("ts_recv")[0])
 
 
 class DbnFiles(FilesInTurn):
@@ -148,7 +160,7 @@ class TableFiles(Series):
             priced = np.flatnonzero(rows["action"] != CLEAR)
             self._pretty[table.file] = any("." in table.value("price", int(row)) for row in priced[:100])
         decimals = self._pretty[table.file]
-        rows["price"] = table.decimals("price") if decimals else _price(table.integers("price"))
+        rows["price"] = table.decimals("price", PLACES.price) if decimals else _price(table.integers("price"))
         rows["size"] = scaled(table.integers("size"), ONE)
         if table.has("publisher_id"):
             _one_publisher(table.integers("publisher_id"), report.name(table.file))
@@ -159,9 +171,8 @@ class TableFiles(Series):
 
 
 def _price(units: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Prices in our unit, INVALID where there is none or it is finer."""
-    good = (units != NO_PRICE) & (units != INVALID) & (units % PRICE_UNIT == 0)
-    return np.where(good, units // PRICE_UNIT, INVALID)
+    """Prices, INVALID where there is none."""
+    return np.where(units == NO_PRICE, INVALID, units)
 
 
 def _one_publisher(publishers: NDArray[Any], name: str) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmenv.data.columns import Series, Table, ours
-from mmenv.data.decimals import INVALID
-from mmenv.data.formats.base import Importer
+from mmenv.data.decimals import INVALID, Places
+from mmenv.data.formats.base import Importer, ImportOptions
 from mmenv.data.problems import Report, valid
 from mmenv.data.rows import BUY, CLEAR, DEPTH, SNAPSHOT, TRADE
 from mmenv.data.sequence import Arrival, ExchangeTime, Merge, TradeIds
@@ -51,7 +51,7 @@ class Files:
 
     paths: Sequence[Path]
     required: Sequence[str]
-    decode: Callable[[Table], Decoded]
+    decode: Callable[[Table, Places], Decoded]
     numbered: bool = True
     """Trade ids are numbers that grow."""
     restarts: bool = False
@@ -61,16 +61,16 @@ class Files:
 class LevelImporter(Importer):
     """Book and trades of one symbol from one or more series of files, merged by arrival.
 
-    Where rows of two series arrive at the same time, the first one's come first. Other symbols are refused,
-    or left out where `choose`.
+    Where rows of two series arrive at the same time, the first one's come first. Other symbols are refused
+    unless the user chose one.
     """
 
-    def __init__(self, source: Source, files: Sequence[Files], choose: bool) -> None:
-        self.source = source
+    def __init__(self, source: Source, files: Sequence[Files], options: ImportOptions) -> None:
+        self.source, self.places = source, options.places
         self.names = [path.name for each in files for path in each.paths]
         firsts = np.cumsum([0, *(len(each.paths) for each in files)]).tolist()
         self._streams = [
-            _Stream(each, first, source.symbol, choose) for each, first in zip(files, firsts, strict=False)
+            _Stream(each, first, source.symbol, options) for each, first in zip(files, firsts, strict=False)
         ]
         self.size = sum(stream.series.size for stream in self._streams)
         self._merge = Merge(self._streams)
@@ -84,8 +84,9 @@ class LevelImporter(Importer):
 class _Stream:
     """The rows of one series of files, in order and checked."""
 
-    def __init__(self, files: Files, first: int, symbol: str, choose: bool) -> None:
-        self.files, self.symbol, self.choose = files, symbol, choose
+    def __init__(self, files: Files, first: int, symbol: str, options: ImportOptions) -> None:
+        self.files, self.symbol = files, symbol
+        self.choose, self.places = options.symbol is not None, options.places
         self.series = Series(files.paths, first, files.required)
         self.arrival, self.book_time, self.trade_time = Arrival(), ExchangeTime(), ExchangeTime()
         self.trade_ids = TradeIds(files.numbered)
@@ -97,8 +98,9 @@ class _Stream:
         """The next rows; None after the last."""
         table = self.series.pull(report)
         if table is None:
+            self.trade_ids.settle(report)
             return None
-        found = self.files.decode(table)
+        found = self.files.decode(table, self.places)
         found.rows["file"], found.rows["line"] = table.file, table.lines
         if table.has("symbol"):
             found = found[ours(table, "symbol", self.symbol, self.choose, report)]
@@ -112,16 +114,11 @@ class _Stream:
         self.arrival.set(rows, report, new_file)
         self.book_time.set(rows, kind != TRADE, report, silent=kind == SNAPSHOT)
         self.trade_time.set(rows, kind == TRADE, report)
-        keep = self._new_trades(rows, report)
+        trades = np.flatnonzero(kind == TRADE)
+        keep = np.ones(len(rows), np.bool_)
+        keep[trades] = self.trade_ids.new(rows[trades], report)
         found = found if keep.all() else found[keep]
         return self._messages(found, new_file, report)
-
-    def _new_trades(self, rows: NDArray[np.void], report: Report) -> NDArray[np.bool_]:
-        """Rows that are no trade, or one with a side that was not seen before."""
-        keep = ~report.note_unsided(rows)
-        trades = np.flatnonzero(rows["kind"] == TRADE)
-        keep[trades] &= self.trade_ids.new(rows[trades], report)
-        return keep
 
     def _messages(self, found: Decoded, new_file: bool, report: Report) -> NDArray[np.void]:
         """Number the book messages; put a CLEAR before each snapshot; check that none is missing."""

@@ -34,12 +34,13 @@ from mmenv.data.lines import Lines
 from mmenv.data.problems import Report, valid
 from mmenv.data.rows import BUY, CLEAR, DEPTH, RAW, SELL, TRADE, CaptureError
 from mmenv.data.sequence import Arrival
-from mmenv.data.source import Source
+from mmenv.data.source import Source, source_of
 from mmenv.data.text import text_table
 from mmenv.times import SECOND
 
 NAME: Final = re.compile(
-    r"(?P<symbol>.+)_(?P<day>\d{4}-\d\d-\d\d)_\d+_\d+_(?P<kind>message|orderbook)_(?P<levels>\d+)\.csv"
+    r"(?P<symbol>.+)_(?P<day>\d{4}-\d\d-\d\d)_(?P<begin>\d+)_\d+_(?P<kind>message|orderbook)_"
+    r"(?P<levels>\d+)\.csv"
 )
 CENT: Final = book.DOLLAR // 100
 TIME_PLACES: Final = 9
@@ -49,16 +50,19 @@ GAP: Final = "the book does not change as the message says: lines are missing be
 
 @dataclass(frozen=True)
 class _Pair:
-    """The files of one day."""
+    """The files of one day, or of a part of it."""
 
     day: str
+    begin: int
+    """Milliseconds after midnight."""
     messages: Path
     books: Path
 
     @property
     def midnight_ns(self) -> int:
-        midnight = datetime.fromisoformat(self.day).replace(tzinfo=ZoneInfo("America/New_York"))
-        return int(midnight.timestamp()) * SECOND
+        # Twelve hours before noon: the clocks change at night.
+        noon = datetime.fromisoformat(self.day).replace(hour=12, tzinfo=ZoneInfo("America/New_York"))
+        return (int(noon.timestamp()) - 12 * 3_600) * SECOND
 
 
 class _Numbers:
@@ -68,8 +72,10 @@ class _Numbers:
         self.lines = Lines([path], file)
         self.places = np.array(places, np.int64)
         """Decimal places of each column."""
+        self.header = 0
+        """Lines that name the columns; the files have none when they come from LOBSTER."""
         self.held: NDArray[np.int64] = np.zeros((0, 1 + len(places)), np.int64)
-        """Line and columns [n, 1 + columns]."""
+        """Line after the header, and columns [n, 1 + columns]."""
 
     def pull(self, report: Report, local_ns: int) -> bool:
         """Hold more of the file; False at its end."""
@@ -81,7 +87,12 @@ class _Numbers:
             last = block.line + block.text.count(b"\n")
             report.add(name, last, local_ns, "truncated", self.lines.error)
         columns = [str(number) for number in range(len(self.places))]
-        table = text_table(block.text, columns, block.file, block.line, name, report)
+        text = block.text
+        if block.line == 1 and text[:1].isalpha():
+            text, self.header = text.partition(b"\n")[2], 1
+        line = max(block.line, 1 + self.header)
+        table = text_table(text, columns, block.file, line, name, report)
+        table.lines -= self.header
         self.held = np.concatenate([self.held, table.numbers(self.places)])
         return True
 
@@ -113,7 +124,7 @@ class Lobster(Importer):
 
     @classmethod
     def open(cls, paths: Sequence[Path], options: ImportOptions) -> list[Lobster]:
-        found: dict[tuple[str, int], dict[str, dict[str, Path]]] = {}
+        found: dict[tuple[str, int], dict[tuple[str, int], dict[str, Path]]] = {}
         for path in paths:
             match = NAME.match(path.name)
             if not match:
@@ -122,17 +133,25 @@ class Lobster(Importer):
                     "such as AAPL_2012-06-21_34200000_57600000_message_5.csv"
                 )
             days = found.setdefault((match["symbol"], int(match["levels"])), {})
-            days.setdefault(match["day"], {})[match["kind"]] = path
+            pair = days.setdefault((match["day"], int(match["begin"])), {})
+            if match["kind"] in pair:
+                raise CaptureError(f"{path.name}: given twice, with {pair[match['kind']]}; give one of them")
+            pair[match["kind"]] = path
         importers = []
+        chosen = options.one_symbol
+        if chosen and chosen not in {symbol for symbol, _ in found}:
+            held = ", ".join(sorted({symbol for symbol, _ in found}))
+            raise CaptureError(f"--symbol = {chosen!r} is not possible: the files hold {held}.")
         for (symbol, levels), days in found.items():
-            for day, pair in days.items():
+            if chosen not in (None, symbol):
+                continue
+            for (day, _), pair in days.items():
                 for kind in ("message", "orderbook"):
                     if kind not in pair:
                         other = next(iter(pair.values())).name
                         raise CaptureError(f"{other}: the {kind} file of {day} with it is missing; give both")
-            pairs = [_Pair(day, days[day]["message"], days[day]["orderbook"]) for day in sorted(days)]
-            source = Source(options.venue or "nasdaq", options.symbol or symbol)
-            importers.append(cls(source, pairs, levels))
+            pairs = [_Pair(*key, days[key]["message"], days[key]["orderbook"]) for key in sorted(days)]
+            importers.append(cls(source_of(options.venue or "nasdaq", symbol), pairs, levels))
         return importers
 
     def _begin(self, at: int) -> None:
@@ -210,7 +229,8 @@ class Lobster(Importer):
         heads["exch_ns"] = heads["local_ns"]
         heads["price"] = scaled(_on_tick(messages["price"], kind, direction), book.UNIT)
         heads["size"] = scaled(messages["size"], ONE)
-        heads["line"] = heads["id"] = messages["line"]
+        heads["id"] = messages["line"]
+        heads["line"] = messages["line"] + self._messages.header
         heads["file"] = self._at
         return heads
 

@@ -9,13 +9,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mmenv.data.columns import Series, Table
-from mmenv.data.decimals import INVALID
-from mmenv.data.formats.base import ImportOptions, register
+from mmenv.data.columns import Series, Table, symbols_in
+from mmenv.data.decimals import INVALID, Places
+from mmenv.data.formats.base import ALL, ImportOptions, register
 from mmenv.data.formats.levels import Decoded, Files, LevelImporter
 from mmenv.data.problems import Report
 from mmenv.data.rows import BUY, DEPTH, RAW, SELL, SNAPSHOT, TRADE, UNKNOWN_NS, CaptureError
-from mmenv.data.source import Source
+from mmenv.data.source import source_of
 
 REQUIRED: Final = ("local_ns", "kind", "side", "price", "size")
 
@@ -32,8 +32,9 @@ class Plain(LevelImporter):
     def open(cls, paths: Sequence[Path], options: ImportOptions) -> list[Plain]:
         found: dict[tuple[str, str], list[tuple[int, str, Path]]] = {}
         for path in paths:
-            first_ns, kind, venue, symbol = _first_row(path, options)
-            found.setdefault((venue, symbol), []).append((first_ns, kind, path))
+            first_ns, kind, venue, symbols = _first_row(path, options)
+            for symbol in symbols:
+                found.setdefault((venue, symbol), []).append((first_ns, kind, path))
         importers = []
         for (venue, symbol), files in found.items():
             files.sort()
@@ -42,31 +43,33 @@ class Plain(LevelImporter):
                 for wanted in ("trades", "book")
                 if (chosen := [path for _, kind, path in files if kind == wanted])
             ]
-            importers.append(cls(Source(venue, symbol), series, options.symbol is not None))
+            importers.append(cls(source_of(venue, symbol), series, options))
         return importers
 
 
-def _first_row(path: Path, options: ImportOptions) -> tuple[int, str, str, str]:
-    """First time, kind ("trades" or "book"), venue and symbol of a file."""
+def _first_row(path: Path, options: ImportOptions) -> tuple[int, str, str, list[str]]:
+    """First time, kind ("trades" or "book"), venue and symbols of a file."""
     table = Series([path], 0, REQUIRED).pull(Report())
     if table is None:
         raise CaptureError(f"{path.name}: no rows")
     source = []
-    for name in ("venue", "symbol"):
-        value = getattr(options, name) or (table.value(name, 0) if table.has(name) else "")
+    for name, given in (("venue", options.venue), ("symbol", options.one_symbol)):
+        value = given or (table.value(name, 0) if table.has(name) else "")
         if not value:
             raise CaptureError(f"{path.name}: no column {name!r}; add it or give --{name}")
         source.append(value)
     kind = "trades" if table.value("kind", 0) == "trade" else "book"
-    return int(table.times("local_ns")[0]), kind, source[0], source[1]
+    symbols = symbols_in(path, "symbol") if options.symbol == ALL and table.has("symbol") else source[1:]
+    return int(table.times("local_ns")[0]), kind, source[0], symbols
 
 
-def decode(table: Table) -> Decoded:
+def decode(table: Table, places: Places) -> Decoded:
     """Rows of our own columns."""
     rows = np.zeros(len(table), RAW)
     rows["local_ns"] = table.times("local_ns")
     rows["exch_ns"] = _optional(table, "exch_ns", UNKNOWN_NS)
-    rows["price"], rows["size"] = table.decimals("price"), table.decimals("size")
+    rows["price"] = table.decimals("price", places.price)
+    rows["size"] = table.decimals("size", places.size)
     for code, name in ((DEPTH, "depth"), (SNAPSHOT, "snapshot"), (TRADE, "trade")):
         rows["kind"][table.equals("kind", name)] = code
     book = rows["kind"] != TRADE

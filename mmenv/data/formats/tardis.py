@@ -14,12 +14,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mmenv.data.columns import Series, Table, scaled
-from mmenv.data.formats.base import ImportOptions, register
+from mmenv.data.columns import Series, Table, scaled, symbols_in
+from mmenv.data.decimals import Places
+from mmenv.data.formats.base import ALL, ImportOptions, register
 from mmenv.data.formats.levels import Decoded, Files, LevelImporter
 from mmenv.data.problems import Report
 from mmenv.data.rows import BUY, DEPTH, RAW, SELL, SNAPSHOT, TRADE, CaptureError
-from mmenv.data.source import Source
+from mmenv.data.source import source_of
 from mmenv.times import MICROSECOND
 
 BOOK: Final = ("exchange", "symbol", "timestamp", "local_timestamp", "is_snapshot", "side", "price", "amount")
@@ -39,8 +40,11 @@ class Tardis(LevelImporter):
         found: dict[tuple[str, str], list[tuple[int, Path, dict[str, str]]]] = {}
         for path in paths:
             first = _first_row(path)
-            key = options.venue or first["exchange"], options.symbol or first["symbol"]
-            found.setdefault(key, []).append((int(first["local_timestamp"]), path, first))
+            every = options.symbol == ALL
+            symbols = symbols_in(path, "symbol") if every else [options.symbol or first["symbol"]]
+            for symbol in symbols:
+                key = options.venue or first["exchange"], symbol
+                found.setdefault(key, []).append((int(first["local_timestamp"]), path, first))
         importers = []
         for (venue, symbol), files in found.items():
             files.sort(key=lambda file: file[0])
@@ -56,7 +60,7 @@ class Tardis(LevelImporter):
                 decode = decode_trades if numbered else decode_named
                 # A trade before the change of the book that it caused.
                 series.insert(0, Files(trades, TRADES, decode, numbered))
-            importers.append(cls(Source(venue, symbol), series, options.symbol is not None))
+            importers.append(cls(source_of(venue, symbol), series, options))
         return importers
 
 
@@ -74,39 +78,40 @@ def _first_row(path: Path) -> dict[str, str]:
     )
 
 
-def decode_book(table: Table) -> Decoded:
+def decode_book(table: Table, places: Places) -> Decoded:
     """Rows of `incremental_book_L2`."""
-    rows = _common(table)
+    rows = _common(table, places)
     snapshot = table.equals("is_snapshot", "true")
     rows["kind"] = np.where(snapshot, SNAPSHOT, DEPTH)
     rows["side"] = np.where(table.equals("side", "bid"), BUY, np.where(table.equals("side", "ask"), SELL, 0))
     return Decoded(rows, np.where(snapshot, 0, rows["local_ns"]))
 
 
-def decode_trades(table: Table) -> Decoded:
+def decode_trades(table: Table, places: Places) -> Decoded:
     """Rows of `trades` whose ids are numbers. `side` is that of the aggressor."""
-    rows = _trades(table)
+    rows = _trades(table, places)
     rows["id"] = np.maximum(table.integers("id"), -1)
     return Decoded(rows, rows["local_ns"])
 
 
-def decode_named(table: Table) -> Decoded:
+def decode_named(table: Table, places: Places) -> Decoded:
     """As `decode_trades`, with ids that are any text."""
-    rows = _trades(table)
+    rows = _trades(table, places)
     rows["id"] = table.hashes("id")
     return Decoded(rows, rows["local_ns"])
 
 
-def _trades(table: Table) -> NDArray[np.void]:
-    rows = _common(table)
+def _trades(table: Table, places: Places) -> NDArray[np.void]:
+    rows = _common(table, places)
     rows["kind"] = TRADE
     rows["side"] = np.where(table.equals("side", "buy"), BUY, np.where(table.equals("side", "sell"), SELL, 0))
     return rows
 
 
-def _common(table: Table) -> NDArray[np.void]:
+def _common(table: Table, places: Places) -> NDArray[np.void]:
     rows = np.zeros(len(table), RAW)
     rows["exch_ns"] = scaled(table.integers("timestamp"), MICROSECOND)
     rows["local_ns"] = scaled(table.integers("local_timestamp"), MICROSECOND)
-    rows["price"], rows["size"] = table.decimals("price"), table.decimals("amount")
+    rows["price"] = table.decimals("price", places.price)
+    rows["size"] = table.decimals("amount", places.size)
     return rows

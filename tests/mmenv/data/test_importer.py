@@ -209,7 +209,7 @@ def test_the_importer_of_the_page_works(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.syspath_prepend(tmp_path)
     start = captures.START_NS
     path = write_lines(tmp_path / "COIN.txt", [f"{start} 10 12", f"{start + SECOND} 11 14"])
-    tape, report = run("my_importer:Touches", [path], tmp_path / "store", strict=True)
+    tape, report = run("my_importer:Touches", [path], tmp_path / "store", strict=True, allow_no_trades=True)
     assert books(rows_of(tape)) == [
         (start, {("B", 10): 1, ("A", 12): 1}),
         (start + SECOND, {("B", 11): 1, ("A", 14): 1}),
@@ -280,10 +280,12 @@ def test_an_importer_that_gives_what_cannot_be_is_named_and_leaves_nothing(
     path = write_lines(tmp_path / "made.txt", ["x"])
     monkeypatch.setattr(Made, "given", (chunk,))
     with pytest.raises(PluginError, match=f"importer '{__name__}:Made'.*{message}"):
-        run(f"{__name__}:Made", [path], tmp_path / "store", tick_size="1", lot_size="1")
+        run(f"{__name__}:Made", [path], tmp_path / "store", tick_size="1", lot_size="1", allow_no_trades=True)
     assert not list((tmp_path / "store").rglob("*"))
     monkeypatch.setattr(Made, "given", ())
-    tape, _ = run(f"{__name__}:Made", [path], tmp_path / "store", tick_size="1", lot_size="1")
+    tape, _ = run(
+        f"{__name__}:Made", [path], tmp_path / "store", tick_size="1", lot_size="1", allow_no_trades=True
+    )
     assert (tape.info.venue, tape.info.rows) == ("here", 4)
 
 

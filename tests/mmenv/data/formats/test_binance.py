@@ -312,7 +312,7 @@ def test_what_cannot_be_imported_is_refused_with_a_sentence(tmp_path: Path) -> N
     late = write(tmp_path / "late.gz", sent.lines[100:])
     refused(tmp_path, [good, late], "overlap")
     other = [line.replace('"s":"BTCUSDT"', '"s":"ETHUSDT"') for line in sent.lines[-50:]]
-    refused(tmp_path, [write(tmp_path / "mixed.gz", sent.lines + other)], "one symbol per file")
+    refused(tmp_path, [write(tmp_path / "mixed.gz", sent.lines + other)], "choose one with --symbol")
     refused(tmp_path, [write(tmp_path / "empty.gz", [])], "no Binance depth diff")
     refused(tmp_path, [tmp_path / "nowhere.gz"], "no such file")
     refused(tmp_path, [write(tmp_path / "text.gz", ["hello"] * 9)], "no Binance depth diff")

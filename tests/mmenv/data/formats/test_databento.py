@@ -15,10 +15,7 @@ from tests.helpers.orders import Market, databento_file
 @pytest.mark.parametrize("kind", ["dbn1", "dbn2", "dbn3", "dbn3.zst", "csv", "pretty", "parquet"])
 def test_databento(market: Market, tmp_path: Path, kind: str) -> None:
     tape, report = run("databento", [databento_file(market, tmp_path, kind)], tmp_path / "store", strict=True)
-    assert (tape.info.venue, tape.info.symbol) == (
-        "glbx.mdp3" if kind.startswith("dbn") else "databento-1",
-        "ESM2",
-    )
+    assert (tape.info.venue, tape.info.symbol) == ("cme", "ESM2")
     assert not report.counts
     check(tape, market)
 
@@ -28,7 +25,7 @@ FAULTS = {
     "duplicate-order": where(",A,", again, number=60),
     "bad-value cancel": where(",C,", edit, 8, 9000),
     "bad-value price": where(",A,", edit, 7, -5 * 10**9, number=60),
-    "bad-value fine": where(",A,", edit, 7, 5 * 10**9 + 1, number=60),
+    "off-grid fine": where(",A,", edit, 7, 5 * 10**9 + 1, number=60),
     "bad-value side": where(",A,", edit, 6, "N", number=60),
     "bad-value action": where(",A,", edit, 5, "Q", number=60),
     "sequence-gap": where(",T,", edit, 11, orders.F_MAYBE_BAD_BOOK),

@@ -15,7 +15,7 @@ from tests.helpers.orders import Market, tardis_files
 
 def test_tardis(market: Market, tmp_path: Path) -> None:
     tape, report = run("tardis", tardis_files(market, tmp_path), tmp_path / "store", strict=True)
-    assert (tape.info.venue, tape.info.symbol) == ("binance-futures", "BTCUSDT")
+    assert (tape.info.venue, tape.info.symbol) == ("binance-usdm", "BTCUSDT")
     assert not report.counts
     check(tape, market)
 
