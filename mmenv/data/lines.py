@@ -48,7 +48,7 @@ def read_blocks(path: Path, skip: int = 0) -> Iterator[tuple[bytes, int]]:
             elif magic.startswith(XZ_MAGIC):
                 blocks = _opened_blocks(lzma.LZMAFile(raw))  # noqa: SIM115, closed there
             elif magic.startswith(BZIP2_MAGIC):
-                blocks = _opened_blocks(bz2.BZ2File(raw))  # noqa: SIM115
+                blocks = _opened_blocks(bz2.BZ2File(raw))
             else:
                 raw.seek(skip)
                 skip = 0

@@ -5,12 +5,13 @@ from __future__ import annotations
 from decimal import Decimal
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmenv.data.decimals import INVALID, TOO_FINE, parse_decimals
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.from_regex(r"-?[0-9]{0,12}(\.[0-9]{0,10})?[a-z]?", fullmatch=True), min_size=1, max_size=20)
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmenv.data import sequence
@@ -43,6 +43,7 @@ def take(path: Path, store: Path, **options: object) -> tuple[np.ndarray, Report
 # Ids of trades.
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 40), max_size=60), st.lists(st.integers(1, 9), min_size=20, max_size=20))
 def test_a_trade_is_seen_before_if_its_id_was_and_missing_if_it_never_comes(
     ids: list[int], cuts: list[int]
