@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmenv.actions.base import make_action
+from mmenv.actions.spread_skew import SpreadSkew
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig
 from mmenv.market.base import Market
@@ -87,6 +89,14 @@ def scale(config: EnvConfig, progress: bool = False) -> Scale | None:
     kinds = "memoryless", "belief-optimal"
     zero, one = (solve(config, kind, cache=CACHE, progress=progress).value for kind in kinds)
     return Scale("% of memory gap", zero, one, *kinds, gap=True)
+
+
+def closed_form_config(config: EnvConfig) -> EnvConfig:
+    """The configuration that baselines quote under: `config` with the default action, whose box any pair of
+    distances fits. What the others do on a path is the same under any action."""
+    if isinstance(config.quote, SpreadSkew):
+        return config
+    return dataclasses.replace(config, quote=make_action(None, config.market.defaults().get("quote", {})))
 
 
 def make_baselines(

@@ -1,32 +1,51 @@
-"""What a training run shows: terms of the reward, paired evaluation against the optimum, learned quotes."""
+"""What a training run shows: terms of the reward, paired evaluation against what is known, what was learned.
+
+Names in TensorBoard are group/what, in lower case: `eval` is the evaluation on fixed paths, `episode` what
+training episodes earn and from what, `picture` what was learned; `rollout`, `time` and `train` are SB3's own.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Figure as LoggedFigure
+from stable_baselines3.common.logger import HParam, Logger, TensorBoardOutputFormat
+from torch.utils.tensorboard import SummaryWriter
 
 from mmenv.config import EnvConfig
 from mmenv.files import replacing
-from mmenv.observation import observation_names
+from mmenv.run.provenance import PLACES
 from policies.base import Policy
 from policies.make import make_policy
 from policies.network.trained import TrainedPolicy
 from train.baselines import CACHE, Scale, bound, scale
+from train.ladder import Standings, known_standings
 from train.learner.model_file import save_atomically
-from train.simulate import TERMS, Outcome, simulate
-
-matplotlib.use("Agg")
-
+from train.pictures import Quotes, Standing, place_value
+from train.settings import Settings
+from train.simulate import TERMS, Interval, Outcome, simulate
 
 SEED = 1_500_000_000
 """Seed of the evaluations that choose the best model: other paths than those of the final table."""
+
+PICTURE = ("stdout", "log", "json", "csv")
+"""Where pictures are not shown."""
+
+
+def publish(logger: Logger, values: dict[str, Any], step: int) -> None:
+    """Write values under their own step, at once: what is recorded waits for the next rollout's."""
+    shown = {**values, "time/total_timesteps": step}  # the step of a row of progress.csv
+    without: dict[str, tuple[str, ...]] = {
+        name: PICTURE if isinstance(value, LoggedFigure) else () for name, value in shown.items()
+    }
+    without["time/total_timesteps"] = ("tensorboard",)
+    for output in logger.output_formats:
+        output.write(shown, without, step)
 
 
 class Terms(BaseCallback):
@@ -41,94 +60,76 @@ class Terms(BaseCallback):
             self.logger.record(f"episode/{name}", float(np.mean([e[name] for e in episodes])))
 
 
-class Quotes:
-    """Mean distance of ask and bid from the mid at each inventory, and how often they are left, gathered
-    while a policy is simulated."""
+class Front(BaseCallback):
+    """The front page in TensorBoard: a layout with the headline first, and the settings beside the result."""
 
-    def __init__(self, config: EnvConfig) -> None:
-        self.config = config
-        self.limit = config.risk.position_limit
-        self.count = np.zeros(2 * self.limit + 1)
-        self.quoted = np.zeros((2, 2 * self.limit + 1))
-        self.sums = np.zeros((2, 2 * self.limit + 1))
+    def __init__(self, settings: Settings, headlines: list[str]) -> None:
+        super().__init__()
+        self.settings, self.headlines = settings, headlines
 
-    def __call__(self, observations: np.ndarray, actions: np.ndarray, position: np.ndarray) -> None:
-        at = position.astype(int) + self.limit
-        np.add.at(self.count, at, 1)
-        for row, distance in enumerate(self.config.quote.to_distances(actions)):
-            stands = np.isfinite(distance)
-            np.add.at(self.quoted[row], at[stands], 1)
-            np.add.at(self.sums[row], at[stands], distance[stands])
+    def _on_step(self) -> bool:
+        return True
 
-    def curves(self) -> tuple[np.ndarray, np.ndarray]:
-        """Inventories that were visited, (k,), and mean distances there of ask and bid where they are not
-        left, (2, k)."""
-        seen = self.count > 0
-        with np.errstate(invalid="ignore"):
-            distances = self.sums[:, seen] / self.quoted[:, seen]
-        return np.arange(-self.limit, self.limit + 1)[seen], distances
-
-    def left(self) -> np.ndarray:
-        """How often ask and bid are left at the inventories of `curves`, shares (2, k)."""
-        seen = self.count > 0
-        return 1 - self.quoted[:, seen] / self.count[seen]
+    def _on_training_start(self) -> None:
+        for output in self.model.logger.output_formats:
+            if isinstance(output, TensorBoardOutputFormat):
+                output.writer.add_custom_scalars(layout(self.headlines))
+                hparams = HParam(told(self.settings), dict.fromkeys([*self.headlines, FINAL_VALUE], 0.0))
+                output.write({"hparams": hparams}, {"hparams": ()})
 
 
-class Standing:
-    """Where a policy stands: how often it is at the touch, and what it holds, against the book's imbalance.
-
-    Reads the groups `trade_book`, `orders` and `inventory` of the observation; `known` says whether they are
-    there.
-    """
-
-    BINS = 21
-
-    def __init__(self, config: EnvConfig) -> None:
-        names = observation_names(config)
-        wanted = (
-            "book_imbalance",
-            "inventory",
-            *(f"{s}_order_{f}" for s in SIDES for f in ("lots", "distance")),
-        )
-        self.known = all(name in names for name in wanted)
-        self._at = {name: names.index(name) for name in wanted if name in names}
-        self.count = np.zeros(self.BINS)
-        self.sums = np.zeros((3, self.BINS))
-        """At the touch with the ask, with the bid, inventory over its limit."""
-
-    def __call__(self, observations: np.ndarray, actions: np.ndarray, position: np.ndarray) -> None:
-        if not self.known:
-            return
-        column = {name: observations[:, at] for name, at in self._at.items()}
-        bins = np.round((column["book_imbalance"] + 1) / 2 * (self.BINS - 1)).astype(int)
-        np.add.at(self.count, bins, 1)
-        for row, side in enumerate(SIDES):
-            at_touch = (column[f"{side}_order_lots"] > 0) & (column[f"{side}_order_distance"] <= 0)
-            np.add.at(self.sums[row], bins, at_touch)
-        np.add.at(self.sums[2], bins, column["inventory"])
-
-    def figure(self) -> Figure:
-        """The picture: shares at the touch, and mean inventory, against the imbalance."""
-        seen = self.count > 0
-        imbalance = np.linspace(-1, 1, self.BINS)[seen]
-        ask, bid, inventory = self.sums[:, seen] / self.count[seen]
-        figure = Figure(figsize=(9, 4), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        left.plot(imbalance, ask, "o-", color="tab:red", label="ask at the touch")
-        left.plot(imbalance, bid, "o-", color="tab:blue", label="bid at the touch")
-        left.set(xlabel="book imbalance (1: only bids)", ylabel="share of decisions", ylim=(-0.02, 1.02))
-        left.legend()
-        right.plot(imbalance, inventory, "o-", color="tab:green")
-        right.set(xlabel="book imbalance (1: only bids)", ylabel="mean inventory / limit")
-        right.axhline(0, color="grey", linewidth=0.5)
-        return figure
+FINAL_VALUE = "final/value"
+"""Mean value over the episodes of the final table."""
 
 
-SIDES = ("ask", "bid")
+def log_final(folder: Path, tables: str, value: Interval, percent: float | None) -> None:
+    """Show the final table, in Markdown, and what it says of the policy at the last step of a run."""
+    with np.load(folder / "evaluations.npz") as file:
+        step = int(file["timesteps"][-1])
+    with SummaryWriter(str(folder)) as writer:
+        writer.add_text("final/table", tables, step)
+        for name, number in (("", value.mean), ("_low", value.low), ("_high", value.high)):
+            writer.add_scalar(f"{FINAL_VALUE}{name}", number, step)
+        if percent is not None:
+            writer.add_scalar("final/percent", percent, step)
+
+
+def layout(headlines: list[str]) -> dict[str, dict[str, list[Any]]]:
+    """The charts of TensorBoard's "custom scalars", the headline first."""
+    value, *percents = headlines
+    first: dict[str, list[Any]] = {
+        "value of an episode on fixed paths, with its 95% interval": [
+            "Margin",
+            [value, f"{value}_low", f"{value}_high"],
+        ]
+    }
+    for name in percents:
+        first[name.removeprefix("eval/").replace("_", " ")] = ["Multiline", [name]]
+    terms = [f"eval/{term}" for term in TERMS[:-1]]
+    return {
+        "Headline: what the policy is worth": first,
+        "Where the value comes from": {
+            "terms of the reward, fixed paths": ["Multiline", terms],
+            "fills and mean absolute inventory": ["Multiline", ["eval/fills", "eval/inventory"]],
+            "share of sides left": ["Multiline", ["eval/sides_left"]],
+        },
+        "Whether it learns": {
+            "losses": ["Multiline", ["train/policy_gradient_loss", "train/value_loss"]],
+            "explained variance of the critic": ["Multiline", ["train/explained_variance"]],
+            "deviation of the actions": ["Multiline", ["train/std"]],
+        },
+    }
+
+
+def told(settings: Settings) -> dict[str, bool | str | float | int]:
+    """The settings of a run as TensorBoard compares them: numbers and words."""
+    shown = {name: value for name, value in dataclasses.asdict(settings).items() if name not in PLACES}
+    plain = (bool, str, float, int)
+    return {name: value if isinstance(value, plain) else str(value) for name, value in shown.items()}
 
 
 class Judge(BaseCallback):
-    """Every `every` steps, evaluate on fixed seeds; keep the best model; show the learned quotes.
+    """Every `every` steps, evaluate on fixed seeds; keep the best model; show what was learned.
 
     The evaluation draws nothing from the generators of the training and leaves it as it was. `folder` gets
     `best_model.zip` and `evaluations.npz` (steps, values (k, episodes)).
@@ -137,7 +138,18 @@ class Judge(BaseCallback):
     def __init__(self, config: EnvConfig, folder: Path, *, every: int, episodes: int) -> None:
         super().__init__()
         self.config, self.folder, self.every, self.episodes = config, folder, every, episodes
-        self.scale: Scale | None = None
+        self.scale: Scale | None = scale(config)
+        self.standings: Standings | None = known_standings(config, episodes, SEED)
+
+    @property
+    def headlines(self) -> list[str]:
+        """The names under which the value, and what it is in percent, are logged."""
+        names = ["value"]
+        if self.scale is not None:
+            names.append(self.scale.label.replace("% of ", "percent of ").replace(" ", "_"))
+        if self.standings is not None:
+            names += self.standings.percents(np.zeros(self.episodes))
+        return [f"eval/{name}" for name in names]
 
     def _on_training_start(self) -> None:
         self._prepare()
@@ -145,7 +157,6 @@ class Judge(BaseCallback):
 
     def _prepare(self) -> None:
         name = bound(self.config)
-        self.scale = scale(self.config)
         self._optimal = Quotes(self.config)
         self._optimal_outcome: Outcome | None = None
         if name is not None:
@@ -174,41 +185,38 @@ class Judge(BaseCallback):
             standing(*seen)
 
         outcome = self._play(TrainedPolicy(model.policy), watch)
-        value = outcome.value()
-        record = model.logger.record
-        record("eval/value", value.mean)
-        record("eval/value_error", float(outcome.controlled.std() / np.sqrt(len(outcome.controlled))))
-        if self.scale is not None:
-            record(f"eval/{self.scale.label.replace('% of ', 'percent of ')}", self.scale.percent(value.mean))
-        if self._optimal_outcome is not None:
-            record("eval/paired difference to the bound", outcome.minus(self._optimal_outcome).mean)
-        for term in TERMS:
-            record(f"eval/{term}", float(outcome.terms[term].mean()))
-        record("eval/inventory", float(outcome.inventory.mean()))
-        inventories, distances = quotes.curves()
-        record("eval/half_spread", float(quotes.sums.sum() / max(quotes.quoted.sum(), 1)))
-        record("eval/sides left", float(1 - quotes.quoted.sum() / (2 * quotes.count.sum())))
-        if standing.known:
-            picture = LoggedFigure(standing.figure(), close=True)
-            record("eval/standing", picture, exclude=("stdout", "log", "json", "csv"))
-        figure = self._figure(inventories, distances)
-        record("eval/quotes", LoggedFigure(figure, close=True), exclude=("stdout", "log", "json", "csv"))
-        if value.mean > max((values.mean() for _, values in self._history), default=-np.inf):
+        publish(model.logger, self._found(outcome, quotes) | self._pictures(model, quotes, standing),
+                model.num_timesteps)  # fmt: skip
+        if outcome.value().mean > max((values.mean() for _, values in self._history), default=-np.inf):
             save_atomically(model, self.folder / "best_model.zip")
         self._history.append((model.num_timesteps, outcome.controlled))
         self._write_history()
 
-    def _figure(self, inventories: np.ndarray, distances: np.ndarray) -> Figure:
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
-        axes = figure.subplots()
-        for row, (side, colour) in enumerate((("ask", "tab:red"), ("bid", "tab:blue"))):
-            axes.plot(inventories, distances[row], "o-", color=colour, label=f"{side}, learned")
-            if self._optimal_outcome is not None:
-                known, best = self._optimal.curves()
-                axes.plot(known, best[row], "--", color=colour, label=f"{side}, {self._optimal_outcome.name}")
-        axes.set(xlabel="inventory, lots", ylabel="mean distance from the mid, price units", title="Quotes")
-        axes.legend()
-        return figure
+    def _found(self, outcome: Outcome, quotes: Quotes) -> dict[str, float]:
+        """The figures of an evaluation by their names."""
+        value = outcome.value()
+        found = {"value": value.mean, "value_low": value.low, "value_high": value.high}
+        if self.scale is not None:
+            found[self.headlines[1].removeprefix("eval/")] = self.scale.percent(value.mean)
+        if self._optimal_outcome is not None:
+            found["minus_bound"] = outcome.minus(self._optimal_outcome).mean
+        if self.standings is not None:
+            found |= self.standings.percents(outcome.controlled)
+        found |= {term: float(outcome.terms[term].mean()) for term in TERMS}
+        found |= {"inventory": float(outcome.inventory.mean()), "sides_left": quotes.left}
+        found["quoted_distance"] = quotes.mean_distance
+        return {f"eval/{name}": float(number) for name, number in found.items()}
+
+    def _pictures(self, model: Any, quotes: Quotes, standing: Standing) -> dict[str, LoggedFigure]:
+        """What was learned, by its names."""
+        best = self._optimal_outcome
+        drawn = {"quotes": quotes.figure(None if best is None else self._optimal, best.name if best else "")}
+        if standing.known:
+            drawn["standing"] = standing.figure()
+        place = place_value(model, self.config)
+        if place is not None:
+            drawn["place_in_the_queue"] = place
+        return {f"picture/{name}": LoggedFigure(figure, close=True) for name, figure in drawn.items()}
 
     def _read_history(self, steps: int) -> list[tuple[int, np.ndarray]]:
         path = self.folder / "evaluations.npz"

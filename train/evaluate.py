@@ -14,8 +14,6 @@ import torch
 from rich.console import Console
 from tqdm import tqdm
 
-from mmenv.actions.base import make_action
-from mmenv.actions.spread_skew import SpreadSkew
 from mmenv.checks import ConfigError, differences
 from mmenv.config import EnvConfig, make_config
 from mmenv.files import replacing
@@ -26,7 +24,7 @@ from policies.bundle import SUFFIX
 from policies.bundle import load as load_bundle
 from policies.make import make_policy
 from policies.network.trained import TrainedPolicy
-from train.baselines import Scale, make_baselines, scale
+from train.baselines import Scale, closed_form_config, make_baselines, scale
 from train.ladder import ladder_of, ladder_sheets, summary
 from train.learner.recurrent_ppo import FastRecurrentPPO
 from train.options.evaluate import Evaluate
@@ -80,14 +78,6 @@ def on_tape(config: EnvConfig, store: Path, symbol: str) -> EnvConfig:
     """A model's configuration, its actions and observations kept, over the test split of recorded tapes."""
     tape = make_config(Replay(store=str(store), symbol=symbol, split="test"), features=config.features)
     return dataclasses.replace(tape, quote=config.quote, risk=config.risk, horizon=config.horizon)
-
-
-def closed_form_config(config: EnvConfig) -> EnvConfig:
-    """The configuration that baselines quote under: `config` with the default action, whose box any pair of
-    distances fits. What the others do on a path is the same under any action."""
-    if isinstance(config.quote, SpreadSkew):
-        return config
-    return dataclasses.replace(config, quote=make_action(None, config.market.defaults().get("quote", {})))
 
 
 def compare(policies: list[Policy], config: EnvConfig, episodes: int) -> list[Outcome]:
@@ -251,7 +241,7 @@ def run_folder(model: Path) -> Path | None:
 def _add_ladder(config: EnvConfig, judged: Outcome, found: Report) -> None:
     """What is known of the value of this `book`, and where the judged policy stands."""
     try:
-        rows = ladder_of(closed_form_config(config), judged)
+        rows = ladder_of(config, judged)
     except ConfigError as error:
         found.add(f"No ladder of values: {error}")
         return

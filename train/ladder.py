@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from tqdm import tqdm
 
+from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig
-from policies.book.ladder import BEST_RULE, BOUND, TOLD_NAME, Row, ladder
+from mmenv.market.book import Book
+from policies.book.ladder import BEST_RULE, BOUND, SEED, TOLD_NAME, Row, known_ladder, ladder
+from train.baselines import closed_form_config
 from train.simulate import Outcome
 from train.tables import Sheet
 
@@ -55,8 +60,7 @@ def ladder_of(config: EnvConfig, judged: Outcome) -> list[Row]:
     Raises `ConfigError` where `config` has no ladder.
     """
     count = min(PATHS, len(judged.controlled))
-    with tqdm(bar_format="{desc}", leave=False) as bar:
-        rows = ladder(config, count, note=bar.set_description_str)
+    rows = computed(config, count, SEED)
     money = judged.controlled + judged.terms["inventory_penalty"]
     ours = Row(
         judged.name, "judged here", judged.controlled[:count], money[:count], judged.terms["fills"][:count]
@@ -65,15 +69,69 @@ def ladder_of(config: EnvConfig, judged: Outcome) -> list[Row]:
     return [*rows[:place], ours, *rows[place:]]
 
 
+def computed(config: EnvConfig, paths: int, seed: int) -> list[Row]:
+    """The ladder for `config` on episodes seeded seed, seed + 1, ...; says meanwhile what it does."""
+    with tqdm(bar_format="{desc}", leave=False) as bar:
+        return ladder(closed_form_config(config), paths, seed, note=bar.set_description_str)
+
+
+def compute_ahead(config: EnvConfig, wanted: dict[int, int]) -> None:
+    """Compute the ladders that a run will ask for, paths by first seed, while nobody waits for them yet."""
+    if not isinstance(config.market, Book):
+        return
+    try:
+        for seed, paths in wanted.items():
+            computed(config, paths, seed)
+    except ConfigError:
+        return  # there is none; the evaluation says why
+
+
+@dataclass(frozen=True)
+class Standings:
+    """What is known on some paths: best rule and told policy, (paths,) each, and the bound if any."""
+
+    rule: np.ndarray
+    told: np.ndarray
+    bound: float | None
+
+    @classmethod
+    def of(cls, rows: list[Row]) -> Standings:
+        """Read the rungs."""
+        by_name = {row.name: row for row in rows}
+        limit = float(by_name[BOUND].money.mean()) if BOUND in by_name else None
+        return cls(by_name[BEST_RULE].value, by_name[TOLD_NAME].value, limit)
+
+    def percents(self, earned: np.ndarray) -> dict[str, float]:
+        """Where a policy stands that earned this on the same paths, (paths,), by the names of TensorBoard."""
+        gained = float((earned - self.rule).mean())
+        found = {"percent_of_told": 100 * float(earned.mean() / self.told.mean())}
+        found["percent_of_way_from_rule_to_told"] = 100 * gained / float((self.told - self.rule).mean())
+        if self.bound is not None:
+            found["percent_of_way_from_rule_to_bound"] = 100 * gained / (self.bound - float(self.rule.mean()))
+        return found
+
+
+def known_standings(config: EnvConfig, paths: int, seed: int) -> Standings | None:
+    """What is known on these paths, where a ladder was computed before; else None."""
+    if not isinstance(config.market, Book):
+        return None
+    try:
+        rows = known_ladder(closed_form_config(config), paths, seed)
+    except ConfigError:
+        return None
+    return None if rows is None else Standings.of(rows)
+
+
 def summary(rows: list[Row], name: str) -> str:
     """In a sentence: how far the policy `name` comes from the best rule to the bound, and to the told one."""
-    by_name = {row.name: row for row in rows}
-    ours, rule, told = by_name[name], by_name[BEST_RULE], by_name[TOLD_NAME]
-    gained = ours.value - rule.value
+    ours = next(row for row in rows if row.name == name)
+    known = Standings.of(rows)
+    gained = ours.value - known.rule
     half = 1.96 * gained.std(ddof=1) / len(gained) ** 0.5
-    text = f"{name} earns {gained.mean():.2f} ± {half:.2f} more than the best rule"
-    if BOUND in by_name:
-        span = by_name[BOUND].money.mean() - rule.value.mean()
+    more = "more" if gained.mean() >= 0 else "less"
+    text = f"{name} earns {abs(gained.mean()):.2f} ± {half:.2f} {more} than the best rule"
+    if known.bound is not None and gained.mean() > 0:
+        span = known.bound - known.rule.mean()
         text += f", {100 * gained.mean() / span:.1f} ± {100 * half / span:.1f}% of the way to the bound"
-    share = 100 * ours.value.mean() / told.value.mean()
+    share = known.percents(ours.value)["percent_of_told"]
     return f"{text}, and {share:.1f}% of what is earned when told the latent state."

@@ -22,6 +22,7 @@ from train.settings import (
     LAST_MODEL,
     Settings,
     env_config,
+    judge_config,
     new_folder,
     read_settings,
     refuse_changes,
@@ -56,10 +57,7 @@ def main(settings: Settings) -> None:
     print(f"Trained in {time.monotonic() - start:.0f} s.")
     with interrupted(f"It is trained; the table: neuralmm evaluate {folder}"):
         if settings.final_episodes > 0:
-            from train.evaluate import report
-
-            options = Evaluate(model=folder, episodes=settings.final_episodes, store=settings.store)
-            report(options, Console())
+            tell(settings, folder)
     print(f"Model: {folder / 'best_model.zip'}\nPlots: tensorboard --logdir {folder}")
     print(f"Again: neuralmm evaluate {folder}")
 
@@ -83,10 +81,34 @@ def work(settings: Settings, config: EnvConfig, folder: Path, ray: str | None) -
     from train.run import train
 
     torch.set_num_threads(1)  # the update brings its own
+    if settings.final_episodes > 0:
+        look_ahead(settings)
     if settings.workers > 1:
         launch(folder, settings.workers, ray)
     else:
         train(settings, config, folder)
+
+
+def look_ahead(settings: Settings) -> None:
+    """Compute what the table at the end asks for anyway, so that it is known while the policy is trained."""
+    from train.callbacks import SEED
+    from train.ladder import PATHS, compute_ahead
+    from train.simulate import EVALUATION_SEED
+
+    paths = min(PATHS, settings.final_episodes)
+    compute_ahead(judge_config(settings), {EVALUATION_SEED: paths, SEED: settings.eval_episodes})
+
+
+def tell(settings: Settings, folder: Path) -> None:
+    """Print the final table, and show it in TensorBoard too."""
+    from train.callbacks import log_final
+    from train.evaluate import report
+    from train.tables import as_markdown
+
+    options = Evaluate(model=folder, episodes=settings.final_episodes, store=settings.store)
+    found = report(options, Console())
+    assert found.judged is not None
+    log_final(folder, as_markdown(*found.parts), found.judged.value(), found.percent)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from mmenv.features.base import GROUPS
 from mmenv.observation import observation_names
 from policies.signals import load as load_signal
 from policies.signals.warm_start import warm_start
-from train.callbacks import Judge, Terms
+from train.callbacks import Front, Judge, Terms
 from train.evaluate import ENV_CONFIG
 from train.learner.checkpoint import Checkpoint, load_latest, remaining_timesteps, resume_logger
 from train.learner.model_file import save_atomically
@@ -70,7 +70,7 @@ def train(
         assert settings.steps is not None, "minutes were turned into steps before"
         steps = settings.steps
     judge = Judge(judged, folder, every=settings.eval_every, episodes=settings.eval_episodes)
-    shown = [Terms(), judge] if team.first else []
+    shown = [Front(settings, judge.headlines), Terms(), judge] if team.first else []
     callbacks = CallbackList([*shown, Checkpoint(checkpoints, every=settings.checkpoint_every)])
     if watch is not None:
         callbacks.callbacks.append(watch)

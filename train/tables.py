@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from mmenv.files import replacing
 
@@ -47,10 +48,12 @@ class Sheet:
             if parts[-1] and Measurement.get(console, options, tried).maximum > width:
                 parts.append([])
             parts[-1].append(name)
-        return [self._table([first, *part], width, self.title if part is parts[0] else "") for part in parts]
+        return [self._table([first, *part], width) for part in parts]
 
     def print(self, console: Console, wide: bool = False) -> None:
         """Print it to fit the console, or in one piece however wide."""
+        if self.title:
+            console.print(Text(self.title, style="bold"), soft_wrap=wide)
         for table in self.tables(console, ALL if wide else None):
             console.print(table, width=ALL if wide else None, crop=False)
             console.print()
@@ -72,14 +75,8 @@ class Sheet:
         """Whether a column holds words."""
         return name in self.left or name == next(iter(self.columns))
 
-    def _table(self, names: list[str], width: int, title: str = "") -> Table:
-        table = Table(
-            title=escape(title) or None,
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
-            show_edge=False,
-        )
+    def _table(self, names: list[str], width: int) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
         for name in names:
             justify: Literal["left", "right"] = "left" if self._words(name) else "right"
             most = self._most(name, width)

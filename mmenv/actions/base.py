@@ -35,6 +35,8 @@ class Action(ABC):
     name: ClassVar[str] = ""
     entries: ClassVar[tuple[Entry, ...]] = ()
     """The numbers of the action, in order."""
+    distances_are: ClassVar[str] = "distance from the mid, price units"
+    """What the numbers of `to_distances` are."""
     stage: ClassVar[Stage]
     """Sets `ask_distance`, `bid_distance` (half-ticks), `ask_lots`, `bid_lots` from `action`, (A, LANES)."""
 

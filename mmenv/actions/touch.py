@@ -57,6 +57,7 @@ class Touch(Action):
         Entry("ask", "ask: leave, behind, join, improve", "leave", "improve"),
         Entry("bid", "bid: leave, behind, join, improve", "leave", "improve"),
     )
+    distances_are = "ticks behind the touch"
     stage = quote
 
     max_distance: float = 100.0

@@ -129,10 +129,8 @@ def ladder(
     ConfigError
         As `find`.
     """
-    market = require_book(config)
-    bound_paths = min(bound_paths, paths) if market.exact_impact else 0
-    key = _key(config, TRAINING_PATHS, ROUNDS, paths, seed, bound_paths)
-    path = cache and cache / f"book-ladder-{key}.npz"
+    bound_paths = _bounded_paths(config, paths, bound_paths)
+    path = _ladder_file(config, paths, seed, bound_paths, cache)
     kept = read(path)
     if kept is None:
         found = find(config, cache, note)
@@ -145,6 +143,28 @@ def ladder(
         kept |= {f"note:{name}": np.array(text) for name, text in _notes(found).items()}
         write(path, kept)
     return _rows(kept, paths, bound_paths)
+
+
+def known_ladder(
+    config: EnvConfig, paths: int, seed: int, *, bound_paths: int = BOUND_PATHS, cache: Path | None = CACHE
+) -> list[Row] | None:
+    """What `ladder` gives, where it was computed before; None elsewhere."""
+    bound_paths = _bounded_paths(config, paths, bound_paths)
+    kept = read(_ladder_file(config, paths, seed, bound_paths, cache))
+    return None if kept is None else _rows(kept, paths, bound_paths)
+
+
+def _bounded_paths(config: EnvConfig, paths: int, bound_paths: int) -> int:
+    """On how many of the paths there is a bound."""
+    return min(bound_paths, paths) if require_book(config).exact_impact else 0
+
+
+def _ladder_file(
+    config: EnvConfig, paths: int, seed: int, bound_paths: int, cache: Path | None
+) -> Path | None:
+    """Where the ladder is kept."""
+    key = _key(config, TRAINING_PATHS, ROUNDS, paths, seed, bound_paths)
+    return cache and cache / f"book-ladder-{key}.npz"
 
 
 def _judge(paths: Paths, found: Found, bounded: int, note: Note) -> dict[str, np.ndarray]:
@@ -193,7 +213,7 @@ def _notes(found: Found) -> dict[str, str]:
         for rule, given in found.rules.items()
     }
     return notes | {
-        PROGRAMME: f"filter, own queue, place; {found.programme.scale:g} levels a lot",
+        PROGRAMME: f"filter, own queue, place; levels per lot: {found.programme.scale:g}",
         TOLD_NAME: "is told the efficient price; nobody can play it",
     }
 

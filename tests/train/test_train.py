@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import subprocess
 import sys
 import time
@@ -12,14 +13,17 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
 
 from mmenv import ConfigError, make_config
+from mmenv.observation import observation_names
 from mmenv.vector import NeuralMMVectorEnv
 from policies.make import make_policy
 from train import baselines, cli
 from train.evaluate import compare, load, value_sheet
 from train.learner.recurrent_ppo import FastRecurrentPPO
 from train.learner.vec_env import NeuralMMVecEnv
+from train.pictures import place_value
 from train.run import device_of
 from train.settings import Settings
 from train.simulate import interval, simulate
@@ -119,6 +123,28 @@ def test_short_training_beats_its_start(tmp_path, monkeypatch, capsys):
     with (folder / "evaluation.csv").open() as file:
         assert all(row["policy"] in kept for row in csv.DictReader(file))
 
+    shown = EventAccumulator(str(folder)).Reload()
+    with np.load(folder / "evaluations.npz") as file:
+        judged = file["timesteps"].tolist()
+    assert judged[-1] >= 60_000
+    assert [event.step for event in shown.Scalars("eval/value")] == judged
+    assert [event.step for event in shown.Scalars("final/value")] == judged[-1:]
+    tags = shown.Tags()
+    assert all(re.fullmatch(r"[a-z_]+/[a-z_]+", name) for name in (*tags["scalars"], *tags["images"]))
+    charts = layout_pb2.Layout.FromString(
+        shown.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
+    )
+    assert "value" in charts.category[0].chart[0].title
+    for chart in (chart for category in charts.category for chart in category.chart):
+        wanted = [
+            *chart.multiline.tag,
+            *(x for s in chart.margin.series for x in (s.value, s.lower, s.upper)),
+        ]
+        assert wanted
+        assert set(wanted) <= set(tags["scalars"])
+    assert kept.encode() in shown.Tensors("final/table/text_summary")[0].tensor_proto.string_val[0]
+    assert "_hparams_/session_start_info" in shown.summary_metadata
+
     _, config = load(folder)
     assert config == make_config("brownian", horizon=50)
     with pytest.raises(ConfigError, match=r"market\.volatility: 1\.0, not 2\.0"):
@@ -129,6 +155,28 @@ def test_short_training_beats_its_start(tmp_path, monkeypatch, capsys):
     broken.write_bytes((folder / "best_model.zip").read_bytes()[:1000])
     with pytest.raises(ConfigError, match="not a readable model"):
         load(broken)
+
+
+def test_the_value_of_a_place_is_the_critics(monkeypatch):
+    """A critic to whom only the ask's place is worth something, 2 from back to front: so the picture shows
+    it, in units of the reward; and nothing for the bid."""
+    config = make_config("book", horizon=40, quote={"name": "touch"})
+    env = NeuralMMVecEnv(config, 8, seed=1, reward_scale=0.5)
+    model = FastRecurrentPPO("MlpLstmPolicy", env, n_steps=40, chunk_length=10, batch_size=80, seed=0,
+                             policy_kwargs={"log_std_init": -1.0}, device="cpu", threads=1)  # fmt: skip
+    assert place_value(model, config) is None  # nothing was seen yet
+    model.learn(320)
+    ahead = observation_names(config).index("ask_order_ahead")
+    monkeypatch.setattr(model.policy, "predict_values", lambda obs, states, starts: -2 * obs[:, ahead, None])
+    figure = place_value(model, config)
+    assert figure is not None
+    lines = {
+        line.get_label().split(",")[0]: line for line in figure.axes[0].lines if "states" in line.get_label()
+    }
+    places = np.linspace(0, 1, 11)
+    assert lines["ask"].get_ydata() == pytest.approx(4 * (1 - places), abs=1e-6)
+    assert lines["bid"].get_ydata() == pytest.approx(0)
+    assert place_value(model, make_config("brownian")) is None
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
