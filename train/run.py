@@ -69,8 +69,10 @@ def train(
         model.set_logger(configure(str(folder), formats))
         assert settings.steps is not None, "minutes were turned into steps before"
         steps = settings.steps
-    judge = Judge(judged, folder, every=settings.eval_every, episodes=settings.eval_episodes)
-    shown = [Front(settings, judge.headlines), Terms(), judge] if team.first else []
+    shown: list[BaseCallback] = []
+    if team.first:
+        judge = Judge(judged, folder, every=settings.eval_every, episodes=settings.eval_episodes)
+        shown = [Front(settings, judge.headlines), Terms(), judge]
     callbacks = CallbackList([*shown, Checkpoint(checkpoints, every=settings.checkpoint_every)])
     if watch is not None:
         callbacks.callbacks.append(watch)
