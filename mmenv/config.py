@@ -1,8 +1,9 @@
 """What an environment is made of: frozen dataclasses, validated when they are built.
 
 All money and distances here are in *price units* of the market (`Market.price_scale` ticks): 1.0 in the
-solvable markets of the literature, one standard deviation of the mid per decision on recorded tapes. So the
-same action box, the same observation scales and the same policy fit every market.
+solvable markets of the literature, one standard deviation of the mid per decision on recorded tapes, but
+never below half a tick. So the same action box, the same observation scales and the same policy fit every
+market.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -126,10 +128,22 @@ def make_config(market: str | Mapping[str, Any] | Market = DEFAULT_MARKET, **set
     for name, cls in (("risk", RiskConfig), ("reward", RewardConfig)):
         merged[name] = build(cls, settings.get(name), defaults.get(name, {}))
     merged["quote"] = make_action(settings.get("quote"), defaults.get("quote", {}))
+    if not whole:
+        check_reach(made, merged["quote"])
     if "features" in merged:
         merged["features"] = check_groups(merged["features"])
     networks = _networks(merged)
     return EnvConfig(market=made, **merged, **networks)
+
+
+def check_reach(market: Market, quote: Action) -> None:
+    """Raise `ConfigError` for a box whose far end is nearer to the mid than the touch ever is."""
+    far = getattr(quote, "max_distance", math.inf)
+    near = market.nearest_touch
+    require(
+        far >= near * (1 - 1e-6), "quote", "max_distance", far,
+        f"at least {near:g}, the nearest that the touch of this market comes to its mid, price units"
+    )  # fmt: skip
 
 
 def _networks(merged: dict[str, Any]) -> dict[str, Any]:

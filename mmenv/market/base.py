@@ -75,6 +75,11 @@ class Market:
         return 1.0
 
     @property
+    def nearest_touch(self) -> float:
+        """Least distance of the touch from the mid, price units; 0 where there is no book."""
+        return 1 / self.price_scale if self.on_ticks else 0.0
+
+    @property
     def assets(self) -> int:
         """How many assets can be observed beside the quoted one, at most `mmenv.engine.state.ASSETS`."""
         return 0
@@ -226,12 +231,17 @@ def _calibrated(path: str) -> dict[str, Any]:
     """The preset that `neuralmm calibrate` wrote to a file, named as FILE.json:MARKET."""
     file, _, name = path.rpartition(":") if not path.endswith(".json") else (path, "", "brownian")
     try:
-        found = json.loads(Path(file).read_text())["presets"]
+        stored = json.loads(Path(file).read_text())
+        found = stored["presets"]
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(
             f"market = {path!r} is not readable ({error}); `neuralmm calibrate` writes it."
         ) from None
     if name not in found:
-        raise ConfigError(f"market = {path!r}: {file} has no preset {name!r}. Allowed: {', '.join(found)}.")
+        reason = stored.get("left_out", {}).get(name)
+        why = f" ({reason})" if reason else ""
+        raise ConfigError(
+            f"market = {path!r}: {file} has no preset {name!r}{why}. Allowed: {', '.join(found) or 'none'}."
+        )
     parameters: dict[str, Any] = found[name]
     return {k: tuple(v) if isinstance(v, list) else v for k, v in parameters.items()}

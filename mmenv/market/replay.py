@@ -1,8 +1,9 @@
 """`replay`: recorded tapes with queue position, latency and fees, behind the same environment.
 
 Every episode is a random stretch of the chosen split of a store (see `mmenv.data`), replayed by
-`mmenv.venue.replay`. The price unit is one standard deviation of the mid's move between two decisions, and
-the volume unit the mean volume between two, both measured on the training split alone, for each symbol.
+`mmenv.venue.replay`. The price unit is one standard deviation of the mid's move between two decisions, but
+never below half a tick, and the volume unit the mean volume between two, both measured on all of the training
+split and on it alone, for each symbol. The default action box reaches the touch at all but 1% of its times.
 
 Where episodes draw symbols of different units, the desk counts prices in a common fraction of their
 half-ticks and volumes in one of their lots (`Multiples`): whole multiples, so that the ledger stays exact,
@@ -13,17 +14,28 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.lib.recfunctions import repack_fields
 
 from mmenv.checks import require, require_number
 from mmenv.market.base import Market, register
 from mmenv.market.outside import ExternalMarket, begin, give_outcomes, take_quotes
-from mmenv.market.units import MOST_VOLUME, Measured, Multiples, Symbol, common_unit, in_desk_units, units
+from mmenv.market.units import (
+    MOST_VOLUME,
+    Measured,
+    Multiples,
+    Symbol,
+    common_unit,
+    in_desk_units,
+    touch_distances,
+    units,
+)
 from mmenv.times import MILLISECOND
 from mmenv.venue.settings import ENGINES, ReplayConfig
 
@@ -32,8 +44,13 @@ if TYPE_CHECKING:
     from mmenv.data.tape import Tape
     from mmenv.venue.replay import ReplayVenue, Span
 
-MEASURED_DECISIONS = 36_000
-"""At most this many decisions of the training split are used to measure the units: an hour at 100 ms."""
+LEAST_REACH = 6
+"""The smallest default `quote.max_distance`, price units."""
+
+WATCHED = 1 << 16
+"""Decisions that are held in full at a time while the units are measured."""
+
+WATCHED_FIELDS = ["best_bid_ticks", "best_ask_ticks", "buy_lots", "sell_lots"]
 
 
 @register
@@ -117,6 +134,15 @@ class Replay(Market):
         return self.measured.lot_scale
 
     @property
+    def nearest_touch(self) -> float:
+        return self.measured.touch[0]
+
+    @property
+    def reach(self) -> float:
+        """The default `quote.max_distance`: a whole number of price units that covers the touch."""
+        return float(max(math.ceil(self.measured.touch[1]), LEAST_REACH))
+
+    @property
     def data(self) -> tuple[str, ...]:
         return (self.store,)
 
@@ -130,7 +156,12 @@ class Replay(Market):
         )
         return {
             "maker_fee_bp": fee,
-            "quote": {"max_half_spread": 7.0, "withdraw": True},
+            "quote": {
+                "max_half_spread": self.reach + 1.0,
+                "max_skew": self.reach,
+                "max_distance": self.reach,
+                "withdraw": True,
+            },
             "features": ("order_flow", "trade_book", "inventory", "clock", "orders", "queues"),
             "reward": {"inventory_penalty": 0.001, "terminal_penalty": 0.01},
         }
@@ -149,11 +180,13 @@ def measure(market: Replay) -> Measured:
 @functools.cache
 def _measure(market: Replay) -> Measured:
     infos = {(tape.info.venue, tape.info.symbol): tape.info for tape in tapes_of(market)}
-    scales = []
+    scales, touches = [], []
     for venue_name, symbol in infos:
         one = dataclasses.replace(market, venue=venue_name, symbol=symbol)
         with open_venue(one, "train", 1, 1_000_000, n=1) as venue:
-            scales.append(units(*_watch(venue)))
+            seen = _watch(venue)
+        scales.append(units(*seen))
+        touches.append(np.array(touch_distances(*seen)) / scales[-1][0])
     # The kernel's prices and volumes are 32-bit numbers.
     room = [(1 << 30) // (4 * info.high_tick) for info in infos.values()]
     price_unit, prices = common_unit([price for price, _ in scales], room)
@@ -166,6 +199,7 @@ def _measure(market: Replay) -> Measured:
         multiples={
             key: Multiples(*pair) for key, pair in zip(infos, zip(prices, lots, strict=True), strict=True)
         },
+        touch=(float(np.min(touches)), float(np.max(touches))),
     )
 
 
@@ -193,16 +227,13 @@ def spans_of(market: Replay) -> tuple[list[Tape], list[Span]]:
 
 
 def _watch(venue: ReplayVenue) -> list[np.ndarray]:
-    """OUTCOME (decisions,) of each span, nothing quoted; of long ones the first part."""
+    """Book and volume at every decision of each span, of OUTCOME, (decisions,); nothing is quoted."""
     runs = []
-    quotes = np.zeros((1, 4), np.int64)
     for span in venue.spans:
-        venue.start(0, span, span.first_ns)
-        rows: list[np.void] = []
-        most = max(MEASURED_DECISIONS // len(venue.spans), 2)
-        while len(rows) < most and not venue.outcomes["data_end"][0]:
-            rows.append(venue.advance(quotes)[0].copy())
-        runs.append(np.array(rows, venue.outcomes.dtype))
+        parts: list[np.ndarray] = [venue.start(0, span, span.first_ns).reshape(1)]
+        while not venue.outcomes["data_end"][0]:
+            parts.append(venue.rest(WATCHED, away=0, lots=0))
+        runs.append(np.concatenate([repack_fields(part[WATCHED_FIELDS]) for part in parts]))
     return runs
 
 

@@ -28,19 +28,39 @@ class Measured:
     """What the training split of the tapes says."""
 
     price_scale: int
-    """The desk's half-ticks in a standard deviation of the mid's move between two decisions."""
+    """The desk's half-ticks in a price unit: see `price_unit`."""
     lot_scale: float
     """The desk's lots that others trade between two decisions, in the mean."""
     maker_fees_bp: dict[str, float]
     """The fee of each tape's venue and symbol."""
     multiples: dict[Symbol, Multiples]
+    touch: tuple[float, float]
+    """Distance of the touch from the mid, price units: the least, and the one exceeded 1% of the time."""
+
+
+COVERED = 99.0
+"""Percentage of the times at which a default action box reaches the touch."""
+
+
+def price_unit(*moves: np.ndarray) -> int:
+    """A price unit in half-ticks: a standard deviation of the mid's moves, never below half a tick.
+
+    `moves` are those between two decisions, half-ticks, in arrays of any shape.
+    """
+    return max(round(float(np.std(np.concatenate([each.ravel() for each in moves])))), 1)
+
+
+def touch_distances(*runs: np.ndarray) -> tuple[float, float]:
+    """Distance of the touch from the mid in runs of OUTCOME (n,), half-ticks: the least, and `COVERED`."""
+    half = np.concatenate([run["best_ask_ticks"] - run["best_bid_ticks"] for run in runs])
+    return float(max(half.min(), 1)), float(max(np.percentile(half, COVERED), 1))
 
 
 def units(*runs: np.ndarray) -> tuple[int, float]:
     """Half-ticks in a price unit and lots in a volume unit, from runs of OUTCOME (decisions,)."""
-    moves = np.concatenate([np.diff(run["best_bid_ticks"] + run["best_ask_ticks"]) for run in runs])
+    moves = [np.diff(run["best_bid_ticks"] + run["best_ask_ticks"]) for run in runs]
     volume = float(np.concatenate([run["buy_lots"] + run["sell_lots"] for run in runs]).mean())
-    return max(round(float(np.std(moves))), 1), max(volume, 1.0)
+    return price_unit(*moves), max(volume, 1.0)
 
 
 MOST_VOLUME = 1 << 17

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from mmenv.checks import ConfigError
 from mmenv.data.tape import Tape
 from mmenv.files import replacing
 from mmenv.market.book_presets import PRESETS
@@ -45,7 +46,8 @@ class Calibration:
     source: str
     seconds: float
     """Length of what was measured."""
-    fills: FillCurve
+    fills: FillCurve | None
+    """None where nothing was filled."""
     volatility: dict[str, Estimate]
     """Volatility by scale in seconds, half-ticks per square root of a second."""
     hawkes: Hawkes | None
@@ -54,6 +56,8 @@ class Calibration:
     facts: dict[str, Estimate]
     presets: dict[str, dict[str, Any]]
     """Parameters of simulated markets that look like the source, by the market's name."""
+    left_out: dict[str, str]
+    """Why what is missing could not be fitted, by its name."""
 
 
 def calibrate_tapes(days: Sequence[Tape], step_seconds: float) -> Calibration:
@@ -87,31 +91,58 @@ def measure(name: str, record: Callable[[int], Record], orders: Orders | None = 
     orders
         Its market orders; None where they are not known.
     """
-    touch, fills = measure_fills(record)
+    left_out: dict[str, str] = {}
+    fills, hawkes, size = None, None, None
+    try:
+        touch, fills = measure_fills(record)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        touch = record(0)
+        left_out["fills"] = str(error)
+    try:
+        if orders is not None:
+            hawkes = fit_hawkes(orders.times, BLOCK_SECONDS, orders.tick, orders.joined)
+            size = fit_pareto(orders.lots, 1.0, orders.joined)
+    except ValueError as error:
+        left_out["orders"] = str(error)
     found = Calibration(
         source=name,
         seconds=touch.blocks["mid"].size * touch.seconds,
         fills=fills,
         volatility=volatility(touch),
-        hawkes=fit_hawkes(orders.times, BLOCK_SECONDS, orders.tick, orders.joined) if orders else None,
-        size=fit_pareto(orders.lots, 1.0, orders.joined) if orders else None,
+        hawkes=hawkes,
+        size=size,
         facts={f.fact.name: f.estimate for f in facts.findings(touch) if not math.isnan(f.estimate.value)},
         presets={},
+        left_out=left_out,
     )
-    return dataclasses.replace(found, presets=presets(found, touch))
+    return presets(found, touch)
 
 
-def presets(found: Calibration, record: Record) -> dict[str, dict[str, Any]]:
-    """Choose parameters of `brownian`, and where there is a book of `book`, that look like what was found."""
-    brownian = {
-        "name": "brownian",
-        "step_seconds": record.seconds,
-        **dynamics(found.fills, found.volatility, record.scale),
-    }
-    if not record.has_book or found.hawkes is None or found.size is None:
-        return {"brownian": brownian}
-    return {"brownian": brownian, "book": book_preset(found, found.hawkes, found.size, record)}
+def presets(found: Calibration, record: Record) -> Calibration:
+    """Add presets of `brownian`, and where there is a book of `book`, or the reason why there is none."""
+    made: dict[str, dict[str, Any]] = {}
+    left_out = dict(found.left_out)
+    if found.fills is None:
+        left_out["brownian"] = f"it needs the fill rate: {left_out['fills']}"
+    else:
+        units = dynamics(found.fills, found.volatility, record.scale)
+        made["brownian"] = {"name": "brownian", "step_seconds": record.seconds, **units}
+    if not record.has_book:
+        left_out["book"] = "the market shows no book"
+    elif found.hawkes is None or found.size is None:
+        left_out["book"] = f"it needs the market orders: {left_out.get('orders', 'they are not recorded')}"
+    else:
+        try:
+            made["book"] = book_preset(found, found.hawkes, found.size, record)
+        except ConfigError as error:
+            left_out["book"] = str(error)
+    return dataclasses.replace(found, presets=made, left_out=left_out)
 
+
+MICRO_SECONDS = 0.02
+"""Longest micro-step of a `book` that is made, that of the presets of Binance."""
 
 ROUNDS = 4
 """Simulations by which `book_preset` is made as lively as the record."""
@@ -122,7 +153,7 @@ def book_preset(found: Calibration, hawkes: Hawkes, size: Estimate, record: Reco
     until the simulated mid and volume are as lively as the recorded ones."""
     b = record.blocks
     wanted = short_term(found.volatility)
-    unit = wanted / 2
+    unit = max(wanted / 2, 0.5)
     source = found.source.lower()
     same = [name for name in PRESETS if all(part in source for part in name.rsplit("-", 1))]
     nearest = min(same or PRESETS, key=lambda name: abs(math.log(PRESETS[name]["unit"] / unit)))
@@ -136,6 +167,7 @@ def book_preset(found: Calibration, hawkes: Hawkes, size: Estimate, record: Reco
         "name": "book",
         "preset": nearest,
         "step_seconds": record.seconds,
+        "substeps": min(math.ceil(record.seconds / MICRO_SECONDS), 100),
         "start_price": int(np.median(b["mid"] - b["spread"] // 2) // 2),
         "unit": unit,
         "volume": volume,
@@ -143,7 +175,7 @@ def book_preset(found: Calibration, hawkes: Hawkes, size: Estimate, record: Reco
         "excitation": tuple(branching),
         "excitation_seconds": tuple(seconds),
         "order_rate": hawkes.rate.value,
-        "volatility": unit,
+        "volatility": wanted / 2,
         "queue": queue,
         "refill": max(queue * PRESETS[nearest]["refill"] / PRESETS[nearest]["queue"], 1.0),
     }

@@ -15,6 +15,7 @@ from mmenv.data.tape import Tape, tapes
 from mmenv.files import replacing
 from mmenv.measure import facts_page
 from mmenv.measure.calibrate import Calibration, calibrate_market, calibrate_tapes, write
+from mmenv.measure.fill_curve import FillCurve
 from mmenv.measure.naming import is_recorded, named_market
 from mmenv.measure.options import Calibrate
 from mmenv.measure.record import MarketLike, Record, record_market, record_tape
@@ -41,11 +42,14 @@ def main(options: Calibrate) -> None:
         shown.append(dataclasses.replace(copy, name="book, calibrated"))
     page = options.output.with_suffix(".png")
     facts_page.plot(shown, page)
-    plot_fills(found, page.with_stem(f"{page.stem}-fills"))
-    names = " and ".join(f"{options.output}:{name}" for name in found.presets)
-    print(
-        f'Presets: {names}, as in gym.make("NeuralMM-v0", market="{options.output}:brownian")\nPlots: {page}'
-    )
+    if found.fills is not None:
+        plot_fills(found.source, found.fills, page.with_stem(f"{page.stem}-fills"))
+    for name, reason in found.left_out.items():
+        print(f"Not fitted: {name}, for {reason}")
+    names = [f"{options.output}:{name}" for name in found.presets]
+    if names:
+        print(f'Presets: {" and ".join(names)}, as in gym.make("NeuralMM-v0", market="{names[0]}")')
+    print(f"Plots: {page}")
 
 
 def one_symbol(options: Calibrate) -> list[Tape]:
@@ -66,14 +70,15 @@ def table(found: Calibration) -> Table:
     result = Table(title=f"{found.source}: {found.seconds:,.0f} s")
     for heading in ("estimate", "unit", "value [95% interval]"):
         result.add_column(heading, justify="left" if heading == "estimate" else "right")
-    fills = found.fills
-    rows: list[tuple[str, str, object]] = [
-        ("fill rate at the mid, A", "1/s", fills.rate),
-        ("its decay, k", "1/half-tick", fills.decay),
-        ("fills at the touch over the exponential", "", fills.touch),
-        ("fit beyond the touch, p-value", "", f"{fills.p_value:.3f}"),
-        *((f"volatility over {s} s", "half-ticks/sqrt(s)", e) for s, e in found.volatility.items()),
-    ]
+    rows: list[tuple[str, str, object]] = []
+    if found.fills is not None:
+        rows += [
+            ("fill rate at the mid, A", "1/s", found.fills.rate),
+            ("its decay, k", "1/half-tick", found.fills.decay),
+            ("fills at the touch over the exponential", "", found.fills.touch),
+            ("fit beyond the touch, p-value", "", f"{found.fills.p_value:.3f}"),
+        ]
+    rows += [(f"volatility over {s} s", "half-ticks/sqrt(s)", e) for s, e in found.volatility.items()]
     if found.hawkes is not None:
         rows += [
             ("orders of their own", "1/s", found.hawkes.rate),
@@ -96,16 +101,15 @@ def table(found: Calibration) -> Table:
     return result
 
 
-def plot_fills(found: Calibration, path: Path) -> None:
+def plot_fills(source: str, fills: FillCurve, path: Path) -> None:
     """Plot fills by distance, and the exponential through them."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    fills = found.fills
     distance = np.linspace(0, max(fills.distance), 100)
     axes.plot(fills.distance, fills.per_second, "o", label="measured")
     axes.plot(distance, fills.rate.value * np.exp(-fills.decay.value * distance), label="A exp(-k d)")
     axes.set(xlabel="distance from the mid, half-ticks", ylabel="fills per second and side", yscale="log")
-    axes.set_title(found.source)
+    axes.set_title(source)
     axes.legend()
     with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:], dpi=110)

@@ -1,6 +1,6 @@
 """Stylised facts of markets: what is checked. `mmenv.measure.facts_page` is the command and the page.
 
-Each fact is a statistic with a block-bootstrap interval, an accepted range and a verdict. All is measured at
+Each fact is a statistic with an interval for the market, an accepted range and a verdict. All is measured at
 the desk's decisions, on the book and the trades that a policy sees; one lot rests at the touch on both sides
 for the mark-out. Sources of the facts: Cont (2001), "Empirical properties of asset returns"; Lillo and Farmer
 (2004) on signs; Cont, Kukanov and Stoikov (2014) on order-flow imbalance; Gould and Bonart (2016) on queue
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmenv.measure.intervals import Array, Estimate
+from mmenv.measure.intervals import Array, Estimate, jackknife
 from mmenv.measure.record import Record
 
 
@@ -36,23 +36,17 @@ class Fact:
     combine: Callable[[Array], float]
     needs_book: bool = False
 
-    def estimate(self, record: Record, resamples: int = 0, seed: int = 0) -> Estimate:
-        """Measure the fact in a record; with `resamples` of its blocks, a percentile interval too.
+    def estimate(self, record: Record) -> Estimate:
+        """Measure the fact in a record, with the interval of `mmenv.measure.intervals.jackknife`.
 
-        The value is NaN where the record does not hold enough.
+        The value is NaN where the record does not hold enough, its bounds where it has one block.
         """
         if self.needs_book and not record.has_book:
             return Estimate(math.nan)
         rows = self.rows(record)
-        value = self.combine(rows)
-        if math.isnan(value) or len(rows) == 1 or not resamples:
-            return Estimate(value)
-        drawn = np.random.default_rng(seed).integers(len(rows), size=(resamples, len(rows)))
-        values = np.array([self.combine(rows[index]) for index in drawn])
-        if np.isnan(values).all():
-            return Estimate(value)
-        low, high = np.nanquantile(values, [0.025, 0.975])
-        return Estimate(value, float(low), float(high))
+        if len(rows) == 1 or math.isnan(self.combine(rows)):
+            return Estimate(self.combine(rows))
+        return jackknife(record.path, lambda weights: np.array([self.combine(rows[weights > 0])]))[0]
 
 
 @dataclass(frozen=True)
@@ -64,19 +58,19 @@ class Finding:
 
     @property
     def verdict(self) -> str:
-        """One of "pass", "fail" (the whole interval is out of range), "unclear" (only the value is) and "-"
-        (not measurable)."""
+        """One of "pass" (the whole interval lies in the accepted range), "fail" (the whole interval lies
+        outside), "unclear" (neither, or there is no interval) and "-" (not measurable)."""
         value, low, high = self.estimate
         if math.isnan(value):
             return "-"
-        if self.fact.low <= value <= self.fact.high:
+        if self.fact.low <= low and high <= self.fact.high:
             return "pass"
         return "fail" if low > self.fact.high or high < self.fact.low else "unclear"
 
 
-def findings(record: Record, resamples: int = 300, seed: int = 0) -> list[Finding]:
-    """Find every fact of the record, with a percentile interval from `resamples` resamples of its blocks."""
-    return [Finding(fact, fact.estimate(record, resamples, seed)) for fact in FACTS]
+def findings(record: Record) -> list[Finding]:
+    """Find every fact of the record."""
+    return [Finding(fact, fact.estimate(record)) for fact in FACTS]
 
 
 # Correlations.

@@ -48,7 +48,7 @@ def main(options: Facts) -> None:
         Console().print(repeated(options))
         return
     found = list(records(options))
-    Console().print(table(found, [findings(record, options.resamples) for record in found]))
+    Console().print(table(found, [findings(record) for record in found]))
     if options.output is not None:
         plot(found, options.output)
         print(f"Plots: {options.output}")

@@ -18,8 +18,23 @@ from mmenv.measure.intervals import Array, Estimate, jackknife, parts
 from mmenv.measure.record import Record
 
 DISTANCES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
-"""Distances of a quote from the mid, standard deviations of its move between two decisions; the first is the
-touch."""
+"""Where quotes are measured: the touch, and so many steps further out. A step is a price unit, or a tick
+where that is larger."""
+
+TICK = 2
+"""Half-ticks."""
+
+
+def distances(touch: Record) -> list[int]:
+    """Distances from the mid at which fills are measured, half-ticks: `DISTANCES` from the median touch on.
+
+    `touch` is the market recorded with quotes at the touch; the first distance, 0, stands for that.
+    """
+    if not touch.has_book:
+        return [round(m * touch.scale) for m in DISTANCES]
+    spread = touch.blocks["spread"]
+    nearest = int(np.median(spread[spread > 0])) // 2 - 1
+    return [0, *(nearest + round(m * max(touch.scale, TICK)) for m in DISTANCES[1:])]
 
 
 @dataclass(frozen=True)
@@ -43,13 +58,13 @@ class FillCurve:
 def measure_fills(record: Callable[[int], Record]) -> tuple[Record, FillCurve]:
     """Record a source with quotes at the touch, and measure its fill curve.
 
-    `record` gives the source as its desk saw it when it quoted so many half-ticks from the mid.
+    `record` gives the source as its desk saw it when it quoted so many half-ticks from the mid. Raises
+    `ValueError` where nothing is filled.
     """
     touch = record(0)
     distance, counts = [], []
-    for m in DISTANCES:
-        away = round(m * touch.scale)
-        each = touch if m == 0 else record(away)
+    for away in distances(touch):
+        each = touch if away == 0 else record(away)
         mid, spread = each.blocks["mid"], each.blocks["spread"]
         # Where the quote really stood: at the touch or beyond, on a whole tick (an even price).
         distance.append(float(np.maximum(spread // 2, away + ((mid + away) & 1)).mean()))
@@ -120,10 +135,13 @@ def fill_curve(
 def fit_exponential(distance: Array, fills: Array, trials: Array) -> tuple[float, float, float]:
     """Fit fills ~ Poisson(trials x exp(a - k distance)) by maximum likelihood: a, k and the deviance.
 
-    Distances must differ. Raises `ValueError` where there are fills at fewer than two of them.
+    Distances must differ. With fills at one of them alone each has half a fill more (the prior of Jeffreys):
+    the decay is then the least that explains the others' silence. Raises `ValueError` where there are none.
     """
+    if not fills.any() or len(distance) < 2:
+        raise ValueError("no fill of a lot at the touch, or behind it: measure for longer")
     if (fills > 0).sum() < 2:
-        raise ValueError("fills at fewer than two distances: measure for longer, or nearer to the touch")
+        fills, trials = fills + 0.5, trials + 0.5
     scale = max(float(np.ptp(distance)), 1e-9)
     design = np.stack([np.ones_like(distance), -distance / scale], axis=1)
     theta = np.polyfit(-distance / scale, np.log((fills + 0.5) / trials), 1)[::-1]

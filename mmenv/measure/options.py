@@ -33,8 +33,6 @@ class Facts:
     """Time between two decisions on a tape."""
     symbol: str = "*"
     """Which symbols of a store, as a glob pattern."""
-    resamples: int = 300
-    """Resamples of the bootstrap."""
     repeats: int = 1
     """Above 1: simulate every market so often, with other seeds, and count how often each fact holds."""
     output: Path | None = None

@@ -64,10 +64,12 @@ def tape_orders(days: Sequence[Tape], seconds: float, share: float) -> Orders:
 def fit_pareto(blocks: Sequence[Array], smallest: float, joined: Sequence[bool] | None = None) -> Estimate:
     """Fit the Pareto exponent of sizes of at least `smallest` (Hill's estimator over all of them).
 
-    `joined` is that of `mmenv.measure.hawkes.fit_hawkes`.
+    `joined` is that of `mmenv.measure.hawkes.fit_hawkes`. Raises `ValueError` where all have one size.
     """
     logs = [np.log(block[block >= smallest] / smallest) for block in blocks]
     counts, totals = np.array([len(each) for each in logs]), np.array([each.sum() for each in logs])
+    if not sum(totals) > 0:
+        raise ValueError("all market orders have the same size, so that their tail is not known")
 
     def exponent(weights: Array) -> Array:
         total = weights @ totals

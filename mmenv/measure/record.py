@@ -16,6 +16,7 @@ from mmenv.config import make_config
 from mmenv.data.tape import Tape
 from mmenv.desk.desk import Desk
 from mmenv.market.base import Market
+from mmenv.market.units import price_unit
 from mmenv.measure.intervals import Array
 from mmenv.times import SECOND
 from mmenv.venue.settings import ReplayConfig
@@ -42,7 +43,7 @@ class Record:
     blocks: dict[str, NDArray[np.int64]]
     """`FIELDS` by name, each (blocks, decisions in a block), one stretch of time after another."""
     scale: float
-    """Standard deviation of the mid's move between two decisions, half-ticks."""
+    """The price unit, half-ticks: see `mmenv.market.units.price_unit`."""
     path: NDArray[np.int64]
     """Path or day that each block is from, (blocks,); blocks of one path follow each other in time."""
 
@@ -157,15 +158,9 @@ def record_tape(
     paths = []
     with HftVenue(found, 1, settings) as venue:
         for span in venue.spans:
-            outcome = venue.start(0, span, span.first_ns)
-            rows = []
-            total = (span.end_ns - span.first_ns) // interval_ns
-            for _ in tqdm(range(total), desc=name, unit="decision", leave=False, disable=None):
-                bid, ask = int(outcome["best_bid_ticks"]), int(outcome["best_ask_ticks"])
-                rows.append(row_of(outcome))
-                quotes = [max(ask, -((-ask - bid - away) // 2)), 1, min(bid, (ask + bid - away) // 2), 1]
-                outcome = venue.advance(np.array([quotes]))[0]
-            paths.append(np.array(rows, np.int64).T)
+            start = venue.start(0, span, span.first_ns)
+            rest = venue.rest((span.end_ns - span.first_ns) // interval_ns - 1, away, lots=1)
+            paths.append(columns_of(np.append(start, rest)))
     return make_record(name, step_seconds, paths)
 
 
@@ -174,20 +169,13 @@ def tape_name(tape: Tape) -> str:
     return f"{tape.info.venue} {tape.info.symbol} {tape.info.day}"
 
 
-def row_of(outcome: np.void) -> list[int]:
-    """Translate an OUTCOME of a venue to `FIELDS`."""
-    return [
-        outcome["best_bid_ticks"] + outcome["best_ask_ticks"],
-        2 * (outcome["best_ask_ticks"] - outcome["best_bid_ticks"]),
-        outcome["best_bid_lots"],
-        outcome["best_ask_lots"],
-        outcome["buy_lots"],
-        outcome["sell_lots"],
-        outcome["ask_fill_lots"],
-        2 * outcome["ask_fill_notional"],
-        outcome["bid_fill_lots"],
-        2 * outcome["bid_fill_notional"],
-    ]
+def columns_of(outcomes: NDArray[np.void]) -> NDArray[np.int64]:
+    """Translate OUTCOME (decisions,) of a venue to `FIELDS`, (FIELDS, decisions)."""
+    bid, ask = outcomes["best_bid_ticks"], outcomes["best_ask_ticks"]
+    same = ("best_bid_lots", "best_ask_lots", "buy_lots", "sell_lots")
+    fills = [outcomes["ask_fill_lots"], 2 * outcomes["ask_fill_notional"]]
+    fills += [outcomes["bid_fill_lots"], 2 * outcomes["bid_fill_notional"]]
+    return np.stack([bid + ask, 2 * (ask - bid), *(outcomes[name] for name in same), *fills])
 
 
 def make_record(name: str, seconds: float, paths: Sequence[NDArray[np.int64]]) -> Record:
@@ -207,5 +195,5 @@ def make_record(name: str, seconds: float, paths: Sequence[NDArray[np.int64]]) -
         raise ConfigError(f"{name} is shorter than {length:g} s; give a longer tape or more --seconds.")
     table = np.stack(cut, axis=1)
     blocks = dict(zip(FIELDS, table, strict=True))
-    scale = max(float(np.diff(blocks["mid"], axis=1).std()), 1e-9)
+    scale = price_unit(*(np.diff(path[FIELDS.index("mid")]) for path in paths))
     return Record(name, seconds, blocks, scale, np.repeat(np.arange(len(paths)), counts[length]))

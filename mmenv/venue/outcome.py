@@ -18,7 +18,8 @@ ASK, BID = 0, 1
 OUTCOME: Final = np.dtype(
     [
         ("time_ns", "<i8"),  # our clock
-        # The book as we know it. A side without levels keeps its last price and has no lots.
+        # The book as we know it. A side without levels keeps its last price, before there was one the edge of
+        # what can be quoted, and has no lots.
         ("best_bid_ticks", "<i8"),
         ("best_ask_ticks", "<i8"),
         ("best_bid_lots", "<i8"),

@@ -155,6 +155,25 @@ class ReplayVenue(ABC):
         self._advance(np.ascontiguousarray(quotes))
         return self.outcomes
 
+    def rest(self, decisions: int, away: int, lots: int) -> NDArray[np.void]:
+        """Play a venue of one lane, quoting `lots` on both sides, until its span ends or so many decisions.
+
+        The quotes stand `away` half-ticks from the mid, or at the touch where that is further out.
+
+        Returns
+        -------
+        NDArray
+            OUTCOME [k] of the decisions played.
+        """
+        rows = np.zeros(decisions, OUTCOME)
+        quotes = np.zeros((1, 4), np.int64)
+        for k in range(decisions):
+            if self.outcomes["data_end"][0]:
+                return rows[:k]
+            set_resting(self.lanes[0], self.outcomes[0], away, lots, quotes[0])
+            rows[k] = self.advance(quotes)[0]
+        return rows
+
     @abstractmethod
     def close(self) -> None:
         """Free the engine's memory. Harmless when repeated."""
@@ -178,6 +197,9 @@ class ReplayVenue(ABC):
         record["low_tick"], record["high_tick"] = replay.low_tick, replay.high_tick
         self.lane_tape[lane] = span.tape
         self.outcomes[lane] = 0
+        outcome = self.outcomes[lane]
+        # A side that is not known yet, or lies past the window, stands at its edge.
+        outcome["best_bid_ticks"], outcome["best_ask_ticks"] = replay.low_tick, replay.high_tick
 
     def _round_trips(self, span: Span, local_ns: int) -> NDArray[np.void]:
         offset_ns = self.tapes[span.tape].info.clock_offset_ns
@@ -219,6 +241,17 @@ def first_bad_quote(lanes, quotes):
         if quotes[lane, 1] > 0 and quotes[lane, 3] > 0 and quotes[lane, 2] >= quotes[lane, 0]:
             return lane
     return -1
+
+
+@njit(cache=True, nogil=True)
+def set_resting(lane, outcome, away, lots, quotes):
+    """Set a lane's quotes (ask tick, lots, bid tick, lots) as `ReplayVenue.rest` places them."""
+    bid, ask = outcome.best_bid_ticks, outcome.best_ask_ticks
+    ask = max(ask, -((-outcome.best_bid_ticks - ask - away) // 2))
+    bid = min(bid, (outcome.best_ask_ticks + bid - away) // 2)
+    ask = min(max(ask, lane.low_tick + 1), lane.high_tick)
+    quotes[0], quotes[1] = ask, lots
+    quotes[2], quotes[3] = min(max(bid, lane.low_tick), ask - 1), lots
 
 
 # --- Where episodes may lie ---------------------------------------------------------------------------------

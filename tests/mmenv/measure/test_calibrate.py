@@ -225,8 +225,11 @@ def test_pareto_is_found_within_its_intervals():
 
 
 def test_exponential_needs_fills():
-    with pytest.raises(ValueError, match="fewer than two distances"):
-        fit_exponential(np.array([0.0, 1.0]), np.array([5.0, 0.0]), np.array([9.0, 9.0]))
+    distance, trials = np.array([0.0, 1.0]), np.array([900.0, 900.0])
+    with pytest.raises(ValueError, match="no fill of a lot"):
+        fit_exponential(distance, np.array([0.0, 0.0]), trials)
+    _, decay, _ = fit_exponential(distance, np.array([50.0, 0.0]), trials)
+    assert decay == pytest.approx(np.log(50.5 / 0.5))  # all that is known: it is at least about that
 
 
 def test_a_calibration_is_a_market(tmp_path, capsys):
