@@ -230,7 +230,8 @@ def _watch(venue: ReplayVenue) -> list[np.ndarray]:
     """Book and volume at every decision of each span, of OUTCOME, (decisions,); nothing is quoted."""
     runs = []
     for span in venue.spans:
-        parts: list[np.ndarray] = [venue.start(0, span, span.first_ns).reshape(1)]
+        venue.start(0, span, span.first_ns)
+        parts = [venue.rest(WATCHED, away=0, lots=0)]
         while not venue.outcomes["data_end"][0]:
             parts.append(venue.rest(WATCHED, away=0, lots=0))
         runs.append(np.concatenate([repack_fields(part[WATCHED_FIELDS]) for part in parts]))
