@@ -221,6 +221,12 @@ class QuotingPolicy:
     tuning: ClassVar[Tuning | None] = None
 
     def __init__(self, config: EnvConfig) -> None:
+        """Raises `ConfigError` where the action of `config` counts from the touch."""
+        if config.quote.from_touch:
+            raise ConfigError(
+                f"EnvConfig.quote = {config.quote.name!r} is not possible: {self.name!r} quotes "
+                f"distances from the mid; take {SpreadSkew.name!r}."
+            )
         self.config = config
         self._reading = Reading(config)
 

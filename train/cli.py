@@ -45,6 +45,11 @@ GROUPS: dict[str, dict[str, Command]] = {
             "train.experiments.study:main",
             "train.options.experiments:Study",
         ),
+        "study tape": Command(
+            "calibrate to a tape, train there, play the rest of the tape",
+            "train.experiments.tape:main",
+            "train.options.experiments:TapeStudy",
+        ),
         "sweep": Command(
             "search settings and rewards; pruning by paired evaluation",
             "train.experiments.sweep:main",
@@ -164,7 +169,7 @@ GROUPS: dict[str, dict[str, Command]] = {
 
 COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
 
-GOES_ON = ("study", "sweep", "population", "backtest", "import")
+GOES_ON = ("study", "study tape", "sweep", "population", "backtest", "import")
 """Commands that keep what they have done: given again, they go on where they were stopped."""
 
 
@@ -179,7 +184,8 @@ def main() -> None:
 
 
 def _run(words: Sequence[str]) -> None:
-    name = words[0] if words else "--help"
+    length = 2 if " ".join(words[:2]) in COMMANDS else 1
+    name = " ".join(words[:length]) or "--help"
     if name in ("-h", "--help", "help"):
         print(help_text())
         return
@@ -194,7 +200,7 @@ def _run(words: Sequence[str]) -> None:
         sys.exit(f"neuralmm has no command {name!r}.{hint} `neuralmm --help` lists them.")
     sys.path.insert(0, "")  # as `python -m` does: "module:name" is looked for in the current folder too
     try:
-        _perform(name, COMMANDS[name], list(words[1:]))
+        _perform(name, COMMANDS[name], list(words[length:]))
     except KeyboardInterrupt as stop:
         kept = "The same command goes on where it stopped" if name in GOES_ON else "Nothing is half-written"
         again = str(stop) or f"{kept}: {shlex.join(['neuralmm', *words])}"

@@ -32,6 +32,8 @@ def words() -> dict[str, tuple[list[str], list[str]]]:
     """By command, its options and the words that may stand in their place, such as names."""
     found = {}
     for name, command in COMMANDS.items():
+        if " " in name:
+            continue  # shells complete the first word
         options, names = {"--help"}, []
         if command.options:
             for action in actions(tyro.extras.get_parser(find(command.options))):

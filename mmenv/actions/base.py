@@ -40,6 +40,9 @@ class Action(ABC):
     stage: ClassVar[Stage]
     """Sets `ask_distance`, `bid_distance` (half-ticks), `ask_lots`, `bid_lots` from `action`, (A, LANES)."""
 
+    from_touch: ClassVar[bool] = False
+    """Whether `to_action` and `to_distances` count ticks behind the touch, not price units from the mid."""
+
     requote_ticks: int = 0
     """An order stays where it is while the price asked for is no farther from it than this, and keeps its
     place in the queue; 0 moves it whenever another price is asked for."""
@@ -61,14 +64,16 @@ class Action(ABC):
 
     @abstractmethod
     def to_action(self, ask_distance: np.ndarray, bid_distance: np.ndarray) -> np.ndarray:
-        """The action, float32 (..., A), that quotes these distances from the mid, price units.
+        """The action, float32 (..., A), that quotes these distances from the mid, price units (see
+        `from_touch`); infinite: the side is left, where it can be.
 
         The nearest one where none does exactly.
         """
 
     @abstractmethod
     def to_distances(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Distances of ask and bid that actions, (n, A), ask for, price units, before rounding: (n,) each."""
+        """Distances of ask and bid that actions, (n, A), ask for, price units (see `from_touch`), before
+        rounding: (n,) each."""
 
 
 A = TypeVar("A", bound=type[Action])

@@ -53,6 +53,7 @@ class Touch(Action):
     """Per side: leave it, one tick behind the touch, join the touch, one tick before it."""
 
     name = "touch"
+    from_touch = True
     entries = (
         Entry("ask", "ask: leave, behind, join, improve", "leave", "improve"),
         Entry("bid", "bid: leave, behind, join, improve", "leave", "improve"),
@@ -75,22 +76,12 @@ class Touch(Action):
         return np.array([(min(round(self.max_distance * price_scale), 2**30),)], UNIT)
 
     def to_distances(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Nominal distances: 0 at the touch, 1 behind it, -1 before it, infinite where a side is left."""
-        steps = np.select([actions < -0.5, actions < 0, actions < 0.5], [np.inf, 1.0, 0.0], -1.0)
-        return steps[:, 0], steps[:, 1]
+        """Ticks behind the touch: 0 at it, 1 behind, -1 before it, infinite where a side is left."""
+        ticks = np.select([actions < -0.5, actions < 0, actions < 0.5], [np.inf, 1.0, 0.0], -1.0)
+        return ticks[:, 0], ticks[:, 1]
 
-    def to_action(
-        self, ask_distance: np.ndarray, bid_distance: np.ndarray, touch: np.ndarray | float = 0.0
-    ) -> np.ndarray:
-        """The action, float32 (..., 2), that stands where these distances from the mid lie; infinite: left.
-
-        `touch` is the distance of the touch from the mid, price units.
-        """
-        near = 1e-6 + 1e-6 * np.asarray(touch)
-
-        def choice(distance: np.ndarray) -> np.ndarray:
-            d = np.asarray(distance, float)
-            places = [np.isinf(d), d > touch + near, d >= touch - near]
-            return np.select(places, [LEAVE, BEHIND, JOIN], IMPROVE)
-
-        return np.stack([choice(ask_distance), choice(bid_distance)], axis=-1).astype(np.float32)
+    def to_action(self, ask_distance: np.ndarray, bid_distance: np.ndarray) -> np.ndarray:
+        """The action, float32 (..., 2), of so many ticks behind the touch; more than one is one."""
+        ticks = np.stack([ask_distance, bid_distance], axis=-1)
+        choices = np.select([np.isinf(ticks), ticks > 0, ticks == 0], [LEAVE, BEHIND, JOIN], IMPROVE)
+        return choices.astype(np.float32)

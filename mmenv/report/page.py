@@ -160,14 +160,22 @@ def page(result: Result) -> str:
         f'<script type="application/json" data-figure="{name}">{embedded(figure)}</script>'
         for name, figure in pictures.items()
     )
-    title = html.escape(f"Backtest of {', '.join(result.runs)}")
+    return static_page(
+        f"Backtest of {', '.join(result.runs)}",
+        body,
+        f"{scripts}<script>{plotly()}</script><script>{SCRIPT}</script>",
+    )
+
+
+def static_page(title: str, body: str, scripts: str = "") -> str:
+    """A page in one file, in the style of the tear sheet; `body` and `scripts` are HTML."""
     style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<link rel="icon" href="data:,"><style>{style}</style></head>'
-        f"<body><main>{body}</main>{scripts}<script>{plotly()}</script><script>{SCRIPT}</script></body></html>\n"
+        f"<body><main>{body}</main>{scripts}</body></html>\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""The best imbalance rule and the programme as policies: they act on observations, and nothing else."""
+"""Rules and the programme of `book` as policies: they act on observations alone, so rules play tapes too."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mmenv.config import EnvConfig
 from mmenv.observation import observation_names
 from policies.base import POLICIES, Policy, Reading
 from policies.book.ladder import BEST_RULE, CACHE, PROGRAMME, find
-from policies.book.orders import BEHIND, EDGES, FAR_BEHIND, HOLD, INSIDE, LEAVE, ONE_BEHIND, Terms, terms_of
+from policies.book.orders import BEHIND, EDGES, FAR_BEHIND, HOLD, INSIDE, LEAVE, ONE_BEHIND
 from policies.book.programme import Filter
 from policies.book.programme import Programme as Solved
-from policies.book.rules import Look, by_imbalance, imbalance_index
+from policies.book.rules import Look, by_imbalance, constant, imbalance_index
 
 SIDES = ("ask", "bid")
 
@@ -28,8 +28,7 @@ class TablePolicy:
 
     def __init__(self, name: str, config: EnvConfig, table: np.ndarray, scale: float) -> None:
         self.name, self.config, self._table, self._scale = name, config, table, scale
-        self._terms: Terms = terms_of(config)
-        self._lot_scale = config.market.lot_scale
+        self._unit, self._lot_scale = config.market.price_scale, config.market.lot_scale
         self._reading = Reading(config)
         names = observation_names(config)
         for need in self.needs:
@@ -53,7 +52,7 @@ class TablePolicy:
 
     def spread(self, observation: np.ndarray) -> np.ndarray:
         """Ticks, int64 (n,)."""
-        return np.rint(self.entry(observation, "spread") * self._terms.unit / 2).astype(np.int64)
+        return np.rint(self.entry(observation, "spread") * self._unit / 2).astype(np.int64)
 
     def lots(self, observation: np.ndarray, side: str) -> np.ndarray:
         """Lots of the queue at the touch, for the index of places; 1 where it is not seen."""
@@ -84,7 +83,8 @@ class TablePolicy:
                 [behind, np.where(spread > 1, -1, 0), choice - BEHIND],
                 0,
             )
-            distances.append(np.where(choice == LEAVE, np.inf, (spread + 2 * ticks) / self._terms.unit))
+            distance = ticks if self.config.quote.from_touch else (spread + 2 * ticks) / self._unit
+            distances.append(np.where(choice == LEAVE, np.inf, distance))
         return self.config.quote.to_action(*distances), state
 
 
@@ -109,7 +109,7 @@ class FilterPolicy(TablePolicy):
 
     def see(self, observation: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
         memory, mid = state
-        mid = mid + np.rint(self._reading.move(observation) * self._terms.unit)
+        mid = mid + np.rint(self._reading.move(observation) * self._unit)
         spread = self.spread(observation)
         volume = self.entry(observation, "volume") * self.config.market.lot_scale
         flow = volume * self.entry(observation, "flow_imbalance")
@@ -152,5 +152,11 @@ def _programme(config: EnvConfig, cache: Path | str | None = CACHE) -> Policy:
     return FilterPolicy(PROGRAMME, config, found.programme, found.filter)
 
 
+def _touch(config: EnvConfig) -> Policy:
+    """At the touch with both sides, always."""
+    return ImbalanceRule("touch", config, constant(0.0), 1.0)
+
+
+POLICIES.register("touch", _touch)
 POLICIES.register(BEST_RULE, _rule)
 POLICIES.register(PROGRAMME, _programme)

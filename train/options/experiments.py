@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import tyro
 
-from mmenv.checks import ConfigError
+from mmenv.checks import ConfigError, require_number
 
 FILES = Path(__file__).parents[1] / "experiments"
 """Folder of the studies and populations that come with the package."""
@@ -110,3 +110,43 @@ class Members:
     """Each the parameters of a member, such as volatility=2 or tilt=0.15,maker_fee_bp=0.5."""
     episodes: int = 1024
     """Episodes of each model on each member."""
+
+
+@dataclass(frozen=True)
+class TapeStudy:
+    """Calibrate to a tape's training part, train in the calibrated market, and play the rest of the tape.
+
+    Policy, rules, GLFT and no-trade, paired on blocks of tape time, under every latency and queue model.
+    Every part is kept: the same command goes on where it ended.
+    """
+
+    store: tyro.conf.Positional[Path]
+    """Folder that `neuralmm import` wrote."""
+    venue: str = "*"
+    symbol: str = "*"
+    """Which symbol of the store, as a pattern; exactly one must match."""
+    step: float = 0.1
+    """Time between two decisions, seconds."""
+    session: float = 300.0
+    """Time after which a policy starts anew, seconds."""
+    maker_fee_bp: float | None = None
+    """Maker fee, basis points, negative for a rebate; by default that of the tape."""
+    family: float = 0.2
+    """Every parameter of the training markets differs from the calibrated one by up to this part; 0 trains in
+    the calibrated market alone."""
+    minutes: float = 10.0
+    """Time to train for where `steps` does not say how far."""
+    steps: int | None = None
+    """Decisions to train for."""
+    seed: int = 0
+    latencies_ms: tuple[float, ...] = (0.1, 1.0, 10.0)
+    queues: tuple[str, ...] = ("risk-adverse", "power-prob")
+    """Latencies of orders and queue models of the test; the first of each is that of the tear sheet."""
+    threads: int = 1
+    """CPU threads of the update."""
+    logs: Path = Path("logs/tape")
+
+    def __post_init__(self) -> None:
+        require_number(self, "step", 1e-3, 3600.0)
+        require_number(self, "session", self.step, 86_400.0)
+        require_number(self, "family", 0.0, 0.9)

@@ -1,0 +1,247 @@
+"""From simulation to the tape: `neuralmm study tape STORE`.
+
+1. Calibrate `book` to the training part of a symbol's recorded time.
+2. Compare the stylised facts of the calibrated market with those of that part: what differs is named first
+   in the report, for a policy trained there has learned another market.
+3. Train the recurrent policy there, in a family around the calibration, and search the rules there too.
+4. Play the rest of the tape, which nothing was chosen on: policy, rules, GLFT and no-trade, paired on blocks
+   of tape time, under every latency and queue model.
+
+Every part is kept in the study's folder: the same command goes on where it ended.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from mmenv.backtest import Entrant, Result, backtest
+from mmenv.backtest import Settings as Played
+from mmenv.backtest.unit import write_json
+from mmenv.checks import ConfigError
+from mmenv.config import EnvConfig, make_config
+from mmenv.data.tape import Tape, tapes
+from mmenv.measure.calibrate import calibrate_tapes, write
+from mmenv.measure.facts import Finding, findings
+from mmenv.measure.record import record_market, record_tape
+from mmenv.report import write_report
+from mmenv.run.provenance import PLACES
+from policies.book.ladder import BEST_RULE, find
+from policies.book.rules import FAMILIES
+from policies.make import read_parameters
+from train.backtest import entrants
+from train.evaluate import closed_form_config, wide_console
+from train.experiments.tape_page import HEADINGS, Cell, Gate, rows, write_page
+from train.options.backtest import Backtest
+from train.options.experiments import TapeStudy
+from train.run import measured_steps, train
+from train.settings import Settings, env_config, judge_config, market_defaults, read_settings, write_settings
+from train.sources import Named
+
+FRACTIONS = (0.6, 0.0, 0.4)
+"""Of the recorded time for training, validation and test: nothing is validated."""
+VARIED = (
+    *("volatility", "order_rate", "informed_rate", "pull_rate", "race", "queue_rate", "refill", "response"),
+)
+"""Parameters of `book` that the training markets vary: how it moves, who trades, how its queues live."""
+PATHS, SECONDS = 16, 600.0
+"""Paths of the calibrated market, and their length, on which its facts are measured."""
+PATH = "trained"
+"""The trained policy's folder, and its name in every table."""
+
+
+def one_symbol(study: TapeStudy) -> list[Tape]:
+    """The days of the one symbol; raises `ConfigError` where the options name several."""
+    days = tapes(study.store, study.venue, study.symbol)
+    names = sorted({f"{tape.info.venue} {tape.info.symbol}" for tape in days})
+    if len(names) != 1:
+        raise ConfigError(
+            f"--venue {study.venue!r} and --symbol {study.symbol!r} match {len(names)} symbols "
+            f"({', '.join(names)}): name one."
+        )
+    return days
+
+
+def calibrated(study: TapeStudy, days: list[Tape], folder: Path) -> str:
+    """The calibrated market, FILE.json:book; raises `ConfigError` where the tape gives none."""
+    path = folder / "calibration.json"
+    if not path.exists():
+        found = calibrate_tapes(days, study.step)
+        if "book" not in found.presets:
+            raise ConfigError(
+                f"{study.store}: no market `book` could be calibrated; see `neuralmm calibrate`."
+            )
+        write(found, path)
+    return f"{path}:book"
+
+
+def gate(study: TapeStudy, days: list[Tape], market: str) -> list[Gate]:
+    """The facts that can be measured on both."""
+    recorded = findings(record_tape(days, study.step, split="train"))
+    simulated = findings(record_market(market, PATHS, SECONDS, seed=0))
+    return [
+        Gate(ours.fact.name, ours.estimate, theirs.estimate)
+        for ours, theirs in zip(recorded, simulated, strict=True)
+        if known(ours) and known(theirs)
+    ]
+
+
+def known(finding: Finding) -> bool:
+    """Whether the record held enough for the fact and its interval."""
+    return finding.estimate.low == finding.estimate.low
+
+
+def trained(study: TapeStudy, market: str, fee: float, folder: Path) -> tuple[Path, EnvConfig]:
+    """Train the policy, or go on; its folder, and the configuration that it is judged under."""
+    run = folder / PATH
+    if not (run / "config.json").exists():
+        settings = settings_of(study, market, fee, folder)
+        if settings.steps is None:
+            settings = dataclasses.replace(settings, steps=measured_steps(settings, env_config(settings)))
+        write_settings(run, settings, env_config(settings))
+    settings, config = read_settings(run)
+    if not (run / "last_model.zip").exists():
+        train(settings, config, run)
+    return run, judge_config(settings)
+
+
+def settings_of(study: TapeStudy, market: str, fee: float, folder: Path) -> Settings:
+    """The run's settings: the defaults of `book`, in a family around the calibration."""
+    base = market_defaults(market)
+    own = (*base.set, f"horizon={round(study.session / study.step)}", f"maker_fee_bp={fee}")
+    nominal = env_config(dataclasses.replace(base, set=own)).market
+    width = 1 + study.family
+    ranges = {
+        name: {"log-uniform": [value / width, value * width]}
+        for name in VARIED
+        if study.family and (value := getattr(nominal, name)) > 0
+    }
+    return dataclasses.replace(
+        base,
+        set=(*own, f"randomise={json.dumps(ranges)}"),
+        judged=("randomise={}",),
+        minutes=study.minutes,
+        steps=study.steps,
+        seed=study.seed,
+        threads=study.threads,
+        final_episodes=0,
+        logs=folder,
+        name=PATH,
+    )
+
+
+def rule_of(config: EnvConfig, console: Console) -> tuple[str, int]:
+    """The best imbalance rule of the calibrated market, as "name:parameters", and how many were tried; none,
+    with the reason on the console, where the market's queues are too long for the search."""
+    try:
+        leave, gap, skew = find(closed_form_config(config)).rules[BEST_RULE]
+    except ConfigError as error:
+        console.print(f"{BEST_RULE} is left out: {error}", highlight=False)
+        return "", 0
+    tried = len(list(FAMILIES[BEST_RULE].members()))
+    return f"{BEST_RULE}:leave={leave:g},rejoin={leave - gap:g},skew={skew:g}", tried
+
+
+def play(
+    study: TapeStudy, run: Path, rule: str, tries: int, fee: float, cell: tuple[float, str], folder: Path
+) -> Result:
+    """Every policy on the test part under one latency and queue model; kept in `folder`."""
+    latency, queue = cell
+    asked = Backtest(
+        arguments=(str(run), "glft", "no-trade", str(study.store)),
+        venue=study.venue,
+        symbol=study.symbol,
+        fees=fee,
+        latency=latency,
+        queue=queue,
+        split="test",
+        fractions=FRACTIONS,
+    )
+    (policy, glft, nothing), more = entrants(asked)
+    # Rules act from the touch as the policy does, but read the observations of the default.
+    theirs = make_config(policy.config.market, **{name: getattr(policy.config, name) for name in SHARED})
+    name, _, parameters = rule.partition(":")
+    rules = [Entrant(Named("touch", "touch", ()), theirs)]
+    if rule:
+        rules.append(Entrant(Named(name, name, read_parameters(parameters)), theirs))
+    settings = Played(sensitivity=False, jobs=1, tries=tries + more)
+    return backtest([policy, *rules, glft, nothing], folder, settings)
+
+
+SHARED = ("quote", "risk", "horizon", "reward", "maker_fee_bp")
+"""What the rules play under as the trained policy does."""
+
+
+def table(cells: list[Cell]) -> Table:
+    """Profit of each policy, and of the trained one less its, under every latency and queue model."""
+    found = Table(
+        title="the test part of the tape",
+        caption=f"{cells[0].result.currency}; 95% intervals by blocks of tape time, the last column paired",
+    )
+    for heading in HEADINGS:
+        found.add_column(heading, justify="left" if heading in HEADINGS[:2] else "right")
+    for cell in cells:
+        for row in rows(cell):
+            found.add_row(*row)
+        found.add_section()
+    return found
+
+
+def run(study: TapeStudy, console: Console) -> Path:
+    """Do what is not done yet; the folder of the study."""
+    days = one_symbol(study)
+    info = days[0].info
+    folder = study.logs / f"{info.venue}-{info.symbol}"
+    folder.mkdir(parents=True, exist_ok=True)
+    claim(study, folder)
+    fee = float(info.maker_fee_bp) if study.maker_fee_bp is None else study.maker_fee_bp
+    console.print(f"{folder}: calibrating to the training part")
+    market = calibrated(study, days, folder)
+    facts = gate(study, days, market)
+    differ = [each.name for each in facts if not each.agrees]
+    console.print(f"{len(facts) - len(differ)} of {len(facts)} facts agree with the tape's", highlight=False)
+    for name in differ:
+        console.print(f"  differs: {name}", highlight=False)
+    run_folder, config = trained(study, market, fee, folder)
+    console.print("searching the best rule of the calibrated market")
+    rule, tries = rule_of(config, console)
+    cells = []
+    for latency, queue in itertools.product(study.latencies_ms, study.queues):
+        console.print(f"playing the test part: {latency:g} ms, {queue}")
+        where = folder / "test" / f"{latency:g}-{queue}"
+        result = play(study, run_folder, rule, tries, fee, (latency, queue), where)
+        cells.append(Cell(latency, queue, result))
+    write_report(cells[0].result, folder / "tear-sheet.html")
+    console.print(table(cells))
+    write_page(folder, facts, rule, cells)
+    console.print(f"report: {folder / 'report.html'}")
+    return folder
+
+
+def claim(study: TapeStudy, folder: Path) -> None:
+    """Keep the options in the folder; raises `ConfigError` where it holds a study of other ones."""
+    path = folder / "study.json"
+    told = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in dataclasses.asdict(study).items()
+        if name not in PLACES
+    }
+    kept = json.loads(path.read_text()) if path.exists() else json.loads(json.dumps(told))
+    different = [name for name, value in json.loads(json.dumps(told)).items() if kept.get(name) != value]
+    if different:
+        raise ConfigError(
+            f"{folder} holds a study with other {', '.join(different)}: remove it, or give another --logs."
+        )
+    write_json(path, told)
+
+
+def main(study: TapeStudy) -> None:
+    """Run `neuralmm study tape`."""
+    torch.set_num_threads(1)
+    run(study, wide_console())
