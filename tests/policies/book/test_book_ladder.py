@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from mmenv.actions.base import make_action
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig, make_config
 from policies.book import bound, orders, programme, rules
@@ -15,8 +16,9 @@ from policies.book.paths import Paths, record
 from policies.book.policy import FilterPolicy, ImbalanceRule
 from policies.make import make_policy
 from policies.optimal import solve
+from train.ladder import ladder_sheets
 from train.simulate import simulate
-from train.solve import ladder_table, preset_of
+from train.solve import preset_of
 
 N, HORIZON, SEED = 96, 150, 7_000
 TABLES = {
@@ -275,7 +277,7 @@ def test_ladder_and_its_policies(config: EnvConfig, tmp_path, monkeypatch: pytes
     assert (rows[0].name, rows[-1].name) == ("no-trade", BOUND)
     assert max(worth, key=worth.__getitem__) == BOUND
     assert worth["imbalance-rule"] > worth["touch"] > 0
-    assert "imbalance-rule" in str(ladder_table("x", rows).columns[0]._cells)
+    assert "imbalance-rule" in ladder_sheets("x", rows)[0].columns["policy"]
     rule = make_policy("imbalance-rule", config, cache=tmp_path)
     assert simulate(rule, config, 4).terms["fills"].sum() > 0
     assert make_policy("book-programme", config, cache=tmp_path).name == "book-programme"
@@ -284,3 +286,18 @@ def test_ladder_and_its_policies(config: EnvConfig, tmp_path, monkeypatch: pytes
     with pytest.raises(ConfigError, match="'book-programme' reads 'ask_queue'"):
         make_policy("book-programme", blind, cache=tmp_path)
     assert find(config, tmp_path).rules["touch"] == (0.0,)
+
+
+@pytest.mark.parametrize("name", ["touch", "imbalance-rule:leave=0.6,rejoin=0.4,skew=0.05"])
+def test_rules_do_the_same_whatever_the_action_counts_from(config: EnvConfig, name: str) -> None:
+    far = dataclasses.replace(config, quote=make_action({"name": "touch"}, {}))
+    from_mid, from_touch = (simulate(make_policy(name, each), each, N, seed=SEED) for each in (config, far))
+    assert from_mid.terms["fills"].sum() > 0
+    for term, values in from_mid.terms.items():
+        np.testing.assert_array_equal(values, from_touch.terms[term], err_msg=term)
+
+
+def test_a_closed_form_refuses_an_action_that_counts_from_the_touch(config: EnvConfig) -> None:
+    far = dataclasses.replace(config, quote=make_action({"name": "touch"}, {}))
+    with pytest.raises(ConfigError, match="spread-skew"):
+        make_policy("glft:gamma=0.1", far)
