@@ -36,7 +36,8 @@ from policies.book.ladder import BEST_RULE, find
 from policies.book.rules import FAMILIES
 from policies.make import read_parameters
 from train.backtest import entrants
-from train.evaluate import closed_form_config, wide_console
+from train.baselines import closed_form_config
+from train.evaluate import wide_console
 from train.experiments.tape_page import HEADINGS, Cell, Gate, rows, write_page
 from train.options.backtest import Backtest
 from train.options.experiments import TapeStudy
