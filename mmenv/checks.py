@@ -19,6 +19,13 @@ class ConfigError(ValueError):
     """A configuration that cannot be: the message names the field, its value and what is allowed."""
 
 
+class UnknownSettingError(ConfigError, TypeError):
+    """An environment was given a keyword that it does not have.
+
+    A `TypeError` too, as of any function called with it: callers that try a keyword look for that.
+    """
+
+
 def require(condition: bool, owner: str, name: str, value: object, allowed: str) -> None:
     """Raise `ConfigError` naming `owner.name`, its `value` and what is `allowed`, unless `condition`."""
     if not condition:

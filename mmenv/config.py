@@ -18,7 +18,7 @@ from typing import Any
 
 from mmenv.actions.base import DEFAULT, Action, make_action
 from mmenv.actions.spread_skew import SpreadSkew
-from mmenv.checks import ConfigError, build, check_keys, require, require_number
+from mmenv.checks import ConfigError, UnknownSettingError, build, check_keys, require, require_number
 from mmenv.engine.state import PARAMETERS
 from mmenv.features.base import GROUPS, Feature, check_groups
 from mmenv.market.base import Market, make_market
@@ -120,7 +120,12 @@ def make_config(market: str | Mapping[str, Any] | Market = DEFAULT_MARKET, **set
     """
     made = make_market(market)
     names = [f.name for f in dataclasses.fields(EnvConfig)]
-    check_keys("NeuralMM-v0", settings, names)
+    try:
+        check_keys("NeuralMM-v0", settings, names)
+    except ConfigError as error:
+        # In Python's words too: by them wrappers (TorchRL's) tell a keyword that they can leave out.
+        unknown = next(key for key in settings if key not in names)
+        raise UnknownSettingError(f"{str(error)[:-1]} (unexpected keyword argument {unknown!r}).") from None
     # A whole configuration, such as an artefact's, needs no defaults: those of a tape would need its data.
     whole = settings.keys() >= {*names} - {"market"}
     defaults = {} if whole else made.defaults()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -14,8 +13,6 @@ from mmenv.config import EnvConfig
 from mmenv.observation import observation_names
 from train.learner.recurrent_ppo import FastRecurrentPPO
 from train.simulate import quoted_sides
-
-matplotlib.use("Agg")
 
 SIDES = {"ask": "tab:red", "bid": "tab:blue"}
 """The two sides, and their colours."""

@@ -2,3 +2,7 @@
 
 May import: nothing of `mmenv`.
 """
+
+from mmenv.engine.cache import ensure_cache
+
+ensure_cache()  # before anything is compiled

@@ -12,8 +12,9 @@ observation, episode statistics, scalars recorded but not yet written, all gener
 action space) and the state of the environment. Not restored, because SB3 gives callbacks no state to save:
 callbacks' own counters.
 
-An environment takes part by two methods on its VecEnv (see `RestorableVecEnv`). Without them the run
-continues from fresh episodes, and says so.
+An environment takes part by two methods on its VecEnv (see `RestorableVecEnv`). Without them, or with another
+number of environments than the interrupted run had, the run continues from fresh episodes, and says so. Under
+another configuration it is refused.
 
 A file is a magic number, the SHA-256 of what follows, and a pickle; it is written to a temporary name and
 renamed. Like every pickle, load it only if you trust its origin.
@@ -39,7 +40,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 from torch.utils.tensorboard import SummaryWriter
 
-from mmenv.checks import require
+from mmenv.checks import ConfigError, differences, require
 from mmenv.files import replacing
 from train.learner.model_file import unpickle
 from train.learner.recurrent_ppo import FastRecurrentPPO
@@ -99,6 +100,7 @@ def save_checkpoint(model: FastRecurrentPPO, path: str | Path) -> None:
         "lstm_states": [[s.cpu().numpy() for s in states] for states in model._last_lstm_states],
         "log": {name: (value, model.logger.name_to_excluded[name]) for name, value in logged},
         "env": [_layer_state(layer) for layer in _layers(env)],
+        "configuration": _configuration(env),
         "generators": _generator_states(env),
     }
     try:
@@ -223,24 +225,55 @@ def _restore(
     state: dict[str, Any], env: VecEnv, algorithm: type[FastRecurrentPPO], kwargs: dict[str, Any]
 ) -> FastRecurrentPPO:
     layers = _layers(env)
-    if len(layers) != len(state["env"]):
-        raise ValueError(
-            f"env has {len(layers)} layers of wrappers where the checkpoint has {len(state['env'])}; "
-            "wrap it as in the interrupted run."
+    _check_layers(layers, state["env"])
+    made, ours = state.get("configuration"), _configuration(env)  # files of 0.1 have none
+    if made and ours and (differ := differences(ours, made)):
+        raise ConfigError(
+            f"env is of another configuration than the checkpoint ({'; '.join(differ[:3])}): resume with the "
+            "market and settings of the interrupted run."
         )
-    exact = _restorable(layers[-1]) and state["env"][-1] is not None
-    if not exact:
+    memory = state["lstm_states"]
+    fresh = _why_fresh(layers[-1], state["env"][-1], memory[0][0].shape[1])
+    if fresh:
         warnings.warn(
-            f"{type(layers[-1]).__name__} has no get_state/set_state: the run goes on from fresh episodes, "
-            "not byte for byte.",
-            stacklevel=3,
+            f"{fresh}: the run goes on from fresh episodes, not byte for byte.", UserWarning, stacklevel=3
         )
-    model = algorithm.load(io.BytesIO(state["model"]), env=env, force_reset=not exact, **kwargs)
-    model.go_on(state["lstm_states"], state["log"])
-    for layer, layer_state in zip(layers, state["env"], strict=True):
-        _set_layer_state(layer, layer_state)
+    model = algorithm.load(io.BytesIO(state["model"]), env=env, force_reset=bool(fresh), **kwargs)
+    same_number = memory[0][0].shape[1] == env.num_envs
+    model.go_on(memory if same_number else None, state["log"])
+    for layer, layer_state in zip(layers[:-1], state["env"][:-1], strict=True):
+        _set_wrapper_state(layer, layer_state, same_number)
+    if not fresh:
+        layers[-1].set_state(state["env"][-1])  # type: ignore[attr-defined]
     _set_generator_states(env, state["generators"])  # last: loading draws from them
     return model
+
+
+def _configuration(env: VecEnv) -> dict[str, Any] | None:
+    return getattr(env.unwrapped, "configuration", None)
+
+
+def _check_layers(layers: list[VecEnv], states: list[Any]) -> None:
+    """Raise `ConfigError` unless the environment is wrapped as that of the checkpoint was."""
+    fits = len(layers) == len(states) and all(
+        _restorable(layer) or state is None or state.keys() == set(WRAPPER_FIELDS.get(type(layer), ()))
+        for layer, state in zip(layers[:-1], states[:-1], strict=True)
+    )
+    if not fits:
+        names = " of ".join(type(layer).__name__ for layer in layers)
+        raise ConfigError(
+            f"env = {names} is not wrapped as in the interrupted run, which had {len(states) - 1} wrappers: "
+            "wrap it the same way."
+        )
+
+
+def _why_fresh(env: VecEnv, state: Any, number: int) -> str | None:
+    """Why episodes that were under way cannot go on in `env`; None where they can."""
+    if number != env.num_envs:
+        return f"the checkpoint is of {number} environments, here are {env.num_envs}"
+    if not _restorable(env):
+        return f"{type(env).__name__} has no get_state/set_state"
+    return "the checkpoint's environment had no get_state/set_state" if state is None else None
 
 
 # Environment: from the outermost wrapper to the VecEnv that steps -------------------------------------------
@@ -249,6 +282,8 @@ WRAPPER_FIELDS: dict[type, tuple[str, ...]] = {
     VecNormalize: ("obs_rms", "ret_rms", "returns", "old_reward", "old_obs"),
     VecMonitor: ("episode_returns", "episode_lengths", "episode_count"),
 }
+OF_ALL = ("obs_rms", "ret_rms", "episode_count")
+"""Those of them that do not depend on how many environments there are."""
 
 
 def _layers(env: VecEnv) -> list[VecEnv]:
@@ -270,12 +305,13 @@ def _layer_state(layer: VecEnv) -> Any:
     return None if fields is None else {name: getattr(layer, name, None) for name in fields}
 
 
-def _set_layer_state(layer: VecEnv, state: Any) -> None:
+def _set_wrapper_state(layer: VecEnv, state: Any, same_number: bool) -> None:
     if _restorable(layer):
         layer.set_state(state)  # type: ignore[attr-defined]
     elif state is not None:
         for name, value in state.items():
-            setattr(layer, name, value)
+            if same_number or name in OF_ALL:
+                setattr(layer, name, value)
 
 
 # Generators -------------------------------------------------------------------------------------------------

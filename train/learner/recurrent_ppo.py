@@ -183,8 +183,10 @@ class FastRecurrentPPO(MinibatchUpdate):
         return self._iteration
 
     def go_on(self, states: Any, log: dict[str, tuple[Any, Any]]) -> None:
-        """Continue from the recurrent states of a checkpoint and the scalars that it had still to log."""
-        self._take_states(states)
+        """Continue from the recurrent states of a checkpoint (None: from none, for fresh episodes) and the
+        scalars that it had still to log."""
+        if states is not None:
+            self._take_states(states)
         self._resumed_log = log
 
     def _take_states(self, states: Any) -> None:
@@ -238,7 +240,9 @@ class FastRecurrentPPO(MinibatchUpdate):
             if self.surprise_control is not None:
                 buffer.surprises[step] = env.surprises  # type: ignore[attr-defined]
 
-            callback.update_locals(locals())
+            # With the names that sb3-contrib's loop has, down to the variables of a loop that has ended.
+            stock = {"n_steps": step, "obs_tensor": self._for_rollout(obs), "idx": len(dones) - 1}
+            callback.update_locals(locals() | stock | {"done_": dones[-1]})
             if not callback.on_step():
                 return False
 
@@ -311,7 +315,7 @@ class FastRecurrentPPO(MinibatchUpdate):
             for name, (value, excluded) in self._resumed_log.items():
                 self.logger.record(name, value, excluded)
             self._resumed_log = {}
-            callback.on_training_start(locals(), globals())
+            callback.on_training_start(locals() | {"iteration": self._iteration}, globals())
             assert self.env is not None
             while self.num_timesteps < total_timesteps:
                 if not self.collect_rollouts(self.env, callback, self.rollout_buffer, self.n_steps):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import explained_variance
 from torch import Tensor, nn
 
+from mmenv.engine.threads import processors
 from policies.network.recurrent import RecurrentPolicy
 from train.learner.buffer import Batch, TimeMajorBuffer
 from train.learner.control_variate import SurpriseControl
@@ -191,7 +191,7 @@ class MinibatchUpdate(RecurrentPPO):
     def _clipped(self, gradients: Gradients) -> Gradients:
         """Scaled to a norm of at most `max_grad_norm`. Never in place: two parameters may share a tensor."""
         found = [g for g in gradients if g is not None]
-        norm = torch.nn.utils.get_total_norm(found, foreach=True)
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(found)))
         scaled = iter(torch._foreach_mul(found, (self.max_grad_norm / (norm + 1e-6)).clamp(max=1)))
         return tuple(None if g is None else next(scaled) for g in gradients)
 
@@ -201,7 +201,7 @@ class MinibatchUpdate(RecurrentPPO):
         """Time one minibatch's gradient (it changes nothing) on 1, 2, ... threads, the best of three each."""
         parameters, chunks = list(self.policy.parameters()), np.arange(self._chunks_per_minibatch())
         seconds = {}
-        for threads in range(1, len(os.sched_getaffinity(0)) + 1):
+        for threads in range(1, processors() + 1):
             with threads_of_update(threads) as pool:
                 batches = self.packed(chunks, pool)
                 self.gradients(batches, parameters, pool)  # the first call compiles and warms up

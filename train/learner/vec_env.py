@@ -9,8 +9,11 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
+from mmenv.arguments import RENDER_FPS
+from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig
 from mmenv.engine.state import LEDGER
 from mmenv.features.base import GROUPS
@@ -26,9 +29,13 @@ class NeuralMMVecEnv(VecEnv):
     """n environments of one configuration for SB3: SAME_STEP autoreset, episode statistics kept here.
 
     At the end of an episode `info["episode"]` holds its return `r`, length `l`, the sums of `TERMS` and the
-    mean absolute inventory: no VecMonitor is needed. Returns are of the true reward. What the learner gets is
+    mean absolute inventory: no VecMonitor is needed, and SB3 is told that there is a `Monitor`, so that
+    `evaluate_policy` and `EvalCallback` give returns of the true reward. What the learner gets is
     `reward_scale` times the reward, less its `noise` where `control_variate` is set: the same mean at a
     fraction of the variance (see `mmenv.step.ledger`).
+
+    `set_options` gives options of the next reset to all environments, or to each its own. With
+    `render_mode="rgb_array"` there are pictures, as `VecVideoRecorder` wants them.
 
     Where the last feature group is `surprise`, it is no observation but goes to `surprises`, float32 (n, K):
     those of the step just made, which a learner may use (see `train.learner.control_variate`).
@@ -42,8 +49,9 @@ class NeuralMMVecEnv(VecEnv):
         seed: int = 0,
         control_variate: bool = True,
         reward_scale: float = 1.0,
+        render_mode: str | None = None,
     ) -> None:
-        self.envs = NeuralMMVectorEnv(num_envs, config=config)
+        self.envs = NeuralMMVectorEnv(num_envs, config=config, render_mode=render_mode)
         self.surprises: np.ndarray | None = None
         if config.features[-1] == "surprise":
             self.surprises = np.zeros(
@@ -52,8 +60,8 @@ class NeuralMMVecEnv(VecEnv):
             config = dataclasses.replace(config, features=config.features[:-1])
         self._width = len(observation_names(config))
         self.control_variate, self.reward_scale = control_variate, reward_scale
-        self.render_mode = None
         super().__init__(num_envs, observation_space(config), self.envs.single_action_space)
+        self.metadata: dict[str, Any] = {**self.metadata, "render_fps": RENDER_FPS}
         self._first_seed: int | None = seed
         self._sums = np.zeros((len(TERMS) + 3, num_envs))  # then: return, absolute inventory, steps
         self._began = time.monotonic()
@@ -64,10 +72,25 @@ class NeuralMMVecEnv(VecEnv):
         return [None if seed is None else seed + i for i in range(self.num_envs)]
 
     def reset(self) -> np.ndarray:
-        observations, _ = self.envs.reset(seed=self._first_seed)
-        self._first_seed = None
+        observations = self._reset_with_options()
+        self._first_seed = None  # seeds and options serve once
+        self._reset_options()
         self._sums[:] = 0
         return observations[:, : self._width].copy()
+
+    def _reset_with_options(self) -> np.ndarray:
+        n, first, each = self.num_envs, self._first_seed, self._options
+        if len(each) != n:
+            raise ConfigError(f"set_options of {len(each)} is not possible: give one, or a list of {n}.")
+        given = {repr(options): options for options in each}
+        if len(given) == 1:
+            return self.envs.reset(seed=first, options=each[0])[0]
+        observations = self.envs.reset(seed=first)[0]
+        seeds = None if first is None else [first + i for i in range(n)]
+        for name, options in given.items():
+            chosen = np.array([repr(mine) == name for mine in each])
+            observations = self.envs.reset(seed=seeds, options={**options, "reset_mask": chosen})[0]
+        return observations
 
     def step_async(self, actions: np.ndarray) -> None:
         self._actions = actions
@@ -102,8 +125,16 @@ class NeuralMMVecEnv(VecEnv):
         episode |= dict(zip(TERMS, sums, strict=True)) | {"inventory": inventory / steps}
         return {"terminal_observation": observation, "TimeLimit.truncated": truncated, "episode": episode}
 
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        return self.envs.render() or [None] * self.num_envs
+
     def close(self) -> None:
         self.envs.close()
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """What the environments are made of; a checkpoint resumes under the same one alone."""
+        return self.envs.config.to_dict()
 
     def get_state(self) -> dict[str, Any]:
         """Everything the next step depends on, for an exact resume."""
@@ -127,7 +158,7 @@ class NeuralMMVecEnv(VecEnv):
         return [result] * len(self._indices(indices))
 
     def env_is_wrapped(self, wrapper_class: type[gymnasium.Wrapper], indices: Any = None) -> list[bool]:
-        return [False] * len(self._indices(indices))
+        return [wrapper_class is Monitor] * len(self._indices(indices))  # the episode statistics are here
 
     def _indices(self, indices: int | Iterable[int] | None) -> Sequence[int]:
         if indices is None:
