@@ -1,14 +1,16 @@
-"""A policy from what a user writes: a registered name, "module:name", or the file of a bundle."""
+"""A policy from what a user writes: a registered name, "module:name", a bundle, or a saved model."""
 
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig
 from policies.base import POLICIES, Policy, check_policy, is_ready
 from policies.bundle import SUFFIX, load
+from policies.sb3 import OTHER_FRAMEWORK, load_model, model_file
 
 
 def make_policy(name: str, config: EnvConfig, **parameters: Any) -> Policy:
@@ -18,8 +20,9 @@ def make_policy(name: str, config: EnvConfig, **parameters: Any) -> Policy:
     ----------
     name
         A registered policy, such as "glft", also with parameters, "glft:gamma=0.1"; "module:name" of a class,
-        function or ready object; or a bundle, "path/to/policy.mmz". A bundle may come from another market, if
-        all else that it reads and decides is the same.
+        function or ready object; a bundle, "path/to/policy.mmz", which may come from another market if all
+        else that it reads and decides is the same; or a model of Stable-Baselines3, a zip or the folder of
+        its run (`policies.sb3`).
     parameters
         What the policy is called with besides the configuration.
 
@@ -30,6 +33,15 @@ def make_policy(name: str, config: EnvConfig, **parameters: Any) -> Policy:
     """
     if name.endswith(SUFFIX):
         return load(name, config, other_market=True).policy(**parameters)
+    file = model_file(name)
+    if file is not None:
+        if parameters:
+            raise ConfigError(f"model {name!r} takes no {', '.join(parameters)}: leave it out.")
+        return load_model(file).policy(config)
+    if Path(name).is_file() and ":" not in name:
+        raise ConfigError(
+            f"policy = {name!r} is not possible: it is a file of no known kind. {OTHER_FRAMEWORK}"
+        )
     family, given = split_parameters(name)
     plugin: Any = POLICIES.find(family)
     if is_ready(plugin):
@@ -60,11 +72,6 @@ def read_parameters(text: str) -> tuple[tuple[str, float], ...]:
         if not equals:
             raise ConfigError(f"policy parameter {part!r} is not possible: write name=number.")
     return tuple(pairs)
-
-
-def known_policies() -> str:
-    """The registered policies with what they do, for the help of commands."""
-    return "Policies by name:\n" + "\n".join(f"  {name}: {what}" for name, what in POLICIES.table())
 
 
 def _called(name: str, factory: Any, config: EnvConfig, parameters: dict[str, Any]) -> Any:

@@ -24,15 +24,13 @@ from policies.bundle import SUFFIX
 from policies.bundle import load as load_bundle
 from policies.make import make_policy
 from policies.network.trained import TrainedPolicy
+from policies.sb3 import ENV_CONFIG, SavedModel, is_ours, load_model, model_file
 from train.baselines import Scale, closed_form_config, make_baselines, scale
 from train.ladder import ladder_of, ladder_sheets, summary
 from train.learner.recurrent_ppo import FastRecurrentPPO
 from train.options.evaluate import Evaluate
 from train.simulate import TERMS, Interval, Outcome, simulate
 from train.tables import Sheet, write_csv, write_markdown
-
-ENV_CONFIG = "env_config"
-"""Attribute of a saved model: the configuration of its environment, as `EnvConfig.to_dict` gives it."""
 
 
 def wide_console() -> Console:
@@ -165,6 +163,9 @@ def csv_rows(kind: str, outcomes: list[Outcome], measure: Scale | None) -> list[
 def judged_policy(options: Evaluate) -> tuple[EnvConfig, Callable[[EnvConfig], Policy]]:
     """The configuration that `options.model` is judged under, and what makes its policy for another one."""
     path, text = options.model, str(options.model)
+    file = model_file(path)
+    if file is not None and file.exists() and not is_ours(file):
+        return _judged_model(load_model(file), options.market)
     if not path.exists() and (":" in text or text in POLICIES):
         if options.market is None:
             raise ConfigError(f"--market = None is not possible: name the market that {text!r} plays on.")
@@ -179,6 +180,19 @@ def judged_policy(options: Evaluate) -> tuple[EnvConfig, Callable[[EnvConfig], P
     model, config = load(path)
     trained = TrainedPolicy(model.policy)
     return config, lambda config: trained
+
+
+def _judged_model(model: SavedModel, market: str | None) -> tuple[EnvConfig, Callable[[EnvConfig], Policy]]:
+    """The same of a model that Stable-Baselines3 saved."""
+    if model.env_config is None and market is None:
+        raise ConfigError(
+            f"--market = None is not possible: {model.path} does not say which it was trained on; name it."
+        )
+    if model.env_config is not None and market is not None:
+        raise ConfigError(
+            f"--market = {market!r} is not possible: {model.path} brings its own; leave it out."
+        )
+    return model.env_config or make_config(str(market)), model.policy
 
 
 @dataclass

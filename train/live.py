@@ -7,6 +7,8 @@ import contextlib
 import dataclasses
 import hashlib
 import signal
+import sys
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -32,11 +34,15 @@ from mmenv.live.setup import Player
 from mmenv.live.tape_feed import TapeFeed
 from mmenv.live.venues.base import VENUES, Credentials, Venue
 from mmenv.market.live import Live
+from mmenv.observation import observation_names
 from policies.base import Policy
 from policies.bundle import SUFFIX, load
 from policies.make import make_policy
+from policies.sb3 import is_ours, model_file
 from train.options.desks import Common, Paper, Real
 
+DECISIONS_TIMED: Final = 50
+"""Decisions of a policy on torch that are timed before a session."""
 REFRESH_S: Final = 0.25
 """The screen is drawn this often."""
 WATCH_S: Final = 0.1
@@ -79,11 +85,16 @@ def choose(
     wider.
     """
     path = Path(policy)
-    if path.suffix not in (SUFFIX, ".zip") and not path.is_dir():
+    file = model_file(policy)
+    stock = file is not None and file.exists() and not is_ours(file)
+    if stock or (path.suffix not in (SUFFIX, ".zip") and not path.is_dir()):
         risk = {"position_limit": position_limit or 10, "order_lots": order_lots or 1}
         config = make_config(market, risk=risk, maker_fee_bp=0.0)
         made = make_policy(policy, config, **parameters)
         text = f"{policy} {' '.join(f'{k}={v:g}' for k, v in sorted(parameters.items()))}".strip()
+        if stock and file is not None:
+            text = f"{path.name} {digest(file)}"
+            warn_of_latency(policy, made, config)
         return Chosen(config, text, lambda: Solo(made))
     if parameters:
         raise ConfigError("a bundle has no parameters; leave them out.")
@@ -104,9 +115,31 @@ def choose(
             raise ConfigError(
                 f"{name} = {value} is more than the {getattr(config.risk, name)} the policy was made for."
             )
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     config = dataclasses.replace(config, risk=risk_config)
-    return Chosen(config, f"{Path(policy).name} {digest}", bundle.stream)
+    return Chosen(config, f"{Path(policy).name} {digest(path)}", bundle.stream)
+
+
+def digest(path: Path) -> str:
+    """What tells a file from all others, in a journal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def warn_of_latency(name: str, policy: Policy, config: EnvConfig) -> None:
+    """Say how long a policy on torch takes for a decision here, beside the time between two."""
+    player, observation = Solo(policy), np.zeros(len(observation_names(config)), np.float32)
+    times = []
+    for _ in range(DECISIONS_TIMED):
+        begun = time.perf_counter()
+        player.step(observation)
+        times.append(time.perf_counter() - begun)
+    player.reset()
+    median, worst = 1e3 * float(np.median(times)), 1e3 * max(times[1:])
+    print(
+        f"{name} runs on torch: {median:.1f} ms a decision here, at worst {worst:.1f} of {DECISIONS_TIMED}, "
+        f"every {1e3 * config.market.step_seconds:g} ms. A bundle takes microseconds (`neuralmm export`; "
+        "models of `neuralmm train`).",
+        file=sys.stderr,
+    )
 
 
 def plan(options: Common, venue: str, symbol: str, mode: str, **more: Any) -> tuple[Plan, Chosen]:

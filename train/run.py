@@ -15,10 +15,10 @@ from mmenv.checks import ConfigError, require
 from mmenv.config import EnvConfig
 from mmenv.features.base import GROUPS
 from mmenv.observation import observation_names
+from policies.sb3 import ENV_CONFIG
 from policies.signals import load as load_signal
 from policies.signals.warm_start import warm_start
 from train.callbacks import Front, Judge, Terms
-from train.evaluate import ENV_CONFIG
 from train.learner.checkpoint import Checkpoint, load_latest, remaining_timesteps, resume_logger
 from train.learner.model_file import save_atomically
 from train.learner.recurrent_ppo import FastRecurrentPPO

@@ -21,6 +21,7 @@ from policies.base import POLICIES, QuotingPolicy, tuned_policies
 from policies.bundle import SUFFIX
 from policies.bundle import load as load_bundle
 from policies.make import make_policy, read_parameters
+from policies.sb3 import OTHER_FRAMEWORK, is_ours, load_model, model_file
 from policies.tune import tune
 from train.baselines import best_by_simulation, solvable
 
@@ -71,6 +72,8 @@ class File:
     def make(self, config: EnvConfig) -> Player | Tabulated:
         if self.path.suffix == SUFFIX:
             return load_bundle(self.path).policy()
+        if not is_ours(self.path):
+            return load_model(self.path).policy(config, self.name)
         # Here, for torch takes seconds to import.
         from policies.network.trained import TrainedPolicy
         from train.evaluate import load
@@ -113,6 +116,9 @@ def model_config(text: str) -> EnvConfig | None:
         return load_bundle(Path(text)).config
     if not is_model(text) or not Path(text).exists():
         return None
+    file = model_file(text)
+    if file is not None and file.exists() and not is_ours(file):
+        return load_model(file).env_config
     from train.evaluate import load  # here, for torch takes seconds to import
 
     return load(Path(text))[1]
@@ -132,10 +138,12 @@ def make_source(
     """
     name, _, rest = text.partition(":")
     if is_model(text):
-        file = Path(text) / "best_model.zip" if Path(text).is_dir() else Path(text)
-        if not file.exists():
-            raise FileNotFoundError(f"{file}: there is no model; `neuralmm train` makes one.")
-        return File(label, file), 0
+        file = File(label, model_file(text) or Path(text))
+        if not file.path.exists():
+            raise FileNotFoundError(f"{file.path}: there is no model; `neuralmm train` makes one.")
+        if file.path.suffix != SUFFIX and not is_ours(file.path):
+            file.make(config)  # says at once where it does not fit
+        return file, 0
     if name in tuned_policies() and not rest:
         if solvable(config):
             found = tune(name, config)
@@ -150,7 +158,10 @@ def make_source(
     try:
         POLICIES.find(text)
     except PluginError as error:
-        raise PluginError(f"{error} Or give the folder or .zip of a model, or a bundle (.mmz).") from None
+        raise PluginError(
+            f"{error} Or give the folder or .zip of a model of Stable-Baselines3, or a bundle (.mmz). "
+            f"{OTHER_FRAMEWORK}"
+        ) from None
     return Object(label, text), 0
 
 

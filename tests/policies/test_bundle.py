@@ -497,7 +497,7 @@ def test_a_session_needs_whole_ticks(bundle):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """An untrained model as `neuralmm train` saves it."""
-    from train.evaluate import ENV_CONFIG
+    from policies.sb3 import ENV_CONFIG
     from train.learner.recurrent_ppo import FastRecurrentPPO
     from train.learner.vec_env import NeuralMMVecEnv
 

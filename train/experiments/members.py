@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,11 +18,12 @@ from rich.table import Table
 from tqdm import tqdm
 
 from mmenv.checks import ConfigError
-from mmenv.config import EnvConfig
+from mmenv.config import EnvConfig, make_config
 from mmenv.desk.family import base_values, member
 from mmenv.market.varied import Distribution
 from policies.base import Policy
 from policies.network.trained import TrainedPolicy
+from policies.sb3 import is_ours, load_model, model_file
 from train.baselines import Scale, scale
 from train.evaluate import load, wide_console
 from train.options.experiments import Members
@@ -145,6 +147,20 @@ def table(title: str, rows: Sequence[Row]) -> Table:
     return result
 
 
+def _read(path: Path, market: str | None) -> tuple[Policy, EnvConfig]:
+    """A saved model and what it was trained under, or the `market` where it does not say so."""
+    name = path.stem if path.is_file() else path.name
+    file = model_file(path)
+    if file is None or not file.exists() or is_ours(file):
+        model, config = load(path)
+        return TrainedPolicy(model.policy, name), config
+    stock = load_model(file)
+    if stock.env_config is None and market is None:
+        raise ConfigError(f"--market = None is not possible: {path} does not say on which it was trained.")
+    config = stock.env_config or make_config(str(market))
+    return stock.policy(config, name), config
+
+
 def main(options: Members) -> None:
     """Run `neuralmm members`."""
     if not options.models:
@@ -153,10 +169,7 @@ def main(options: Members) -> None:
     members = [parse(text) for text in options.members]
     policies: list[tuple[Policy, EnvConfig]] = []
     for path in options.models:
-        model, config = load(path)
-        policy = TrainedPolicy(model.policy)
-        policy.name = path.stem if path.is_file() else path.name
-        policies.append((policy, config))
+        policies.append(_read(path, options.market))
     runs = len(policies) * (len(members) + bool(policies[0][1].randomise))
     with tqdm(total=options.episodes * runs, unit=" episodes", leave=False) as bar:
         rows = compare(policies, members, options.episodes, bar.update)

@@ -13,10 +13,11 @@ class Evaluate:
     """Print the table of a policy, the optimum and the baselines, all on the same market paths."""
 
     model: tyro.conf.Positional[Path]
-    """A saved model (.zip), the folder of a run (its best model), a bundle (.mmz), or, with --market, the
-    name of a policy such as glft:gamma=0.1, or module:name."""
+    """A saved model (.zip), the folder of a run (its best model), a bundle (.mmz), or, with --market, any
+    other model of Stable-Baselines3 (its zip), the name of a policy such as glft:gamma=0.1 (`neuralmm list
+    policies`), or module:name."""
     market: str | None = None
-    """Market of a policy by name; a model and a bundle bring theirs."""
+    """Market of a policy that does not bring its own, as a model of `neuralmm train` and a bundle do."""
     episodes: int = 4096
     """Simulated episodes."""
     store: Path | None = None

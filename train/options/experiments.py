@@ -108,6 +108,8 @@ class Members:
     """Saved models (.zip) or folders of runs, all of one market; the first one is compared with."""
     members: tuple[str, ...]
     """Each the parameters of a member, such as volatility=2 or tilt=0.15,maker_fee_bp=0.5."""
+    market: str | None = None
+    """Market of models that do not say which they were trained on, as those of stock Stable-Baselines3."""
     episodes: int = 1024
     """Episodes of each model on each member."""
 
