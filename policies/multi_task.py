@@ -18,7 +18,7 @@ OUTPUTS = ("multi_move", "multi_half_spread", "multi_position")
 
 @register
 class MultiTaskPolicy:
-    """The multi-task signal as a policy: its half-spread, skewed by its forecast and towards its position.
+    """The multi-task signal as a policy: a half-spread, skewed by its forecast and towards its position.
 
         skew = follow x move + lean x half-spread x (position - q)
 
@@ -26,16 +26,30 @@ class MultiTaskPolicy:
     best of a grid on `hidden-regime`) and no forecast, the quote on the side that leads to the position is at
     the mid when the inventory is a quarter of the limit away. Quotes go through `mmenv.actions` and the
     hard limits like those of any policy.
+
+    The half-spread is the mean of the labels that the network was trained on: its forecast of it explains
+    nothing out of sample, and to quote that costs value (docs/signals.md).
     """
 
     name = "multi-task"
 
     def __init__(
-        self, config: EnvConfig, signal: TrainedSignal | str | Path, follow: float = 1.0, lean: float = 4.0
+        self,
+        config: EnvConfig,
+        signal: TrainedSignal | str | Path,
+        follow: float = 1.0,
+        lean: float = 4.0,
+        half_spread: float | None = None,
     ) -> None:
-        """`signal`: the network or its file; `config` must observe its inputs, and the time left."""
+        """`signal`: the network or its file; `config` must observe its inputs, and the time left.
+
+        `half_spread`, price units: by default that of the signal's card, and of the network where a file of
+        older versions names none.
+        """
         self.config, self.follow, self.lean = config, follow, lean
         self.signal = signal if isinstance(signal, TrainedSignal) else load(signal)
+        means = self.signal.card.get("label means", {})
+        self.half_spread = means.get(OUTPUTS[1]) if half_spread is None else half_spread
         names = tuple(feature.name for feature in self.signal.outputs)
         require(names == OUTPUTS, "MultiTaskPolicy", "signal", names, f"one with the outputs {OUTPUTS}")
         inputs = [feature.name for feature in self.signal.inputs]
@@ -58,6 +72,7 @@ class MultiTaskPolicy:
         fresh = self._reading.step(observation) == 0
         state = np.where(fresh[:, None], np.float32(0), state)
         outputs = self.signal.step(np.ascontiguousarray(observation[:, self._columns]), state)
-        move, half, position = outputs.T.astype(np.float64)
+        move, forecast, position = outputs.T.astype(np.float64)
+        half = forecast if self.half_spread is None else np.full(len(outputs), self.half_spread)
         skew = self.follow * move + self.lean * half * (position - observation[:, self._inventory])
         return self.config.quote.to_action(half + skew, half - skew), state

@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -26,8 +27,9 @@ from rich.table import Table
 from mmenv.config import EnvConfig
 from mmenv.features.base import GROUPS, Feature
 from mmenv.market.replay import Replay
-from mmenv.recording.windows import Recording, split
+from mmenv.recording.windows import Part, Recording, split
 from policies.signals import TrainedSignal, load, save
+from policies.signals.network import Design
 from train.evaluate import wide_console
 from train.signals.data import Batches, get_recording
 from train.signals.fitting import Fit, Material, make_net
@@ -41,7 +43,7 @@ from train.signals.settings import (
     read_settings,
     write_settings,
 )
-from train.signals.tasks import TASKS, Task, features_of
+from train.signals.tasks import TASKS, Labels, Task, features_of
 
 SUFFIX = "signal.mms"
 
@@ -85,6 +87,7 @@ def train(options: Train, folder: Path, console: Console) -> TrainedSignal:
         "horizons, seconds": options.horizons,
         "look-back, rows": "all since the start of the episode" if design.streams else 1,
         "settings": plain_settings(options),
+        "label means": label_means(design, values, parts[0]),
         "figures": figures,
         "limits": limits(task, recording),
     }
@@ -92,6 +95,12 @@ def train(options: Train, folder: Path, console: Console) -> TrainedSignal:
     save(signal, folder / SUFFIX)
     write_plots(folder, plots)
     return signal
+
+
+def label_means(design: Design, values: Labels, part: Part) -> dict[str, float]:
+    """Mean of each head's label over the rows of a part that have one."""
+    means = np.nanmean(values.values[part.rows(values.horizon)], axis=0)
+    return {head.name: float(mean) for head, mean in zip(design.heads, means, strict=True)}
 
 
 def trim(signal: TrainedSignal, config: EnvConfig) -> TrainedSignal:

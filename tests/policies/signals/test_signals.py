@@ -278,10 +278,14 @@ def test_a_file_gives_back_the_signal(tmp_path):
 # As a policy, and as the start of one.
 
 
-def test_the_multi_task_network_quotes_what_it_says():
-    """Its half-spread and skew, by its own memory, equal those of its outputs in the observation."""
+@pytest.mark.parametrize("mean", [None, 1.7])
+def test_the_multi_task_network_quotes_what_it_says(mean):
+    """Its skew, by its own memory, equals that of its outputs in the observation; its half-spread too, where
+    the card does not say the mean of its labels."""
     config = make_config("book", horizon=30, features=(*QUOTED, "clock"))
     _, signal = make_signal("multi-task", config=make_config("book", horizon=30))
+    if mean is not None:
+        signal = dataclasses.replace(signal, card={"label means": {"multi_half_spread": mean}})
     policy = make_policy("multi-task", config, signal=signal, follow=0.5, lean=2.0)
     shown = make_desk(dataclasses.replace(config, signals=(signal,)), 3, autoreset=True)
     shown.seed([1, 2, 3])
@@ -289,6 +293,7 @@ def test_the_multi_task_network_quotes_what_it_says():
     for _ in range(70):  # over two ends of episodes
         actions, state = policy.act(observations[:, :-3], state)
         move, half, position = observations[:, -3:].T.astype(np.float64)
+        half = half if mean is None else np.full(3, mean)
         held = shown.get("position") / config.risk.position_limit
         skew = 0.5 * move + 2.0 * half * (position - held)
         np.testing.assert_allclose(actions, config.quote.to_action(half + skew, half - skew), atol=1e-6)
