@@ -19,10 +19,11 @@ from mmenv.data.rows import BUY, SELL, TRADE
 from mmenv.data.tape import tapes
 from mmenv.times import MILLISECOND, SECOND
 from mmenv.venue import hft_calls as hft
+from mmenv.venue.by_order import apply_order
 from mmenv.venue.latency import Latency
-from mmenv.venue.matcher import FILLED, apply, cancel, empty_book, submit
+from mmenv.venue.matcher import BY_ORDER, FILLED, apply, cancel, empty_book, submit
 from mmenv.venue.outcome import ASK, BID
-from mmenv.venue.settings import QUEUE_MODELS, ReplayConfig
+from mmenv.venue.settings import FIFO, QUEUE_MODELS, ReplayConfig
 
 ACTION: Final = np.dtype([("time_ns", "i8"), ("order", "i8"), ("side", "i8"), ("tick", "i8"), ("lots", "i8")])
 """A submit, or with lots 0 a cancel, by local time."""
@@ -99,7 +100,8 @@ def by_matcher(
 ) -> NDArray[np.void]:
     """RESULT [orders] of our matcher; `trips` as in `mmenv.venue.latency`.
 
-    `ahead` is added to each order's queue, to see a wrong one caught.
+    `ahead` is added to each order's queue, or taken off its place among single orders, to see a wrong one
+    caught.
     """
     latency = Latency(config.order_latency_ns, trips)
     arrivals = np.array([latency.arrival(int(time)) for time in actions["time_ns"]], np.int64)
@@ -158,6 +160,9 @@ def _run_matcher(book, events, actions, arrivals, ahead, out):
         while at < len(actions) and arrivals[at] < event.exch_ts:
             _act(book, actions[at], arrivals[at], ahead)
             at += 1
+        if book.queue_model == BY_ORDER:
+            apply_order(book, event, True)
+            continue
         side = BUY if event.ev & BUY_FLAG else SELL
         apply(book, event.ev & 0xFF, side, int(event.px), int(event.qty), event.exch_ts)
     while at < len(actions):
@@ -178,6 +183,7 @@ def _act(book, action, arrival, ahead):
     order.side, order.tick, order.lots, order.left = action.side, action.tick, action.lots, action.lots
     submit(book, action.order, arrival)
     order.ahead += ahead
+    order.place -= int(ahead)
 
 
 @njit(cache=True)
@@ -232,11 +238,12 @@ class Check:
         names = "tape model fills orders filled differ one-lot-mutant 1-ms-mutant"
         print("\t".join(names.split()))
         for tape in tapes(self.store):
-            found = open_replay(tape, 2 * MILLISECOND)
             latency = round(self.latency_ms * MILLISECOND)
-            actions = random_actions(found, self.orders, latency, np.random.default_rng(self.seed))
-            for model in QUEUE_MODELS:
-                for partial in (True, False):
+            for model in QUEUE_MODELS if not tape.info.orders else (*QUEUE_MODELS, FIFO):
+                found = open_replay(tape, 2 * MILLISECOND, orders=model == FIFO)
+                actions = random_actions(found, self.orders, latency, np.random.default_rng(self.seed))
+                # Of single orders, hftbacktest fills whole orders only.
+                for partial in (True, False) if model != FIFO else (False,):
                     config = ReplayConfig(queue_model=model, partial_fills=partial, order_latency_ns=latency)
                     later = replace(config, order_latency_ns=latency + MILLISECOND)
                     theirs = by_hftbacktest(found, actions, config)

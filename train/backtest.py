@@ -27,6 +27,7 @@ from mmenv.measure.naming import named_market
 from mmenv.report import write_report
 from mmenv.report.words import show
 from mmenv.run.provenance import PLACES, without_places
+from mmenv.venue.settings import FIFO
 from policies.base import tuned_policies
 from train.options.backtest import Backtest
 from train.sources import make_source, model_config, short_names
@@ -110,6 +111,8 @@ def base_market(options: Backtest, data: str, models: list[EnvConfig]) -> Market
         "latency_file": str(options.latency_file or ""),
         "fractions": options.fractions,
         "queue_model": options.queue,
+        # hftbacktest fills whole orders only there.
+        **({"engine": "matcher"} if options.queue == FIFO else {}),
         **step,
     }
     trained_here = [m.market for m in models if isinstance(m.market, Replay)]

@@ -7,7 +7,7 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,14 +17,17 @@ from numba import njit
 from numpy.typing import NDArray
 
 from mmenv.data.book import BOOK_WINDOW, FUSE_START, Book, fused, window
-from mmenv.data.rows import BBO, BUY, CLEAR, ROW, TRADE
+from mmenv.data.orders import PLACED, Resting, no_orders, pack, placed
+from mmenv.data.rows import ADD, BBO, BUY, CANCEL, CLEAR, MODIFY, ROW, TRADE
 from mmenv.data.tape import SCHEMA_VERSION, Tape, TapeError
 from mmenv.times import SECOND
 
-CACHE_VERSION: Final = 2
+CACHE_VERSION: Final = 3
 TEMPORARY: Final = ".replay-tmp-"
 SNAPSHOT_NS: Final = 10 * SECOND
 """Time between two book snapshots of the replay cache."""
+ORDERS_NS: Final = 60 * SECOND
+"""The same where single orders are replayed."""
 
 EVENT: Final = np.dtype(
     [
@@ -39,9 +42,14 @@ EVENT: Final = np.dtype(
     ],
     align=True,
 )
-"""hftbacktest's event layout, here with prices in ticks and sizes in lots."""
+"""hftbacktest's event layout, here with prices in ticks and sizes in lots.
+
+Of single orders: `qty` is what an ADD adds, a MODIFY leaves (it only ever takes away), a CANCEL takes (all
+that is left) and a FILL executes; `ival` is the number of the order's arrival, and `fval` the lots added to
+the level, or taken from it. The `fval` of a trade that met no order in the book, a hidden one, is 1."""
 
 
+EventsOf = Callable[[NDArray[np.void], NDArray[np.int64], int], NDArray[np.void]]
 EXCH_FLAG: Final = 1 << 31
 LOCAL_FLAG: Final = 1 << 30
 BUY_FLAG: Final = 1 << 29
@@ -69,6 +77,8 @@ class Replay:
     """Local time of the first and last event."""
     catch_up_ns: int
     """After this long past a snapshot, the local book too has seen all that is in it."""
+    orders: bool = False
+    """The events are those of single orders, and the levels of a snapshot its orders, first come first."""
 
     def start(self, local_ns: int) -> int:
         """Index of the last snapshot from which the local book is right at `local_ns`.
@@ -88,7 +98,7 @@ class Replay:
         return int(self.starts[0]) + self.catch_up_ns
 
 
-def open_replay(tape: Tape, feed_latency_ns: int, book_ticker: bool = True) -> Replay:
+def open_replay(tape: Tape, feed_latency_ns: int, book_ticker: bool = True, orders: bool = False) -> Replay:
     """The replay cache of a tape, built on first use.
 
     Parameters
@@ -99,24 +109,32 @@ def open_replay(tape: Tape, feed_latency_ns: int, book_ticker: bool = True) -> R
     book_ticker
         Bring the touch up to date with each recorded book ticker, between the conflated depth messages; see
         `mmenv.data.book.fused`.
+    orders
+        Replay single orders instead of levels.
 
-    Raises `TapeError` if the folder cannot be written to.
+    Raises `TapeError` if the folder cannot be written to, or if the tape has no single orders.
     """
+    if orders and not tape.info.orders:
+        raise TapeError(
+            f"{tape.path}: it has levels and no single orders: the queue model fifo needs a tape imported by "
+            "this version from LOBSTER, Databento mbo, Bitstamp or ITCH; choose another queue model"
+        )
     if feed_latency_ns < 0:
         raise TapeError(f"feed_latency_ns = {feed_latency_ns} is not possible: it must not be negative.")
     status = tape.path.stat()
     key = f"{status.st_mtime_ns} {status.st_size} {SCHEMA_VERSION} {CACHE_VERSION}"
     current = f".replay-{hashlib.sha256(key.encode()).hexdigest()[:16]}-"
-    folder = tape.path.with_name(f"{current}{feed_latency_ns}{'-ticker' if book_ticker else ''}")
+    kind = "-orders" if orders else "-ticker" if book_ticker else ""
+    folder = tape.path.with_name(f"{current}{feed_latency_ns}{kind}")
     if not (folder / "index.npz").exists():
-        _build(tape, folder, feed_latency_ns, book_ticker)
+        _build(tape, folder, feed_latency_ns, book_ticker, orders)
         for other in tape.path.parent.glob(".replay-*"):
             if not other.name.startswith((current, TEMPORARY)):
                 shutil.rmtree(other, ignore_errors=True)
-    return _map_replay(folder)
+    return _map_replay(folder, orders)
 
 
-def _build(tape: Tape, folder: Path, feed_latency_ns: int, book_ticker: bool) -> None:
+def _build(tape: Tape, folder: Path, feed_latency_ns: int, book_ticker: bool, orders: bool) -> None:
     """Write the cache beside its place and move it there when it is whole."""
     try:
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=TEMPORARY))
@@ -125,7 +143,8 @@ def _build(tape: Tape, folder: Path, feed_latency_ns: int, book_ticker: bool) ->
             f"{folder.parent}: cannot write the replay cache ({error}); make the folder writable"
         ) from None
     try:
-        _write_replay(tape, feed_latency_ns, book_ticker, temporary)
+        write = _write_orders if orders else _write_replay
+        write(tape, feed_latency_ns, book_ticker, temporary)
         try:
             os.rename(temporary, folder)
         except OSError:
@@ -138,27 +157,75 @@ def _build(tape: Tape, folder: Path, feed_latency_ns: int, book_ticker: bool) ->
 
 def _write_replay(tape: Tape, feed_latency_ns: int, book_ticker: bool, folder: Path) -> None:
     """Write events, the levels of the book snapshots and the index of both into `folder`."""
+    low, high = window(tape.info.low_tick, tape.info.high_tick, BOOK_WINDOW)
+    book = Book(low, high)
+    rows = _level_rows(tape, book_ticker, low, high)
+
+    def snapshot(boundary: int) -> NDArray[np.void]:
+        levels = book.levels()
+        return _events(levels, np.full(len(levels), EXCH_FLAG | LOCAL_FLAG), 0)
+
+    def apply(events: NDArray[np.void], at: int, boundary: int) -> int:
+        return int(_apply_until(events, at, boundary, low, book.sizes))
+
+    _write(
+        tape, feed_latency_ns, _in_order(rows, tape.info.disorder_ns), snapshot, apply, SNAPSHOT_NS, folder
+    )
+
+
+def _write_orders(tape: Tape, feed_latency_ns: int, book_ticker: bool, folder: Path) -> None:
+    """The same of single orders; there are no tickers."""
+    low, high = window(tape.info.low_tick, tape.info.high_tick, BOOK_WINDOW)
+    queues = no_orders()
+
+    def snapshot(boundary: int) -> NDArray[np.void]:
+        orders, _ = pack(queues)
+        rows = np.zeros(len(orders), PLACED)
+        rows["kind"], rows["exch_ns"], rows["local_ns"] = ADD, boundary, boundary
+        named = ("id", "id"), ("side", "side"), ("price", "tick"), ("size", "lots"), ("place", "place")
+        for name, source in named:
+            rows[name] = orders[source]
+        return _order_events(rows, np.full(len(rows), EXCH_FLAG | LOCAL_FLAG), 0)
+
+    def apply(events: NDArray[np.void], at: int, boundary: int) -> int:
+        return int(_rest_until(events, at, boundary, queues.resting))
+
+    rows = _order_rows(tape, low, high)
+    events = _in_order(rows, tape.info.disorder_ns, _order_events)
+    _write(tape, feed_latency_ns, events, snapshot, apply, ORDERS_NS, folder)
+
+
+def _write(
+    tape: Tape,
+    feed_latency_ns: int,
+    ordered: Callable[[int], Iterator[NDArray[np.void]]],
+    snapshot: Callable[[int], NDArray[np.void]],
+    apply: Callable[[NDArray[np.void], int, int], int],
+    every_ns: int,
+    folder: Path,
+) -> None:
+    """Write `ordered` events, given the offset of local times; a `snapshot` at each boundary, up to which
+    `apply` takes the book from an event on; and the index of both."""
     info = tape.info
     low, high = window(info.low_tick, info.high_tick, BOOK_WINDOW)
-    book = Book(low, high)
     offset = info.clock_offset_ns + feed_latency_ns
     # The first start has no snapshot: the tape begins with its own.
     starts, firsts, bounds = [info.first_ns + info.clock_offset_ns], [0], [0, 0]
     written, boundary, last_ns = 0, 0, 0
     with (folder / "events.bin").open("wb") as events_file, (folder / "levels.bin").open("wb") as levels_file:
-        for events in _ordered_events(tape, offset, book_ticker, low, high):
+        for events in ordered(offset):
             events.tofile(events_file)
             last_ns = max(last_ns, int(events["local_ts"].max()))
-            boundary = boundary or _next_boundary(events[0])
-            at = _apply_until(events, 0, boundary, low, book.sizes)
+            boundary = boundary or _next_boundary(events[0], every_ns)
+            at = apply(events, 0, boundary)
             while at < len(events):
-                levels = book.levels()
-                _events(levels, np.full(len(levels), EXCH_FLAG | LOCAL_FLAG), 0).tofile(levels_file)
+                levels = snapshot(boundary)
+                levels.tofile(levels_file)
                 starts.append(boundary)
                 firsts.append(written + at)
                 bounds.append(bounds[-1] + len(levels))
-                boundary = _next_boundary(events[at])
-                at = _apply_until(events, at, boundary, low, book.sizes)
+                boundary = _next_boundary(events[at], every_ns)
+                at = apply(events, at, boundary)
             written += len(events)
     if not written:
         raise TapeError(f"{tape.path}: no book or trade rows; import the capture again")
@@ -166,33 +233,56 @@ def _write_replay(tape: Tape, feed_latency_ns: int, book_ticker: bool, folder: P
     np.savez(folder / "index.npz", starts=starts, rows=firsts, bounds=bounds, scalars=scalars)
 
 
-def _next_boundary(event: np.void) -> int:
-    return (int(event["exch_ts"]) // SNAPSHOT_NS + 1) * SNAPSHOT_NS
+def _next_boundary(event: np.void, every_ns: int) -> int:
+    return (int(event["exch_ts"]) // every_ns + 1) * every_ns
 
 
-def _ordered_events(
-    tape: Tape, offset_ns: int, book_ticker: bool, low_tick: int, high_tick: int
-) -> Iterator[NDArray[np.void]]:
-    """EVENT chunks, none empty, in exchange order for the exchange and in arrival order for us."""
+def _level_rows(tape: Tape, book_ticker: bool, low_tick: int, high_tick: int) -> Iterator[NDArray[np.void]]:
+    """`ROW` rows without tickers, which are fused into the levels or left out."""
     arrived, state = Book(low_tick, high_tick), FUSE_START.copy()
+    for batch in tape.rows():
+        yield fused(batch, low_tick, arrived.sizes, state) if book_ticker else batch[batch["kind"] != BBO]
+
+
+def _order_rows(tape: Tape, low_tick: int, high_tick: int) -> Iterator[NDArray[np.void]]:
+    """`PLACED` rows; a trade and what it filled are never parted."""
+    queues = no_orders()
     held: NDArray[np.void] = np.zeros(0, ROW)
-    sent: NDArray[np.bool_] = np.zeros(0, np.bool_)
-    newest = 0
-    end = np.zeros(0, ROW)
-    for batch in itertools.chain(tape.rows(), (end,)):
-        rows = fused(batch, low_tick, arrived.sizes, state) if book_ticker else batch[batch["kind"] != BBO]
-        newest = max(newest, int(rows["exch_ns"].max(initial=0)))
-        held = np.concatenate([held, rows])
-        sent = np.concatenate([sent, np.zeros(len(rows), np.bool_)])
-        settled = np.iinfo(np.int64).max if batch is end else newest - tape.info.disorder_ns
-        order = np.argsort(held["exch_ns"], kind="stable")
-        take, flags, done = _merge(held["exch_ns"], order, sent, settled)
-        if len(take):
-            yield _events(held[take], flags, offset_ns)
-        held, sent = held[done:], sent[done:]
+    for batch in itertools.chain(tape.rows(orders=True), (None,)):
+        rows = held if batch is None else np.concatenate([held, batch])
+        cut = len(rows) - (batch is not None and len(rows) > 0 and rows["kind"][-1] == TRADE)
+        yield placed(rows[:cut], low_tick, high_tick, queues.resting, queues.arrivals)
+        held = rows[cut:]
 
 
-def _map_replay(folder: Path) -> Replay:
+def _in_order(
+    batches: Iterator[NDArray[np.void]], disorder_ns: int, events_of: EventsOf | None = None
+) -> Callable[[int], Iterator[NDArray[np.void]]]:
+    """EVENT chunks, none empty, in exchange order for the exchange and in arrival order for us, given the
+    offset of local times."""
+
+    def chunks(offset_ns: int) -> Iterator[NDArray[np.void]]:
+        held: NDArray[np.void] | None = None
+        sent: NDArray[np.bool_] = np.zeros(0, np.bool_)
+        newest = 0
+        for rows in itertools.chain(batches, (None,)):
+            if rows is not None:
+                newest = max(newest, int(rows["exch_ns"].max(initial=0)))
+                held = rows if held is None else np.concatenate([held, rows])
+                sent = np.concatenate([sent, np.zeros(len(rows), np.bool_)])
+            if held is None:
+                continue
+            settled = np.iinfo(np.int64).max if rows is None else newest - disorder_ns
+            order = np.argsort(held["exch_ns"], kind="stable")
+            take, flags, done = _merge(held["exch_ns"], order, sent, settled)
+            if len(take):
+                yield (events_of or _events)(held[take], flags, offset_ns)
+            held, sent = held[done:], sent[done:]
+
+    return chunks
+
+
+def _map_replay(folder: Path, orders: bool) -> Replay:
     """Open the cache in `folder`."""
     with np.load(folder / "index.npz") as index:
         starts, rows, bounds = index["starts"], index["rows"], index["bounds"]
@@ -211,6 +301,7 @@ def _map_replay(folder: Path) -> Replay:
         first_ns=first_ns,
         last_ns=last_ns,
         catch_up_ns=catch_up,
+        orders=orders,
     )
 
 
@@ -224,6 +315,39 @@ def _events(rows: NDArray[np.void], flags: NDArray[np.int64], offset_ns: int) ->
     events["local_ts"] = rows["local_ns"] + offset_ns
     events["px"], events["qty"] = rows["price"], rows["size"]
     return events
+
+
+def _order_events(rows: NDArray[np.void], flags: NDArray[np.int64], offset_ns: int) -> NDArray[np.void]:
+    """`PLACED` rows [n] as `EVENT` [n], local times moved by the offset."""
+    events = _events(rows, flags, offset_ns)
+    part = (rows["kind"] == CANCEL) & (rows["left"] > 0)
+    events["ev"][part] += MODIFY - CANCEL
+    events["qty"][part] = rows["left"][part]
+    events["order_id"], events["ival"] = rows["id"], rows["place"]
+    of_order = rows["kind"] >= ADD
+    events["order_id"][~of_order] = 0
+    events["fval"] = np.where(of_order, rows["size"], rows["left"])
+    return events
+
+
+@njit(cache=True, nogil=True)
+def _rest_until(events, at, boundary_ns, resting):
+    """As `_apply_until`, of single orders."""
+    while at < len(events):
+        event = events[at]
+        if event.ev & EXCH_FLAG:
+            if event.exch_ts > boundary_ns:
+                return at
+            kind, id = event.ev & 0xFF, np.int64(event.order_id)
+            side = BUY if event.ev & BUY_FLAG else -BUY
+            if kind == CLEAR:
+                resting.clear()
+            elif kind in (ADD, MODIFY):
+                resting[id] = Resting(np.int64(side), np.int64(event.px), np.int64(event.qty), event.ival)
+            elif kind == CANCEL:
+                resting.pop(id)
+        at += 1
+    return at
 
 
 @njit(cache=True, nogil=True)

@@ -18,8 +18,22 @@ from numpy.typing import NDArray
 
 from mmenv.data.book import Book, window
 from mmenv.data.decimals import decimal_text, decimal_units
+from mmenv.data.orders import as_rows, no_orders, pack, reconcile, unpack
 from mmenv.data.problems import Report
-from mmenv.data.rows import BBO, BUY, CLEAR, DEPTH, RAW, ROW, SELL, SNAPSHOT, TRADE, UNKNOWN_NS, CaptureError
+from mmenv.data.rows import (
+    ADD,
+    BBO,
+    BUY,
+    CLEAR,
+    DEPTH,
+    RAW,
+    ROW,
+    SELL,
+    SNAPSHOT,
+    TRADE,
+    UNKNOWN_NS,
+    CaptureError,
+)
 from mmenv.data.source import Source
 from mmenv.data.spool import Spool, usual_step
 from mmenv.data.tape import TapeInfo, TapeWriter
@@ -84,6 +98,7 @@ class _DayStats:
     disorder_ns: int = 0
     latency_ns: int = 0
     trades: int = 0
+    orders: int = 0
 
 
 class SecondPass:
@@ -113,6 +128,7 @@ class SecondPass:
         self.book = Book(low, high)
         self.ages = np.zeros_like(self.book.sizes)
         self.touch = np.array([(-1, self.book.sizes.shape[1], 0, NO_TICK, -1, 0, 0)], TOUCH)
+        self.queues = no_orders() if spool.orders else None
         self.newest_exch_ns = 0
         self.day = -1
         self.stats = _DayStats()
@@ -120,6 +136,13 @@ class SecondPass:
         """Rows that are in finished tapes."""
         self.infos: list[TapeInfo] = []
         """Of the finished tapes."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"queues": None if self.queues is None else pack(self.queues)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        queues = state["queues"]
+        self.__dict__ = state | {"queues": None if queues is None else unpack(*queues)}
 
     def _clock_offset(self, given: int | None) -> int:
         if given is not None:
@@ -231,7 +254,18 @@ class SecondPass:
         rows = self._uncrossed(rows, raw)
         if unsided.any():
             rows = self._sided(rows, int(unsided.sum()))
+        if self.queues is not None:
+            rows = self._reconciled(rows)
         self.append(writer, rows)
+
+    def _reconciled(self, rows: NDArray[np.void]) -> NDArray[np.void]:
+        """With orders that add up to the levels."""
+        assert self.queues is not None
+        rows, strays, unexplained = reconcile(rows, *self.queues)
+        self.report.note("change of an order that is in no level seen, left out", strays)
+        told = "change of a level that no order explains; a lot of unknown place stands for it"
+        self.report.note(told, unexplained)
+        return rows
 
     def _sided(self, rows: NDArray[np.void], unsided: int) -> NDArray[np.void]:
         """Without the trades that `follow` could give no side."""
@@ -249,6 +283,13 @@ class SecondPass:
         clear["kind"] = CLEAR
         rows = np.concatenate([clear, self.book.levels()])
         rows["exch_ns"], rows["local_ns"] = self.newest_exch_ns, local_ns
+        if self.queues is not None:
+            orders = as_rows(self.queues, rows)
+            width = self.book.sizes.shape[1]
+            near = (orders["price"] >= self.book.low_tick) & (orders["price"] < self.book.low_tick + width)
+            rows = np.insert(rows, 1, orders[near])
+            self.queues = no_orders()
+            rows = self._reconciled(rows)
         return rows
 
     def append(self, writer: TapeWriter, rows: NDArray[np.void]) -> None:
@@ -263,6 +304,7 @@ class SecondPass:
             stats.first_ns = int(rows["local_ns"][0]) if stats.first_ns < 0 else stats.first_ns
             stats.last_ns = int(rows["local_ns"][-1])
             stats.trades += int((rows["kind"] == TRADE).sum())
+            stats.orders += int((rows["kind"] >= ADD).sum())
         writer.write(rows)
 
     def _uncrossed(self, rows: NDArray[np.void], raw: NDArray[np.void]) -> NDArray[np.void]:
@@ -367,7 +409,7 @@ def follow(rows, levels, side_rule):
         row = rows[number]
         if row.kind == TRADE:
             _take_side(row, touch, bid + low_tick if bid >= 0 else 0, ask + low_tick, ask < width, side_rule)
-        if row.kind == TRADE or row.kind == BBO:
+        if row.kind == TRADE or row.kind == BBO or row.kind >= ADD:
             continue
         if row.kind == CLEAR:
             sizes[:] = 0

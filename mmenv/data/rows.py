@@ -11,6 +11,11 @@ TRADE: Final = 2
 CLEAR: Final = 3
 SNAPSHOT: Final = 4
 BBO: Final = 5
+ADD: Final = 10
+CANCEL: Final = 11
+MODIFY: Final = 12
+FILL: Final = 13
+"""What happens to single orders; numbered as hftbacktest does. See `mmenv.data.orders`."""
 
 BUY: Final = 1
 SELL: Final = -1
@@ -33,7 +38,7 @@ RAW: Final = np.dtype(
 )
 """One recorded row: price and size in units of 10^-`mmenv.data.decimals.DECIMALS`, times in nanoseconds.
 
-`kind` is one of the five above; a CLEAR empties the book, and a BBO is the best bid or ask of a ticker, the
+`kind` is one of the above; a CLEAR empties the book, and a BBO is the best bid or ask of a ticker, the
 bid first. `side` is +1 for a bid level or a buying aggressor, -1 for an ask or a seller; `id` is the update
 id of a book row and the trade id of a trade; `line` and `file` say where it was read."""
 

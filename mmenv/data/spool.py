@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mmenv.data.rows import BBO, DEPTH, RAW, SNAPSHOT, TRADE, UNKNOWN_NS
+from mmenv.data.rows import ADD, BBO, DEPTH, RAW, SNAPSHOT, TRADE, UNKNOWN_NS
 from mmenv.times import DAY
 
 SPOOL_ROWS: Final = 1 << 19
@@ -33,6 +33,8 @@ class Spool:
         self.least_delay_ns: int | None = None
         self.price_range: dict[int, tuple[int, int]] = {}
         self.days: set[int] = set()
+        self.orders = False
+        """There are single orders among the rows."""
         self.last_ns = 0
         path.write_bytes(b"")
 
@@ -53,6 +55,7 @@ class Spool:
         starts = np.arange(0, len(rows), STEP_ROWS)
         self.price_steps.update(np.gcd.reduceat(rows["price"], starts).tolist())
         self.size_steps.update(np.gcd.reduceat(rows["size"], starts).tolist())
+        self.orders = self.orders or bool((rows["kind"] >= ADD).any())
         first_ns, self.last_ns = int(rows["local_ns"][0]), int(rows["local_ns"][-1])
         self.days.update(range(first_ns // DAY, self.last_ns // DAY + 1))
         stamped = rows[rows["exch_ns"] != UNKNOWN_NS]

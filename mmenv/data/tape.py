@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mmenv.data.rows import ROW
+from mmenv.data.rows import ADD, ROW
 
 SCHEMA_VERSION: Final = 1
 METADATA_KEY: Final = b"neuralmm"
@@ -63,6 +63,8 @@ class TapeInfo:
     rows: int = 0
     trades: int = -1
     """-1: not counted, in tapes of earlier versions."""
+    orders: int = 0
+    """Of the rows, those of single orders."""
     schema_version: int = SCHEMA_VERSION
 
 
@@ -137,14 +139,14 @@ class Tape:
     def __repr__(self) -> str:
         return f"Tape({self.info.venue} {self.info.symbol} {self.info.day}, {self.info.rows} rows)"
 
-    def rows(self) -> Iterator[NDArray[np.void]]:
-        """Batches of `ROW` rows in arrival order."""
+    def rows(self, orders: bool = False) -> Iterator[NDArray[np.void]]:
+        """Batches of `ROW` rows in arrival order; those of single orders only if asked for."""
         with pq.ParquetFile(self.path) as parquet:
             for batch in parquet.iter_batches(BATCH_ROWS):
                 rows = np.empty(len(batch), ROW)
                 for name in ROW.names or ():
                     rows[name] = batch.column(name).to_numpy()
-                yield rows
+                yield rows if orders or not self.info.orders else rows[rows["kind"] < ADD]
 
 
 def tapes(store: Path | str, venue: str = "*", symbol: str = "*", day: str = "*") -> list[Tape]:

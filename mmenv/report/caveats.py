@@ -90,7 +90,7 @@ def _about_tries(result: Result) -> Iterator[Caveat]:
 def _about_replay(result: Result) -> Iterator[Caveat]:
     """Say where queue and latency of a replay are kinder than the exchange."""
     market = result.plan["policies"][0]["config"]["market"]
-    if market["queue_model"] != "risk-adverse":
+    if market["queue_model"] not in ("risk-adverse", "fifo"):
         yield Caveat(
             "Fills may be better than the queue allows",
             f"Under the queue model {market['queue_model']!r} cancels ahead of us are guessed to move "

@@ -22,13 +22,14 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from mmenv.checks import ConfigError
 from mmenv.data.events import BUY_FLAG
 from mmenv.data.tape import Tape
 from mmenv.venue import hft_calls as hft
 from mmenv.venue.hft_calls import close_backtest, open_backtest
 from mmenv.venue.outcome import ASK, BID, OUTCOME, begin_interval, book_fill, count_trade
 from mmenv.venue.replay import LANE, ReplayVenue, Span, first_bad_quote, set_resting
-from mmenv.venue.settings import ReplayConfig
+from mmenv.venue.settings import FIFO, ReplayConfig
 from mmenv.venue.working import stands_for
 
 BAD_QUOTE: Final = -1
@@ -56,6 +57,11 @@ class HftVenue(ReplayVenue):
     lane_type: ClassVar[np.dtype] = HFT_LANE
 
     def __init__(self, tapes: Sequence[Tape], n: int, config: ReplayConfig | None = None) -> None:
+        if config is not None and config.queue_model == FIFO and config.partial_fills:
+            raise ConfigError(
+                "ReplayConfig.partial_fills = True is not possible with engine hftbacktest: under the queue "
+                "model fifo it fills whole orders only; choose engine matcher, or partial_fills False."
+            )
         super().__init__(tapes, n, config)
         self.orders = np.zeros((n, 2, self.slots), HFT_ORDER)
         """Our orders, HFT_ORDER (n, 2, slots): asks, then bids."""

@@ -14,7 +14,7 @@ from mmenv.data.events import EVENT
 from mmenv.data.tape import TapeError
 from mmenv.venue.latency import ROUND_TRIP
 from mmenv.venue.outcome import ASK
-from mmenv.venue.settings import ReplayConfig
+from mmenv.venue.settings import FIFO, ReplayConfig
 
 try:
     import hftbacktest
@@ -37,6 +37,7 @@ QUEUES: Final = {
     "power-prob": ("power_prob_queue_model", True),
     "power-prob-2": ("power_prob_queue_model2", True),
     "power-prob-3": ("power_prob_queue_model3", True),
+    FIFO: ("l3_fifo_queue_model", False),
 }
 """The builder's method for each of `mmenv.venue.settings.QUEUE_MODELS`, and whether it takes an exponent."""
 
@@ -68,9 +69,14 @@ def open_backtest(
     if not 0 < low_tick < high_tick:
         raise TapeError(f"price window {low_tick} to {high_tick} is empty; import again")
     method, takes_exponent = QUEUES[config.queue_model]
-    asset = hftbacktest.BacktestAsset().add_data(events)
-    if len(levels):
-        asset = asset.initial_snapshot(levels)
+    asset = hftbacktest.BacktestAsset()
+    if len(levels) and config.queue_model == FIFO:
+        # Orders that stand when it begins are its first events: its snapshots are of levels.
+        asset = asset.add_data(levels).add_data(events)
+    elif len(levels):
+        asset = asset.add_data(events).initial_snapshot(levels)
+    else:
+        asset = asset.add_data(events)
     asset = asset.linear_asset(1.0)
     if len(trips):
         asset = asset.intp_order_latency(trips)

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from mmenv.data.events import BUY_FLAG
 from mmenv.data.rows import BUY, SELL
 from mmenv.data.tape import Tape
+from mmenv.venue.by_order import change_level
 from mmenv.venue.latency import Latency
 from mmenv.venue.matcher import put
 from mmenv.venue.paper import PaperVenue
 from mmenv.venue.replay import ReplayVenue, Span, first_bad_quote
-from mmenv.venue.settings import ReplayConfig
+from mmenv.venue.settings import FIFO, ReplayConfig
 from mmenv.venue.view import View
 from mmenv.venue.working import Working
 
@@ -41,8 +42,10 @@ class MatcherVenue(ReplayVenue):
             view, working, latency, config.queue_model, config.queue_exponent, config.partial_fills
         )
         levels = replay.levels[replay.bounds[index] : replay.bounds[index + 1]]
-        for book in (view.book, paper.book):
-            _set_levels(book, levels)
+        _set_levels(view.book, levels, replay.orders)
+        _set_levels(paper.book, levels, replay.orders)
+        if replay.orders and len(levels):
+            paper.book.arrivals[0] = int(levels["ival"].max())
         self._papers[lane] = paper
         self._local[lane] = self._exchange[lane] = replay.rows[index]
         self._elapse(lane, paper, local_ns)
@@ -69,15 +72,19 @@ class MatcherVenue(ReplayVenue):
         view, events = paper.view, self.replays[self.lane_tape[lane]].events
         end_ns = int(self.lanes["end_ns"][lane])
         time_ns = min(until_ns, end_ns)
-        self._local[lane] = view.take_events(events, self._local[lane], time_ns)
+        orders = self.config.queue_model == FIFO
+        self._local[lane] = view.take_events(events, self._local[lane], time_ns, orders)
         self._exchange[lane], _ = paper.play_events(events, self._exchange[lane], time_ns)
         view.observe(time_ns)
         self._ended[lane] = time_ns >= end_ns or self._local[lane] >= len(events)
 
 
 @njit(cache=True, nogil=True)
-def _set_levels(book, levels):
-    """Levels of a snapshot, EVENT [l], in an empty book."""
+def _set_levels(book, levels, orders):
+    """Levels or orders of a snapshot, EVENT [l], in an empty book."""
     for level in levels:
+        if orders:
+            change_level(book, level)
+            continue
         side = BUY if level.ev & BUY_FLAG else SELL
         put(book, side, int(level.px), int(level.qty))

@@ -25,7 +25,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from mmenv.data.rows import BUY, CLEAR, TRADE
-from mmenv.venue.settings import QUEUE_MODELS
+from mmenv.venue.settings import FIFO, QUEUE_MODELS
 
 WAITING: Final = 0
 """Sent, not yet at the exchange; the other states are numbered as hftbacktest does."""
@@ -45,15 +45,19 @@ ORDER: Final = np.dtype(
         ("time_ns", "i8"),
         ("ahead", "f8"),
         ("traded", "f8"),
+        ("place", "i8"),
     ]
 )
 """An order. `time_ns` is the exchange time of its last change of state, `ahead` the lots queued before it,
-`traded` the lots traded at its price since the level last changed."""
+`traded` the lots traded at its price since the level last changed, `place` the arrivals before it, where
+single orders are known."""
 
 NO_BID: Final = np.iinfo(np.int64).min
 NO_ASK: Final = np.iinfo(np.int64).max
 
 _RISK_ADVERSE, _LOG, _LOG_2, _POWER, _POWER_2, _POWER_3 = range(len(QUEUE_MODELS))
+BY_ORDER: Final = len(QUEUE_MODELS)
+"""Number of the queue model `FIFO`."""
 
 
 class Levels(NamedTuple):
@@ -81,8 +85,10 @@ class OrderBook(NamedTuple):
     """ORDER (capacity,), numbered by whoever sends them."""
     resting: NDArray[np.int64]
     """Numbers of the orders at the exchange, (capacity + 1,); the last entry says how many there are."""
+    arrivals: NDArray[np.int64]
+    """How many orders have come to the exchange, (1,), where single orders are known."""
     queue_model: int
-    """Index into `mmenv.venue.settings.QUEUE_MODELS`."""
+    """Index into `mmenv.venue.settings.QUEUE_MODELS`, or BY_ORDER."""
     queue_exponent: float
     """n of the "power-prob" models."""
     partial_fills: bool
@@ -120,15 +126,17 @@ def empty_book(
     ValueError
         The queue model is unknown, or the window is empty.
     """
-    if queue_model not in QUEUE_MODELS:
+    models = (*QUEUE_MODELS, FIFO)
+    if queue_model not in models:
         raise ValueError(
-            f"queue_model = {queue_model!r} is not possible: it must be one of {', '.join(QUEUE_MODELS)}."
+            f"queue_model = {queue_model!r} is not possible: it must be one of {', '.join(models)}."
         )
     return OrderBook(
         *empty_levels(low_tick, high_tick),
         orders=np.zeros(capacity, ORDER),
         resting=np.zeros(capacity + 1, np.int64),
-        queue_model=QUEUE_MODELS.index(queue_model),
+        arrivals=np.zeros(1, np.int64),
+        queue_model=models.index(queue_model),
         queue_exponent=float(queue_exponent),
         partial_fills=partial_fills,
     )
@@ -148,7 +156,7 @@ def place_order(book: OrderBook, order: int, side: int, tick: int, lots: int, ti
             f"an order of {lots} lots at {tick} is not possible: it must have at least 1 lot, and ticks are "
             f"{book.low_tick} to {high_tick}."
         )
-    book.orders[order] = (side, tick, lots, lots, WAITING, 0, 0.0, 0.0)
+    book.orders[order] = (side, tick, lots, lots, WAITING, 0, 0.0, 0.0, 0)
     submit(book, order, time_ns)
     return int(book.orders["status"][order])
 
@@ -219,6 +227,7 @@ def submit(book, index, time_ns):
     order.status = ACTIVE
     order.ahead = book.sizes[0 if order.side == BUY else 1, order.tick - book.low_tick]
     order.traded = 0.0
+    order.place = book.arrivals[0]
     book.resting[book.resting[-1]] = index
     book.resting[-1] += 1
 
@@ -243,7 +252,7 @@ def _remove(book, place):
 
 
 @njit(cache=True, nogil=True)
-def _fill(book, place, lots, time_ns):
+def fill(book, place, lots, time_ns):
     """Fill an open order; whether it is done, and its place taken by another."""
     order = book.orders[book.resting[place]]
     order.left -= lots
@@ -266,7 +275,7 @@ def trade(book, side, tick, lots, time_ns):
         beyond = (tick - order.tick) * side
         done = False
         if order.side == -side and beyond > 0:
-            done = _fill(book, place, order.left, time_ns)
+            done = fill(book, place, order.left, time_ns)
         elif order.side == -side and beyond == 0:
             order.ahead -= lots
             order.traded += lots
@@ -274,7 +283,7 @@ def trade(book, side, tick, lots, time_ns):
             if reached > 0:
                 order.ahead = 0.0
                 filled = min(reached, order.left) if book.partial_fills else order.left
-                done = _fill(book, place, filled, time_ns)
+                done = fill(book, place, filled, time_ns)
         place += not done
 
 
@@ -301,7 +310,7 @@ def set_level(book, side, tick, lots, time_ns):
         order = book.orders[book.resting[place]]
         done = False
         if order.side == -side and (tick - order.tick) * side >= 0:
-            done = _fill(book, place, order.left, time_ns)
+            done = fill(book, place, order.left, time_ns)
         place += not done
 
 

@@ -19,8 +19,18 @@ from numpy.typing import NDArray
 from mmenv.data.events import BUY_FLAG, EXCH_FLAG
 from mmenv.data.rows import BUY, ROW, SELL
 from mmenv.times import MILLISECOND
+from mmenv.venue.by_order import apply_order
 from mmenv.venue.latency import Latency
-from mmenv.venue.matcher import ACTIVE, PARTIALLY_FILLED, OrderBook, apply, cancel, empty_book, submit
+from mmenv.venue.matcher import (
+    ACTIVE,
+    BY_ORDER,
+    PARTIALLY_FILLED,
+    OrderBook,
+    apply,
+    cancel,
+    empty_book,
+    submit,
+)
 from mmenv.venue.outcome import ASK, BID, book_fill
 from mmenv.venue.view import View
 from mmenv.venue.working import FILL, Working
@@ -230,8 +240,11 @@ def _play_events(book, slots, events, at, until_ns):
                 break
             if e.exch_ts > due:
                 due = _deliver(book, slots, e.exch_ts)
-            side = BUY if e.ev & BUY_FLAG else SELL
-            apply(book, e.ev & 0xFF, side, int(e.px), int(e.qty), e.exch_ts)
+            if book.queue_model == BY_ORDER:
+                apply_order(book, e, False)
+            else:
+                side = BUY if e.ev & BUY_FLAG else SELL
+                apply(book, e.ev & 0xFF, side, int(e.px), int(e.qty), e.exch_ts)
         at += 1
     _deliver(book, slots, until_ns + 1)
     return at

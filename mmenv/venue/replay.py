@@ -20,7 +20,7 @@ from mmenv.data.tape import Tape, TapeError
 from mmenv.times import SECOND
 from mmenv.venue.latency import round_trips
 from mmenv.venue.outcome import ASK, BID, OUTCOME
-from mmenv.venue.settings import MAX_LOTS, SPLITS, ReplayConfig
+from mmenv.venue.settings import FIFO, MAX_LOTS, SPLITS, ReplayConfig
 
 LANE: Final = [("set", "i8"), ("low_tick", "i8"), ("high_tick", "i8"), ("end_ns", "i8")]
 """First fields of a lane's record: whether an episode has begun, the ticks that can be quoted in it, and the
@@ -261,7 +261,8 @@ def open_replays(tapes: Sequence[Tape], config: ReplayConfig) -> list[Replay]:
     """The tapes as they are replayed. Raises `TapeError` where there are none."""
     if not tapes:
         raise TapeError("no tapes given; open some with mmenv.data.tape.tapes(store)")
-    return [open_replay(tape, config.feed_latency_ns, config.book_ticker) for tape in tapes]
+    orders = config.queue_model == FIFO
+    return [open_replay(tape, config.feed_latency_ns, config.book_ticker, orders) for tape in tapes]
 
 
 def spans(tapes: Sequence[Tape], replays: Sequence[Replay], config: ReplayConfig) -> list[Span]:

@@ -24,7 +24,11 @@ QUEUE_MODELS: Final = (
     "power-prob-2",
     "power-prob-3",
 )
-"""How our place in the queue moves, by hftbacktest's names; see `mmenv.venue.matcher`."""
+"""How our place in the queue moves where levels alone are known, by hftbacktest's names; see
+`mmenv.venue.matcher`."""
+
+FIFO: Final = "fifo"
+"""On tapes of single orders our place is known: first in, first out; see `mmenv.venue.by_order`."""
 
 MAX_LOTS: Final = 1 << 31
 """Orders are smaller than this, so that sizes are exact in the engine's arithmetic."""
@@ -59,8 +63,9 @@ class ReplayConfig:
     book_ticker: bool = True
     """Keep the touch as recent as the recorded book tickers; otherwise as the conflated depth messages."""
     queue_model: str = "risk-adverse"
-    """One of `QUEUE_MODELS`. "risk-adverse": only trades move us up the queue. The others let cancels
-    ahead of us do so too, by a probability; "log-prob" ones depend on the unit of size, here lots."""
+    """One of `QUEUE_MODELS`, or `FIFO` for tapes of single orders. "risk-adverse": only trades move us up the
+    queue. The others let cancels ahead of us do so too, by a probability; "log-prob" ones depend on the unit
+    of size, here lots."""
     queue_exponent: float = 3.0
     """Exponent of the "power-prob" models."""
     partial_fills: bool = True
@@ -93,7 +98,7 @@ class ReplayConfig:
             f"given with order_latency {models}, and only then",
         )
         self._require("episode_ns", self.episode_ns > 0, "positive")
-        self._require_one("queue_model", QUEUE_MODELS)
+        self._require_one("queue_model", (*QUEUE_MODELS, FIFO))
         self._require("queue_exponent", 0 < self.queue_exponent <= 100, "in (0, 100]")
         self._require_one("split", SPLITS)
         shares = self.fractions

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from mmenv.data.book import FUSE_START, fused
 from mmenv.data.events import BUY_FLAG, LOCAL_FLAG
 from mmenv.data.rows import BUY, CLEAR, TRADE
+from mmenv.venue.by_order import see_order
 from mmenv.venue.matcher import Levels, clear, empty_levels, put
 from mmenv.venue.outcome import OUTCOME, begin_interval, count_trade
 
@@ -38,9 +39,10 @@ class View:
         """Apply ROW rows [n] in arrival order; the rows [m] without tickers, see `mmenv.data.book.fused`."""
         return _see_rows(self._levels, rows, self._fused, self._fuse, self.outcomes)
 
-    def take_events(self, events: NDArray[np.void], at: int, until_ns: int) -> int:
-        """Apply what a tape's EVENT [m] show us from row `at` up to a local time; the next row."""
-        return int(_see_events(self._levels, events, at, until_ns, self.outcomes))
+    def take_events(self, events: NDArray[np.void], at: int, until_ns: int, orders: bool = False) -> int:
+        """Apply what a tape's EVENT [m], of levels or of single orders, show us from row `at` up to a local
+        time; the next row."""
+        return int(_see_events(self._levels, events, at, until_ns, self.outcomes, orders))
 
     def observe(self, time_ns: int) -> None:
         """Complete the outcome with the book at a decision."""
@@ -66,13 +68,17 @@ def _see_rows(state, rows, sizes, fuse, outcomes):
 
 
 @njit(cache=True, nogil=True)
-def _see_events(state, events, at, until_ns, outcomes):
+def _see_events(state, events, at, until_ns, outcomes, orders):
     levels = Levels(*state)
     while at < len(events):
         e = events[at]
         if e.ev & LOCAL_FLAG:
             if e.local_ts > until_ns:
                 break
+            if orders:
+                see_order(levels, e, outcomes[0])
+                at += 1
+                continue
             side = BUY if e.ev & BUY_FLAG else -BUY
             _see(levels, outcomes[0], e.ev & 0xFF, side, int(e.px), int(e.qty))
         at += 1

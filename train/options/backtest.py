@@ -50,7 +50,7 @@ class Backtest:
         str,
         tyro.conf.arg(
             help=f"How cancels ahead of us move us up the queue (tapes): one of {', '.join(QUEUE_MODELS)}; "
-            "risk-adverse is the strictest."
+            "risk-adverse is the strictest. Or fifo: our exact place, on tapes of single orders."
         ),
     ] = "risk-adverse"
     venue: str = "*"

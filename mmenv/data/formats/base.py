@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from mmenv.data.decimals import Places
 from mmenv.data.problems import Report
-from mmenv.data.rows import BBO, CLEAR, DEPTH, RAW, SNAPSHOT, TRADE, UNKNOWN_NS
+from mmenv.data.rows import ADD, BBO, CANCEL, CLEAR, DEPTH, FILL, MODIFY, RAW, SNAPSHOT, TRADE, UNKNOWN_NS
 from mmenv.data.source import Source
 from mmenv.registry import PluginError, Registry
 
@@ -148,7 +148,7 @@ def open_importers(name: str, paths: Sequence[Path], options: ImportOptions) -> 
 _RULES: Final = (
     ("local_ns", "at least 0 and no less than that of the row before: sort rows by arrival"),
     ("exch_ns", "at least 0, or UNKNOWN_NS where the message carries none"),
-    ("kind", "DEPTH, TRADE, CLEAR, SNAPSHOT or BBO of mmenv.data.rows"),
+    ("kind", "DEPTH, TRADE, CLEAR, SNAPSHOT, BBO, ADD, CANCEL, MODIFY or FILL of mmenv.data.rows"),
     ("price", "above 0, in units of the importer's `places`; only a CLEAR has none"),
     ("size", "at least 0, in units of the importer's `places`, and above 0 for a trade"),
     ("side", "BUY or SELL, or 0 for a trade whose aggressor is unknown"),
@@ -205,7 +205,7 @@ def first_unsound(rows, files, last_ns):
         last_ns = row.local_ns
         if row.exch_ns < 0 and row.exch_ns != UNKNOWN_NS:
             return at, _EXCHANGE
-        if kind not in (DEPTH, TRADE, CLEAR, SNAPSHOT, BBO):
+        if kind not in (DEPTH, TRADE, CLEAR, SNAPSHOT, BBO, ADD, CANCEL, MODIFY, FILL):
             return at, _KIND
         if row.price <= 0 and kind != CLEAR:
             return at, _PRICE

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numba import njit, typed, types
 
+from mmenv.data import rows as kinds
 from mmenv.data.rows import BUY, DEPTH, RAW, SELL, SNAPSHOT
 
 ORDER: Final = np.dtype(
@@ -115,7 +116,7 @@ def _unpack_sizes(rows):
 
 @njit(cache=True, nogil=True)
 def apply(heads, records, resting, levels, told, changed):
-    """Follow the orders; the trades, and at the end of each event the levels it changed.
+    """Follow the orders; the trades, the orders, and at the end of each event the levels it changed.
 
     It is one function, because references to dictionaries are counted at every call, which takes longer than
     to follow an order.
@@ -136,7 +137,7 @@ def apply(heads, records, resting, levels, told, changed):
     problems
         `PROBLEM` [p].
     """
-    out = np.empty(2 * len(heads) + len(changed) + 1, RAW)
+    out = np.empty(4 * len(heads) + len(changed) + 1, RAW)
     problems = np.empty(len(heads), PROBLEM)
     count, wrong = 0, 0
     for place in range(len(heads)):
@@ -159,6 +160,10 @@ def apply(heads, records, resting, levels, told, changed):
                 old = resting[number]
                 _shift(levels, changed, old.side, old.price, -old.size)
             resting[number] = Resting(np.int64(record.side), record.price, record.size)
+            out[count] = head
+            out[count].kind = kinds.ADD if action == ADD else kinds.MODIFY
+            out[count].id = number
+            count += 1
             _shift(levels, changed, np.int64(record.side), record.price, record.size)
         elif action == CANCEL:
             if number not in resting:
@@ -167,11 +172,21 @@ def apply(heads, records, resting, levels, told, changed):
                 old = resting[number]
                 code = TOO_MUCH if record.size > old.size else code
                 gone = min(old.size, record.size)
+                out[count] = head
+                out[count].kind, out[count].id = kinds.CANCEL, number
+                out[count].side, out[count].price, out[count].size = old.side, old.price, gone
+                count += 1
                 _shift(levels, changed, old.side, old.price, -gone)
                 if gone == old.size:
                     resting.pop(number)
                 else:
                     resting[number] = Resting(old.side, old.price, old.size - gone)
+        elif action == FILL and number in resting:
+            old = resting[number]
+            out[count] = head
+            out[count].kind, out[count].id = kinds.FILL, number
+            out[count].side, out[count].price, out[count].size = old.side, old.price, record.size
+            count += 1
         if code >= 0:
             problems[wrong].record, problems[wrong].code = place, code
             wrong += 1

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numba import njit
 
+from mmenv.data import rows as kinds
 from mmenv.data.book import longer
 from mmenv.data.decimals import ONE
 from mmenv.data.rows import BUY, CLEAR, DEPTH, RAW, SELL, SNAPSHOT, TRADE
@@ -44,7 +45,7 @@ def no_far() -> Far:
 
 @njit(cache=True, nogil=True)
 def changes(heads, messages, books, before, far):
-    """Trades, and how the book changed with each message.
+    """Trades, what happens to orders, and how the book changed with each message.
 
     Parameters
     ----------
@@ -69,7 +70,7 @@ def changes(heads, messages, books, before, far):
         `LEVEL` [levels], the last book.
     """
     levels = books.shape[1]
-    most = 4 * levels + 2 * FAR_LEVELS + 2  # rows of a message
+    most = 4 * levels + 2 * FAR_LEVELS + 4  # rows of a message
     out = np.empty(2 * len(heads) + 2 * most, RAW)
     count = 0
     gaps = []
@@ -89,6 +90,7 @@ def changes(heads, messages, books, before, far):
             count += 1
         elif messages[place].type <= HIDDEN and not _fits(messages[place], before, book):
             gaps.append(place)
+        count = _order(head, messages[place], out, count)
         begin = count
         for side in range(2):
             count = _side_changes(head, side, before, book, far, out, count)
@@ -96,6 +98,21 @@ def changes(heads, messages, books, before, far):
             out[at].kind = SNAPSHOT if first else DEPTH
         before = book
     return out[:count].copy(), np.array(gaps, np.int64), before.copy()
+
+
+@njit(cache=True, nogil=True)
+def _order(head, message, out, count):
+    """Write what the message says of an order; returns how many rows there are."""
+    if message.type not in (NEW, CANCEL, DELETE, EXECUTE):
+        return count
+    for kind in (kinds.FILL, kinds.ADD if message.type == NEW else kinds.CANCEL):
+        if kind != kinds.FILL or message.type == EXECUTE:
+            out[count] = head
+            out[count].kind, out[count].id = kind, message.order
+            out[count].side = BUY if message.direction == BUY else SELL
+            out[count].price, out[count].size = message.price * UNIT, message.size * ONE
+            count += 1
+    return count
 
 
 @njit(cache=True, nogil=True)

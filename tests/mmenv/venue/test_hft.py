@@ -559,7 +559,7 @@ def refusal(venue: HftVenue) -> str:
         ("decision_interval_ns", 0),
         ("order_latency_ns", -1),
         ("feed_latency_ns", -5),
-        ("queue_model", "fifo"),
+        ("queue_model", "lifo"),
         ("queue_exponent", 0.0),
         ("split", "dev"),
         ("fractions", (0.5, 0.5, 0.5)),

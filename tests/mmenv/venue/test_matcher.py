@@ -173,8 +173,8 @@ def test_post_only_cancel_and_refusals() -> None:
     for tick, lots in ((79, 1), (121, 1), (100, 0)):
         with pytest.raises(ValueError, match="ticks are 80 to 120"):
             place_order(book, 3, BUY, tick, lots, 8)
-    with pytest.raises(ValueError, match="queue_model = 'fifo'"):
-        empty_book(1, 9, 1, "fifo")
+    with pytest.raises(ValueError, match="queue_model = 'lifo'"):
+        empty_book(1, 9, 1, "lifo")
     with pytest.raises(ValueError, match="holds no prices"):
         empty_book(9, 9, 1)
 
