@@ -11,10 +11,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg
 
 from mmenv.checks import ConfigError, check_keys, require, require_number
 from mmenv.config import EnvConfig
+from mmenv.engine.products import exponential, product
 from mmenv.market.brownian import Brownian
 from mmenv.market.bursts import Bursts
 from mmenv.market.hidden_regime import HiddenRegime
@@ -58,13 +58,13 @@ def dynamics(config: EnvConfig, **given: float) -> Dynamics:
         known = {name: getattr(market, name) for name in names}
     elif type(market) is HiddenRegime:
         seen = outcomes(market)
-        often = seen.stationary @ seen.chance
+        often = product(seen.stationary, seen.chance)
         # Symmetric between the sides in the long run, so the buys stand for both.
-        some = min(float(often @ (seen.buy > 0)), 1 - 1e-9)
+        some = min(float(product(often, seen.buy > 0)), 1 - 1e-9)
         known = {
             "arrival_rate": -math.log1p(-some) / market.step_seconds,
             "fill_decay": market.fill_decay,
-            "volatility": math.sqrt(float(often @ seen.move**2) / market.step_seconds),
+            "volatility": math.sqrt(float(product(often, seen.move**2)) / market.step_seconds),
         }
     missing = {*names} - known.keys() - given.keys()
     if missing:
@@ -201,11 +201,11 @@ class CarteaJaimungal(QuotingPolicy):
         generator += np.diag(beside, 1) + np.diag(beside, -1)
         # The slowest decay, taken out, keeps omega within range; it does not change any difference of h.
         generator -= np.eye(len(square)) * generator.max()
-        advance = linalg.expm(generator * config.market.step_seconds)
+        advance = exponential(generator * config.market.step_seconds)
         omega = np.exp(-config.reward.terminal_penalty * kappa * (square - square.min()))
         gains = []
         for _ in range(config.horizon):
-            omega = advance @ omega
+            omega = product(advance, omega)
             omega /= omega.max()
             h = np.log(np.maximum(omega, 1e-300)) / kappa
             gains.append(np.diff(h))

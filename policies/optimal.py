@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from mmenv.checks import require
 from mmenv.config import EnvConfig
+from mmenv.engine.products import product
 from mmenv.market.base import Market
 from mmenv.market.brownian import Brownian
 from mmenv.market.bursts import Bursts
@@ -37,7 +38,7 @@ Array = np.ndarray
 TIME_CONSTANT = 18.0
 """Time constant of the exponential average, steps."""
 
-SOLVER = 1
+SOLVER = 2
 """The version of the solver, part of every cache key: raise it when solutions change."""
 
 
@@ -155,7 +156,7 @@ def solve(
     recursion = Recursion(how.chain(market, how.view(market, resolution)), problem)
     with tqdm(desc=f"solving {kind}", unit=" steps", disable=not progress, leave=False) as bar:
         ask, bid, value = ascend(recursion, progress=bar.update)
-    values = recursion.chain.start @ value
+    values = product(recursion.chain.start, value)
     solution = Solution(kind, resolution, ask.astype(np.float32), bid.astype(np.float32), values)
     write(path, {"ask": solution.ask, "bid": solution.bid, "values": solution.values})
     return solution

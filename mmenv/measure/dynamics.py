@@ -10,6 +10,7 @@ import numpy as np
 
 from mmenv.checks import ConfigError
 from mmenv.data.tape import Tape, tapes
+from mmenv.engine.products import product
 from mmenv.market.base import Market
 from mmenv.market.replay import Replay
 from mmenv.measure.fill_curve import FillCurve, measure_fills
@@ -33,7 +34,7 @@ def volatility(record: Record) -> dict[str, Estimate]:
             total, trials = sums.ravel(), np.tile(counts * record.lag(scale) * record.seconds, len(sums))
 
             def deviation(weights: Array, total: Array = total, trials: Array = trials) -> Array:
-                return np.sqrt([weights @ total / (weights @ trials)])
+                return np.sqrt([product(weights, total) / product(weights, trials)])
 
             [found[f"{scale:g}"]] = jackknife(np.repeat(record.path, sums.shape[1]), deviation)
     return found

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmenv.engine.products import line
 from mmenv.measure.intervals import Array, Estimate, jackknife
 from mmenv.measure.record import Record
 
@@ -148,7 +149,7 @@ def decay(rows: Array) -> float:
     good = values > 0.002
     if good.sum() < 5:
         return math.nan
-    return float(-np.polyfit(np.log(SIGN_LAGS[good]), np.log(values[good]), 1)[0])
+    return -line(np.log(SIGN_LAGS[good]), np.log(values[good]))[1]
 
 
 def order_flow(record: Record) -> Array:

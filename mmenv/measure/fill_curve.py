@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from mmenv.engine.products import line, product, solve_linear
 from mmenv.measure.intervals import Array, Estimate, jackknife, parts
 from mmenv.measure.record import Record
 
@@ -110,15 +111,15 @@ def fill_curve(
     trials = 2.0 * np.tile(decisions, len(fills))
 
     def fit(weights: Array) -> tuple[float, float, float]:
-        total = (weights @ cells)[first:]
-        return fit_exponential(distance[first:], total, np.full(len(total), weights @ trials))
+        total = product(weights, cells)[first:]
+        return fit_exponential(distance[first:], total, np.full(len(total), product(weights, trials)))
 
     def parameters(weights: Array) -> Array:
         try:
             a, k, _ = fit(weights)
         except ValueError:
             return np.full(3, math.nan)
-        at_touch = (weights @ cells[:, 0]) / (weights @ trials) / math.exp(a - k * distance[0])
+        at_touch = product(weights, cells[:, 0]) / product(weights, trials) / math.exp(a - k * distance[0])
         return np.array([-math.log1p(-min(math.exp(a), 1 - 1e-12)) / seconds, k, at_touch])
 
     _, _, deviance = fit(np.ones(len(cells)))  # or it raises
@@ -144,13 +145,13 @@ def fit_exponential(distance: Array, fills: Array, trials: Array) -> tuple[float
         fills, trials = fills + 0.5, trials + 0.5
     scale = max(float(np.ptp(distance)), 1e-9)
     design = np.stack([np.ones_like(distance), -distance / scale], axis=1)
-    theta = np.polyfit(-distance / scale, np.log((fills + 0.5) / trials), 1)[::-1]
+    theta = np.array(line(-distance / scale, np.log((fills + 0.5) / trials)))
     for _ in range(50):  # Newton's method; the likelihood is concave and the start is near
-        mean = trials * np.exp(np.clip(design @ theta, -50, 50))
-        step = np.linalg.solve(design.T @ (design * mean[:, None]), design.T @ (fills - mean))
+        mean = trials * np.exp(np.clip(product(design, theta), -50, 50))
+        step = solve_linear(product(design.T, design * mean[:, None]), product(design.T, fills - mean))
         theta = theta + np.clip(step, -2, 2)
         if np.abs(step).max() < 1e-10:
             break
-    mean = trials * np.exp(design @ theta)
+    mean = trials * np.exp(product(design, theta))
     ratio = np.where(fills > 0, fills * np.log(np.maximum(fills, 1e-12) / mean), 0.0)
     return float(theta[0]), float(theta[1] / scale), float(2 * (ratio - (fills - mean)).sum())

@@ -16,6 +16,7 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
+from mmenv.engine.products import correlation_of
 from mmenv.measure.intervals import Array, Estimate, jackknife
 
 SCALES = (1000.0, 100.0, 10.0, 1.0, 0.1)
@@ -84,7 +85,7 @@ def fit_hawkes(
     likelihood.loss(best, whole)
     residuals = likelihood.residuals
     normal = stats.norm.isf(np.clip(np.exp(-residuals), 1e-9, 1 - 1e-9))
-    correlation = float(np.corrcoef(normal[1:], normal[:-1])[0, 1])
+    correlation = correlation_of(normal[1:], normal[:-1])
     return Hawkes(
         rate=found[0],
         branching=tuple(found[1 : 1 + kernels]),
@@ -127,7 +128,7 @@ class Likelihood:
             gradient, self.residuals,
         )  # fmt: skip
         share = gradient[1 : 1 + kernels]
-        gradient[1 : 1 + kernels] = excitement * (share - share @ excitement)
+        gradient[1 : 1 + kernels] = excitement * (share - (share * excitement).sum())
         gradient[0] *= rate
         gradient[1 + kernels :] *= decay
         return -value, -gradient

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, optimize, stats
 
+from mmenv.engine.products import whitened
+
 Array = NDArray[np.float64]
 
 
@@ -113,14 +115,17 @@ def half_width(series: Array, lengths: Sequence[int]) -> float:
     lags = [np.arange(float(length)) for length in lengths]
     noise = [linalg.toeplitz((np.abs(h - 1) ** power + (h + 1) ** power - 2 * h**power) / 2) for h in lags]
     covariance = linalg.block_diag(*noise)
-    less_mean = np.eye(count) - 1 / count
-    variances, basis = np.linalg.eigh(less_mean @ covariance @ less_mean)
-    variances = SHARES[:, None] * variances[1:] + 1 - SHARES[:, None]  # the first is that of the mean itself
-    squares = ((series @ basis[:, 1:]) ** 2 / variances).sum(axis=1)
+    pair = np.stack([np.ones(count), series - series.mean()], axis=1)
+    determinants, squares = np.empty((2, len(SHARES)))
+    for k, share in enumerate(SHARES):  # restricted to what the mean says nothing of (Harville 1974)
+        logarithm, white = whitened(share * covariance + (1 - share) * np.eye(count), pair)
+        ones, both, own = (white[:, 0] ** 2).sum(), white.prod(axis=1).sum(), (white[:, 1] ** 2).sum()
+        determinants[k] = logarithm + math.log(ones / count)
+        squares[k] = own - both**2 / ones
     if squares[0] < 1e-24:
         return 0.0
     prior = np.where(SHARES > 0, 1 / (len(SHARES) - 1), 1.0)
-    likelihood = -(np.log(variances).sum(axis=1) + freedom * np.log(squares)) / 2
+    likelihood = -(determinants + freedom * np.log(squares)) / 2
     weight = prior * np.exp(likelihood - likelihood.max())
     of_mean = SHARES * covariance.mean() + (1 - SHARES) / count
     deviation = np.sqrt(of_mean * squares / freedom)

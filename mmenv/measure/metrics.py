@@ -16,6 +16,7 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy import stats
 
+from mmenv.engine.products import correlation_of
 from mmenv.measure.intervals import Array
 from mmenv.times import SECOND
 
@@ -251,7 +252,7 @@ def half_life(position: Array, interval_seconds: float) -> float:
     x, y = np.asarray(position[:-1], float), np.asarray(position[1:], float)
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return math.nan
-    rho = float(np.corrcoef(x, y)[0, 1])
+    rho = correlation_of(x, y)
     return -math.log(2) / math.log(rho) * interval_seconds if 0 < rho < 1 else math.nan
 
 

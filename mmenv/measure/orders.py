@@ -10,6 +10,7 @@ import numpy as np
 
 from mmenv.data.rows import TRADE
 from mmenv.data.tape import Tape
+from mmenv.engine.products import product
 from mmenv.measure.hawkes import follows
 from mmenv.measure.intervals import Array, Estimate, jackknife
 from mmenv.times import SECOND
@@ -72,7 +73,7 @@ def fit_pareto(blocks: Sequence[Array], smallest: float, joined: Sequence[bool] 
         raise ValueError("all market orders have the same size, so that their tail is not known")
 
     def exponent(weights: Array) -> Array:
-        total = weights @ totals
-        return np.array([weights @ counts / total if total > 0 else math.nan])
+        total = product(weights, totals)
+        return np.array([product(weights, counts) / total if total > 0 else math.nan])
 
     return jackknife(np.cumsum(~follows(len(blocks), joined)), exponent)[0]

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from mmenv.engine.products import product, solve_linear
 from policies.book.orders import (
     CHARGED,
     CHOICES,
@@ -86,7 +87,7 @@ class Filter:
 
     def index(self, features: np.ndarray, seen: Look, signs: np.ndarray) -> np.ndarray:
         """The index of the market as each side sees it, int16 (n, 2)."""
-        estimate, wide = features @ self.weights, seen.ask - seen.bid > 1
+        estimate, wide = product(features, self.weights), seen.ask - seen.bid > 1
         gaps = np.concatenate([-self.gaps[::-1], [0], self.gaps])
 
         def of(side: int) -> np.ndarray:
@@ -148,8 +149,12 @@ def fit_filter(paths: Paths) -> Filter:
     queue = paths.market.queue
     features, signs = _all_features(Filter(queue, np.zeros(0), np.zeros(0), 0.0), paths)
     x = features[:, WARM:].reshape(-1, features.shape[2]).astype(float)
-    weights = np.linalg.solve(x.T @ x + 1e-3 * np.eye(x.shape[1]), x.T @ gap(paths)[:, WARM:].ravel())
-    return Filter(queue, weights, np.quantile(abs(x @ weights), GAPS), float(np.quantile(abs(signs), 0.4)))
+    weights = solve_linear(
+        product(x.T, x) + 1e-3 * np.eye(x.shape[1]), product(x.T, gap(paths)[:, WARM:].ravel())
+    )
+    return Filter(
+        queue, weights, np.quantile(abs(product(x, weights)), GAPS), float(np.quantile(abs(signs), 0.4))
+    )
 
 
 # What is told ---------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import dataclasses
 
 import numpy as np
 
+from mmenv.engine.products import product
 from policies.network.layers import BIASES, WEIGHTS, Layer, Network
 from policies.network.program import Program, step_rows
 
@@ -59,7 +60,7 @@ def _readings(network: Network, observations: np.ndarray) -> list[np.ndarray]:
 def _quantise(layer: Layer, x: np.ndarray) -> dict[str, np.ndarray]:
     names = WEIGHTS[layer.kind]
     weight = np.hstack([layer.real(name) for name in names]).astype(np.float64)
-    second = (x.T @ x).astype(np.float64) / len(x)
+    second = product(x.T, x) / len(x)
     full = np.maximum(np.abs(weight).max(axis=1), 1e-12) / TOP
     best, scale = np.full(len(weight), np.inf), full
     for shrink in SHRINK:

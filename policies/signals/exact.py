@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 
+from mmenv.engine.products import product, solve_linear
 from mmenv.market.correlated import Correlated
 from mmenv.market.hidden_regime import HiddenRegime
 from policies.solver.outcomes import outcomes
@@ -55,8 +56,8 @@ class Filter:
 
     def direction(self, beliefs: Array, horizon: int) -> Array:
         """Chance that the mid is higher in `horizon` steps, given that it is not the same, float64 (R,)."""
-        up = beliefs @ self._chances(horizon, lambda move: move > 0)
-        down = beliefs @ self._chances(horizon, lambda move: move < 0)
+        up = product(beliefs, self._chances(horizon, lambda move: move > 0))
+        down = product(beliefs, self._chances(horizon, lambda move: move < 0))
         return up / (up + down)
 
     def adverse(self, beliefs: Array, horizon: int, distance: int, side: int) -> Array:
@@ -66,8 +67,8 @@ class Filter:
         price. How far an order reaches is independent of the regime, so a fill says what the order says.
         """
         filled = self._seen.buy > 0 if side > 0 else self._seen.sell > 0
-        chance = beliefs @ (self._seen.chance @ filled)
-        joint = beliefs @ self._chances(horizon, lambda move: side * move > distance, filled)
+        chance = product(beliefs, product(self._seen.chance, filled))
+        joint = product(beliefs, self._chances(horizon, lambda move: side * move > distance, filled))
         return joint / chance
 
     def _chances(self, horizon: int, event: Event, first: Array | None = None) -> Array:
@@ -82,14 +83,14 @@ class Filter:
         later = np.ones((3, 1))
         for left in range(horizon):
             step = chance if first is None or left < horizon - 1 else chance * first
-            after = transition @ later
+            after = product(transition, later)
             wider = np.zeros((3, after.shape[1] + 2 * reach))
             for k, unit in enumerate(units):
                 at = reach + int(unit)
                 wider[:, at : at + after.shape[1]] += step[:, k, None] * after
             later = wider
         centre = later.shape[1] // 2
-        return later @ event((np.arange(later.shape[1]) - centre) * self._unit)
+        return product(later, event((np.arange(later.shape[1]) - centre) * self._unit))
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,8 @@ class Forecast:
         state = np.zeros((len(self.gain), views.shape[2]))
         expected = np.empty((len(views), views.shape[2]))
         for t, view in enumerate(views):
-            state = self.transition @ state + self.gain @ (view - self.observation @ state)
+            surprise = view - product(self.observation, state)
+            state = product(self.transition, state) + product(self.gain, surprise)
             expected[t] = self.speed * state[0]
         return expected
 
@@ -170,8 +172,9 @@ def forecast(market: Correlated, *, others: bool = True) -> Forecast:
     noise = np.outer(feed, feed) + np.diag(np.concatenate([noises**2, 1 - flows**2]))
     state, cross = np.outer(entry, entry), np.outer(entry, feed)
     error = scipy.linalg.solve_discrete_are(transition.T, observation.T, state, noise, s=cross)
-    innovation = observation @ error @ observation.T + noise
-    gain = np.linalg.solve(innovation, (transition @ error @ observation.T + cross).T).T
+    seen = product(error, observation.T)
+    innovation = product(observation, seen) + noise
+    gain = solve_linear(innovation, (product(transition, seen) + cross).T).T
     gap_variance = float(entry[0] ** 2 / max(1 - (1 - speeds[0]) ** 2, 1e-12))
     return Forecast(
         transition=transition,

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mmenv.checks import require
+from mmenv.engine.products import product
 from policies.network.layers import Layer, Network
 from policies.network.packed_lstm import run_packed
 from policies.network.trained import layers_of
@@ -168,7 +169,7 @@ class Net(nn.Module):
             """Weights on standardised inputs `at` as weights on all raw inputs."""
             wide = np.zeros((len(weight), inputs), np.float64)
             wide[:, at] = weight / scale[at].astype(np.float64)
-            return wide.astype(np.float32), (bias - wide @ mean).astype(np.float32)
+            return wide.astype(np.float32), (bias - product(wide, mean)).astype(np.float32)
 
         for k, width in enumerate(self.design.streams):
             at = slice(first, first + width)

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sparse
 
+from mmenv.engine.products import product
 from mmenv.market.brownian import Brownian
 from mmenv.market.hidden_regime import HiddenRegime
 from policies.solver.outcomes import outcomes
@@ -105,7 +106,7 @@ def belief_chain(market: HiddenRegime, view: Belief) -> Chain:
     operators = [sparse.csr_array((count, count)) for _ in range(CLASSES)]
     drift = np.zeros((CLASSES, count))
     for k, order_class in enumerate(seen.order_class):
-        chance = view.nodes @ seen.chance[:, k]
+        chance = product(view.nodes, seen.chance[:, k])
         following = _spread(view, view.follow(view.nodes, np.full(count, k)))
         operators[order_class] = operators[order_class] + sparse.csr_array(following * chance[:, None])
         drift[order_class] += chance * seen.move[k]

@@ -10,6 +10,7 @@ import scipy.sparse as sparse
 
 from mmenv.checks import require
 from mmenv.config import EnvConfig
+from mmenv.engine.products import product
 from mmenv.market.base import Market
 from mmenv.market.brownian import Brownian
 from mmenv.market.hidden_regime import HiddenRegime
@@ -151,7 +152,7 @@ def ascend(
     best = -np.inf
     while True:
         ask, bid, value = recursion.optimise(weights, progress)
-        reached = float(chain.start @ value[:, limit])
+        reached = float(product(chain.start, value[:, limit]))
         if reached - best < tolerance * max(1.0, abs(reached)):
             return ask, bid, value
         best = reached
@@ -204,4 +205,4 @@ def evaluate_tabular(config: EnvConfig, ask: Array, bid: Array) -> Array:
         good = table.shape == shape and bool(np.isfinite(table).all())
         require(good, "evaluate_tabular", name, np.shape(table), f"finite distances of shape {shape}")
         tables.append(np.clip(table, 0.0, problem.max_distance))
-    return chain.start @ Recursion(chain, problem).evaluate(*tables)
+    return product(chain.start, Recursion(chain, problem).evaluate(*tables))

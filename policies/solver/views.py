@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from mmenv.engine.products import product
 from mmenv.market.hidden_regime import HiddenRegime
 from policies.solver.outcomes import outcomes
 
@@ -70,8 +71,8 @@ class FlowAverage:
         seen = outcomes(market)
         self._flow = (seen.buy - seen.sell).astype(float)
         self._keep = math.exp(-1 / time_constant)
-        mean = seen.chance @ self._flow
-        variance = seen.chance @ self._flow**2 - mean**2
+        mean = product(seen.chance, self._flow)
+        variance = product(seen.chance, self._flow**2) - mean**2
         shrink = (1 - self._keep) / (1 + self._keep)
         span = float(np.max(np.abs(mean) + 5 * np.sqrt(variance * shrink)))
         self.nodes = np.linspace(-1, 1, count)[:, None] * max(span, 1e-3)
@@ -112,7 +113,7 @@ class Belief:
         total = joint.sum(axis=1, keepdims=True)
         # An outcome that no believed regime explains says nothing.
         posterior = np.where(total > 0, joint / np.where(total > 0, total, 1.0), summary)
-        return posterior @ self._seen.transition
+        return product(posterior, self._seen.transition)
 
     def locate(self, summary: Array) -> tuple[Array, Array]:
         """Lagrange's basis: w (2w - 1) at the corners, 4 w w' in the middle of the edges; w barycentric."""

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from mmenv.engine.products import product, solve_linear
+
 
 class SurpriseControl:
     """Linear control variates of TD residuals, learned from rollout to rollout."""
@@ -41,7 +43,9 @@ class SurpriseControl:
         """
         known = np.concatenate([np.ones((len(actions), 1), np.float32), actions, observations], axis=1)
         terms = (surprises[:, :, None] * known[:, None, :]).reshape(len(known), -1)
-        explained = np.zeros_like(residuals) if self._weights is None else terms @ self._weights
+        explained = np.zeros_like(residuals)
+        if self._weights is not None:
+            explained = product(terms, self._weights).astype(residuals.dtype)
         self.variance_left = float(np.var(residuals - explained) / max(np.var(residuals), 1e-12))
         self._learn(terms, residuals)
         return explained
@@ -51,9 +55,9 @@ class SurpriseControl:
         self._gram = self.memory * self._gram + gram
         self._moment = self.memory * self._moment + moment
         size = np.diag(self._gram) + 1e-12  # a term that never was gets no weight
-        weights = np.linalg.solve(self._gram + np.diag(self.ridge * size), self._moment)
+        weights = solve_linear(self._gram + np.diag(self.ridge * size), self._moment)
         self._weights = weights.astype(np.float32)
 
     def _sums(self, terms: np.ndarray, residuals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What is learned from: products of the terms with themselves (M, M) and residuals (M,), float64."""
-        return (terms.T @ terms).astype(np.float64), (terms.T @ residuals).astype(np.float64)
+        return product(terms.T, terms), product(terms.T, residuals)

@@ -128,7 +128,8 @@ class FastRecurrentPPO(MinibatchUpdate):
         chunk_length = self.n_steps if self.chunk_length is None else self.chunk_length
         inside = 1 <= chunk_length <= self.n_steps
         _require(inside, "chunk_length", chunk_length, f"from 1 to n_steps, {self.n_steps}")
-        super()._setup_model()
+        with _quiet():  # orthogonal weights are made by a decomposition, whose sums threads would share
+            super()._setup_model()
         kind = type(self.policy)
         ours = issubclass(kind, RecurrentPolicy)
         _require(ours, "policy", kind.__name__, "a policies.network.recurrent.RecurrentPolicy")

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
+from mmenv.engine.products import product, solve_linear
 from mmenv.recording.windows import Part, Recording
 from policies.signals import TrainedSignal
 from train.signals.metrics import AUC, Bootstrap, Measure, brier, calibration_figure, log_loss, plain, r2
@@ -113,13 +114,13 @@ def regress(x: Array, target: Array, train_rows: Array, test_rows: Array, chance
     )
     ridge = 1e-6 * len(inside) * np.eye(inside.shape[1])
     if not chance:
-        return outside @ np.linalg.solve(inside.T @ inside + ridge, inside.T @ y)
+        return product(outside, solve_linear(product(inside.T, inside) + ridge, product(inside.T, y)))
     weights = np.zeros(inside.shape[1])
     for _ in range(12):  # Newton's method
-        p = 1 / (1 + np.exp(-np.clip(inside @ weights, -30, 30)))
-        curvature = (inside * (p * (1 - p))[:, None]).T @ inside + ridge
-        weights += np.linalg.solve(curvature, inside.T @ (y - p) - ridge @ weights)
-    return 1 / (1 + np.exp(-np.clip(outside @ weights, -30, 30)))
+        p = 1 / (1 + np.exp(-np.clip(product(inside, weights), -30, 30)))
+        curvature = product((inside * (p * (1 - p))[:, None]).T, inside) + ridge
+        weights += solve_linear(curvature, product(inside.T, y - p) - product(ridge, weights))
+    return 1 / (1 + np.exp(-np.clip(product(outside, weights), -30, 30)))
 
 
 def chance_measures(forecast: Array, target: Array, usual: float) -> dict[str, Measure]:

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
+from mmenv.engine.products import product
 from train.simulate import Interval
 
 Array = np.ndarray
@@ -62,7 +63,7 @@ class AUC:
         groups = int(group.max()) + 1
         cell, size = member * groups + group, counts.shape[1] * groups
         positive, negative = (
-            counts @ np.bincount(cell[chosen], minlength=size).reshape(-1, groups)
+            product(counts, np.bincount(cell[chosen], minlength=size).reshape(-1, groups))
             for chosen in (self.happened, ~self.happened)
         )
         below = np.cumsum(negative, axis=1) - negative
@@ -84,7 +85,8 @@ class Ratio:
 
     def drawn(self, member: Array, counts: Array) -> Array:
         above, below = (
-            counts @ np.bincount(member, column, counts.shape[1]) for column in (self.above, self.below)
+            product(counts, np.bincount(member, column, counts.shape[1]))
+            for column in (self.above, self.below)
         )
         return np.asarray(self._of(above, below))
 
