@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -39,8 +40,9 @@ def main(options: Backtest) -> None:
     from train.evaluate import wide_console  # here, for torch takes seconds to import
 
     console = wide_console()
-    console.print(table(result))
-    console.print(f"tear sheet: {result.folder / 'report.html'}")
+    for part in result.by_currency():
+        console.print(table(part))
+        console.print(f"tear sheet: {tear_sheet(result, part)}", soft_wrap=True)
 
 
 def run(options: Backtest) -> Result:
@@ -53,8 +55,16 @@ def run(options: Backtest) -> Result:
     folder = options.out or default_folder(options, chosen)
     result = backtest(chosen, folder, settings)
     write_json(folder / "summary.json", result.summary())
-    write_report(result, folder / "report.html")
+    for part in result.by_currency():
+        write_report(part, tear_sheet(result, part))
     return result
+
+
+def tear_sheet(result: Result, part: Result) -> Path:
+    """Where the sheet of a part in one currency is, under that of the result."""
+    several = len(result.currencies) > 1
+    name = re.sub(r"[^A-Za-z0-9.-]+", "_", part.currency)
+    return result.folder / (f"report-{name}.html" if several else "report.html")
 
 
 def entrants(options: Backtest) -> tuple[list[Entrant], int]:
@@ -144,8 +154,9 @@ SHOWN = (
 
 def table(result: Result) -> Table:
     """Tabulate the main figures of every policy."""
+    rates = "".join(f"; {rate}" for rate in result.rates)
     found = Table(
-        title=f"{result.folder}", caption=f"money in {result.currency}; intervals 95%, moving blocks"
+        title=f"{result.folder}", caption=f"money in {result.currency}{rates}; intervals 95%, moving blocks"
     )
     found.add_column("")
     for name in result.runs:

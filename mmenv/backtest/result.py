@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 
 from mmenv.backtest.tables import PARTS, SUMS, horizons
 from mmenv.checks import ConfigError
+from mmenv.data.currency import Rate
 from mmenv.measure import intervals, metrics
 from mmenv.measure.intervals import Estimate
 from mmenv.times import SECOND
@@ -106,6 +108,11 @@ class Run:
         return pq.read_table(self.folder / kind / f"{file}.parquet", columns=columns).to_pandas()
 
     @cached_property
+    def rates(self) -> np.ndarray:
+        """What the money of each unit is worth in the result's currency, (units,)."""
+        return np.array([float(unit["rate"]) for unit in self.units])
+
+    @cached_property
     def paths(self) -> list[int]:
         """Number of paths of each unit."""
         return [int(unit["paths"]) for unit in self.units]
@@ -117,23 +124,31 @@ class Run:
 
     @cached_property
     def money_fills(self) -> pd.DataFrame:
-        """The fills with prices in money a unit: those of an inverse contract by `metrics.coin_prices`."""
+        """The fills with fees and prices in the result's money: those of an inverse contract by
+        `metrics.coin_prices`."""
         fills = self.fills
         inverse = np.array([bool(unit["scale"]["inverse"]) for unit in self.units])
-        rows = inverse[fills["unit"].to_numpy()] if len(fills) else np.zeros(0, bool)
-        if not rows.any():
+        if not len(fills) or not (inverse.any() or (self.rates != 1).any()):
             return fills
+        unit = fills["unit"].to_numpy()
+        rows, rates = inverse[unit], self.rates[unit]
         fills = fills.copy()
         for name in ("price", *(str(name) for name in fills if str(name).startswith("mid"))):
             values = fills[name].to_numpy(copy=True)
             values[rows] = metrics.coin_prices(values[rows])
-            fills[name] = values
+            fills[name] = values * rates
+        fills["fee"] *= rates
         return fills
 
     @cached_property
     def equity(self) -> pd.DataFrame:
-        """Running totals of each unit; see `mmenv.backtest.tables.equity_of`."""
-        return self.table("equity")
+        """Running totals of each unit in the result's money; see `mmenv.backtest.tables.equity_of`."""
+        equity = self.table("equity")
+        if (self.rates != 1).any():
+            rates = self.rates[equity["unit"].to_numpy()]
+            for name in SUMS:
+                equity[name] *= rates
+        return equity
 
     @cached_property
     def counts(self) -> dict[str, Any]:
@@ -207,9 +222,15 @@ def _add(a: Any, b: Any) -> Any:
 
 
 class Result:
-    """A finished backtest, read from its folder; `ConfigError` where there is none, or an unfinished one."""
+    """A finished backtest, or its part in one currency, read from its folder.
 
-    def __init__(self, folder: Path | str) -> None:
+    Money of several currencies is never added. Where a backtest made profits in several and no rates were
+    given, `currencies` names them, `by_currency` gives the part in each, and the figures of the whole raise
+    `ConfigError`.
+    """
+
+    def __init__(self, folder: Path | str, currency: str | None = None) -> None:
+        """Raises `ConfigError` where there is no backtest, an unfinished one, or none in `currency`."""
         self.folder = Path(folder)
         try:
             self.plan: dict[str, Any] = json.loads((self.folder / "plan.json").read_text())
@@ -217,19 +238,53 @@ class Result:
             raise ConfigError(
                 f"{self.folder} holds no finished backtest: run `neuralmm backtest` to its end."
             ) from None
-        self.runs: dict[str, Run] = {}
-        self.scenarios: list[dict[str, Any]] = []
-        kept: dict[str, tuple[list[dict[str, Any]], list[str]]] = {}
+        self.rates = [Rate(**rate) for rate in self.plan.get("rates", [])]
+        """By which money was brought into one currency."""
+        self._units: dict[str, dict[str, Any]] = {}
         for name in self.plan["units"]:
             unit = json.loads((self.folder / "units" / f"{name}.json").read_text())
-            if "counts" not in unit:
-                self.scenarios.append(unit)
-                continue
-            units, files = kept.setdefault(unit["labels"]["policy"], ([], []))
-            units.append(unit)
-            files.append(name)
-        for name, (units, files) in kept.items():
-            self.runs[name] = Run(self.folder, name, units, files)
+            exchange(unit, self.rates)
+            if currency in (None, unit["scale"]["currency"]):
+                self._units[name] = unit
+        if not self._units:
+            raise ConfigError(f"currency = {currency!r} is not possible: {self.folder} has no profit in it.")
+        self.currencies = sorted({unit["scale"]["currency"] for unit in self._units.values()})
+        """What money is counted in."""
+
+    def by_currency(self) -> list[Result]:
+        """The part of the result in each of its currencies."""
+        if len(self.currencies) == 1:
+            return [self]
+        return [Result(self.folder, currency) for currency in self.currencies]
+
+    @property
+    def currency(self) -> str:
+        """What money is counted in. Raises `ConfigError` where that is more than one currency."""
+        if len(self.currencies) > 1:
+            raise ConfigError(
+                f"{self.folder} has profits in {', '.join(self.currencies)}, which do not add: take them one "
+                "by one (by_currency), or give rates."
+            )
+        return self.currencies[0]
+
+    @cached_property
+    def runs(self) -> dict[str, Run]:
+        """The policies by name, in one currency."""
+        assert self.currency
+        kept: dict[str, list[str]] = {}
+        for name, unit in self._units.items():
+            if "counts" in unit:
+                kept.setdefault(unit["labels"]["policy"], []).append(name)
+        return {
+            policy: Run(self.folder, policy, [self._units[name] for name in files], files)
+            for policy, files in kept.items()
+        }
+
+    @property
+    def scenarios(self) -> list[dict[str, Any]]:
+        """The units of which only totals are kept, in one currency."""
+        assert self.currency
+        return [unit for unit in self._units.values() if "counts" not in unit]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -247,22 +302,16 @@ class Result:
         return self.plan["policies"][0]["config"]["market"]["name"] == "replay"
 
     @property
-    def currency(self) -> str:
-        """What money is counted in."""
-        names = {unit["scale"]["currency"] for unit in self.first.units}
-        return names.pop() if len(names) == 1 else "mixed currencies"
-
-    @property
     def capital(self) -> float:
         """Money that profits are related to: as set, or positions at their limits at the start."""
         if self.settings["capital"] is not None:
             return float(self.settings["capital"])
-        symbols: dict[str, float] = {}
+        symbols: dict[tuple[str, str], float] = {}
         for unit in self.first.units:
             price = unit["first_mid"]
             price = abs(metrics.coin_prices(price)) if unit["scale"]["inverse"] else price
-            value = unit["position_limit"] * unit["scale"]["lot"] * price
-            symbols.setdefault(unit["labels"]["symbol"], value)
+            value = unit["position_limit"] * unit["scale"]["lot"] * price * unit["rate"]
+            symbols.setdefault((unit["labels"]["venue"], unit["labels"]["symbol"]), value)
         return sum(symbols.values())
 
     @cached_property
@@ -391,11 +440,17 @@ class Result:
         )
 
     def summary(self) -> dict[str, Any]:
-        """Write all figures as JSON types: those of each policy, and its differences to the first one."""
+        """Write all figures as JSON types: those of each policy, and its differences to the first one.
+
+        In several currencies, a summary of each under `by_currency`.
+        """
+        if len(self.currencies) > 1:
+            return {"by_currency": {part.currency: part.summary() for part in self.by_currency()}}
         return {
             "provenance": self.plan["provenance"],
             "sampling_seconds": self.interval,
             "currency": self.currency,
+            "rates": [str(rate) for rate in self.rates],
             "capital": self.capital,
             "tries": self.tries,
             "decisions": {name: run.counts["decisions"] for name, run in self.runs.items()},
@@ -408,6 +463,16 @@ class Result:
                 for name in list(self.runs)[1:]
             },
         }
+
+
+def exchange(unit: dict[str, Any], rates: Sequence[Rate]) -> None:
+    """Bring a unit's totals into the currency that a rate leads to, in place; `rate` is what it is worth."""
+    scale = unit["scale"]
+    found = next((rate for rate in rates if rate.base == scale["currency"]), None)
+    unit["rate"] = 1.0 if found is None else found.price
+    if found is not None:
+        scale["currency"] = found.quote
+        unit["totals"] = {name: value * found.price for name, value in unit["totals"].items()}
 
 
 def interval_of(ends_ns: np.ndarray, seconds: float) -> np.ndarray:

@@ -19,6 +19,7 @@ from mmenv.backtest.tables import Scale
 from mmenv.backtest.unit import TABLES, VERSION, Play, Source, Unit, write_json
 from mmenv.checks import ConfigError, require, require_number
 from mmenv.config import EnvConfig
+from mmenv.data.currency import Rate, common_currency, currency_of, read_rate, split_pair
 from mmenv.data.tape import TapeInfo
 from mmenv.market.replay import Replay
 from mmenv.market.stretch import Stretch, stretches
@@ -72,6 +73,9 @@ class Settings:
     """Those queue models."""
     fees_bp: tuple[float, ...] = (-0.5, 0.0, 2.0)
     """Maker fees that the sheet shows the sensitivity for, basis points."""
+    rates: tuple[str, ...] = ()
+    """Prices of currencies in one, such as BTC/USDT=61000, or BTC/USDT for that of the store's tapes: profits
+    are then counted in that one. Without, results are those of each currency."""
     command: str = ""
     """What is shown on the sheet as the command that made it."""
 
@@ -200,21 +204,55 @@ def _scenarios(unit: Unit, piece: Stretch, settings: Settings) -> list[Unit]:
     return found
 
 
-CURRENCIES = ("USDT", "USDC", "BUSD", "FDUSD", "USD", "EUR", "BTC")
-
-
 def tape_scale(info: TapeInfo) -> Scale:
-    """What the integers of a desk on this tape are worth; the currency is read from the symbol.
-
-    An inverse contract is margined in its coin: BTC of BTCUSD_PERP.
-    """
+    """What the integers of a desk on this tape are worth; the currency is read from the symbol."""
     tick, lot = float(info.tick_size), float(info.lot_size) * float(info.contract_size)
-    pair, inverse = info.symbol.split("_")[0], info.contract == "inverse"
-    if inverse:
-        currency = pair.removesuffix("USD") or "coin"
-    else:
-        currency = next(filter(pair.endswith, CURRENCIES), "quote currency")
-    return Scale(price=tick / 2, lot=lot, currency=currency, tick=tick, inverse=inverse)
+    currency = currency_of(info.symbol, info.contract)
+    return Scale(price=tick / 2, lot=lot, currency=currency, tick=tick, inverse=info.contract == "inverse")
+
+
+def exchange_rates(texts: Sequence[str], planned: Sequence[Unit]) -> list[Rate]:
+    """Read the rates that the money of the units is brought into one currency by; before any work is done.
+
+    A pair without a price is worth the mean price of all trades of its tapes in the store that is played.
+
+    Raises `ConfigError` where one cannot be read, is missing, or they lead to several currencies.
+    """
+    found = []
+    for text in texts:
+        base, quote, price = read_rate(text)
+        source = "given"
+        if price is None:
+            price, source = _traded_price(base, quote, planned)
+        found.append(Rate(base, quote, price, source))
+    common_currency([unit.scale.currency for unit in planned], found)
+    return found
+
+
+def _traded_price(base: str, quote: str, planned: Sequence[Unit]) -> tuple[float, str]:
+    """The mean price of all trades of a linear pair's tapes, and its name."""
+    from mmenv.data.rows import TRADE
+    from mmenv.data.tape import tapes
+
+    market = planned[0].config.market
+    days = tapes(Path(market.store), "*", "*", "*") if isinstance(market, Replay) else []
+    of_pair = [
+        tape
+        for tape in days
+        if split_pair(tape.info.symbol) == (base, quote) and tape.info.contract == "linear"
+    ]
+    traded = lots = 0.0
+    for tape in of_pair:
+        for rows in tape.rows():
+            some = rows[rows["kind"] == TRADE]
+            traded += float((some["price"] * some["size"].astype(float)).sum()) * float(tape.info.tick_size)
+            lots += float(some["size"].sum())
+    if not lots:
+        raise ConfigError(
+            f"--rates {base}/{quote} is not possible: the store has no trades of that pair; give its price, "
+            f"--rates {base}/{quote}=PRICE."
+        )
+    return traded / lots, f"mean trade price of {of_pair[0].info.symbol}, {of_pair[0].info.venue}"
 
 
 def backtest(
@@ -233,6 +271,12 @@ def backtest(
     """
     settings = settings or Settings()
     planned = units(entrants, settings)
+    rates = exchange_rates(settings.rates, planned)
+    money = sorted({unit.scale.currency for unit in planned})
+    require(
+        settings.capital is None or bool(rates) or len(money) == 1, "Settings", "capital", settings.capital,
+        f"left out where profits are in {', '.join(money)}, or --rates given"
+    )  # fmt: skip
     _claim(folder, planned)
     _play(planned, folder, settings, progress)
     plan = {
@@ -242,6 +286,7 @@ def backtest(
             {"name": e.source.name, "key": e.source.key, "config": e.config.to_dict()} for e in entrants
         ],
         "units": [unit.name for unit in planned],
+        "rates": [dataclasses.asdict(rate) for rate in rates],
         "provenance": provenance(
             [unit.key for unit in planned],
             settings.seed,

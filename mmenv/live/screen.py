@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from mmenv.data.currency import currency_of
 from mmenv.engine.state import ACTIVE, HALTED, STATES
 from mmenv.live.desk import LiveDesk
 from mmenv.live.session import Session
@@ -97,11 +98,15 @@ def figures(desk: LiveDesk, session: Session) -> Table:
     table.add_column(justify="right")
     outcome = session.view.outcome
     limit = session.setup.config.risk.position_limit
+    currency = currency_of(desk.plan.symbol)
     rows = {
         "mid": price(session, (outcome["best_bid_ticks"] + outcome["best_ask_ticks"]) / 2),
         "position": f"{session.working.position} of {limit} lots",
-        "profit": f"{session.wealth:+,.4f}",
-        **{name: f"{value:+,.4f}" for name, value in zip(TERMS, signed(session.episodes.terms), strict=True)},
+        "profit": f"{session.wealth:+,.4f} {currency}",
+        **{
+            name: f"{value:+,.4f} {currency}"
+            for name, value in zip(TERMS, signed(session.episodes.terms), strict=True)
+        },
         "fills": f"{session.fills}",
         "rows received": f"{desk.rows:,}",
         "": "median / 99% / worst",
@@ -136,6 +141,7 @@ def summary(desk: LiveDesk) -> str:
     word = "halted" if session.state == HALTED else state
     return (
         f"{desk.plan.symbol}: {session.decision['number'] + 1} decisions, {session.fills} fills, position "
-        f"{session.working.position}, profit {session.wealth:+.4f}, tick to quote p99 {p99 * 1e3:.2f} ms, "
+        f"{session.working.position}, profit {session.wealth:+.4f} {currency_of(desk.plan.symbol)}, "
+        f"tick to quote p99 {p99 * 1e3:.2f} ms, "
         f"{word}{why}; journal {desk.plan.journal}"
     )

@@ -267,12 +267,13 @@ def _table(result: Result) -> str:
             rows.append(
                 f'<tr><td>{label}</td>{"".join(cells)}<td class="meaning">{html.escape(meaning)}</td></tr>'
             )
+    rates = "".join(f"Rates: {html.escape(str(rate))}. " for rate in result.rates)
     note = (
         f"Intervals: 95%, {1000} moving-block resamples of {words.duration(result.interval)} (of round "
         f"trips for the win rate). Sampled figures use intervals of {words.duration(result.interval)}; "
         "annual ones assume trading around the clock. Returns relate to a capital of "
         f"{words.number(result.capital)} {html.escape(result.currency)}. Configurations tried: "
-        f"{result.tries}. Differences are paired: the same resampled intervals for both."
+        f"{result.tries}. {rates}Differences are paired: the same resampled intervals for both."
     )
     return (
         f'<div class="card"><p>{note}</p><div class="scroll"><table '

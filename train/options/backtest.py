@@ -83,6 +83,9 @@ class Backtest:
     """Loss at which the desk halts for the day, price units x lots; by default as trained, or 500."""
     capital: float | None = None
     """Money that returns are related to; by default the value of a position at its limit."""
+    rates: tuple[str, ...] = ()
+    """Count profits of several currencies in one: prices such as BTC/USDT=61000, or BTC/USDT for the mean
+    price on the tapes of that pair. Without, there is a result for each currency."""
     tries: int = 1
     """Configurations that were tried before these were chosen: the Sharpe ratio is deflated for them."""
     sensitivity: bool = True

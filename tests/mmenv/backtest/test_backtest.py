@@ -481,7 +481,7 @@ def test_the_command(store, tmp_path):
     )
     command = ["fixed-spread:half_spread=1", "mine:Near", str(store), "--no-sensitivity", "--jobs", "1"]
     done = subprocess.run(
-        [sys.executable, "-m", "train.backtest", *command, "--fees", "1", "--out", "out"],
+        [sys.executable, "-m", "train.cli", "backtest", *command, "--fees", "1", "--out", "out"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
