@@ -164,6 +164,7 @@ def plan(options: Common, venue: str, symbol: str, mode: str, **more: Any) -> tu
             warm_up_s=options.warm_up,
             sync=options.sync,
             rotate_mb=options.rotate_mb,
+            desks=len(options.symbol),
             **more,
         ),
         chosen,

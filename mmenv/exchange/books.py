@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
@@ -12,12 +12,28 @@ from typing import Any, ClassVar, Final
 from mmenv.data.decimals import decimal_text, decimal_units
 from mmenv.data.tape import Tape
 from mmenv.exchange.playback import Playback
+from mmenv.times import SECOND
 
 ZERO: Final = Decimal(0)
 Json = dict[str, Any]
 QUOTES: Final = ("USDT", "USDC", "FDUSD", "BUSD", "TUSD", "BTC", "ETH", "BNB", "EUR", "TRY", "USD")
 OPEN: Final = ("NEW", "PARTIALLY_FILLED")
 """States of an order that may still trade."""
+
+
+@dataclass(frozen=True)
+class RateRule:
+    """At most `limit` of a `kind`, REQUEST_WEIGHT or ORDERS, in `number` of a `unit` of time."""
+
+    kind: str
+    limit: int
+    number: int
+    unit: str
+
+    @property
+    def span_ns(self) -> int:
+        """Length of its window."""
+        return self.number * {"SECOND": 1, "MINUTE": 60, "DAY": 86_400}[self.unit] * SECOND
 
 
 class Listing:
@@ -160,6 +176,10 @@ class Dialect(ABC):
     """Whether what it says of the book has a second time, "T", and a diff the update before it, "pu"."""
     reducing: ClassVar[bool]
     """Whether it has orders that only reduce a position."""
+    rates: ClassVar[tuple[RateRule, ...]]
+    """How often it may be asked."""
+    weights: ClassVar[Mapping[tuple[str, str], int]]
+    """What requests count as, by method and path, where it is not 1."""
     crossed: ClassVar[tuple[int, str]]
     """Error of a post-only order that would trade at once."""
     duplicate: ClassVar[tuple[int, str]]

@@ -11,6 +11,7 @@ import numpy as np
 
 from mmenv.data.rows import BUY, SELL
 from mmenv.exchange.books import Account, Dialect, ExchangeOrder, Json, Listing
+from mmenv.exchange.limits import Limits
 from mmenv.exchange.matching import Matching
 from mmenv.exchange.present import Present
 from mmenv.exchange.protocol import CLIENT_ID, ApiError, Params, most, whole_steps
@@ -29,6 +30,7 @@ class Endpoints(ABC):
 
     def __init__(self, listings: Mapping[str, Listing], matching: Matching, present: Present) -> None:
         self.listings, self.matching, self.present = listings, matching, present
+        self.limits = Limits(self.dialect.rates, self.dialect.weights, present)
         self.public: dict[str, Public] = {
             "ping": lambda params: {},
             "time": lambda params: {"serverTime": present.clock_ms},
@@ -59,7 +61,7 @@ class Endpoints(ABC):
     def _exchange_info(self, params: Params) -> Any:
         symbols = [self.dialect.symbol(found) for found in self.listings.values()]
         stamp = self.present.clock_ms
-        return {"timezone": "UTC", "serverTime": stamp, "rateLimits": [], "symbols": symbols}
+        return {"timezone": "UTC", "serverTime": stamp, "rateLimits": self.limits.view(), "symbols": symbols}
 
     def _depth(self, params: Params) -> Any:
         listing, limit = self.listing(params), most(params)

@@ -36,6 +36,7 @@ from mmenv.exchange.present import Present
 from mmenv.exchange.spot import SpotEndpoints
 from mmenv.exchange.streams import MarketStreams, UserStreams
 from mmenv.exchange.usdm import UsdmEndpoints
+from mmenv.times import SECOND
 
 MARKETS: Final[dict[str, type[Endpoints]]] = {
     kind.dialect.venue: kind for kind in (SpotEndpoints, UsdmEndpoints)
@@ -110,6 +111,21 @@ class Exchange:
         """From now on, do so by this schedule, whose times count from the exchange's start."""
         self.present.faults = faults
         self._plan_cuts()
+
+    def ban(self, venue: str, seconds: float) -> None:
+        """Answer no request of a market for so long."""
+        self.gateway.markets[venue].limits.ban(self.present.now_ns + round(seconds * SECOND))
+
+    def lose_user_streams(self) -> None:
+        """Forget all keys of user streams: the connections stay open, and say nothing more."""
+        for account in self.accounts.values():
+            account.listen_key = ""
+        for connection in self.connections.open:
+            connection.account = None
+
+    def trade_long_ago(self, account: Account, listing: Listing, count: int, at_ns: int) -> None:
+        """Give an account trades from before, of orders that it may ask for no more."""
+        self._matching.trade_long_ago(account, listing, count, at_ns)
 
     def advance(self, now_ns: int) -> None:
         """Play everything due up to `now_ns`."""

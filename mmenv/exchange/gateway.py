@@ -37,7 +37,7 @@ class Gateway:
         connections: Connections,
         present: Present,
     ) -> None:
-        self._markets, self._accounts = markets, accounts
+        self.markets, self._accounts = markets, accounts
         self._connections, self._present = connections, present
 
     # Connections
@@ -47,7 +47,7 @@ class Gateway:
         if self._present.faults.broken(self._present.since_start_ns):
             raise ApiError(-1001, "Disconnected.", 503)
         first, *parts = [part for part in unquote(path).split("/") if part] or [""]
-        for market in self._markets.values():
+        for market in self.markets.values():
             dialect = market.dialect
             if first == dialect.websocket_api:
                 connection = Connection(dialect.venue, api=True)
@@ -132,25 +132,31 @@ class Gateway:
         `query` and `body` are as sent, undecoded; `key` is the header X-MBX-APIKEY. To `reject` is to do
         nothing and answer that the exchange is overloaded.
         """
+        headers: dict[str, str] = {}
         try:
             if reject:
                 raise _overloaded()
-            status, found = 200, self._route(method, path, query, body, key)
+            status, found = 200, self._route(method, path, query, body, key, headers)
         except ApiError as error:
             status, found = error.status, error.body()
-        return Answer(status, orjson.dumps(found))
+            headers |= error.headers
+        return Answer(status, orjson.dumps(found), headers)
 
-    def _route(self, method: str, path: str, query: str, body: str, key: str | None) -> Any:
+    def _route(
+        self, method: str, path: str, query: str, body: str, key: str | None, headers: dict[str, str]
+    ) -> Any:
+        """What is answered; `headers` are added to."""
         first, *parts = [part for part in path.split("/") if part] or [""]
         # What ccxt asks besides: Binance's other services, of which there are none here.
         if first == "sapi":
             return []
         if first == "dapi":
             return {"symbols": []}
-        market = next((found for found in self._markets.values() if found.dialect.rest == first), None)
+        market = next((found for found in self.markets.values() if found.dialect.rest == first), None)
         if market is None or len(parts) < 2:
             raise ApiError(-1, f"no such path: {path}", 404)
         name = "/".join(parts[1:])
+        headers |= market.limits.charge(method, name, self._accounts.get(key or ""))
         params = dict(parse_qsl(query, keep_blank_values=True) + parse_qsl(body, keep_blank_values=True))
         if method == "GET" and name in market.public:
             return market.public[name](params)
@@ -190,7 +196,7 @@ class Gateway:
         route = BY_WEBSOCKET.get(method)
         if route is None:
             raise ApiError(-1, f"unknown method {method}")
-        return self._markets[connection.venue].signed[route]
+        return self.markets[connection.venue].signed[route]
 
     def _account(self, key: str) -> Account:
         account = self._accounts.get(key)

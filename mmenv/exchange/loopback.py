@@ -22,6 +22,7 @@ from aiohttp import WSMessage, WSMsgType
 from mmenv.exchange.connections import Connection
 from mmenv.exchange.exchange import Exchange
 from mmenv.exchange.protocol import ApiError
+from mmenv.live.throttle import Throttle
 from mmenv.live.venues.base import Credentials
 from mmenv.live.venues.binance.client import BinanceClient
 from mmenv.live.venues.binance.market import MARKETS
@@ -89,6 +90,8 @@ class Loopback:
     def __init__(self, exchange: Exchange, loop: VirtualLoop, latency_s: float = 0.0005) -> None:
         self.exchange, self.loop, self.latency_s = exchange, loop, latency_s
         self.sockets: list[_Socket] = []
+        self.throttles: dict[str, Throttle] = {}
+        """By venue, as the clients of one process share them."""
         self._playing = loop.create_task(self._play())
         self._sooner = asyncio.Event()
 
@@ -174,7 +177,9 @@ class _Socket:
 
 class _LoopbackClient(BinanceClient):
     def __init__(self, carrier: Loopback, venue: str, credentials: Credentials | None) -> None:
-        super().__init__(MARKETS[venue], url=ADDRESS, credentials=credentials, clock=carrier.loop.time_ns)
+        clock = carrier.loop.time_ns
+        throttle = carrier.throttles.setdefault(venue, Throttle(clock))
+        super().__init__(MARKETS[venue], url=ADDRESS, credentials=credentials, clock=clock, throttle=throttle)
         self.carrier = carrier
 
     def open(self, lazy: bool = False) -> None:
@@ -223,6 +228,7 @@ class _LoopbackClient(BinanceClient):
         await asyncio.sleep(carrier.latency_s + fate.delay_ns / SECOND)
         text = answer.body.decode()
         found = self.parse_json(text)
-        self.handle_errors(answer.status, "", url, method, {}, text, found, headers, body)
+        self.on_rest_response(answer.status, "", url, method, answer.headers, text)
+        self.handle_errors(answer.status, "", url, method, answer.headers, text, found, headers, body)
         self.handle_http_status_code(answer.status, "", url, method, text)
         return found

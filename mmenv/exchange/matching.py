@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 from decimal import ROUND_HALF_EVEN
 
-from mmenv.exchange.books import Account, ExchangeOrder, ExchangeTrade, Listing
+from mmenv.data.rows import BUY, SELL
+from mmenv.exchange.books import ZERO, Account, ExchangeOrder, ExchangeTrade, Listing
 from mmenv.exchange.playback import Execution
 from mmenv.exchange.present import Present
 from mmenv.exchange.protocol import ApiError
@@ -40,6 +41,18 @@ class Matching:
         # What is left of an order that took liquidity would rest inside a book that it cannot change.
         if order.slot is None and order.open:
             self.end(order, "EXPIRED")
+
+    def trade_long_ago(self, account: Account, listing: Listing, count: int, at_ns: int) -> None:
+        """Trades by turns of one lot, of orders that are not on record any more."""
+        tick = listing.playback.book.low_tick + 1
+        for number in range(count):
+            side = BUY if number % 2 else SELL
+            order = ExchangeOrder(
+                next(self._ids), f"web_{number}", account, listing, side, tick, 1, "LIMIT", "GTC", False,
+                at_ns, at_ns, filled=1, paid=tick, status="FILLED",
+            )  # fmt: skip
+            trade = ExchangeTrade(next(self._trade_ids), order, tick, 1, ZERO, ZERO, True, at_ns)
+            account.trades.append(trade)
 
     def execute(self, listing: Listing, execution: Execution) -> None:
         """A resting order has traded in the playback."""

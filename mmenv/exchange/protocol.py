@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
@@ -15,11 +15,13 @@ Params = Mapping[str, str]
 
 
 class ApiError(Exception):
-    """An error answer in Binance's form."""
+    """An error answer in Binance's form; `headers` go with it."""
 
-    def __init__(self, code: int, text: str, status: int = 400) -> None:
+    def __init__(
+        self, code: int, text: str, status: int = 400, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(text)
-        self.code, self.text, self.status = code, text, status
+        self.code, self.text, self.status, self.headers = code, text, status, dict(headers or {})
 
     def body(self) -> dict[str, Any]:
         """The answer as JSON."""
@@ -32,6 +34,7 @@ class Answer:
 
     status: int
     body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def whole_steps(params: Params, name: str, step: Decimal, rule: str) -> int:

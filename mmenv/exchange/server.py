@@ -108,7 +108,9 @@ class Server:
             raise ConnectionResetError
         if fate.delay_ns:
             await asyncio.sleep(fate.delay_ns / SECOND)
-        return web.Response(status=answer.status, body=answer.body, content_type="application/json")
+        return web.Response(
+            status=answer.status, body=answer.body, content_type="application/json", headers=answer.headers
+        )
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         self.advance()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 from mmenv.data.rows import BUY
 from mmenv.exchange import views
-from mmenv.exchange.books import ZERO, Account, Dialect, ExchangeOrder, ExchangeTrade, Json, Listing
+from mmenv.exchange.books import ZERO, Account, Dialect, ExchangeOrder, ExchangeTrade, Json, Listing, RateRule
 from mmenv.exchange.endpoints import Endpoints
 from mmenv.exchange.matching import Matching
 from mmenv.exchange.present import Present
@@ -45,6 +45,16 @@ class Spot(Dialect):
     depth_speed_ms = 1000
     stamped = False
     reducing = False
+    rates = (
+        RateRule("REQUEST_WEIGHT", 6_000, 1, "MINUTE"),
+        RateRule("ORDERS", 100, 10, "SECOND"),
+        RateRule("ORDERS", 200_000, 1, "DAY"),
+    )
+    weights: ClassVar[Mapping[tuple[str, str], int]] = {
+        ("GET", "depth"): 50, ("GET", "exchangeInfo"): 20, ("GET", "order"): 4, ("GET", "openOrders"): 6,
+        ("GET", "myTrades"): 20, ("GET", "account"): 20, ("GET", "account/commission"): 20,
+        ("GET", "ticker/price"): 2,
+    }  # fmt: skip
     crossed = (-2010, "Order would immediately match and take.")
     duplicate = (-2010, "Duplicate order sent.")
     poor = (-2010, "Account has insufficient balance for requested action.")

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from mmenv.data.rows import BUY
 from mmenv.exchange import views
-from mmenv.exchange.books import ZERO, Account, Dialect, ExchangeOrder, ExchangeTrade, Json, Listing, Position
+from mmenv.exchange.books import (
+    ZERO,
+    Account,
+    Dialect,
+    ExchangeOrder,
+    ExchangeTrade,
+    Json,
+    Listing,
+    Position,
+    RateRule,
+)
 from mmenv.exchange.endpoints import Endpoints
 from mmenv.exchange.matching import Matching
 from mmenv.exchange.present import Present
@@ -67,6 +77,16 @@ class Usdm(Dialect):
     depth_speed_ms = 250
     stamped = True
     reducing = True
+    rates = (
+        RateRule("REQUEST_WEIGHT", 2_400, 1, "MINUTE"),
+        RateRule("ORDERS", 1_200, 1, "MINUTE"),
+        RateRule("ORDERS", 300, 10, "SECOND"),
+    )
+    weights: ClassVar[Mapping[tuple[str, str], int]] = {
+        ("POST", "order"): 0, ("GET", "depth"): 20, ("GET", "userTrades"): 5, ("GET", "balance"): 5,
+        ("GET", "positionRisk"): 5, ("GET", "account"): 5, ("POST", "countdownCancelAll"): 10,
+        ("GET", "commissionRate"): 20, ("GET", "income"): 30, ("GET", "positionSide/dual"): 30,
+    }  # fmt: skip
     crossed = (
         -5022,
         "Due to the order could not be executed as maker, the Post Only order will be rejected.",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mmenv.checks import ConfigError, differences
 from mmenv.data.rows import BBO, CLEAR, DEPTH, ROW, SNAPSHOT, TRADE
-from mmenv.live.guard import GuardConfig
+from mmenv.live.guard import BEFORE, GuardConfig
 from mmenv.live.journal import Memory
 from mmenv.live.market_feed import Instrument
 from mmenv.live.plan import Plan
@@ -29,6 +29,9 @@ FROM_JOURNAL: Final = (
     "start_ns", "session", "low_tick", "high_tick", "position", "baseline", "last_trade",
 )  # fmt: skip
 """Fields of a `Setup` that a restart takes from the journal."""
+
+OF_VENUE: Final = ("max_orders", *BEFORE)
+"""Fields of a `GuardConfig` that a restart takes from the journal."""
 
 
 def rehearse(plan: Plan, player: Player) -> None:
@@ -105,17 +108,28 @@ def make_setup(
         latency_ns=round(plan.latency_ms * MILLISECOND),
         queue_model=plan.queue_model,
     )
-    if plan.guard is not None:
-        return replace(setup, guard=plan.guard)
-    loss = config.risk.daily_loss_limit * market.price_unit * setup.money
-    return replace(setup, guard=replace(setup.guard, daily_loss=loss, drawdown=loss))
+    guard = plan.guard
+    if guard is None:
+        loss = config.risk.daily_loss_limit * market.price_unit * setup.money
+        guard = replace(setup.guard, daily_loss=loss, drawdown=loss)
+    return replace(setup, guard=_within_venue(guard, instrument.max_orders // plan.desks))
+
+
+def _within_venue(guard: GuardConfig, allowed: int) -> GuardConfig:
+    """The limits, where the venue takes no more than so many new orders in ten seconds of this desk."""
+    if not allowed:
+        return guard
+    allowed = max(int(allowed * min(guard.order_window_s, 10.0) / 10.0), 3)
+    return replace(guard, max_orders=min(guard.max_orders, allowed))
 
 
 def recovered(plan: Plan, instrument: Instrument, player: Player) -> Session:
     """The session in the plan's journal, as it was. Raises `ConfigError` if it was made by another plan."""
     found = setup_of(plan.journal)
     asked = make_setup(plan, instrument, found.market, 0, (found.low_tick, found.high_tick))
-    asked = replace(asked, **{name: getattr(found, name) for name in FROM_JOURNAL})
+    # Its limits may have changed since, and the throttle knows those of today.
+    guard = replace(asked.guard, **{name: getattr(found.guard, name) for name in OF_VENUE})
+    asked = replace(asked, guard=guard, **{name: getattr(found, name) for name in FROM_JOURNAL})
     ours, theirs = (json.loads(setup.to_json()) for setup in (asked, found))
     if differ := "; ".join(differences(ours, theirs)):
         raise ConfigError(

@@ -41,6 +41,8 @@ SPIN_S: Final = 0.0015
 """Not slept before a decision: 1.5% of a core for each desk that decides every tenth of a second."""
 HEED_S: Final = 0.1
 """The halt file is looked at this often."""
+RENEW_S: Final = 5.0
+"""A feed that is not trusted is begun anew this often."""
 KEPT: Final = 10_000
 """Decisions whose latencies are remembered."""
 
@@ -100,6 +102,7 @@ class LiveDesk:
         self._failed: asyncio.Future[None] | None = None
         self._killed = False
         self._tidied = 0
+        self._renew_ns = 0
         self._batches = aiter(feed)
 
     async def run(self, seconds: float = float("inf")) -> None:
@@ -264,6 +267,9 @@ class LiveDesk:
 
     def _tidy(self, session: Session) -> None:
         """What can wait until a decision has been made."""
+        if (why := session.distrust) and self.clock() >= self._renew_ns:
+            self._renew_ns = self.clock() + round(RENEW_S * SECOND)
+            self.feed.renew(why)
         if isinstance(session.sink, Journal):
             session.sink.rotate(self.clock(), round(self.plan.rotate_mb * 1e6))
         if self.realtime:

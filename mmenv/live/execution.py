@@ -14,7 +14,19 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mmenv.live.orders import CROSSED, Ack, AnyEvent, Cancel, Fill, OpenOrder, Reject, Stream, Unknown
+from mmenv.live.orders import (
+    HARMLESS,
+    Ack,
+    AnyEvent,
+    Cancel,
+    Fill,
+    OpenOrder,
+    Reject,
+    Silence,
+    Stream,
+    Trouble,
+    Unknown,
+)
 from mmenv.times import SECOND
 from mmenv.venue.outcome import ASK, BID, book_fill
 from mmenv.venue.view import View
@@ -44,6 +56,11 @@ class LiveExecution:
         self.faults: list[tuple[str, str]] = []
         """(rule, reason) of what must not happen, for the guard to collect."""
         self.rejects: list[str] = []
+        self.crossed = 0
+        """Harmless rejects in a row, without an order that was taken: endless, they say that our book is not
+        the venue's."""
+        self.silent_until_ns, self.silence = 0, ""
+        """Until when the venue wants no orders, and why."""
         self._unknown: dict[int, int] = {}
         self._trade_before: dict[int, int] = {}
         self._trades: deque[int] = deque(maxlen=10_000)
@@ -80,6 +97,17 @@ class LiveExecution:
         """
         return min(self._trade_before.values(), default=self.last_trade)
 
+    def silence_at(self, time_ns: int) -> str:
+        """Why the venue wants no orders at this time; empty if it takes them."""
+        if time_ns >= self.silent_until_ns:
+            return ""
+        return f"no orders for {(self.silent_until_ns - time_ns) / SECOND:.0f} s more: {self.silence}"
+
+    @property
+    def open_ids(self) -> list[str]:
+        """Client ids of the orders that may be open."""
+        return [self.client_id(int(number)) for number in self.working.slots["id"].reshape(-1) if number]
+
     def client_id(self, number: int) -> str:
         return f"{self.prefix}-{number}"
 
@@ -100,6 +128,9 @@ class LiveExecution:
         if isinstance(event, Stream):
             self.stream = "" if event.ok else f"order stream: {event.reason}"
             return
+        if isinstance(event, Silence):
+            self.silent_until_ns, self.silence = event.until_ns, event.reason
+            return
         if isinstance(event, Fill) and event.trade_id in self._trades:
             return
         number = self.number(event.client_id)
@@ -114,6 +145,7 @@ class LiveExecution:
             self._unknown.pop(number, None)
         if isinstance(event, Ack):
             slot["acknowledged"], slot["arrives_ns"] = 1, 0
+            self.crossed = 0
         elif isinstance(event, Fill):
             self._fill(slot, event)
         elif isinstance(event, Reject):
@@ -172,8 +204,10 @@ class LiveExecution:
 
     def _rejected(self, slot: np.void, event: Reject) -> None:
         self._free(slot)
-        if event.code not in CROSSED:
-            self.rejects.append(f"{event.code} {event.reason}")
+        if event.kind in HARMLESS:
+            self.crossed += 1
+        elif event.kind != Trouble.UNSENT:
+            self.rejects.append(event.reason)
 
     def _gone(self, slot: np.void, event: Cancel) -> None:
         if event.filled_lots != slot["filled"]:

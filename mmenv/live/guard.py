@@ -10,7 +10,10 @@ state is the strictest that any rule asks for.
 | position | | beyond `position_limit` | operator |
 | order-rate | 80% of `max_orders` in `order_window_s` | the next decision could pass it | by itself |
 | stale-data | | nothing received for `stale_ms` | by itself |
+| silent-stream | | one stream silent for `stream_patience` times its longest gap, or behind | by itself |
 | book | | gap, disconnection, no bid or no ask | by itself |
+| crossed | | `max_crossed` orders in a row would have traded at once: the book is stale | once it is new |
+| silence | | the venue wants no orders for a while | by itself |
 | order-stream | | the venue's reports on our orders are interrupted | by itself |
 | unsettled | an order or cancel of unknown fate | for longer than `unsettled_ms` | by itself |
 | clock-skew | | fastest message of a decision off by `clock_skew_ms` | by itself |
@@ -56,6 +59,10 @@ class GuardConfig:
     max_rejects: int = 5
     reject_window_s: float = 10.0
     calm_s: float = 1.0
+    stream_patience: float = 3.0
+    """0: streams are not told apart."""
+    max_crossed: int = 20
+    """0: any number."""
 
     def __post_init__(self) -> None:
         for name in ("daily_loss", "drawdown", "clock_skew_ms", "late_ms", "stale_ms", "unsettled_ms"):
@@ -69,6 +76,8 @@ class GuardConfig:
         require_number(self, "far_quote_bp", 1e-3, 1e6)
         require_number(self, "max_rejects", 1, 1_000_000, integer=True)
         require_number(self, "calm_s", 0.0, 3_600.0)
+        require_number(self, "stream_patience", 0.0, 1e6)
+        require_number(self, "max_crossed", 0, 1_000_000, integer=True)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,6 +94,12 @@ class Facts:
     """Since anything was received."""
     book: str = ""
     """What is wrong with the book; empty if nothing is."""
+    streams: str = ""
+    """Which stream of the feed is silent among live ones."""
+    crossed: int = 0
+    """Orders in a row that the venue refused for they would have traded at once."""
+    silence: str = ""
+    """Why the venue wants no orders now."""
     stream: str = ""
     """What is wrong with the venue's reports on our orders."""
     skew_ns: int | None = None
@@ -233,6 +248,17 @@ class Guard:
             return CALM
         return HALTED, f"nothing received for {silent:.0f} ms"
 
+    def silent_stream(self, facts: Facts) -> tuple[int, str]:
+        return (HALTED, facts.streams) if facts.streams else CALM
+
+    def crossed(self, facts: Facts) -> tuple[int, str]:
+        if not self.config.max_crossed or facts.crossed < self.config.max_crossed:
+            return CALM
+        return HALTED, f"{facts.crossed} orders in a row would have traded at once: the book is stale"
+
+    def silence(self, facts: Facts) -> tuple[int, str]:
+        return (HALTED, facts.silence) if facts.silence else CALM
+
     def book(self, facts: Facts) -> tuple[int, str]:
         return (HALTED, facts.book) if facts.book else CALM
 
@@ -270,10 +296,17 @@ RULES: Final[dict[str, Rule]] = {
     "position": Guard.position,
     "order-rate": Guard.order_rate,
     "stale-data": Guard.stale_data,
+    "silent-stream": Guard.silent_stream,
     "book": Guard.book,
+    "crossed": Guard.crossed,
+    "silence": Guard.silence,
     "order-stream": Guard.order_stream,
     "unsettled": Guard.unsettled,
     "clock-skew": Guard.clock_skew,
     "late": Guard.late,
 }
+BEFORE: Final = {"stream_patience": 0.0, "max_crossed": 0}
+"""Fields of a `GuardConfig` that old journals lack: there were no such rules then."""
+DISTRUST: Final = frozenset({"silent-stream", "crossed"})
+"""Rules by which the feed is not to be trusted: it must begin anew."""
 LATCHING: Final = frozenset({"daily-loss", "drawdown", "position"})

@@ -43,6 +43,14 @@ class Instrument:
     taker_fee_bp: float
     base: str = ""
     """The asset that is traded, where the venue keeps balances of assets."""
+    quote: str = ""
+    """The asset that prices and profits are in."""
+    max_orders: int = 0
+    """New orders in ten seconds that the venue takes of one account; 0 where that is not known."""
+    min_lots: int = 1
+    """Smallest size of an order."""
+    min_notional: str = "0"
+    """Smallest value of an order that does not reduce, in the quote asset."""
 
 
 class MarketFeed(AsyncIterable[Batch], Protocol):
@@ -63,6 +71,10 @@ class MarketFeed(AsyncIterable[Batch], Protocol):
         VenueError
             It gives no answer.
         """
+
+    def renew(self, reason: str) -> None:
+        """Begin anew, book and connection: what comes is not to be trusted. By default nothing is done."""
+        return None
 
     def take(self) -> Batch | None:
         """What has come that was not iterated over yet, without waiting; None if nothing has."""

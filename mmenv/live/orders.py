@@ -6,9 +6,59 @@ for one order, whether it came by the user stream, in the answer to a request, o
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final, Literal, Protocol, TypeAlias
+
+
+class Trouble(StrEnum):
+    """What a venue's error means to a desk, whatever its code and words are there."""
+
+    CROSSED = "crossed"
+    """A post-only order would have traded at once: part of quoting."""
+    NOTHING_TO_REDUCE = "nothing-to-reduce"
+    """A reduce-only order came after the position was gone: part of quoting."""
+    UNSENT = "unsent"
+    """We did not send it: it would have been one too many."""
+    LOST = "lost"
+    """The venue says that it never saw the order."""
+    UNKNOWN_ORDER = "unknown-order"
+    """There is no such order there."""
+    DUPLICATE = "duplicate"
+    """The order was there already."""
+    IN_DOUBT = "in-doubt"
+    """Not known whether it was carried out."""
+    OVERLOADED = "overloaded"
+    """Not carried out, and may be asked again."""
+    WRONG_TIME = "wrong-time"
+    """Not carried out: our clocks differ."""
+    TOO_OFTEN = "too-often"
+    """Not carried out: too many requests."""
+    TOO_MANY_ORDERS = "too-many-orders"
+    """Not carried out: too many new orders."""
+    NO_FUNDS = "no-funds"
+    """The account cannot pay it."""
+    BAD_ORDER = "bad-order"
+    """Price, size or value is not on the venue's grid or within its limits."""
+    CLOSED = "closed"
+    """The symbol is not traded now, or the venue is under maintenance."""
+    WRONG_MODE = "wrong-mode"
+    """The account's mode of positions is another than the order's."""
+    BAD_KEY = "bad-key"
+    """Key, secret or signature are not accepted here."""
+    NO_RIGHTS = "no-rights"
+    """The key may not do this, or not from this address."""
+    LOST_STREAM = "lost-stream"
+    """The key of the user stream is not valid any more."""
+    UNKNOWN_SYMBOL = "unknown-symbol"
+    """There is no such symbol."""
+    OTHER = "other"
+    """None of these."""
+
+
+HARMLESS: Final = frozenset({Trouble.CROSSED, Trouble.NOTHING_TO_REDUCE})
+"""Rejects that are part of quoting, unless they do not end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +98,13 @@ class Reject(OrderEvent):
 
     code: int
     reason: str
+    trouble: str = ""
+    """One of Trouble; empty in journals from before there was such a thing."""
+
+    @property
+    def kind(self) -> str:
+        """One of Trouble."""
+        return self.trouble or (Trouble.CROSSED if self.code in CROSSED else Trouble.OTHER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,13 +153,20 @@ class Stream(OrderEvent):
     reason: str
 
 
-AnyEvent: TypeAlias = Ack | Reject | Fill | Cancel | CancelReject | Unknown | Stream
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Silence(OrderEvent):
+    """The venue wants no new orders until `until_ns` of our clock (`client_id` is empty)."""
+
+    until_ns: int
+    reason: str
+
+
+AnyEvent: TypeAlias = Ack | Reject | Fill | Cancel | CancelReject | Unknown | Stream | Silence
 
 LOST: Final = 0
 """`Reject.code` of an order that the venue says it never saw."""
 CROSSED: Final = frozenset({-5022, -2010})
-"""`Reject.code` of a post-only order that would have traded at once, which is part of quoting and no fault.
-They are Binance's own, as journals have them; the client of another venue gives one of these for its own."""
+"""`Reject.code` of a post-only order that would have traded at once, in journals without `Reject.trouble`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,8 +228,14 @@ class OrderClient(Protocol):
     async def holdings(self) -> Holdings:
         """Position and balances."""
 
-    async def fills(self, after_trade_id: int) -> list[Fill]:
-        """Our fills with a larger trade id, oldest first; for a restart."""
+    async def newest_trade(self) -> int:
+        """The largest trade id of the account in this symbol, 0 if it has none."""
+
+    async def fills(self, after_trade_id: int, ours: Collection[str]) -> list[Fill]:
+        """The account's fills with a larger trade id, oldest first; for a restart.
+
+        `ours` are the orders that may have them; a fill of another has no client id.
+        """
 
     def events(self) -> AsyncIterator[AnyEvent]:
         """Events as they come, until `close`. For one consumer."""

@@ -40,6 +40,8 @@ class Plan:
     """A desk that was down for less goes on with its memory; after longer a new episode begins."""
     countdown_s: float = 10.0
     """The venue cancels everything when it has not heard from us for so long, where it can."""
+    desks: int = 1
+    """Desks of the account, which share what the venue takes of it."""
     rotate_mb: float = 1_000.0
     """The journal goes on in a new file at this size, and at midnight UTC."""
     sync: bool = False

@@ -54,10 +54,9 @@ class OrderRouter:
                 f"{self._plan.symbol} has open orders that no journal knows ({names}): cancel them, a desk "
                 "must be alone with its symbol."
             )
-        trades = [fill.trade_id for fill in await self._client.fills(0)]
         held = await self._client.holdings()
         return {
-            "last_trade": max(trades, default=0),
+            "last_trade": await self._client.newest_trade(),
             "position": 0 if held.owned else held.position_lots,
             "baseline": held.position_lots if held.owned else 0,
         }
@@ -80,7 +79,8 @@ class OrderRouter:
         await self._client.cancel_all()
         while await self._client.open_orders():
             await asyncio.sleep(SLEEP_S)
-        missed = await self._client.fills(session.execution.told_until)
+        execution = session.execution
+        missed = await self._client.fills(execution.told_until, execution.open_ids)
         return standing, missed, (await self._client.holdings()).position_lots
 
     async def _answer(self, question: Callable[[], Awaitable[T]]) -> T:
@@ -99,7 +99,7 @@ class OrderRouter:
         async for event in self._client.events():
             session.hear(event)
             if isinstance(event, Reject):
-                self._note(f"rejected: {event.code} {event.reason}")
+                self._note(f"rejected: {event.reason}")
 
     async def stay_alive(self) -> None:
         """Keep the venue's countdown from cancelling our orders; it does once we are gone."""

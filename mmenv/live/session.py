@@ -21,11 +21,13 @@ from mmenv.engine.state import ACTIVE, HALTED, REDUCING
 from mmenv.live import journal
 from mmenv.live.episodes import Episodes
 from mmenv.live.execution import LiveExecution
-from mmenv.live.guard import Facts, Guard
+from mmenv.live.guard import DISTRUST, Facts, Guard
 from mmenv.live.journal import Sink
 from mmenv.live.orders import AnyEvent, OpenOrder
 from mmenv.live.setup import NOTHING_SENT, OF_POLICY, Outgoing, Player, Setup, decision_type
+from mmenv.live.streams import Streams
 from mmenv.live.supervisor import Supervisor
+from mmenv.times import MILLISECOND
 from mmenv.venue.outcome import OUTCOME
 from mmenv.venue.paper import PaperVenue
 from mmenv.venue.view import View
@@ -65,6 +67,7 @@ class Session:
         names = ("age", "risk_state", "risk_floor")
         self._age, risk_state, risk_floor = (self.desk.core[name][0] for name in names)
         self.guard = Guard(setup.guard)
+        self._streams = Streams(setup.guard.stream_patience, round(setup.guard.stale_ms * MILLISECOND))
         self._supervisor = Supervisor(self.guard, risk_state, risk_floor, self._note, self._halted)
         self.outbox: list[Outgoing] = []
         self.next_ns = setup.start_ns
@@ -94,6 +97,11 @@ class Session:
     def state(self) -> int:
         """ACTIVE, REDUCING or HALTED."""
         return self._supervisor.state
+
+    @property
+    def distrust(self) -> str:
+        """Why the feed must begin anew; empty if it need not."""
+        return next((found.reason for found in self.guard.findings if found.rule in DISTRUST), "")
 
     @property
     def wealth(self) -> float:
@@ -128,6 +136,8 @@ class Session:
         self.sink.write(journal.ROWS, rows.tobytes())
         self._heard_ns = int(rows["local_ns"][-1])
         self._skew_ns = min(self._skew_ns, _skew(rows))
+        if self.setup.guard.stream_patience:
+            self._streams.take(rows)
         self.execution.take(self.view.take(rows))
 
     def feed(self, live: bool, reason: str) -> None:
@@ -135,12 +145,20 @@ class Session:
         broken = "" if live else reason or "interrupted"
         if broken != self._broken:
             self._broken = broken
+            if broken:
+                self._streams.interrupt()
+            elif isinstance(self.execution, LiveExecution):
+                self.execution.crossed = 0
             self._note(journal.FEED, {"live": live, "reason": reason})
 
     def hear(self, event: AnyEvent) -> None:
         """Take in what the venue said about our orders."""
         assert isinstance(self.execution, LiveExecution)
-        self._note(journal.UPDATE, {"type": type(event).__name__, **dataclasses.asdict(event)})
+        told = dataclasses.asdict(event)
+        if told.get("trouble") == "":
+            # As journals have it from before there was such a thing.
+            del told["trouble"]
+        self._note(journal.UPDATE, {"type": type(event).__name__, **told})
         self.execution.hear(event)
         self._collect_faults(event.local_ns)
 
@@ -219,9 +237,10 @@ class Session:
             self._last_trade = int(seen["buy_notional"][0] + seen["sell_notional"][0]) // lots
 
     def _judge(self, time_ns: int, now_ns: int) -> None:
-        stream, unsettled = "", 0
+        stream, silence, unsettled, crossed = "", "", 0, 0
         if isinstance(self.execution, LiveExecution):
             stream, unsettled = self.execution.stream, self.execution.unsettled_ns(now_ns)
+            silence, crossed = self.execution.silence_at(now_ns), self.execution.crossed
         book = self._broken or ("" if self.view.known else "no bid or no ask")
         facts = Facts(
             time_ns=time_ns,
@@ -230,6 +249,9 @@ class Session:
             position=self.working.position,
             silent_ns=time_ns - self._heard_ns,
             book=book,
+            streams=self._streams.silent(time_ns) if self.setup.guard.stream_patience else "",
+            crossed=crossed,
+            silence=silence,
             stream=stream,
             skew_ns=None if self._skew_ns == NO_SKEW else self._skew_ns,
             unsettled_ns=unsettled,
@@ -311,6 +333,7 @@ class Session:
         self.guard.clear(rules=("stop",))
         self.next_ns = time_ns
         self._heard_ns = time_ns
+        self._streams.interrupt()
         self.episodes.over |= new_episode
         self._broken = "resuming"
         if isinstance(self.execution, PaperVenue):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmenv.config import EnvConfig, make_config
-from mmenv.live.guard import GuardConfig
+from mmenv.live.guard import BEFORE, GuardConfig
 from mmenv.market.live import Live
 from mmenv.venue.outcome import OUTCOME
 from mmenv.venue.working import COMMAND
@@ -80,7 +80,10 @@ class Setup:
     def to_json(self) -> bytes:
         """The first frame of a journal."""
         plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        plain |= {"guard": dataclasses.asdict(self.guard), "config": self.config.to_dict()}
+        guard = dataclasses.asdict(self.guard)
+        # As journals have it from before there were such fields.
+        guard = {name: value for name, value in guard.items() if value or name not in BEFORE}
+        plain |= {"guard": guard, "config": self.config.to_dict()}
         return json.dumps(plain, sort_keys=True).encode()
 
     @classmethod
@@ -88,7 +91,7 @@ class Setup:
         """Read what `to_json` gave."""
         plain = json.loads(text)
         plain["config"] = make_config(**plain["config"])
-        plain["guard"] = GuardConfig(**plain["guard"])
+        plain["guard"] = GuardConfig(**BEFORE | plain["guard"])
         return cls(**plain)
 
 

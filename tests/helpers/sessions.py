@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mmenv import make_config
 from mmenv.data.importer import Import
 from mmenv.data.tape import tapes
-from mmenv.live.guard import GuardConfig
+from mmenv.live.guard import BEFORE, GuardConfig
 from mmenv.live.journal import Sink
 from mmenv.live.session import Session
 from mmenv.live.setup import Setup
@@ -54,7 +54,7 @@ def setup(latency_ms: float = 20.0, mode: str = "paper", guard: dict | None = No
     """A session over `rows`, two seconds after they begin."""
     live = Live(venue="binance-usdm", symbol="BTCUSDT", price_unit=4, lot_unit=20.0)
     limits = {"daily_loss": 1e9, "drawdown": 1e9, "position_limit": 100, "max_orders": 100_000} | (
-        guard or {}
+        BEFORE | (guard or {})
     )
     return Setup(
         config=make_config(live, **{"horizon": 150, "maker_fee_bp": 2.0} | config),

@@ -29,13 +29,13 @@ from mmenv.data.problems import Problem, Report
 from mmenv.data.rows import RAW, ROW, UNKNOWN_NS, CaptureError
 from mmenv.data.source import Source
 from mmenv.live.market_feed import NEVER_NS, Batch, Instrument, MarketFeed
+from mmenv.live.throttle import TooOften
 from mmenv.live.venues.base import Keep
-from mmenv.live.venues.binance.client import RETRY_S, TOO_OFTEN, BaseError, BinanceClient
+from mmenv.live.venues.binance.client import RETRY_S, BaseError, BinanceClient
+from mmenv.times import SECOND
 
 SNAPSHOT_S: Final = 1.0
 """A snapshot not answered for so long is asked for again."""
-TOO_OFTEN_S: Final = 10.0
-"""Pause when the venue says that we ask too often."""
 PAUSE_S: Final = 0.002
 """What comes within so long is handed over together: a batch costs as much as many messages."""
 MAX_WAITING: Final = 1 << 20
@@ -86,6 +86,8 @@ class BinanceFeed(MarketFeed):
         self._since_flush = 0
         self._wake = asyncio.Event()
         self._alive = asyncio.Event()
+        self._renewed = asyncio.Event()
+        self._doubt = ""
         self._task: asyncio.Task[None] | None = None
         self._sync: asyncio.Task[None] | None = None
         self._closed = False
@@ -166,20 +168,30 @@ class BinanceFeed(MarketFeed):
         while True:
             before = self.messages
             self._alive.clear()
+            self._renewed.clear()
             # ccxt's own pauses grow to half a minute.
             self.client.ws_dial_backoff = {}
             broken = asyncio.ensure_future(self.client.watch(url, self.symbol, subscribe, self.symbol))
             silent = asyncio.create_task(self._until_silent())
+            renewed = asyncio.create_task(self._renewed.wait())
             try:
-                await asyncio.wait((broken, silent), return_when=asyncio.FIRST_COMPLETED)
-                reason = str(broken.exception()) if broken.done() else f"silent for {self._silence_s:g} s"
+                await asyncio.wait((broken, silent, renewed), return_when=asyncio.FIRST_COMPLETED)
+                reason = f"silent for {self._silence_s:g} s"
+                if broken.done():
+                    reason = str(broken.exception())
+                elif renewed.done():
+                    reason = self._doubt
             finally:
-                silent.cancel()
-                broken.cancel()
+                for task in (silent, broken, renewed):
+                    task.cancel()
                 await self.client.hang_up(url)
             self._broke(f"connection lost: {reason}")
             tries = 0 if self.messages > before else tries + 1
             await asyncio.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
+
+    def renew(self, reason: str) -> None:
+        self._doubt = reason
+        self._renewed.set()
 
     async def _until_silent(self) -> None:
         while True:
@@ -243,8 +255,8 @@ class BinanceFeed(MarketFeed):
                 if self._keep is not None:
                     self._keep(local_ns, snapshot)
                 self._decode(local_ns, snapshot)
-            except TOO_OFTEN:
-                pause = TOO_OFTEN_S
+            except TooOften as error:
+                pause = max(pause, (error.until_ns - self._clock()) / SECOND)
             except (BaseError, TimeoutError):
                 pass
             if self._decoder.valid or not self._decoder.recent:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,15 @@ class Market:
     futures: bool
     """Whether there are positions, reduce-only orders, a countdown that cancels all, and a user stream at an
     address of its own; otherwise there are balances, and the user stream comes over the API's connection."""
+    weights: Mapping[tuple[str, str], int]
+    """Weight of a request by method and path, where it is not 1."""
+
+    def weight(self, method: str, path: str, params: Mapping[str, Any]) -> int:
+        """What the venue counts a request as."""
+        # Trades of one order are cheap where the rest is dear.
+        if "orderId" in params and (method, f"{path} of an order") in self.weights:
+            path = f"{path} of an order"
+        return self.weights.get((method, path), 1)
 
 
 USDM: Final = Market(
@@ -44,7 +54,13 @@ USDM: Final = Market(
     trades="userTrades",
     maker=("timeInForce", "GTX"),
     futures=True,
-)
+    weights={
+        ("POST", "order"): 0, ("GET", "depth"): 20, ("GET", "userTrades"): 5, ("GET", "balance"): 5,
+        ("GET", "positionRisk"): 5, ("POST", "countdownCancelAll"): 10, ("GET", "commissionRate"): 20,
+        ("GET", "income"): 30, ("GET", "positionSide/dual"): 30, ("GET", "account"): 5,
+        ("GET", "accountConfig"): 5,
+    },
+)  # fmt: skip
 SPOT: Final = Market(
     venue="binance-spot",
     kind="spot",
@@ -56,6 +72,11 @@ SPOT: Final = Market(
     trades="myTrades",
     maker=("type", "LIMIT_MAKER"),
     futures=False,
-)
+    weights={
+        ("GET", "depth"): 50, ("GET", "exchangeInfo"): 20, ("GET", "order"): 4, ("GET", "openOrders"): 6,
+        ("GET", "myTrades"): 20, ("GET", "myTrades of an order"): 5, ("GET", "account"): 20,
+        ("GET", "account/commission"): 20, ("GET", "ticker/price"): 2,
+    },
+)  # fmt: skip
 MARKETS: Final = {market.venue: market for market in (USDM, SPOT)}
 """All of them, by the name of the venue."""

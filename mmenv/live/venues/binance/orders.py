@@ -10,7 +10,7 @@ reconnection, and each trade is told once, by its id.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import suppress
 from typing import Final
 
@@ -24,26 +24,28 @@ from mmenv.live.orders import (
     OpenOrder,
     Order,
     OrderClient,
+    Silence,
     Stream,
+    Trouble,
     Unknown,
     VenueError,
 )
 from mmenv.live.tasks import Tasks
-from mmenv.live.venues.binance.client import RETRY_S, BaseError, BinanceClient, NetworkError
-from mmenv.live.venues.binance.requests import PAGE, RECV_WINDOW_MS, UNKNOWN_ORDER, Requests, code_of
+from mmenv.live.venues.binance.client import RETRY_S, BinanceClient
+from mmenv.live.venues.binance.requests import PAGE, RECV_WINDOW_MS, REQUEST_ERRORS, Requests, trouble_of
 from mmenv.live.venues.binance.tracker import TrackedOrder, Tracker
 from mmenv.live.venues.binance.user_stream import UserStream
 
 GRACE_S: Final = 0.5
 """Time for the stream to say what an answer has already said in sum."""
-IN_DOUBT: Final = (-1000, -1001, -1006, -1007, -4116)
-"""Codes that do not say whether the order is at the venue; the last one, that it already was."""
+UNSETTLED: Final = (Trouble.IN_DOUBT, Trouble.DUPLICATE)
+"""Errors that do not say whether the order is at the venue, or that it already was."""
 
 
 class BinanceOrders(OrderClient):
     """Orders of one symbol, by a client with credentials that no other symbol shares.
 
-    A request unanswered for `answer_s` is of unknown fate. All is compared every `reconcile_s`.
+    All is compared every `reconcile_s`.
     """
 
     def __init__(
@@ -51,14 +53,13 @@ class BinanceOrders(OrderClient):
         client: BinanceClient,
         instrument: Instrument,
         *,
-        answer_s: float = 2.0,
         reconcile_s: float = 5.0,
     ) -> None:
         self.client, self.instrument = client, instrument
         self._reconcile_s = reconcile_s
-        self._requests = Requests(client, instrument, answer_s)
+        self._requests = Requests(client, instrument)
         self._tracker = Tracker(self._requests, self._complete_later)
-        self._stream = UserStream(client, answer_s, self._tracker, self._reconcile)
+        self._stream = UserStream(client, self._tracker, self._reconcile)
         self._tasks = Tasks(self._failed)
 
     async def open(self) -> None:
@@ -66,6 +67,7 @@ class BinanceOrders(OrderClient):
 
         Raises `VenueError` if the venue refuses us; while it cannot be reached, waits.
         """
+        self.client.throttle.listeners.append(self._silenced)
         self._tasks.start(self._stream.keep())
         self._tasks.start(self._keep_reconciling())
         await self._stream.opened.wait()
@@ -74,6 +76,8 @@ class BinanceOrders(OrderClient):
             raise VenueError(self._stream.refused)
 
     async def close(self) -> None:
+        with suppress(ValueError):
+            self.client.throttle.listeners.remove(self._silenced)
         await self._tasks.cancel()
         self._tracker.end()
 
@@ -91,15 +95,16 @@ class BinanceOrders(OrderClient):
         try:
             params = self._requests.order_params(order)
             view = await self._requests.signed("order", "post", params, sending=sending)
-        except BaseError as error:
-            code = code_of(error)
-            if isinstance(error, NetworkError) or code in IN_DOUBT or "Duplicate order" in str(error):
+        except REQUEST_ERRORS as error:
+            trouble = trouble_of(error)
+            if trouble in UNSETTLED:
                 self._doubt(order.client_id, error)
             else:
-                self._tracker.reject(order.client_id, code, str(error))
+                self._tracker.reject(order.client_id, getattr(error, "code", LOST), str(error), trouble)
         else:
             tracked.sent_ms = 0
             self._tracker.hear_view(view)
+            self._stream.owes(tracked)
 
     async def cancel(self, client_id: str) -> None:
         """See `OrderClient.cancel`; repeated until the order is gone."""
@@ -108,9 +113,9 @@ class BinanceOrders(OrderClient):
             tracked.cancelling = True
         try:
             view = await self._requests.signed("order", "delete", {"origClientOrderId": client_id})
-        except BaseError as error:
-            if not isinstance(error, NetworkError):
-                tell(CancelReject, client_id, code=code_of(error), reason=str(error))
+        except REQUEST_ERRORS as error:
+            if trouble_of(error) != Trouble.IN_DOUBT:
+                tell(CancelReject, client_id, code=getattr(error, "code", LOST), reason=str(error))
                 self._settle_later(client_id)
             elif tracked is not None:
                 self._doubt(client_id, error)
@@ -126,8 +131,8 @@ class BinanceOrders(OrderClient):
             try:
                 await self._requests.signed(self.client.market.cancel_all, "delete", {})
                 break
-            except BaseError as error:
-                if code_of(error) in UNKNOWN_ORDER:
+            except REQUEST_ERRORS as error:
+                if trouble_of(error) == Trouble.UNKNOWN_ORDER:
                     break
                 if pause is None:
                     raise VenueError(f"orders may be open: cancelling all failed ({error})") from None
@@ -151,18 +156,33 @@ class BinanceOrders(OrderClient):
     async def holdings(self) -> Holdings:
         return await self._requests.holdings()
 
-    async def fills(self, after_trade_id: int) -> list[Fill]:
+    async def newest_trade(self) -> int:
+        if self._tracker.first_trade is None:
+            newest = await self._requests.trades({"limit": 1})
+            self._tracker.first_trade = int(newest[-1]["id"]) if newest else 0
+        return self._tracker.first_trade
+
+    async def fills(self, after_trade_id: int, ours: Collection[str]) -> list[Fill]:
         found: list[Fill] = []
         names = self._tracker.names
+        asked: set[str] = set()
         while True:
             views = await self._requests.trades({"fromId": after_trade_id + 1, "limit": PAGE})
-            for order_id in {int(view["orderId"]) for view in views} - names.keys():
-                order = await self._requests.asked("order", "get", {"orderId": order_id})
-                self._tracker.name(order_id, order["clientOrderId"])
-            found += [self._requests.fill(view, names[int(view["orderId"])]) for view in views]
+            if {int(view["orderId"]) for view in views} - names.keys():
+                # One request for each of ours that is not known by the venue's number: never one for each
+                # order of others, of which there may be any number, and which the venue may have forgotten.
+                for client_id in sorted(set(ours) - asked - set(names.values())):
+                    asked.add(client_id)
+                    await self._learn_number(client_id)
+            found += [self._requests.fill(view, names.get(int(view["orderId"]), "")) for view in views]
             if len(views) < PAGE:
                 return found
             after_trade_id = found[-1].trade_id
+
+    async def _learn_number(self, client_id: str) -> None:
+        order = await self._requests.order({"origClientOrderId": client_id})
+        if order is not None:
+            self._tracker.name(int(order["orderId"]), client_id)
 
     # Finding out
 
@@ -182,7 +202,7 @@ class BinanceOrders(OrderClient):
         try:
             pauses = iter(RETRY_S[1:])
             while tracked.client_id in self._tracker.working:
-                with suppress(BaseError):
+                with suppress(*REQUEST_ERRORS):
                     if await self._settled(tracked):
                         return
                 await asyncio.sleep(next(pauses, RETRY_S[-1]))
@@ -193,8 +213,8 @@ class BinanceOrders(OrderClient):
         tracker, order = self._tracker, {"origClientOrderId": tracked.client_id}
         try:
             tracker.hear_view(await self._requests.signed("order", "get", dict(order)))
-        except BaseError as error:
-            if code_of(error) not in UNKNOWN_ORDER:
+        except REQUEST_ERRORS as error:
+            if trouble_of(error) != Trouble.UNKNOWN_ORDER:
                 raise
             if not tracked.sent_ms:
                 # It was there once; the venue forgets orders that never traded.
@@ -203,10 +223,10 @@ class BinanceOrders(OrderClient):
             if await self._requests.venue_ms() <= tracked.sent_ms + RECV_WINDOW_MS:
                 return False
             # Too old to be accepted; but it may have arrived since we asked.
-            with suppress(BaseError):
+            with suppress(*REQUEST_ERRORS):
                 tracker.hear_view(await self._requests.signed("order", "get", dict(order)))
                 return False
-            tracker.reject(tracked.client_id, LOST, "the order never reached the venue")
+            tracker.reject(tracked.client_id, LOST, "the order never reached the venue", Trouble.LOST)
             return True
         if tracked.end is None and tracked.cancelling:
             tracker.hear_view(await self._requests.signed("order", "delete", dict(order)))
@@ -236,15 +256,13 @@ class BinanceOrders(OrderClient):
         """Compare with the venue's books and tell what was missed. Raises `VenueError`."""
         tracker = self._tracker
         before = [tracked for tracked in tracker.working.values() if tracked.acknowledged]
-        if tracker.first_trade is None:
-            newest = await self._requests.trades({"limit": 1})
-            tracker.first_trade = int(newest[-1]["id"]) if newest else 0
-            tracker.last_trade = max(tracker.last_trade, tracker.first_trade)
-        for fill in await self.fills(tracker.last_trade):
+        tracker.last_trade = max(tracker.last_trade, await self.newest_trade())
+        for fill in await self.fills(tracker.last_trade, tracker.working.keys()):
             tracker.hear_fill(fill)
         standing = {order.client_id for order in await self.open_orders()}
         for name in standing - tracker.working.keys() - tracker.done.keys():
-            tracker.hear_view(await self._requests.asked("order", "get", {"origClientOrderId": name}))
+            if (order := await self._requests.order({"origClientOrderId": name})) is not None:
+                tracker.hear_view(order)
         for tracked in before:
             if tracked.client_id not in standing or tracked.cancelling:
                 self._settle_later(tracked.client_id)
@@ -258,6 +276,9 @@ class BinanceOrders(OrderClient):
             if self._stream.opened.is_set():
                 with suppress(VenueError):
                     await self._reconcile()
+
+    def _silenced(self, until_ns: int, reason: str) -> None:
+        self._tracker.tell(Silence, until_ns=until_ns, reason=reason)
 
     def _failed(self, error: Exception) -> None:
         """Nobody waits for what raised; whoever trades must not go on as if all were well."""

@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Final
 
 from mmenv.data.rows import BUY, SELL
 from mmenv.live.market_feed import Instrument
-from mmenv.live.orders import LOST, Fill, Holdings, OpenOrder, Order, VenueError
-from mmenv.live.venues.binance.client import RETRY_S, BaseError, BinanceClient, NetworkError
+from mmenv.live.orders import Fill, Holdings, OpenOrder, Order, Trouble, VenueError
+from mmenv.live.throttle import TooOften
+from mmenv.live.venues.binance.client import RETRY_S, BaseError, BinanceClient
+from mmenv.live.venues.refusal import Refusal
 from mmenv.times import MILLISECOND
 
 RECV_WINDOW_MS: Final = 2_000
 """A request that arrives later than this after it was sent is refused."""
-PAGE: Final = 500
+REQUEST_ERRORS: Final = (BaseError, TooOften)
+"""What a request may raise."""
+PAGE: Final = 1_000
 """Trades in one answer."""
-WRONG_TIME: Final = -1021
-UNKNOWN_ORDER: Final = (-2011, -2013)
-_CODE: Final = re.compile(r'"code":\s*(-?\d+)')
 
 
-def code_of(error: BaseException) -> int:
-    """The venue's code in an error of ccxt's, LOST if there is none."""
-    found = _CODE.search(str(error))
-    return int(found[1]) if found else LOST
+def trouble_of(error: BaseException) -> Trouble:
+    """What an error of a request means; one that is no answer leaves in doubt whether it was carried out."""
+    if isinstance(error, TooOften):
+        return Trouble.UNSENT
+    return error.trouble if isinstance(error, Refusal) else Trouble.IN_DOUBT
 
 
 class Requests:
-    """Requests for one symbol. One that is unanswered for `answer_s` is of unknown fate."""
+    """Requests for one symbol."""
 
-    def __init__(self, client: BinanceClient, instrument: Instrument, answer_s: float) -> None:
+    def __init__(self, client: BinanceClient, instrument: Instrument) -> None:
         self.client, self.market, self.instrument = client, client.market, instrument
-        self.answer_s = answer_s
         self._tick, self._lot = Decimal(instrument.tick_size), Decimal(instrument.lot_size)
 
     async def signed(
@@ -50,7 +50,7 @@ class Requests:
         """Make one signed request of a `version` of the API, about the `symbol` or not; its answer.
 
         `sending` is told the venue's time in milliseconds whenever the request is about to be sent. Raises
-        ccxt's errors, `NetworkError` if the answer is overdue.
+        as `BinanceClient.request` does.
         """
         if symbol:
             params = {"symbol": self.instrument.symbol, **params}
@@ -60,23 +60,16 @@ class Requests:
             if sending is not None:
                 sending(self.client.nonce())
             try:
-                async with asyncio.timeout(self.answer_s):
-                    return await self.client.request(path, api, method.upper(), dict(params))
-            except TimeoutError:
-                raise NetworkError(f"no answer within {self.answer_s:g} s") from None
-            except BaseError as error:
-                if not again or code_of(error) != WRONG_TIME:
+                return await self.client.request(path, api, method.upper(), dict(params))
+            except Refusal as error:
+                if not again or error.trouble != Trouble.WRONG_TIME:
                     raise
             # Refused for its time, so never carried out: our clocks differ.
             await self.venue_ms()
 
     async def venue_ms(self) -> int:
-        """The venue's clock, and ours set by it. Raises ccxt's errors."""
-        try:
-            async with asyncio.timeout(self.answer_s):
-                await self.client.load_time_difference()
-        except TimeoutError:
-            raise NetworkError(f"no answer within {self.answer_s:g} s") from None
+        """The venue's clock, and ours set by it. Raises as `BinanceClient.request` does."""
+        await self.client.load_time_difference()
         return int(self.client.nonce())
 
     async def asked(self, path: str, method: str, params: dict[str, Any], **more: Any) -> Any:
@@ -84,8 +77,9 @@ class Requests:
         for pause in (*RETRY_S, None):
             try:
                 return await self.signed(path, method, dict(params), **more)
-            except BaseError as error:
-                if pause is None or not isinstance(error, NetworkError):
+            except REQUEST_ERRORS as error:
+                again = trouble_of(error) in (Trouble.IN_DOUBT, Trouble.OVERLOADED)
+                if pause is None or not again:
                     raise VenueError(f"{method} {path}: {error}") from error
                 await asyncio.sleep(pause)
 
@@ -124,6 +118,15 @@ class Requests:
             balances={asset: f"{total:f}" for asset, total in totals.items()},
             owned=True,
         )
+
+    async def order(self, params: dict[str, Any]) -> dict[str, Any] | None:
+        """An order as the venue shows it, None if it knows none. Raises `VenueError`."""
+        try:
+            return await self.asked("order", "get", params)
+        except VenueError as error:
+            if error.__cause__ is not None and trouble_of(error.__cause__) == Trouble.UNKNOWN_ORDER:
+                return None
+            raise
 
     async def trades(self, params: dict[str, Any]) -> list[dict[str, Any]]:
         """Our trades, as the venue shows them. Raises `VenueError`."""

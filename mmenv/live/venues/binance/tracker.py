@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from mmenv.live.orders import LOST, Ack, AnyEvent, Cancel, Fill, Reject
+from mmenv.live.orders import LOST, Ack, AnyEvent, Cancel, Fill, Reject, Trouble
+from mmenv.live.venues.binance.errors import trouble_of
 from mmenv.live.venues.binance.requests import Requests
 from mmenv.times import MILLISECOND
 
@@ -30,6 +31,8 @@ class TrackedOrder:
     """Time of a request that may still arrive, by the venue's clock; 0 if there is none."""
     order_id: int = 0
     acknowledged: bool = False
+    reported: bool = False
+    """Whether the user stream has said anything of it."""
     told: int = 0
     cancelling: bool = False
     end: tuple[str, int, int] | None = None
@@ -90,9 +93,12 @@ class Tracker:
         # A cancel has a client id of its own; the order's is then C.
         client_id = report.get("C") or report["c"] if what == "CANCELED" else report["c"]
         if what == "REJECTED":
-            self.reject(client_id, LOST, str(report.get("r", "")))
+            reason = str(report.get("r", ""))
+            self.reject(client_id, LOST, reason, trouble_of(LOST, reason))
             return
         order = self._at_venue(client_id, int(report["i"]), requests.lots(report["q"]), exch_ns)
+        if order is not None:
+            order.reported = True
         if what == "TRADE":
             view = {
                 "id": report["t"], "orderId": report["i"], "price": report["L"], "qty": report["l"],
@@ -140,11 +146,11 @@ class Tracker:
             self._incomplete(order)
         self._progress(order)
 
-    def reject(self, client_id: str, code: int, reason: str) -> None:
+    def reject(self, client_id: str, code: int, reason: str, trouble: Trouble) -> None:
         """Take in that an order is not at the venue and never will be."""
         if (order := self.working.get(client_id)) is not None:
             self._forget(order)
-            self.tell(Reject, client_id, code=code, reason=reason)
+            self.tell(Reject, client_id, code=code, reason=reason, trouble=str(trouble))
 
     def _at_venue(self, client_id: str, order_id: int, lots: int, exch_ns: int) -> TrackedOrder | None:
         """The order, acknowledged; None if it is long done."""

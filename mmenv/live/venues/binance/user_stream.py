@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any, Final
 
 import orjson
 
-from mmenv.live.orders import Stream, VenueError
-from mmenv.live.venues.binance.client import RETRY_S, BaseError, BinanceClient, ExchangeError
-from mmenv.live.venues.binance.tracker import Tracker
+from mmenv.live.orders import Stream, Trouble, VenueError
+from mmenv.live.venues.binance.client import RETRY_S, BinanceClient
+from mmenv.live.venues.binance.requests import REQUEST_ERRORS, trouble_of
+from mmenv.live.venues.binance.tracker import TrackedOrder, Tracker
+from mmenv.times import SECOND
 
 KEEP_ALIVE_S: Final = 1_200.0
 """The key to a stream is told to live on this often."""
+OWED_S: Final = 5.0
+"""A stream that is silent for so long after an order that it must report is dead, open or not."""
+LOOK_S: Final = 0.5
+"""It is looked at this often."""
+REFUSED: Final = (Trouble.BAD_KEY, Trouble.NO_RIGHTS)
+"""Errors that waiting does not mend."""
 
 
 class UserStream:
@@ -26,7 +33,6 @@ class UserStream:
     def __init__(
         self,
         client: BinanceClient,
-        answer_s: float,
         tracker: Tracker,
         compare: Callable[[], Awaitable[None]],
     ) -> None:
@@ -36,10 +42,16 @@ class UserStream:
         """Why it has; empty if it has not."""
         self.doubtful = asyncio.Event()
         """Set when a message could not be read."""
-        self._client, self._answer_s = client, answer_s
+        self._client = client
         self._tracker, self._compare = tracker, compare
         self._broken = asyncio.Event()
         self._why = ""
+        self._owing_ns = 0
+
+    def owes(self, order: TrackedOrder) -> None:
+        """The venue has taken the order, which the stream must report."""
+        if not order.reported and not self._owing_ns:
+            self._owing_ns = self._client.clock()
 
     async def keep(self) -> None:
         """Connect, and connect again, until cancelled."""
@@ -51,12 +63,12 @@ class UserStream:
                 self._client.takers[url] = self._received
                 self._client.ws_dial_backoff = {}
                 self._broken.clear()
+                self._why, self._owing_ns = "", 0
                 await self._listen(url, message)
                 reason, tries = self._why, 0
-            except (BaseError, VenueError, TimeoutError) as error:
-                reason, tries = str(error), tries + 1
-                refused = isinstance(error, ExchangeError) or isinstance(error.__cause__, ExchangeError)
-                if refused and not self.opened.is_set():
+            except (*REQUEST_ERRORS, VenueError, TimeoutError) as error:
+                reason, tries = str(error) or "no connection", tries + 1
+                if trouble_of(error.__cause__ or error) in REFUSED and not self.opened.is_set():
                     self.refused = reason
                     self.opened.set()
                     return
@@ -72,8 +84,9 @@ class UserStream:
         watch = asyncio.ensure_future(client.watch(url, "user", message, "user"))
         broken = asyncio.create_task(self._broken.wait())
         alive = asyncio.create_task(self._keep_alive())
+        watched = asyncio.create_task(self._watch())
         try:
-            async with asyncio.timeout(self._answer_s):
+            async with asyncio.timeout(client.answer_s):
                 await asyncio.wait((watch, client.clients[url].connected), return_when="FIRST_COMPLETED")
             await self._compare()
             self._tracker.tell(Stream, ok=True, reason="")
@@ -82,15 +95,15 @@ class UserStream:
             if watch.done():
                 watch.result()
         finally:
-            for task in (watch, broken, alive):
+            tasks = (watch, broken, alive, watched)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(watch, broken, alive, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _address(self) -> tuple[str, dict[str, Any] | None]:
         """Where the stream is, and what subscribes to it if that is not enough."""
         if self._client.market.futures:
-            async with asyncio.timeout(self._answer_s):
-                answer = await self._client.fapiPrivatePostListenKey()
+            answer = await self._client.fapiPrivatePostListenKey()
             return self._client.get_private_ws_url(self._client.market.socket, answer["listenKey"]), None
         url = self._client.urls["api"]["ws"]["ws-api"][self._client.market.socket]
         method = "userDataStream.subscribe.signature"
@@ -99,11 +112,21 @@ class UserStream:
     async def _keep_alive(self) -> None:
         while self._client.market.futures:
             await asyncio.sleep(KEEP_ALIVE_S)
-            with suppress(BaseError):
+            try:
                 await self._client.fapiPrivatePutListenKey()
+            except REQUEST_ERRORS as error:
+                if trouble_of(error) == Trouble.LOST_STREAM:
+                    self._break("the key of the stream is not valid any more")
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if self._owing_ns and self._client.clock() - self._owing_ns > OWED_S * SECOND:
+                self._break(f"nothing came for {OWED_S:g} s after an order")
 
     def _received(self, text: str | bytes) -> None:
         """A message of the stream. Half a message says nothing; the next comparison does."""
+        self._owing_ns = 0
         try:
             message = orjson.loads(text)
             message = message.get("event", message)

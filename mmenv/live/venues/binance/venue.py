@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import ClassVar
 
+from mmenv.live.throttle import Throttle
 from mmenv.live.venues.base import Clock, Credentials, Keep, Venue, register
 from mmenv.live.venues.binance.client import BinanceClient
 from mmenv.live.venues.binance.feed import BinanceFeed
@@ -25,14 +26,21 @@ class Binance(Venue):
         clock: Clock = time.time_ns,
     ) -> None:
         super().__init__(url, credentials, clock)
-        self._feeding = BinanceClient(self.market, url=url, clock=clock)
+        self._throttle = Throttle(clock)
+        self._feeding = BinanceClient(self.market, url=url, clock=clock, throttle=self._throttle)
         self._ordering: list[BinanceClient] = []
 
     def feed(self, symbol: str, keep: Keep | None = None) -> BinanceFeed:
         return BinanceFeed(self._feeding, symbol, keep=keep)
 
     async def orders(self, symbol: str) -> BinanceOrders:
-        client = BinanceClient(self.market, url=self.url, credentials=self.credentials, clock=self.clock)
+        client = BinanceClient(
+            self.market,
+            url=self.url,
+            credentials=self.credentials,
+            clock=self.clock,
+            throttle=self._throttle,
+        )
         self._ordering.append(client)
         return BinanceOrders(client, await client.instrument(symbol))
 
