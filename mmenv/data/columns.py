@@ -79,6 +79,12 @@ def ours(table: Table, name: str, wanted: str, choose: bool, report: Report) -> 
     return same
 
 
+def has_columns(head: bytes, names: Sequence[str]) -> bool:
+    """Whether the first line of a file names these columns."""
+    first = head.partition(b"\n")[0].decode(errors="replace")
+    return set(names) <= {name.strip().strip('"') for name in first.split(",")}
+
+
 def symbols_in(path: Path, name: str) -> list[str]:
     """The values of a column, in the order of their first rows; the whole file is read."""
     series, report = Series([path], 0, (name,)), Report()

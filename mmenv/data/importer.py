@@ -22,7 +22,15 @@ import tyro
 from tqdm import tqdm
 
 from mmenv.data.decimals import Places, places_of
-from mmenv.data.formats.base import IMPORTERS, Importer, ImportOptions, check_rows, described, open_importers
+from mmenv.data.formats.base import (
+    AUTO,
+    IMPORTERS,
+    Importer,
+    ImportOptions,
+    check_rows,
+    described,
+    open_importers,
+)
 from mmenv.data.grid import SIDE_RULES, Grid, SecondPass, day_text
 from mmenv.data.problems import FinerNeeded, Report
 from mmenv.data.rows import CaptureError
@@ -91,7 +99,8 @@ class Import:
         Raises `PluginError` where there is no importer of this name or it does not do what importers must,
         and `CaptureError` where something in the files or options cannot be used; nothing is written then.
         """
-        IMPORTERS.find(self.format, "format")
+        if self.format != AUTO:
+            IMPORTERS.find(self.format, "format")
         if not self.files:
             raise CaptureError("no files given; name at least one capture file")
         if self.contract not in (None, "linear", "inverse"):

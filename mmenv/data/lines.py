@@ -1,4 +1,4 @@
-"""Whole lines of files one after another, plain or compressed: gzip, zstd, zip, xz, bzip2.
+"""Whole lines of files one after another, plain or compressed: gzip, zstd, lz4, zip, xz, bzip2.
 
 A pickled copy of `Lines` keeps its place: it continues with the next line.
 """
@@ -24,6 +24,7 @@ ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 ZIP_MAGIC: Final = b"PK\x03\x04"
 XZ_MAGIC: Final = b"\xfd7zXZ\x00"
 BZIP2_MAGIC: Final = b"BZh"
+LZ4_MAGIC: Final = b"\x04\x22\x4d\x18"
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
@@ -40,7 +41,9 @@ def read_blocks(path: Path, skip: int = 0) -> Iterator[tuple[bytes, int]]:
             magic = raw.read(6)
             raw.seek(0)
             if magic.startswith(ZSTD_MAGIC):
-                blocks = _zstd_blocks(raw)
+                blocks = _arrow_blocks(raw, "zstd")
+            elif magic.startswith(LZ4_MAGIC):
+                blocks = _arrow_blocks(raw, "lz4")
             elif magic.startswith(GZIP_MAGIC):
                 blocks = _gzip_blocks(raw)
             elif magic.startswith(ZIP_MAGIC):
@@ -95,8 +98,8 @@ def _opened_blocks(file: Any) -> Iterator[bytes]:
         yield from iter(lambda: file.read(BLOCK_BYTES), b"")
 
 
-def _zstd_blocks(raw: Any) -> Iterator[bytes]:
-    with pa.CompressedInputStream(pa.PythonFile(raw), "zstd") as stream:
+def _arrow_blocks(raw: Any, codec: str) -> Iterator[bytes]:
+    with pa.CompressedInputStream(pa.PythonFile(raw), codec) as stream:
         yield from iter(lambda: stream.read(BLOCK_BYTES), b"")
 
 

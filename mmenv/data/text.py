@@ -105,6 +105,20 @@ def text_table(
     return table
 
 
+def hash_text(text: str) -> int:
+    """A positive number for a text, as `TextTable.hashes` gives."""
+    data = np.frombuffer(text.encode(), np.uint8)
+    return int(hash_fields(Fields(data, np.zeros(1, np.int32), np.full(1, len(data), np.int32)))[0])
+
+
+def iso_ns(text: str) -> int:
+    """Nanoseconds since 1970 of an ISO 8601 time. Raises ValueError."""
+    found = int(iso_times(pa.array([text], pa.string()))[0])
+    if found == INVALID:
+        raise ValueError("time")
+    return found
+
+
 def iso_times(texts: Any) -> NDArray[np.int64]:
     """Nanoseconds since 1970 of an Arrow array of ISO 8601 times; INVALID for anything else.
 

@@ -20,12 +20,28 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numba import njit
 from numpy.typing import NDArray
 
 from mmenv.data.decimals import Places
+from mmenv.data.lines import BYTE_ORDER_MARK, read_blocks
 from mmenv.data.problems import Report
-from mmenv.data.rows import ADD, BBO, CANCEL, CLEAR, DEPTH, FILL, MODIFY, RAW, SNAPSHOT, TRADE, UNKNOWN_NS
+from mmenv.data.rows import (
+    ADD,
+    BBO,
+    CANCEL,
+    CLEAR,
+    DEPTH,
+    FILL,
+    MODIFY,
+    RAW,
+    SNAPSHOT,
+    TRADE,
+    UNKNOWN_NS,
+    CaptureError,
+)
 from mmenv.data.source import Source
 from mmenv.registry import PluginError, Registry
 
@@ -79,6 +95,12 @@ class Importer(ABC):
         Raises `CaptureError` for a file that is not of this format, or cannot be used with the others.
         """
 
+    @classmethod
+    def looks_like(cls, head: bytes, path: Path) -> bool:
+        """Whether a file is of this format, as far as its name and its first bytes (of Parquet: the names of
+        columns) tell; what `neuralmm import auto` and messages about a wrong format go by."""
+        return False
+
     @abstractmethod
     def chunks(self, report: Report) -> Iterator[NDArray[np.void]]:
         """Chunks of `RAW` rows in arrival order; memory is bounded whatever the length of the files.
@@ -123,7 +145,70 @@ def described(name: str) -> str:
         return str(error)
 
 
+HEAD_BYTES: Final = 1 << 16
+AUTO: Final = "auto"
+"""Stands for whatever format each file looks like."""
+
+
+def head_of(path: Path) -> bytes:
+    """The first uncompressed bytes of a file; of Parquet the names of its columns, comma between them.
+
+    Raises `CaptureError` where there is no file.
+    """
+    try:
+        head = next(read_blocks(path), (b"", 0))[0][:HEAD_BYTES]
+        if head.startswith(b"PAR1"):
+            head = ",".join(pq.read_schema(path).names).encode() + b"\n"
+    except (EOFError, OSError, pa.ArrowInvalid):
+        return b""
+    return head.removeprefix(BYTE_ORDER_MARK)
+
+
+def formats_of(path: Path) -> list[str]:
+    """Names of the formats that a file looks like."""
+    head = head_of(path)
+    found = []
+    for name in sorted(IMPORTERS):
+        try:
+            if IMPORTERS.find(name).looks_like(head, path):
+                found.append(name)
+        except PluginError:
+            continue
+    return found
+
+
+def _by_format(paths: Sequence[Path]) -> dict[str, list[Path]]:
+    """Files by the format they look like. Raises `CaptureError` for one that looks like none."""
+    found: dict[str, list[Path]] = {}
+    for path in paths:
+        names = formats_of(path)
+        if not names:
+            raise CaptureError(
+                f"{path.name}: it looks like no format that can be read; name one of "
+                f"{', '.join(sorted(IMPORTERS))}"
+            )
+        found.setdefault(names[0], []).append(path)
+    return found
+
+
 def open_importers(name: str, paths: Sequence[Path], options: ImportOptions) -> list[Importer]:
+    """As `open_format`; with the name `AUTO` each file is of the format that it looks like.
+
+    A file that is of another format than named is told with the format that it looks like.
+    """
+    if name == AUTO:
+        found = _by_format(paths).items()
+        return [each for format, files in found for each in open_format(format, files, options)]
+    try:
+        return open_format(name, paths, options)
+    except CaptureError as error:
+        other = {other for path in paths if path.is_file() for other in formats_of(path)} - {name}
+        if not other or any(name in formats_of(path) for path in paths if path.is_file()):
+            raise
+        raise CaptureError(f"{error}; it looks like {' or '.join(sorted(other))}: give that format") from None
+
+
+def open_format(name: str, paths: Sequence[Path], options: ImportOptions) -> list[Importer]:
     """The importers of the files, one for each venue and symbol; `name` is registered, or "module:name".
 
     Raises `PluginError` where there is no such importer or it opens something else, and `CaptureError` for

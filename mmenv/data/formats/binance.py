@@ -30,6 +30,7 @@ from mmenv.data.source import FEES_BP, SAFE, Source
 BLOCK_BYTES: Final = 1 << 20
 """Text parsed at a time."""
 SYMBOL: Final = re.compile(rb'"s": ?"([^"\\]+)"')
+LOOK: Final = re.compile(rb'^\d+ \{.*("e": ?"(depthUpdate|bookTicker|aggTrade|trade)"|"lastUpdateId")', re.M)
 MAX_KINDS: Final = 12
 """Kinds of messages that a file without a diff is said to hold."""
 
@@ -54,6 +55,10 @@ class Binance(Importer):
         self.size = self._lines.size
         self._decoder = Decoder(source, Report(), options.places, known if options.symbol else None)
         self._decoder.file = -1
+
+    @classmethod
+    def looks_like(cls, head: bytes, path: Path) -> bool:
+        return LOOK.search(head) is not None
 
     @classmethod
     def open(cls, paths: Sequence[Path], options: ImportOptions) -> list[Binance]:

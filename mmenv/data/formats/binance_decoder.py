@@ -365,7 +365,7 @@ class Decoder:
 
     def keep_possible(self, messages: NDArray[np.void], values: NDArray[np.int64]) -> NDArray[np.void]:
         """`RAW` rows of `MESSAGE` [m] without the impossible ones, which are reported; see `scan`."""
-        rows, good = _rows(messages, values, self.file)
+        rows, good = rows_of(messages, values, self.file)
         if good:
             self.report.rows += len(rows)
         else:
@@ -395,7 +395,9 @@ class Decoder:
 
 
 @njit(cache=True, nogil=True)
-def _rows(messages: NDArray[np.void], values: NDArray[np.int64], file: int) -> tuple[NDArray[np.void], bool]:
+def rows_of(
+    messages: NDArray[np.void], values: NDArray[np.int64], file: int
+) -> tuple[NDArray[np.void], bool]:
     """`RAW` rows [n] of `MESSAGE` [m], with prices and sizes [2 n] by turns; and whether all are possible."""
     rows = np.empty(len(values) // 2, RAW)
     good = True

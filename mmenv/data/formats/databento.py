@@ -18,9 +18,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mmenv.data.columns import has_columns
 from mmenv.data.formats import databento_book as book
 from mmenv.data.formats.base import Importer, ImportOptions, register
-from mmenv.data.formats.databento_files import PLACES, DbnFiles, TableFiles, identify, is_dbn
+from mmenv.data.formats.databento_files import COLUMNS, PLACES, DbnFiles, TableFiles, identify, is_dbn
 from mmenv.data.problems import Report, valid
 from mmenv.data.rows import CLEAR, DEPTH, RAW, TRADE, CaptureError
 from mmenv.data.sequence import Arrival, ExchangeTime
@@ -63,6 +64,10 @@ class Databento(Importer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ = state | {"_orders": book.unpack(state["_orders"])}
+
+    @classmethod
+    def looks_like(cls, head: bytes, path: Path) -> bool:
+        return head.startswith(b"DBN") or has_columns(head, COLUMNS)
 
     @classmethod
     def open(cls, paths: Sequence[Path], options: ImportOptions) -> list[Databento]:

@@ -123,6 +123,10 @@ class Lobster(Importer):
         self._begin(0)
 
     @classmethod
+    def looks_like(cls, head: bytes, path: Path) -> bool:
+        return NAME.match(path.name) is not None
+
+    @classmethod
     def open(cls, paths: Sequence[Path], options: ImportOptions) -> list[Lobster]:
         found: dict[tuple[str, int], dict[tuple[str, int], dict[str, Path]]] = {}
         for path in paths:

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mmenv.data.columns import Series, Table, symbols_in
+from mmenv.data.columns import Series, Table, has_columns, symbols_in
 from mmenv.data.decimals import INVALID, Places
 from mmenv.data.formats.base import ALL, ImportOptions, register
 from mmenv.data.formats.levels import Decoded, Files, LevelImporter
@@ -27,6 +27,10 @@ class Plain(LevelImporter):
     name = "plain"
     description = "the columns of docs/data.md, CSV or Parquet"
     notes = "for everything else"
+
+    @classmethod
+    def looks_like(cls, head: bytes, path: Path) -> bool:
+        return has_columns(head, REQUIRED)
 
     @classmethod
     def open(cls, paths: Sequence[Path], options: ImportOptions) -> list[Plain]:

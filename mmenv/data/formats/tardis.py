@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mmenv.data.columns import Series, Table, scaled, symbols_in
+from mmenv.data.columns import Series, Table, has_columns, scaled, symbols_in
 from mmenv.data.decimals import Places
 from mmenv.data.formats.base import ALL, ImportOptions, register
 from mmenv.data.formats.levels import Decoded, Files, LevelImporter
@@ -34,6 +34,10 @@ class Tardis(LevelImporter):
     name = "tardis"
     description = "Tardis.dev CSV files, `incremental_book_L2` and `trades`"
     notes = "give both; merged by `local_timestamp`; a snapshot within a file is reported as a `reconnect`"
+
+    @classmethod
+    def looks_like(cls, head: bytes, path: Path) -> bool:
+        return has_columns(head, BOOK) or has_columns(head, TRADES)
 
     @classmethod
     def open(cls, paths: Sequence[Path], options: ImportOptions) -> list[Tardis]:
