@@ -1,8 +1,9 @@
 """What a person sees of an environment: a picture, a window or a line of text.
 
-The picture shows the mid with our quotes and fills, the inventory, and the profit with its attribution since
-reset. It is drawn by matplotlib's Agg canvas. Axes and labels are drawn once and kept as a background; only
-the lines are drawn anew, until they leave the axes.
+The picture shows the mid with our quotes and fills, and where a side is not quoted; the inventory; and the
+profit with its attribution since reset. On markets with a book it also shows best bid and ask, the queues
+there and the lots ahead of our orders. It is drawn by matplotlib's Agg canvas. Axes and labels are drawn once
+and kept as a background; only the lines are drawn anew, until they leave the axes.
 """
 
 from __future__ import annotations
@@ -34,8 +35,22 @@ MOST_PICTURES = 16
 PRICES = ("mid", "ask", "bid", "best_ask", "best_bid", "sold", "bought")
 PROFITS = ("spread_capture", "adverse_selection", "carry", "fees", "wealth")
 """What accumulates since reset: the last is the sum of the others, fees as a loss."""
-FIELDS = (*PRICES, *PROFITS, "position", "ask_lots", "bid_lots", "ask_fill", "bid_fill", "state")
+QUEUES = ("ask_queue", "bid_queue", "ask_ahead", "bid_ahead")
+"""Lots at the best ask and bid, and those ahead of our orders there (NaN: none of ours); 0 without a book."""
+FIELDS = (
+    *(*PRICES, *PROFITS, *QUEUES),
+    *("position", "ask_lots", "bid_lots", "ask_fill", "bid_fill", "state"),
+)
 COLUMN = {name: column for column, name in enumerate(FIELDS)}
+
+
+SIGN = {"ask": -1, "bid": 1}
+"""The queue of bids is drawn upwards, that of asks downwards."""
+HEIGHT = {"ask": 0.99, "bid": 0.01}
+"""Where in the price axes it is marked that a side is not quoted."""
+LEGEND: dict[str, Any] = {
+    "fontsize": 8, "frameon": False, "columnspacing": 1.0, "handlelength": 1.4, "handletextpad": 0.4,
+}  # fmt: skip
 
 
 class History:
@@ -76,6 +91,11 @@ class History:
                 np.where(bid_fill > 0, decided - desk.get("bid_edge") / bid_fill, np.nan),
             )
         row[: len(PRICES)] = np.stack(prices) / self.unit
+        for side, sign in (("ask", 1), ("bid", -1)):
+            at_touch = desk.get(f"own_{side}") == mid + sign * half_spread.astype(np.int64)
+            rests = at_touch & (desk.get(f"own_{side}_lots") > 0)
+            row[COLUMN[f"{side}_queue"]] = desk.get(f"best_{side}_lots")
+            row[COLUMN[f"{side}_ahead"]] = np.where(rests, desk.get(f"own_{side}_ahead"), np.nan)
         for name in PROFITS[:-1]:
             row[COLUMN[name]] = last[:, COLUMN[name]] + desk.out.ledger[LEDGER.index(name)]
         row[COLUMN["wealth"]] = desk.out.ledger[LEDGER.index("wealth")]
@@ -101,7 +121,9 @@ def panel(config: EnvConfig, decisions: dict[str, np.ndarray]) -> str:
 
     def side(name: str, verb: str) -> str:
         price, lots, fill = now[name], now[f"{name}_lots"], now[f"{name}_fill"]
-        quoted = f"{name} {price:.2f} x {lots:.0f}" if lots else f"{name} none"
+        quoted = f"{name} {price:.2f} x {lots:.0f}" if lots else f"no {name}"
+        if now[f"{name}_ahead"] >= 0 and now[f"{name}_queue"] > 0:
+            quoted += f", {now[f'{name}_ahead']:.0f} of {now[f'{name}_queue']:.0f} ahead"
         return quoted + (f" ({verb} {fill:.0f})" if fill else "")
 
     return (
@@ -120,9 +142,12 @@ class Picture:
         self.config = config
         self.figure = Figure(figsize=(8, 6), dpi=100)
         self.canvas = FigureCanvasAgg(self.figure)
-        self.price, self.inventory, self.profit = self.figure.subplots(
-            3, height_ratios=[4, 1.4, 2.6], gridspec_kw={"hspace": 0.22}
+        self.has_book = config.market.on_ticks
+        heights = [4, 2.2, 1.1, 2.2] if self.has_book else [4, 1.4, 2.6]
+        self.price, *queue, self.inventory, self.profit = self.figure.subplots(
+            len(heights), height_ratios=heights, gridspec_kw={"hspace": 0.26}
         )
+        self.queue = queue[0] if queue else None
         self.figure.subplots_adjust(left=0.1, right=0.98, top=0.93, bottom=0.08)
         self._background: Any = None
         self._make_artists()
@@ -131,11 +156,18 @@ class Picture:
         """Draw the decisions since reset (`History.of`), uint8 (600, 800, 3)."""
         steps = np.arange(len(decisions["mid"]))
         end = len(steps) - 1
-        first = max(0, -(-(end - WINDOW) // SCROLL) * SCROLL)
+        first = max(0, min(-(-(end - WINDOW) // SCROLL) * SCROLL, self.config.horizon - WINDOW))
         base = decisions["mid"][0]
         for name, line in self._prices.items():
             line.set_data(steps[first:], decisions[name][first:] - base)
-        self._inventory.set_data(decisions["position"][first:], np.arange(first, end + 2) - 0.5)
+        for side, line in self._none.items():
+            missing = decisions[f"{side}_lots"][first:] == 0
+            line.set_data(steps[first:], np.where(missing & (steps[first:] > 0), HEIGHT[side], np.nan))
+        edges = np.arange(first, end + 2) - 0.5
+        self._inventory.set_data(decisions["position"][first:], edges)
+        for side, area in self._queues.items():
+            area.set_data(SIGN[side] * decisions[f"{side}_queue"][first:], edges)
+            self._places[side].set_data(steps[first:], SIGN[side] * decisions[f"{side}_ahead"][first:])
         for name, line in self._profits.items():
             line.set_data(steps, -decisions[name] if name == "fees" else decisions[name])
         self._figures["decision"].set_text(f"{end} / {self.config.horizon}")
@@ -143,6 +175,9 @@ class Picture:
         self._figures["wealth"].set_text(f"{decisions['wealth'][-1]:+.2f}")
         self._figures["state"].set_text(STATES[int(decisions["state"][-1])])
         self._fit(first, end, [decisions[name][first:] - base for name in PRICES[:3]])
+        if self.queue is not None:
+            queues = (SIGN[side] * decisions[f"{side}_queue"][first:] for side in SIGN)
+            self._fit_y(self.queue, list(queues), 8.0)
         if self._background is None:
             self.canvas.draw()
             self._background = self.canvas.copy_from_bbox(self.figure.bbox)
@@ -162,14 +197,16 @@ class Picture:
         made = {"drawstyle": "steps-pre"}  # from the decision before to this one
         fill = {"ls": "", "ms": 6, "mec": dark, "mew": 0.5}
         prices: dict[str, dict[str, Any]] = {
-            "best_ask": {"color": grey, "lw": 0.7, **held},
-            "best_bid": {"color": grey, "lw": 0.7, **held},
+            "best_ask": {"color": "#f0b9a8", "lw": 3.0, **held},
+            "best_bid": {"color": "#abd0e8", "lw": 3.0, **held},
             "ask": {"color": red, "lw": 1.0, "label": "our ask", **made},
             "bid": {"color": blue, "lw": 1.0, "label": "our bid", **made},
             "mid": {"color": dark, "lw": 1.3, "label": "mid", **held},
             "sold": {"color": red, "marker": "v", "label": "sold", **fill},
             "bought": {"color": blue, "marker": "^", "label": "bought", **fill},
         }
+        if self.has_book:
+            prices["best_ask"]["label"], prices["best_bid"]["label"] = "best ask", "best bid"
         profits: dict[str, dict[str, Any]] = {
             "spread_capture": {"color": "#27853c", "label": "spread capture"},
             "adverse_selection": {"color": "#d35400", "label": "adverse selection"},
@@ -181,15 +218,38 @@ class Picture:
         self._profits = {
             name: self.profit.plot([], [], **{"lw": 1.1, **style})[0] for name, style in profits.items()
         }
+        self._none = {
+            side: self.price.plot(
+                [], [], color=colour, lw=4, alpha=0.55, label=f"no {side}", solid_capstyle="butt",
+                drawstyle="steps-pre", transform=self.price.get_xaxis_transform(),
+            )[0]
+            for side, colour in (("ask", red), ("bid", blue))
+        }  # fmt: skip
+        self._queues, self._places = {}, {}
+        if self.queue is not None:
+            for side, light, colour in (("ask", "#f5cdbf", red), ("bid", "#c6dff0", blue)):
+                self._queues[side] = self.queue.stairs(
+                    [0], [0, 1], fill=True, color=light, label=f"at the best {side}"
+                )
+                self._places[side] = self.queue.plot(
+                    [], [], color=colour, lw=1.3, drawstyle="steps-mid", label=f"ahead of our {side}"
+                )[0]
         self._inventory = self.inventory.stairs([0], [0, 1], fill=True, color="#7f8fa6")
         # Text is what costs most: words go to the background, and only the figures after them are redrawn.
         self._figures = {}
-        for x, word in ((0.1, "decision"), (0.4, "position"), (0.58, "wealth"), (0.78, "state")):
+        self.figure.text(0.1, 0.955, self.config.market.name, size=11, weight="bold", color="#2471a3")
+        places = {
+            "decision": (0.28, 0.09),
+            "position": (0.49, 0.085),
+            "wealth": (0.63, 0.075),
+            "state": (0.8, 0.06),
+        }
+        for word, (x, gap) in places.items():
             self.figure.text(x, 0.955, word, size=11)
-            self._figures[word] = self.figure.text(x + 0.09, 0.955, "", size=11, weight="bold")
+            self._figures[word] = self.figure.text(x + gap, 0.955, "", size=11, weight="bold")
 
         self.price.set_ylabel("price from start")
-        self.inventory.set_ylabel("lots")
+        self.inventory.set_ylabel("position")
         self.profit.set_ylabel("profit")
         self.profit.set_xlabel("decision (prices in price units, profit in price units x lots)")
         limit = self.config.risk.position_limit
@@ -197,9 +257,17 @@ class Picture:
         for level in (-limit, 0, limit):
             self.inventory.axhline(level, color=grey, lw=0.7, ls=":" if level else "-")
         self.profit.axhline(0, color=grey, lw=0.7)
-        for axes in (self.price, self.profit):
-            axes.legend(loc="upper left", ncols=5, fontsize=8, frameon=False)
-        lines = [*self._prices.values(), *self._profits.values()]
+        self.price.legend(loc="upper left", ncols=9 if self.has_book else 7, **LEGEND)
+        self.profit.legend(loc="upper left", ncols=5, **LEGEND)
+        if self.queue is not None:
+            self.queue.legend(loc="upper left", ncols=4, **LEGEND)
+            self.queue.set_ylabel("queue, lots")
+            self.queue.axhline(0, color=grey, lw=0.7)
+        for axes in self.figure.axes[:-2]:  # they share the decisions of the inventory below
+            axes.tick_params(labelbottom=False)
+        self.figure.align_ylabels()
+        lines = [*self._prices.values(), *self._none.values(), *self._profits.values()]
+        lines += [*self._queues.values(), *self._places.values()]
         self._moving = [*lines, self._inventory, *self._figures.values()]
         for artist in self._moving:
             artist.set_animated(True)
@@ -212,6 +280,8 @@ class Picture:
         while since < end:
             since *= 2
         self._set(self.price, "x", shown)
+        if self.queue is not None:
+            self._set(self.queue, "x", shown)
         self._set(self.inventory, "x", shown)
         self._set(self.profit, "x", (-0.5, min(since, self.config.horizon) + 0.5))
         self._fit_y(self.price, prices, 10.0)

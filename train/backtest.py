@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from rich.console import Console
 
 from mmenv.actions.spread_skew import SpreadSkew
 from mmenv.backtest import Entrant, Result, Settings, backtest
@@ -32,16 +32,15 @@ from mmenv.venue.settings import FIFO
 from policies.base import tuned_policies
 from train.options.backtest import Backtest
 from train.sources import make_source, model_config, short_names
+from train.tables import Sheet
 
 
 def main(options: Backtest) -> None:
     """Run the command."""
     result = run(options)
-    from train.evaluate import wide_console  # here, for torch takes seconds to import
-
-    console = wide_console()
+    console = Console()
     for part in result.by_currency():
-        console.print(table(part))
+        sheet(part).print(console)
         console.print(f"tear sheet: {tear_sheet(result, part)}", soft_wrap=True)
 
 
@@ -152,16 +151,11 @@ SHOWN = (
 )
 
 
-def table(result: Result) -> Table:
-    """Tabulate the main figures of every policy."""
+def sheet(result: Result) -> Sheet:
+    """Tabulate the main figures of every policy, a column for each."""
     rates = "".join(f"; {rate}" for rate in result.rates)
-    found = Table(
-        title=f"{result.folder}", caption=f"money in {result.currency}{rates}; intervals 95%, moving blocks"
-    )
-    found.add_column("")
-    for name in result.runs:
-        found.add_column(name, justify="right")
-    for figure in SHOWN:
-        cells = [show(figures[figure], FIGURES[figure][1]) for figures in result.figures.values()]
-        found.add_row(FIGURES[figure][0], *cells)
-    return found
+    columns = {"": [FIGURES[figure][0] for figure in SHOWN]}
+    for name, figures in result.figures.items():
+        columns[name] = [show(figures[figure], FIGURES[figure][1]) for figure in SHOWN]
+    legend = [f"Money in {result.currency}{rates}; 95% intervals by moving blocks."]
+    return Sheet(str(result.folder), columns, legend)

@@ -21,7 +21,7 @@ from mmenv.measure import intervals, metrics
 from mmenv.measure.intervals import Estimate
 from mmenv.times import SECOND
 
-REGIMES = ("calm", "normal", "wild")
+REGIMES = ("low", "normal", "high")
 """Thirds of the fills by the volatility of the minute before."""
 
 FIGURES: dict[str, tuple[str, str, str]] = {
@@ -36,7 +36,7 @@ FIGURES: dict[str, tuple[str, str, str]] = {
     "carry": ("Carry", "money", "move of the mid on lots held before"),
     "fees": ("Fees", "money", "paid; negative is a rebate"),
     "sharpe": ("Sharpe ratio", "", "mean over deviation of an interval's profit"),
-    "sharpe_annual": ("Sharpe ratio, annual", "", "times the root of intervals in a year"),
+    "sharpe_annual": ("Sharpe ratio, annualised", "", "times the root of intervals in a year"),
     "sortino": ("Sortino ratio", "", "mean over downside deviation of an interval's profit"),
     "deflated_sharpe": ("Deflated Sharpe ratio", "%", "probability that the true ratio is above 0"),
     "max_drawdown": ("Maximum drawdown", "money", "deepest fall below the highest profit"),
@@ -52,6 +52,8 @@ FIGURES: dict[str, tuple[str, str, str]] = {
     "captured_bp": ("Average spread captured", "bp", "per turnover, one side"),
     "fill_ratio": ("Fill ratio", "%", "lots filled of lots ordered"),
     "quoted_both": ("Time quoting both sides", "%", "of decisions"),
+    "no_bid": ("Time without a bid", "%", "of decisions: left by the policy, or not allowed by a limit"),
+    "no_ask": ("Time without an ask", "%", "of decisions: left by the policy, or not allowed by a limit"),
     "touch_bid": ("Bid at the touch", "%", "of decisions with a book"),
     "touch_ask": ("Ask at the touch", "%", "of decisions with a book"),
     "touch_both": ("Both at the touch", "%", "spread presence, of decisions with a book"),
@@ -280,6 +282,19 @@ class Result:
             for policy, files in kept.items()
         }
 
+    @cached_property
+    def scenario_runs(self) -> dict[tuple[str, float, str], Run]:
+        """The same policies under other latencies and queue models: by name, milliseconds and model."""
+        kept: dict[tuple[str, float, str], list[str]] = {}
+        for name, unit in self._units.items():
+            labels = unit["labels"]
+            if "counts" not in unit:
+                kept.setdefault((labels["policy"], labels["latency_ms"], labels["queue"]), []).append(name)
+        return {
+            key: Run(self.folder, key[0], [self._units[name] for name in files], files)
+            for key, files in kept.items()
+        }
+
     @property
     def scenarios(self) -> list[dict[str, Any]]:
         """The units of which only totals are kept, in one currency."""
@@ -370,6 +385,8 @@ class Result:
             "captured_bp": self._per_turnover(samples, "spread_capture"),
             "fill_ratio": metrics.ratio(float(fills["lots"].sum()), counts["ordered_lots"]),
             "quoted_both": metrics.ratio(counts["quoted_both"], decisions),
+            "no_bid": 1 - metrics.ratio(counts["quoted_bid"], decisions),
+            "no_ask": 1 - metrics.ratio(counts["quoted_ask"], decisions),
             **{
                 name: metrics.ratio(counts[name], counts["book"])
                 for name in ("touch_bid", "touch_ask", "touch_both")
@@ -387,6 +404,12 @@ class Result:
         """One of the sums per money traded, basis points."""
         pair = [samples.sums[name], samples.sums["turnover"]]
         return intervals.bootstrap(lambda a, b: metrics.basis_points(_total(a), _total(b)), pair)
+
+    def gross_bp(self, run: Run) -> Estimate:
+        """Profit before fees per money traded, basis points, of a run or a scenario."""
+        samples = run.samples(self.interval)
+        samples.sums["gross"] = samples.sums["profit"] + samples.sums["fees"]
+        return self._per_turnover(samples, "gross")
 
     def _half_life(self, run: Run) -> float:
         """Half-life of the longest path's position, at the resolution of the equity table, seconds."""

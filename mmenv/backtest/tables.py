@@ -333,7 +333,11 @@ def position_edges(limit: int) -> np.ndarray:
 
 
 def _picture(rows: np.ndarray, config: EnvConfig) -> dict[str, Any]:
-    """Count decisions and sum half-spreads and skews, half-ticks, by position and signal."""
+    """Count decisions by position and signal, those that quote both sides, and those that leave one.
+
+    Half-spreads and skews, half-ticks, are summed where both sides are quoted: a side that is left has no
+    distance.
+    """
     edges = position_edges(config.risk.position_limit)
     some = rows[(rows["unusable"] == 0) & (rows["risk_state"] == ACTIVE)]
     row = np.clip(np.searchsorted(edges, some["position"], side="right") - 1, 0, len(edges) - 2)
@@ -346,9 +350,18 @@ def _picture(rows: np.ndarray, config: EnvConfig) -> dict[str, Any]:
     def total(weights: np.ndarray | None) -> list[float]:
         return np.bincount(cell, weights, minlength=math.prod(shape)).astype(float).tolist()
 
-    half = (some["ask_distance"] + some["bid_distance"]) / 2
-    skew = (some["ask_distance"] - some["bid_distance"]) / 2
-    return {"count": total(None), "half_spread": total(half), "skew": total(skew)}
+    ask, bid = some["ask_lots"] > 0, some["bid_lots"] > 0
+    both = ask & bid
+    half = np.where(both, some["ask_distance"] + some["bid_distance"], 0) / 2
+    skew = np.where(both, some["ask_distance"] - some["bid_distance"], 0) / 2
+    return {
+        "count": total(None),
+        "both": total(both),
+        "half_spread": total(half),
+        "skew": total(skew),
+        "no_ask": total(~ask),
+        "no_bid": total(~bid),
+    }
 
 
 def gaps_of(played: Played, config: EnvConfig) -> list[tuple[int, int]]:

@@ -28,7 +28,7 @@ from mmenv.observation import observation_names
 from mmenv.run.job import Tell
 from mmenv.run.provenance import digest, provenance
 
-VERSION = 2
+VERSION = 3
 """Version of what is kept; results of another one are not continued."""
 
 TABLES = ("states", "fills", "orders", "equity")
@@ -64,7 +64,7 @@ class Unit:
     signal: str | None = None
     patience: float = 10.0
     scenario: bool = False
-    """Whether only a total is kept."""
+    """Whether only totals and their course are kept."""
     data: str = ""
     """What the market's data are; changes when they do."""
 
@@ -126,6 +126,7 @@ class Unit:
         origin = provenance(self._told, self.first_seed, data=self.tapes)
         equity = tables.equity_of(played, self.config, self.scale)
         summary = self._summary(played, equity, origin)
+        write_parquet(folder / "equity" / f"{self.name}.parquet", equity, origin)
         if not self.scenario:
             orders = tables.orders_of(played, self.config, self.scale)
             summary["counts"] = tables.counts_of(played, self.config, orders)
@@ -133,7 +134,6 @@ class Unit:
                 "states": tables.states_of(played, self.scale),
                 "fills": tables.fills_of(played, self.config, self.scale),
                 "orders": orders,
-                "equity": equity,
             }
             for name, table in written.items():
                 write_parquet(folder / name / f"{self.name}.parquet", table, origin)

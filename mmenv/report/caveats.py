@@ -80,7 +80,7 @@ def _about_tries(result: Result) -> Iterator[Caveat]:
     best = max((c for c in chances if not math.isnan(c)), default=math.nan)
     if result.tries > 1 and not math.isnan(best):
         yield Caveat(
-            "Many tries",
+            "Many trials",
             f"{result.tries} configurations were looked at. The best of so many looks good by chance alone: "
             "deflated for it, the probability that a true Sharpe ratio is above zero is at most "
             f"{number(100 * best)}%. Tries made elsewhere count too: give them with --tries.",

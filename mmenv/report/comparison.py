@@ -79,9 +79,7 @@ def distribution(result: Result) -> Figure:
             340,
             barmode="overlay",
             shapes=shapes,
-            xaxis={
-                "title": {"text": f"profit of an interval, {result.currency} (dotted: value at risk 95%)"}
-            },
+            xaxis={"title": {"text": f"profit of an interval, {result.currency}"}},
             yaxis={"title": {"text": "share"}, "tickformat": ".0%"},
         ),
     }
@@ -116,7 +114,7 @@ def calendar(result: Result) -> Figure:
                 "zmax": top,
                 "text": [["" if v is None else number(v) for v in row] for row in z],
                 "texttemplate": "%{text}" if few else "",
-                "colorbar": {"title": {"text": result.currency}},
+                "colorbar": {"title": {"text": result.currency, "side": "right"}, "thickness": 12},
                 "xgap": 2,
                 "ygap": 2,
             }

@@ -14,7 +14,7 @@ from mmenv.backtest.result import FIGURES, Result, Run
 from mmenv.files import replacing
 from mmenv.measure.intervals import Estimate
 from mmenv.report import comparison, portrait, words
-from mmenv.report.caveats import caveats
+from mmenv.report.caveats import Caveat, caveats
 from mmenv.report.plot import Figure, colour
 from mmenv.report.sensitivity import sensitivity
 from mmenv.report.story import story
@@ -30,8 +30,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "value_at_risk", "expected_shortfall", "active", "reducing", "halted",
     ),
     "Trading": (
-        "fills", "trips", "win_rate", "trip_seconds", "turnover", "fill_ratio", "quoted_both", "touch_bid",
-        "touch_ask", "touch_both", "participation",
+        "fills", "trips", "win_rate", "trip_seconds", "turnover", "fill_ratio", "quoted_both", "no_bid",
+        "no_ask", "touch_bid", "touch_ask", "touch_both", "participation",
     ),
     "Inventory": ("mean_inventory", "half_life", "profit_to_inventory"),
 }  # fmt: skip
@@ -44,20 +44,22 @@ PORTRAIT: tuple[tuple[str, str, str, Picture], ...] = (
         "waterfall",
         "From spread to profit",
         "Spread capture is what fills earned against the mid at the decision; adverse selection and carry "
-        "are what the mid then did to lots just filled and to lots held; the four sum to the profit exactly.",
+        "are what the mid then did to lots just filled and to lots held before. Less fees, they sum to the "
+        "profit exactly.",
         portrait.waterfall,
     ),
     (
         "attribution",
         "The same over time",
-        "A market maker that works has a steady green line that the red one does not eat up; a grey line "
-        "that decides the profit means it lived by its positions.",
+        "A sound market maker captures the spread steadily (green) and gives less of it back to adverse "
+        "selection (red). Where carry (grey) decides the profit, it came from holding positions.",
         portrait.attribution,
     ),
     (
         "inventory",
         "Inventory",
-        "Positions should come back to zero by themselves. Bars at the limits mean the limit did the work.",
+        "Positions should revert to zero. Much time at the limits means that the limit, not the policy, "
+        "controlled the risk.",
         portrait.inventory,
     ),
     (
@@ -65,7 +67,7 @@ PORTRAIT: tuple[tuple[str, str, str, Picture], ...] = (
         "Mark-out",
         "Where the mid stood some time after a fill, from the maker's side, per money traded, with 95% "
         "bands. It starts near half the spread; where it falls below zero the fill should not have been "
-        "made. Right: thirds of the fills by the volatility of the minute before.",
+        "made. Second panel: thirds of the fills by the volatility of the minute before.",
         portrait.markouts,
     ),
     (
@@ -77,22 +79,24 @@ PORTRAIT: tuple[tuple[str, str, str, Picture], ...] = (
     (
         "close_up",
         "Quotes and fills, decision by decision",
-        "The stretch with the most fills. A quote that is not drawn was not made.",
+        "The stretch with the most fills. Where a side is not quoted, no line is drawn, and a bar above the "
+        "asks or below the bids says so.",
         portrait.close_up,
     ),
     (
         "picture",
         "The policy as a picture",
-        "Mean half-spread and skew it asked for, by position and signal, in price units (pu). Grey is where "
-        "it never was. A positive skew moves both quotes up.",
+        "Mean half-spread and skew where it quoted both sides, by position and signal, in price units (pu), "
+        "and how often it quoted no ask or no bid. Grey is where it never was. A positive skew moves both "
+        "quotes up.",
         portrait.picture,
     ),
     (
         "sensitivity",
         "Sensitivity",
-        "Profit in basis points of turnover under other latencies and queue models; every cell is a run of "
-        "its own, fees are applied to its fills. A result that changes sign here is a result of the "
-        "simulator.",
+        "Profit in basis points of turnover with its 95% interval and the number of fills, under other "
+        "latencies and queue models; every cell is a run of its own, fees are applied to its fills. A result "
+        "that changes sign here is a result of the simulator.",
         sensitivity,
     ),
 )
@@ -101,14 +105,37 @@ POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inli
 """Content security policy: the browser may load nothing but what is in the file."""
 
 SCRIPT = """
-for (const source of document.querySelectorAll('script[data-figure]')) {
+const NARROW = 520, TOOLBAR = 34;
+function merged(base, over) {
+  const found = {...base};
+  for (const [name, value] of Object.entries(over || {})) {
+    const inner = value && typeof value === 'object' && !Array.isArray(value);
+    found[name] = inner ? merged(found[name], value) : value;
+  }
+  return found;
+}
+async function draw(source) {
   const figure = JSON.parse(source.textContent);
   const target = document.getElementById(source.dataset.figure);
-  Plotly.newPlot(target, figure.data, figure.layout,
+  const other = target.clientWidth < NARROW && figure.narrow || {};
+  const layout = merged(figure.layout, other.layout);
+  const data = figure.data.map((trace, k) => merged(trace, other.data && other.data[k]));
+  target.style.height = layout.height + 'px';
+  await Plotly.newPlot(target, data, layout,
     {responsive: true, displaylogo: false, displayModeBar: 'hover',
      modeBarButtonsToRemove: ['lasso2d', 'select2d']});
+  const legend = target.querySelector('.legend');
+  if (!legend) return;
+  // The legend stands above the picture, and the toolbar above the legend.
+  const high = Math.ceil(legend.getBoundingClientRect().height);
+  target.style.height = layout.height + high + 'px';
+  await Plotly.relayout(target, {'margin.t': TOOLBAR + high, height: layout.height + high});
 }
-document.body.dataset.drawn = document.querySelectorAll('.plot .main-svg').length;
+Promise.all([...document.querySelectorAll('script[data-figure]')].map(draw)).then(() => {
+  for (const box of document.querySelectorAll('.scroll'))
+    box.parentNode.classList.toggle('wider', box.scrollWidth > box.clientWidth + 1);
+  document.body.dataset.drawn = document.querySelectorAll('.plot .main-svg').length;
+});
 """
 
 
@@ -127,10 +154,7 @@ def page(result: Result) -> str:
             '<section class="card story">',
             *(f"<p>{html.escape(text)}</p>" for text in story(result)),
             "</section>",
-            *(
-                f'<div class="warning"><b>{html.escape(w.title)}</b>{html.escape(w.text)}</div>'
-                for w in caveats(result)
-            ),
+            _doubts(list(caveats(result))),
             "<h2>Equity and drawdown</h2>",
             _card(pictures, "equity", "", "", comparison.equity(result)),
             "<h2>Figures</h2>",
@@ -148,7 +172,7 @@ def page(result: Result) -> str:
                 pictures,
                 "distribution",
                 "Distribution of profits",
-                f"Intervals of {words.duration(result.interval)}.",
+                f"Intervals of {words.duration(result.interval)}; dotted: the value at risk, 95%.",
                 comparison.distribution(result),
             ),
             "</div>",
@@ -211,6 +235,16 @@ def _header(result: Result) -> str:
     )
 
 
+def _doubts(found: list[Caveat]) -> str:
+    """Name the reasons not to believe the figures in one line; what each of them is unfolds."""
+    if not found:
+        return ""
+    count = f"{len(found)} reason{'s' if len(found) > 1 else ''} not to believe this too soon"
+    titles = html.escape("; ".join(one.title for one in found))
+    told = "".join(f"<p><b>{html.escape(one.title)}.</b> {html.escape(one.text)}</p>" for one in found)
+    return f'<details class="warning"><summary><b>{count}</b> <span>{titles}</span></summary>{told}</details>'
+
+
 def _swatch(result: Result, run: Run) -> str:
     """Show the colour of a policy."""
     return f'<span class="swatch" style="background:{colour(result, run)}"></span>'
@@ -271,12 +305,13 @@ def _table(result: Result) -> str:
     note = (
         f"Intervals: 95%, {1000} moving-block resamples of {words.duration(result.interval)} (of round "
         f"trips for the win rate). Sampled figures use intervals of {words.duration(result.interval)}; "
-        "annual ones assume trading around the clock. Returns relate to a capital of "
-        f"{words.number(result.capital)} {html.escape(result.currency)}. Configurations tried: "
+        "annualised ones assume trading around the clock. Returns relate to a capital of "
+        f"{words.number(result.capital)} {html.escape(result.currency)}. Trials (configurations tried): "
         f"{result.tries}. {rates}Differences are paired: the same resampled intervals for both."
     )
     return (
-        f'<div class="card"><p>{note}</p><div class="scroll"><table '
+        f'<div class="card"><p>{note}</p><p class="hint">The table is wider than this window: scroll it '
+        'sideways.</p><div class="scroll" tabindex="0"><table '
         f'id="figures"><thead><tr><th></th>{heads}<th></th></tr>'
         f"</thead><tbody>{''.join(rows)}</tbody></table></div></div>"
     )

@@ -1,6 +1,7 @@
 """What all pictures of the tear sheet share: colours, layout, the time axis and thinned lines.
 
 A picture is a plotly figure in plain JSON types, {"data": traces, "layout": layout}; the page adds plotly.js.
+"narrow" holds what of the layout, and of each trace, is otherwise where the picture is narrow.
 Long series are thinned to their lowest and highest points, so that what is drawn is a value that was there.
 """
 
@@ -28,16 +29,30 @@ POINTS = 2_000
 
 def layout(height: int = 360, **more: Any) -> dict[str, Any]:
     """Lay out a picture: what all of them share, with `more` over it."""
-    axis = {"gridcolor": GRID, "zerolinecolor": "#cbd5e1", "linecolor": "#cbd5e1", "automargin": True}
+    axis: dict[str, Any] = {
+        "gridcolor": GRID,
+        "zerolinecolor": "#cbd5e1",
+        "linecolor": "#cbd5e1",
+        "automargin": True,
+    }
+    # Ticks nobody sees keep the labels of two axes that meet apart.
+    axis |= {"ticks": "outside", "ticklen": 6, "tickcolor": "rgba(0,0,0,0)"}
     base: dict[str, Any] = {
         "height": height,
-        "margin": {"l": 60, "r": 20, "t": 28, "b": 44},
+        "margin": {"l": 60, "r": 20, "t": 34, "b": 44},
         "font": {"family": "system-ui, -apple-system, Segoe UI, sans-serif", "size": 12, "color": INK},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "hovermode": "x unified",
         "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "#cbd5e1", "activecolor": MUTED},
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "legend": {
+            "orientation": "h",
+            "y": 1,
+            "yanchor": "bottom",
+            "x": 0,
+            "font": {"size": 11},
+            "traceorder": "normal",
+        },
         "xaxis": dict(axis),
         "yaxis": dict(axis),
     }

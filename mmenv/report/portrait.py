@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from mmenv.report.plot import (
     rounded,
     thin,
 )
-from mmenv.report.words import number
+from mmenv.report.words import amount
 from mmenv.times import SECOND
 
 PARTS = {
@@ -36,8 +36,14 @@ PARTS = {
 }
 """Title and colour of each part of the profit."""
 
-WINDOW = 600
+WINDOW = 240
 """Decisions in the close-up of quotes and fills."""
+
+LEFT = [[0.0, "#ffffff"], [1.0, "#c2410c"]]
+"""Colours of how often a side is left."""
+
+SAID = (0.1, 1.0, 10.0)
+"""Times after a fill that are written at the axis, with the last one; the others are ticks."""
 
 MOST_FILLS = 3_000
 """Fills drawn over the price of the whole run."""
@@ -52,10 +58,12 @@ def waterfall(result: Result, run: Run) -> Figure:
         "data": [
             {
                 "type": "waterfall",
-                "x": [title for title, _ in PARTS.values()] + ["Profit"],
+                "x": [title.replace(" ", "<br>") for title, _ in PARTS.values()] + ["Profit"],
                 "y": rounded(values),
                 "measure": ["relative"] * len(PARTS) + ["total"],
-                "text": [number(v) for v in values],
+                "text": [
+                    amount(figures[part], v) for part, v in zip((*PARTS, "profit"), values, strict=True)
+                ],
                 "textposition": "outside",
                 "cliponaxis": False,
                 "increasing": {"marker": {"color": BOUGHT}},
@@ -124,9 +132,15 @@ def inventory(result: Result, run: Run) -> Figure:
             hovermode="closest",
             bargap=0.1,
             xaxis={**times.axis, "domain": [0, 0.76]},
-            xaxis2={"domain": [0.8, 1], "tickformat": ".0%", "nticks": 4, "title": {"text": "share"}},
+            xaxis2={"domain": [0.8, 1], "tickformat": ".0%", "nticks": 3, "title": {"text": "share"}},
             yaxis={"title": {"text": "position, lots"}},
         ),
+        "narrow": {
+            "layout": {
+                "xaxis": {"nticks": 3, "tickangle": 0, "domain": [0, 0.7]},
+                "xaxis2": {"nticks": 2, "domain": [0.84, 1]},
+            }
+        },
     }
 
 
@@ -137,22 +151,34 @@ def markouts(result: Result, run: Run) -> Figure:
     for side, name, tone in ((None, "all", INK), (1, "after buying", BOUGHT), (-1, "after selling", SOLD)):
         data += band(name, x, result.markout_curve(run, side), tone, "x", "y", side is not None)
     for regime, tone in zip(REGIMES, ("#0ea5e9", "#6366f1", "#be123c"), strict=True):
-        data += band(f"{regime} market", x, result.markout_curve(run, None, regime), tone, "x2", "y2", True)
+        data += band(
+            f"{regime} volatility", x, result.markout_curve(run, None, regime), tone, "x2", "y2", True
+        )
     axis = {
         "type": "log",
         "title": {"text": "seconds after the fill"},
         "tickvals": x,
-        "ticktext": [f"{h:g}" for h in x],
+        "ticktext": [f"{h:g}" if h in SAID or h == x[-1] else "" for h in x],
+        "tickangle": 0,
     }
     return {
         "data": data,
         "layout": layout(
-            380,
+            400,
             xaxis={**axis, "domain": [0, 0.47]},
             xaxis2={**axis, "domain": [0.53, 1], "anchor": "y2"},
             yaxis={"title": {"text": "mark-out, bp"}},
-            yaxis2={"anchor": "x2", "matches": "y"},
+            yaxis2={"anchor": "x2", "matches": "y", "showticklabels": False},
         ),
+        "narrow": {
+            "layout": {
+                "height": 620,
+                "xaxis": {"domain": [0, 1], "title": {"text": ""}},
+                "xaxis2": {"domain": [0, 1]},
+                "yaxis": {"domain": [0.56, 1]},
+                "yaxis2": {"domain": [0, 0.44], "showticklabels": True, "title": {"text": "mark-out, bp"}},
+            }
+        },
     }
 
 
@@ -197,7 +223,7 @@ def price(result: Result, run: Run) -> Figure:
     drawn = line("mid", times(table["time_ns"].to_numpy()[kept]), mid[kept], color=MUTED, width=1)
     some = fills.iloc[:: max(-(-len(fills) // MOST_FILLS), 1)]
     return {
-        "data": [drawn, *fill_marks(some, times, 5)],
+        "data": [drawn, *fill_marks(some, times, 8)],
         "layout": layout(360, hovermode="closest", xaxis=times.axis, yaxis={"title": {"text": "price"}}),
     }
 
@@ -228,7 +254,7 @@ def fill_marks(fills: Any, times: Times, size: int) -> list[dict[str, Any]]:
                     "color": tone,
                     "symbol": symbol,
                     "size": size,
-                    "line": {"width": 0.5, "color": "white"},
+                    "line": {"width": 0.8, "color": "white"},
                 },
             }
         )
@@ -240,18 +266,21 @@ def close_up(result: Result, run: Run) -> Figure:
     times = Times(result.recorded)
     states, fills = busiest(run)
     x = times(states["time_ns"].to_numpy())
-    lines = (
-        ("best_ask", "best ask", "#94a3b8", "dot", 1),
-        ("best_bid", "best bid", "#94a3b8", "dot", 1),
-        ("mid", "mid", "#475569", "solid", 1),
-        ("ask", "our ask", SOLD, "solid", 1.3),
-        ("bid", "our bid", BOUGHT, "solid", 1.3),
-    )
-    data = [
-        line(name, x, states[column].to_numpy(), color=tone, width=width, dash=dash, shape="hv")
-        for column, name, tone, dash, width in lines
-        if states[column].notna().any()
-    ]
+    data = []
+    if states["best_ask"].notna().any():
+        edge = {"width": 1, "color": "#94a3b8", "shape": "hv"}
+        data = [
+            line("best bid", x, states["best_bid"].to_numpy(), **edge),
+            line("best ask", x, states["best_ask"].to_numpy(), **edge)
+            | {"fill": "tonexty", "fillcolor": "rgba(148,163,184,0.22)"},
+        ]
+    data.append(line("mid", x, states["mid"].to_numpy(), color=INK, width=1, dash="dot", shape="hv"))
+    for name, tone in (("ask", SOLD), ("bid", BOUGHT)):
+        quote = states[name].to_numpy()
+        data.append(line(f"our {name}", x, quote, color=tone, width=2, shape="hv"))
+        data[-1]["connectgaps"] = False
+        if np.isnan(quote).any():
+            data.append(withdrawn(name, x, states, tone))
     return {
         "data": data + fill_marks(fills, times, 10),
         "layout": layout(
@@ -261,6 +290,17 @@ def close_up(result: Result, run: Run) -> Figure:
             yaxis={"title": {"text": "price"}},
         ),
     }
+
+
+def withdrawn(name: str, x: list[Any], states: Any, tone: str) -> dict[str, Any]:
+    """Mark the decisions without a quote on one side, below the lowest bid or above the highest ask."""
+    prices = states[["mid", "bid", "ask", "best_bid", "best_ask"]].to_numpy(float)
+    low, high = float(np.nanmin(prices)), float(np.nanmax(prices))
+    gap = 0.06 * ((high - low) or 1.0)
+    height = high + gap if name == "ask" else low - gap
+    where = np.where(states[name].isna().to_numpy(), height, np.nan)
+    mark = line(f"no {name}", x, where, color=tone, width=6, shape="hv")
+    return mark | {"connectgaps": False, "opacity": 0.4, "hoverinfo": "name"}
 
 
 def busiest(run: Run) -> tuple[Any, Any]:
@@ -282,51 +322,95 @@ def busiest(run: Run) -> tuple[Any, Any]:
 
 
 def picture(result: Result, run: Run) -> Figure:
-    """Draw the mean half-spread and skew by position and signal, price units."""
+    """Draw mean half-spread and skew by position and signal, price units, and how often a side is left."""
     counts = run.counts["picture"]
     unit = run.units[0]
     edges = position_edges(unit["position_limit"])
     shape = (len(edges) - 1, len(SIGNAL_EDGES) - 1)
-    often = np.array(counts["count"]).reshape(shape)
+    often, both = (np.array(counts[name]).reshape(shape) for name in ("count", "both"))
     y, x = (edges[:-1] + edges[1:]) / 2, (SIGNAL_EDGES[:-1] + SIGNAL_EDGES[1:]) / 2
     seen = np.flatnonzero(often.any(axis=1))
     rows = slice(seen[0], seen[-1] + 1) if len(seen) else slice(None)
-    data = []
-    for k, (name, title) in enumerate((("half_spread", "half-spread"), ("skew", "skew"))):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            mean = np.array(counts[name]).reshape(shape) / often / unit["price_scale"]
+    maps = []
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for name, title in (("half_spread", "half-spread, pu"), ("skew", "skew, pu")):
+            mean = np.array(counts[name]).reshape(shape)[rows] / both[rows] / unit["price_scale"]
+            centred = name == "skew"
+            maps.append((title, mean, "Viridis" if not centred else DIVERGING, colour_range(mean, centred)))
+        if any(sum(counts[name]) for name in ("no_ask", "no_bid")):
+            for name in ("ask", "bid"):
+                share = np.array(counts[f"no_{name}"]).reshape(shape)[rows] / often[rows]
+                maps.append((f"share without {name}", share, LEFT, {"zmin": 0.0, "zmax": 1.0}))
+    return heat_maps(maps, x, y[rows], unit["signal"].replace("_", " "))
+
+
+def heat_maps(maps: list[Any], x: np.ndarray, y: np.ndarray, signal: str) -> Figure:
+    """Draw maps of (title, values, colours, range), two in a row, each with a colour bar of its own."""
+    lines = len(maps) // 2
+    data: list[dict[str, Any]] = []
+    wide: dict[str, Any] = {"annotations": []}
+    narrow: dict[str, Any] = {"height": 320 * len(maps) + 20, "annotations": []}
+    bars = []
+    for k, (title, values, colours, bounds) in enumerate(maps):
+        suffix = "" if k == 0 else str(k + 1)
+        line, column = divmod(k, 2)
+        beside = Frame.of(line, lines, 94 / (320 * lines), (0.0, 0.36) if column == 0 else (0.58, 0.94))
+        below = Frame.of(k, len(maps), 94 / narrow["height"], (0.0, 0.8))
+        bar = {"thickness": 10, "yanchor": "middle"}
         data.append(
             {
                 "type": "heatmap",
                 "name": title,
                 "x": rounded(x),
-                "y": rounded(y[rows]),
-                "z": [rounded(row) for row in mean[rows]],
-                "xaxis": f"x{k + 1}" if k else "x",
-                "yaxis": f"y{k + 1}" if k else "y",
-                "colorscale": "Viridis" if not k else DIVERGING,
-                **colour_range(mean[rows], centred=bool(k)),
-                "colorbar": {
-                    "x": 0.4 if not k else 0.98,
-                    "title": {"text": f"{title}, pu", "side": "right"},
-                    "thickness": 12,
-                },
+                "y": rounded(y),
+                "z": [rounded(row) for row in values],
+                "xaxis": f"x{suffix}",
+                "yaxis": f"y{suffix}",
+                "colorscale": colours,
+                **bounds,
+                "colorbar": bar | beside.bar(),
                 "hoverongaps": False,
             }
         )
-    signal = unit["signal"].replace("_", " ")
+        bars.append({"colorbar": below.bar()})
+        held = "position before, lots"
+        for place, into in ((beside, wide), (below, narrow)):
+            into["annotations"].append(place.title(title))
+            into[f"xaxis{suffix}"] = {"domain": [place.left, place.right]}
+            into[f"yaxis{suffix}"] = {"domain": [place.bottom, place.top], "title": {"text": held}}
+        wide[f"xaxis{suffix}"] |= {"anchor": f"y{suffix}", "title": {"text": signal}, "nticks": 5}
+        wide[f"yaxis{suffix}"] |= {"anchor": f"x{suffix}", "title": {"text": "" if column else held}}
+    room = {"margin": {"t": 56}}  # for the toolbar and the titles below it
     return {
         "data": data,
-        "layout": layout(
-            360,
-            hovermode="closest",
-            plot_bgcolor="#e2e8f0",
-            xaxis={"domain": [0, 0.39], "title": {"text": signal}},
-            xaxis2={"domain": [0.58, 0.97], "anchor": "y2", "title": {"text": signal}},
-            yaxis={"title": {"text": "position before, lots"}},
-            yaxis2={"anchor": "x2"},
-        ),
+        "layout": layout(80 + 320 * lines, hovermode="closest", plot_bgcolor="#e2e8f0", **wide | room),
+        "narrow": {"layout": narrow, "data": bars},
     }
+
+
+class Frame(NamedTuple):
+    """Where a map stands in its picture, shares of width and height."""
+
+    left: float
+    right: float
+    bottom: float
+    top: float
+
+    @classmethod
+    def of(cls, line: int, lines: int, gap: float, columns: tuple[float, float]) -> Frame:
+        """The place in one of several lines, `gap` between them."""
+        high = (1 - gap * (lines - 1)) / lines
+        top = 1 - line * (high + gap)
+        return cls(*columns, max(top - high, 0.0), top)
+
+    def bar(self) -> dict[str, float]:
+        """Where its colour bar stands."""
+        return {"x": self.right + 0.01, "y": (self.top + self.bottom) / 2, "len": self.top - self.bottom}
+
+    def title(self, text: str) -> dict[str, Any]:
+        """The title above it."""
+        paper = {"xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom"}
+        return {"text": f"<b>{text}</b>", "x": self.left, "y": self.top, "showarrow": False, **paper}
 
 
 def colour_range(values: np.ndarray, centred: bool) -> dict[str, float]:

@@ -6,85 +6,106 @@ import math
 from typing import Any
 
 from mmenv.backtest.result import Result, Run
-from mmenv.measure import metrics
+from mmenv.measure.intervals import Estimate
 from mmenv.report.plot import DIVERGING, Figure, layout, rounded
+from mmenv.report.words import decimals, fixed, number
+
+CELL = 54
+"""Height of a cell, three lines of text, pixels."""
+GAP = 52
+"""Between two maps, pixels: the labels of one and the title of the next."""
 
 
 def sensitivity(result: Result, run: Run) -> Figure:
-    """Draw the profit per turnover, bp, by latency and queue model, for each maker fee."""
+    """Draw the profit per turnover, bp, by latency and queue model, a map for each maker fee.
+
+    Each cell names its interval and its fills.
+    """
     cells = scenario_cells(result, run)
     latencies = sorted({latency for latency, _ in cells})
     queues = sorted({queue for _, queue in cells}, key=lambda q: (q != "risk-adverse", q))
     fees = sorted({*result.settings["fees_bp"], *(unit["maker_fee_bp"] for unit in run.units)})
+    inner = len(fees) * CELL * len(queues) + (len(fees) - 1) * GAP
     data: list[dict[str, Any]] = []
     more: dict[str, Any] = {}
-    values = []
     notes = []
     for k, fee in enumerate(fees):
-        z = [[net_bp(cells.get((latency, queue)), fee) for latency in latencies] for queue in queues]
-        values += [v for row in z for v in row if math.isfinite(v)]
+        found = [[cells.get((latency, queue)) for latency in latencies] for queue in queues]
         suffix = "" if k == 0 else str(k + 1)
-        low, high = k / len(fees), (k + 1) / len(fees)
+        top = 1 - k * (CELL * len(queues) + GAP) / inner
+        bottom = top - CELL * len(queues) / inner
         data.append(
             {
                 "type": "heatmap",
                 "name": f"fee {fee:g} bp",
                 "x": [f"{latency:g} ms" for latency in latencies],
                 "y": queues,
-                "z": [rounded(row) for row in z],
-                "texttemplate": "%{z:.2f}",
+                "z": [rounded([math.nan if c is None else c[0].value - fee for c in row]) for row in found],
+                "text": [[cell_text(c, fee) for c in row] for row in found],
+                "texttemplate": "%{text}",
+                "hovertemplate": "%{x}, %{y}: %{text}<extra></extra>",
                 "colorscale": DIVERGING,
                 "zmid": 0,
-                "showscale": False,
+                "showscale": k == 0,
+                "colorbar": {"title": {"text": "profit, bp of turnover", "side": "right"}, "thickness": 10},
                 "xaxis": f"x{suffix}",
                 "yaxis": f"y{suffix}",
                 "xgap": 2,
                 "ygap": 2,
             }
         )
-        more[f"xaxis{suffix}"] = {
-            "domain": [low + 0.01, high - 0.01],
-            "anchor": f"y{suffix}",
+        more[f"xaxis{suffix}"] = {"anchor": f"y{suffix}", "type": "category", "tickangle": 0}
+        more[f"yaxis{suffix}"] = {
+            "anchor": f"x{suffix}",
             "type": "category",
+            "domain": [max(bottom, 0.0), top],
+            "autorange": "reversed",
+            "ticktext": [queue.replace("-", "-<br>", 1) for queue in queues],
+            "tickvals": queues,
         }
-        more[f"yaxis{suffix}"] = {"anchor": f"x{suffix}", "type": "category", "showticklabels": k == 0}
         notes.append(
             {
-                "text": f"maker fee {fee:g} bp",
-                "x": (low + high) / 2,
-                "y": 1.0,
+                "text": f"<b>maker fee {fee:g} bp</b>",
+                "x": 0,
+                "y": top,
                 "xref": "paper",
                 "yref": "paper",
+                "xanchor": "left",
                 "yanchor": "bottom",
                 "showarrow": False,
             }
         )
-    top = max((abs(v) for v in values), default=1) or 1
+    values = [v for trace in data for row in trace["z"] for v in row if v is not None]
+    most = max(map(abs, values), default=1) or 1
     for trace in data:
-        trace |= {"zmin": -top, "zmax": top}
-    return {
-        "data": data,
-        "layout": layout(150 + 44 * len(queues), hovermode="closest", annotations=notes, **more),
-    }
+        trace |= {"zmin": -most, "zmax": most}
+    shown = layout(78 + inner, hovermode="closest", annotations=notes, **more)
+    return {"data": data, "layout": shown}
 
 
-def scenario_cells(result: Result, run: Run) -> dict[tuple[float, str], tuple[float, float]]:
-    """Sum profit before fees and turnover by latency and queue model, the run itself included."""
+def cell_text(cell: tuple[Estimate, int] | None, fee_bp: float) -> str:
+    """Write profit per turnover, its interval and the number of fills of a cell."""
+    if cell is None:
+        return ""
+    estimate, fills = cell
+    if not fills:
+        return "no fill"
+    net = Estimate(*(value - fee_bp for value in estimate))
+    count = f"{fills:,} fill{'s' if fills > 1 else ''}"
+    if math.isnan(net.low):
+        return f"{number(net.value, 2)}<br>too short<br>{count}"
+    places = decimals(net)
+    return f"{fixed(net.value, places)}<br>[{fixed(net.low, places)}, {fixed(net.high, places)}]<br>{count}"
+
+
+def scenario_cells(result: Result, run: Run) -> dict[tuple[float, str], tuple[Estimate, int]]:
+    """Profit before fees per turnover, bp, and fills, by latency and queue model, the run itself included."""
     market = result.plan["policies"][0]["config"]["market"]
-    cells: dict[tuple[float, str], tuple[float, float]] = {}
-    base = (market["order_latency_ms"], market["queue_model"])
-    tagged = [(base, unit) for unit in run.units] + [
-        ((u["labels"]["latency_ms"], u["labels"]["queue"]), u)
-        for u in result.scenarios
-        if u["labels"]["policy"] == run.name
-    ]
-    for cell, unit in tagged:
-        totals = unit["totals"]
-        gross, traded = cells.get(cell, (0.0, 0.0))
-        cells[cell] = (gross + totals["profit"] + totals["fees"], traded + totals["turnover"])
-    return cells
-
-
-def net_bp(cell: tuple[float, float] | None, fee_bp: float) -> float:
-    """Profit per turnover at a maker fee, basis points."""
-    return math.nan if cell is None else float(metrics.basis_points(cell[0], cell[1])) - fee_bp
+    played = {(market["order_latency_ms"], market["queue_model"]): run}
+    for (name, latency, queue), other in result.scenario_runs.items():
+        if name == run.name:
+            played[latency, queue] = other
+    return {
+        place: (result.gross_bp(other), sum(unit["fills"] for unit in other.units))
+        for place, other in played.items()
+    }

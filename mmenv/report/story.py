@@ -6,7 +6,7 @@ import math
 
 from mmenv.backtest.result import Result, Run
 from mmenv.measure.intervals import Estimate
-from mmenv.report.words import duration, number
+from mmenv.report.words import amount, decimals, duration, fixed, number
 
 
 def story(result: Result) -> list[str]:
@@ -29,7 +29,7 @@ def _run_story(result: Result, run: Run) -> str:
         )
     verb = "earned" if profit.value >= 0 else "lost"
     said = (
-        f"{run.name} {verb} {number(abs(profit.value))} {money} in {length} of {kind} market with "
+        f"{run.name} {verb} {amount(profit, abs(profit.value))} {money} in {length} of {kind} market with "
         f"{number(figures['fills'].value)} fills: {number(figures['profit_bp'].value)} bp of what it "
         "traded. "
     )
@@ -38,9 +38,12 @@ def _run_story(result: Result, run: Run) -> str:
     if horizon is not None:
         mark = result.markout_curve(run)[result.horizons.index(horizon)]
         if not math.isnan(mark.value):
-            knew = "the others knew more" if mark.value < 0 else "part of the spread was kept"
+            knew = (
+                "adverse selection took the whole spread" if mark.value < 0 else "part of the spread was kept"
+            )
             after = duration(horizon).capitalize()
-            said += f" {after} after a fill the mid was {number(mark.value)} bp from its price: {knew}."
+            worth = amount(mark, mark.value)
+            said += f" {after} after a fill its mark-out was {worth} bp: {knew}."
     return said
 
 
@@ -48,10 +51,10 @@ def _how_sure(profit: Estimate) -> str:
     """Tell whether the interval of the profit excludes zero."""
     if math.isnan(profit.low):
         return "There is too little data for an interval. "
-    interval = f"The 95% interval, [{number(profit.low)}, {number(profit.high)}]"
+    interval = f"The 95% interval, {interval_text(profit)}"
     if crosses_zero(profit):
-        return f"{interval}, holds zero: the data cannot tell this from luck. "
-    return f"{interval}, lies {'above' if profit.value > 0 else 'below'} zero. "
+        return f"{interval}, contains zero: not statistically significant. "
+    return f"{interval}, lies {'above' if profit.value > 0 else 'below'} zero: statistically significant. "
 
 
 def _why(figures: dict[str, Estimate]) -> str:
@@ -59,7 +62,7 @@ def _why(figures: dict[str, Estimate]) -> str:
 
     def did(name: str, gave: str, took: str) -> str:
         value = figures[name].value
-        return f"{gave if value >= 0 else took} {number(abs(value))}"
+        return f"{gave if value >= 0 else took} {amount(figures[name], abs(value))}"
 
     text = (
         f"The spread {did('spread_capture', 'brought', 'cost')}; adverse selection "
@@ -78,18 +81,30 @@ def _why(figures: dict[str, Estimate]) -> str:
 
 
 def _difference_story(result: Result, name: str) -> str:
-    """Tell how much more or less than the first a policy earned."""
+    """Tell how much more or less than the first a policy earned or lost."""
     found = result.difference(name)["profit"]
-    more = "more" if found.value >= 0 else "less"
+    first = result.first.name
+    both_lost = all(result.figures[run]["profit"].value < 0 for run in (name, first))
+    verb = "lost" if both_lost else "earned"
+    more = "more" if (found.value >= 0) != both_lost else "less"
     verdict = (
-        "too little to tell them apart"
-        if crosses_zero(found)
-        else "a difference that the same intervals of the same data bear out"
+        "not statistically significant" if crosses_zero(found) else "statistically significant, on these data"
+    )
+    interval = (
+        "no interval: the data are too short"
+        if math.isnan(found.low)
+        else (f"95% interval of the difference {interval_text(found)}")
     )
     return (
-        f"{name} earned {number(abs(found.value))} {result.currency} {more} than {result.first.name} on the "
-        f"same data at the same times, 95% interval [{number(found.low)}, {number(found.high)}]: {verdict}."
+        f"{name} {verb} {amount(found, abs(found.value))} {result.currency} {more} than {first} on the same "
+        f"data at the same times ({interval}): {verdict}."
     )
+
+
+def interval_text(estimate: Estimate) -> str:
+    """Write the interval."""
+    places = decimals(estimate)
+    return f"[{fixed(estimate.low, places)}, {fixed(estimate.high, places)}]"
 
 
 def crosses_zero(estimate: Estimate) -> bool:

@@ -21,19 +21,38 @@ def number(value: float, digits: int = 3) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
+def decimals(estimate: Estimate) -> int:
+    """How many decimals show two digits of the interval's half-width; more would be false precision."""
+    half = (estimate.high - estimate.low) / 2
+    return 2 if not half > 0 or math.isinf(half) else max(1 - math.floor(math.log10(half)), 0)
+
+
+def fixed(value: float, places: int) -> str:
+    """Write a number with so many decimals, thousands separated; "n/a" for NaN."""
+    if math.isnan(value):
+        return "n/a"
+    return f"{round(value, places) + 0.0:,.{places}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def amount(estimate: Estimate, value: float) -> str:
+    """Write a value to the digits that the interval of its estimate bears."""
+    return number(value) if math.isnan(estimate.low) else fixed(value, decimals(estimate))
+
+
 def show(estimate: Estimate, unit: str) -> str:
     """Write a figure with its interval, in the unit that `mmenv.backtest.result.FIGURES` names."""
     percent = unit.startswith("%")
-    whole = unit == "" and float(estimate.value).is_integer() and math.isnan(estimate.low)
-
-    def one(value: float) -> str:
-        if whole:
-            return f"{value:,.0f}"
-        return number(100 * value) + "%" if percent and not math.isnan(value) else number(value)
-
-    if math.isnan(estimate.low):
-        return one(estimate.value)
-    return f"{one(estimate.value)} [{one(estimate.low)}, {one(estimate.high)}]"
+    sign = "%" if percent else ""
+    shown = Estimate(*(100 * value if percent else value for value in estimate))
+    if math.isnan(shown.low):
+        whole = unit == "" and float(shown.value).is_integer()
+        text = f"{shown.value:,.0f}" if whole else number(shown.value)
+        if percent and 0 < abs(shown.value) < 0.01:
+            return "< 0.01%" if shown.value > 0 else "> \N{MINUS SIGN}0.01%"
+        return text if math.isnan(shown.value) else text + sign
+    places = decimals(shown)
+    value, low, high = (fixed(x, places) + sign for x in shown)
+    return f"{value} [{low}, {high}]"
 
 
 def duration(seconds: float) -> str:

@@ -433,6 +433,37 @@ def test_pictures_show_what_happened():
     assert np.array_equal(end, copy.deepcopy(env).render())
 
 
+def test_pictures_show_the_queue_our_place_and_withdrawn_sides():
+    """Queues and places are those of the observation; a side that is left is no far quote but a mark; the
+    axis ends at the horizon, however the window scrolls."""
+    env = NeuralMMEnv("book", quote={"name": "touch"}, horizon=340, render_mode="rgb_array")
+    observation, _ = env.reset(seed=4)
+    ahead = env.observation_names.index("ask_order_ahead")
+    lots = env.observation_names.index("ask_order_lots")
+    rests, observed = [observation[lots] > 0], [observation[ahead]]
+    for t in range(340):
+        observation = env.step(np.float32([0.25, -0.75 if t % 80 < 40 else 0.25]))[0]
+        observed.append(observation[ahead])
+        rests.append(observation[lots] > 0)
+    seen = env._screen.history.of(0)
+    assert (seen["ask_queue"] > 0).all()
+    at_touch = np.isfinite(seen["ask_ahead"])
+    assert at_touch[rests].mean() > 0.5
+    assert not at_touch[~np.array(rests)].any()
+    places = np.minimum(seen["ask_ahead"] / seen["ask_queue"], 10)
+    assert places[at_touch] == pytest.approx(np.array(observed)[at_touch], abs=1e-6)
+    left = np.append(False, np.arange(340) % 80 < 40)
+    assert (np.isnan(seen["bid"]) == left)[1:].all()
+    env.render()
+    picture = env._screen._pictures[0]
+    shown = np.arange(341) >= 40  # the last 300 decisions
+    assert (np.isfinite(picture._none["bid"].get_ydata()) == left[shown]).all()
+    none = np.isfinite(picture._none["ask"].get_ydata())
+    assert (none == (seen["ask_lots"] == 0)[shown]).all()  # at its limit a position forbids it too
+    assert picture.price.get_xlim() == picture.queue.get_xlim() == (39.5, 340.5)
+    assert "no bid" in env._screen.text(0)  # decision 339 left it
+
+
 def test_vector_pictures_are_those_of_the_single_environments(monkeypatch):
     monkeypatch.setattr(mmenv.render, "MOST_PICTURES", 2)  # so that two environments share one
     envs = NeuralMMVectorEnv(3, horizon=30, render_mode="rgb_array")

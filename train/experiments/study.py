@@ -264,6 +264,7 @@ def draw(runs: list[Run], results: pd.DataFrame, measure: Scale, lines: dict[str
     """Learning curves against steps and minutes; beside them the seeds and their interquartile mean."""
     figure = Figure(figsize=(15, 5), layout="constrained")
     curves, clock, final = figure.subplots(1, 3, sharey=True, width_ratios=(3, 3, 2))
+    shown = [results["score"].to_numpy(float)]
     for number, (variant, rows) in enumerate(results.groupby("variant", sort=False)):
         colour = f"C{number}"
         histories = [_history(run) for run in runs if run.variant == variant]
@@ -271,27 +272,64 @@ def draw(runs: list[Run], results: pd.DataFrame, measure: Scale, lines: dict[str
         steps, minutes = (np.mean([h[i][:length] for h in histories], axis=0) for i in (0, 1))
         scores = measure.percent(np.stack([values[:length] for _, _, values in histories]))
         middle = interquartile(scores, axis=0)
+        shown.append(scores[:, min(1, length - 1) :].ravel())
         for axes, x in ((curves, steps / 1e6), (clock, minutes)):
             axes.plot(x, middle, color=colour, label=str(variant))
-            axes.fill_between(x, scores.min(axis=0), scores.max(axis=0), color=colour, alpha=0.15)
+            if len(histories) > 1:
+                axes.fill_between(x, scores.min(axis=0), scores.max(axis=0), color=colour, alpha=0.15, lw=0)
         score = interquartile_mean(rows["score"].to_numpy())
         final.plot(np.full(len(rows), number), rows["score"], "o", color=colour, alpha=0.5)
-        error = [[score.mean - score.low], [score.high - score.mean]]
-        final.errorbar(number, score.mean, error, fmt="_", color=colour, capsize=6, markersize=18)
+        if len(rows) > 1:
+            error = [[score.mean - score.low], [score.high - score.mean]]
+            final.errorbar(number, score.mean, error, fmt="_", color=colour, capsize=6, markersize=18)
     names = [str(variant) for variant in results["variant"].unique()]
     final.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    final.set_xlim(-0.6, len(names) - 0.4)
+    known = {name: float(measure.percent(value)) for name, value in lines.items()}
+    bottom, top = span([*shown, np.array(list(known.values()))])
+    curves.set_ylim(bottom, top)
     for axes in (curves, clock, final):
-        for value in lines.values():
-            axes.axhline(measure.percent(value), color="grey", linestyle="--", linewidth=0.8)
-    for name, value in lines.items():
-        curves.annotate(name, (0, measure.percent(value)), fontsize=8, color="grey", va="bottom")
-    low = min(results["score"].min(), *(measure.percent(value) for value in lines.values()), 50)
-    curves.set_ylim(low - 5, max(102, results["score"].max() + 2))
-    curves.set(xlabel="million steps", ylabel=measure.label, title="interquartile mean, band: all seeds")
-    clock.set(xlabel="minutes", title="the same against wall time")
-    final.set_title("seeds; interquartile mean, 95%")
+        for value in known.values():
+            axes.axhline(value, color="grey", linestyle="--", linewidth=0.8)
+    for (name, value), height in zip(
+        known.items(), apart(list(known.values()), (top - bottom) / 24), strict=True
+    ):
+        final.annotate(
+            name,
+            xy=(1, value),
+            xytext=(1.03, height),
+            xycoords=("axes fraction", "data"),
+            textcoords=("axes fraction", "data"),
+            fontsize=8,
+            color="grey",
+            va="center",
+            annotation_clip=False,
+        )
+    seeds = int(results.groupby("variant")["seed"].nunique().max())
+    several = f"interquartile mean of {seeds} seeds, band: all of them" if seeds > 1 else "one seed, no band"
+    curves.set(xlabel="million steps", ylabel=measure.label, title=f"Learning curves: {several}")
+    clock.set(xlabel="minutes", title="The same against wall time")
+    final.set_title("Seeds; interquartile mean, 95%" if seeds > 1 else "The seed")
     curves.legend(loc="lower right", fontsize=8)
     return figure
+
+
+def span(shown: list[np.ndarray]) -> tuple[float, float]:
+    """Limits of an axis that holds every curve from its second evaluation on: the first is of the untrained
+    policy, which may be anywhere."""
+    values = np.concatenate(shown)
+    low, high = float(values.min()), float(values.max())
+    room = 0.06 * max(high - low, 1e-9)
+    return low - room, high + room
+
+
+def apart(heights: list[float], least: float) -> list[float]:
+    """The same heights, raised where they would be nearer than `least` to the next one below."""
+    placed: dict[int, float] = {}
+    last = -np.inf
+    for k in sorted(range(len(heights)), key=heights.__getitem__):
+        last = placed[k] = max(heights[k], last + least)
+    return [placed[k] for k in range(len(heights))]
 
 
 def _history(run: Run) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

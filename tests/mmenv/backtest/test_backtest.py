@@ -251,6 +251,8 @@ def recomputed(result: Result, name: str) -> dict[str, float]:
         "profit_bp": 1e4 * total / turnover,
         "captured_bp": 1e4 * capture / turnover,
         "fill_ratio": fills["lots"].sum() / orders["lots"].sum(),
+        "no_bid": states["bid"].isna().mean(),
+        "no_ask": states["ask"].isna().mean(),
         "quoted_both": (states["bid"].notna() & states["ask"].notna()).mean(),
         "touch_bid": at_bid.sum() / len(book) if len(book) else math.nan,
         "touch_ask": at_ask.sum() / len(book) if len(book) else math.nan,
