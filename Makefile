@@ -32,7 +32,7 @@ $(READY): requirements.lock pyproject.toml
 
 # Resolve the lock file anew, from pyproject.toml.
 lock:
-	$(BIN)/pip-compile --quiet --extra replay --extra live --extra deploy --extra dev --strip-extras --no-emit-index-url --no-emit-find-links \
+	$(BIN)/pip-compile --quiet --extra replay --extra live --extra deploy --extra docs --extra dev --strip-extras --no-emit-index-url --no-emit-find-links \
 		--no-emit-trusted-host --no-annotate --constraint constraints.txt --output-file requirements.lock pyproject.toml
 	sed -i 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements.lock
 

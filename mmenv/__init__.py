@@ -9,6 +9,7 @@ Importing the package registers `NeuralMM-v0`:
 
 import importlib
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -67,3 +68,13 @@ gymnasium.register(
     disable_env_checker=True,
     vector_entry_point="mmenv.vector:NeuralMMVectorEnv",
 )
+
+for _path in sorted(Path(__file__).with_name("tasks").glob("*.json")):
+    gymnasium.register(  # frozen environments, see `mmenv.tasks`
+        id=f"NeuralMM/{_path.stem}",
+        entry_point="mmenv.tasks:make_env",
+        order_enforce=False,
+        disable_env_checker=True,
+        vector_entry_point="mmenv.tasks:make_vector_env",
+        kwargs={"task": _path.stem},
+    )

@@ -172,6 +172,11 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """The ledger of the step just made, float64 (rows, n): what `info["ledger"]` names by row."""
         return self._desk.out.ledger
 
+    @property
+    def mids(self) -> np.ndarray:
+        """The mid-prices now, half-ticks, int32 (n,)."""
+        return self._desk.get("mid").copy()
+
     def close_extras(self, **kwargs: Any) -> None:
         self._desk.close()
         if self._screen is not None:

@@ -87,6 +87,16 @@ GROUPS: dict[str, dict[str, Command]] = {
             "train.solve:main",
             "train.options.solve:Solve",
         ),
+        "score": Command(
+            "percent of the optimum on a frozen task, as an entry of the leaderboard",
+            "train.score:main",
+            "train.options.zoo:Score",
+        ),
+        "replicate": Command(
+            "the tables of a paper, computed here beside its own figures",
+            "train.replicate:main",
+            "train.options.replicate:Replicate",
+        ),
         "reproduce": Command(
             "run again what made a result, and compare",
             "train.reproduce:main",
@@ -143,6 +153,25 @@ GROUPS: dict[str, dict[str, Command]] = {
             "play a session again and compare every byte",
             "train.journals:replay_journal",
             "train.options.desks:ReplayJournal",
+        ),
+    },
+    "Play trained policies": {
+        "zoo list": Command(
+            "frozen tasks, and the trained policy of each", "train.zoo:main_list", "train.options.zoo:ZooList"
+        ),
+        "zoo play": Command(
+            "a trained policy plays: a table and two pictures",
+            "train.zoo:main_play",
+            "train.options.zoo:ZooPlay",
+        ),
+        "zoo evaluate": Command(
+            "score the trained policies", "train.zoo:main_evaluate", "train.options.zoo:ZooEvaluate"
+        ),
+        "zoo export": Command(
+            "a trained policy as a file", "train.zoo:main_export", "train.options.zoo:ZooExport"
+        ),
+        "zoo leaderboard": Command(
+            "a page made from entries of scores", "train.score:leaderboard", "train.options.zoo:Leaderboard"
         ),
     },
     "Look around": {

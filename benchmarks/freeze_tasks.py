@@ -1,0 +1,88 @@
+"""Write the tasks of `mmenv.tasks`: what each freezes, and the scale of its scores.
+
+    python -m benchmarks.freeze_tasks brownian-v0 hidden-regime-v0 large-tick-v0
+
+Run it once for a new task. A test holds the files against what is computed here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from typing import Any
+
+import numpy as np
+
+from mmenv.config import EnvConfig, make_config
+from mmenv.files import replacing
+from mmenv.market.book import Book
+from mmenv.tasks import FOLDER, FREE, Scale, Task, path_hash
+from policies.book.ladder import BEST_RULE, BOUND, ladder
+from policies.make import make_policy
+from train.baselines import CACHE, scale
+from train.simulate import EVALUATION_SEED, simulate
+
+ABOUT: dict[str, tuple[Any, int, str]] = {
+    "brownian-v0": ("brownian", 4096, "Orders at random around a random walk; the optimum is exact."),
+    "hidden-regime-v0": (
+        "hidden-regime",
+        4096,
+        "Informed flow behind a hidden state: memory pays, and exactly how much is known.",
+    ),
+    "large-tick-v0": (
+        {"name": "book", "preset": "large-tick"},
+        1024,
+        "An order book whose spread is one tick: which queue to stand in, and when to leave it.",
+    ),
+}
+"""Market, episodes of a score, and what it is."""
+
+
+def freeze(name: str) -> Task:
+    """The task as it is computed here; its `reference` is written beside it."""
+    market, episodes, about = ABOUT[name]
+    config = make_config(market)
+    frozen = {key: value for key, value in config.to_dict().items() if key not in FREE}
+    measure = (_bracket if isinstance(config.market, Book) else _exact)(name, config, episodes)
+    paths = path_hash(config, EVALUATION_SEED)
+    return Task(name, about, frozen, episodes, EVALUATION_SEED, paths, measure)
+
+
+def _exact(name: str, config: EnvConfig, episodes: int) -> Scale:
+    """From what needs no skill to the optimum, whose value is known exactly."""
+    found = scale(config)
+    assert found is not None
+    best = simulate(make_policy(found.top, config, cache=CACHE), config, episodes, seed=EVALUATION_SEED)
+    _keep(name, best.controlled)
+    zero, one = round(found.zero, 6), round(found.one, 6)
+    return Scale(found.label, found.bottom, zero, found.top, one, anchor=one)
+
+
+def _bracket(name: str, config: EnvConfig, episodes: int) -> Scale:
+    """From the best rule known to the bound that no policy can pass."""
+    rows = {row.name: row for row in ladder(config, episodes, EVALUATION_SEED, note=print)}
+    rule, limit = rows[BEST_RULE].value, rows[BOUND].money
+    _keep(name, rule)
+    half = 1.96 * float(limit.std(ddof=1)) / len(limit) ** 0.5
+    label = "% of the way from the best rule to the bound"
+    zero, one = round(float(rule.mean()), 4), round(float(limit.mean()), 4)
+    return Scale(label, BEST_RULE, zero, BOUND, one, round(half, 4), zero)
+
+
+def _keep(name: str, reference: np.ndarray) -> None:
+    with replacing(FOLDER / f"{name}.npz") as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, reference=reference.astype(np.float32))
+
+
+def main(names: list[str]) -> None:
+    """Write the tasks of these names."""
+    for name in names:
+        content = dataclasses.asdict(freeze(name))
+        with replacing(FOLDER / f"{name}.json") as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        print(name, content["paths"], content["scale"])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,226 @@
+"""`neuralmm score`: what a policy is worth on a task, as an entry that cannot be edited unnoticed.
+
+Every score of a task is over the same episodes, and paired: what a policy of known value earns on the same
+paths is taken off, and its value put in its place. The scale is the task's: from what needs no skill to an
+exact optimum, or, where none is known, from the best rule to a bound that no policy can pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from tqdm import tqdm
+
+from mmenv.checks import ConfigError
+from mmenv.config import EnvConfig
+from mmenv.files import replacing
+from mmenv.run.provenance import code, libraries
+from mmenv.tasks import Task, find_task
+from policies.base import Policy
+from policies.bundle import SUFFIX
+from policies.bundle import load as load_bundle
+from train.baselines import make_baselines
+from train.options.zoo import Leaderboard, Score
+from train.simulate import Interval, interval, simulate
+from train.sources import is_model, make_source
+from train.tables import Sheet, write_markdown
+
+VERSION = 1
+"""Of the format of entries."""
+BASELINES = "baselines"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A policy that is to be scored, and how it acts and observes."""
+
+    name: str
+    identity: str
+    """Hash of its file, or its name and parameters."""
+    policy: Policy
+    config: EnvConfig
+
+
+def candidates(text: str, task: Task) -> list[Candidate]:
+    """The policies that a word of the command line names.
+
+    Raises `ConfigError` for a model or bundle that was made for another task.
+    """
+    config = task.config()
+    if text == BASELINES:
+        with tqdm(bar_format="{desc}", leave=False, disable=None) as bar:
+            made = make_baselines(
+                config,
+                lambda name: bar.set_description_str(f"preparing {name}"),
+                left_out=lambda why: bar.write(why),
+            )
+        return [Candidate(one.name, one.name, one, config) for one in made]
+    name = Path(text).stem if is_model(text) else text
+    if text.endswith(SUFFIX):
+        bundle = load_bundle(text)
+        task.check(bundle.config, text)
+        identity = hashlib.sha256(Path(text).read_bytes()).hexdigest()
+        return [Candidate(name, identity, bundle.policy(), bundle.config)]
+    if is_model(text):
+        from policies.network.trained import TrainedPolicy  # here, for torch takes seconds to import
+        from train.evaluate import load
+
+        model, config = load(Path(text))
+        task.check(config, text)
+        return [Candidate(name, make_source(text, name, config)[0].key, TrainedPolicy(model.policy), config)]
+    source = make_source(text, name, config)[0]
+    played: Any = source.make(config)
+    return [Candidate(name, source.key, getattr(played, "policy", played), config)]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a policy scored."""
+
+    value: Interval
+    percent: Interval
+
+
+def score(candidate: Candidate, task: Task, episodes: int | None = None) -> Result:
+    """Play the episodes of the task, or its first `episodes`."""
+    count = task.episodes if episodes is None else min(episodes, task.episodes)
+    with tqdm(total=count, desc=candidate.name, unit=" episodes", leave=False, disable=None) as bar:
+        outcome = simulate(candidate.policy, candidate.config, count, seed=task.seed, progress=bar.update)
+    scale = task.scale
+    values = scale.anchor + outcome.controlled - task.reference[:count]
+    return Result(interval(values), interval(100 * (values - scale.zero) / (scale.one - scale.zero)))
+
+
+# Entries ----------------------------------------------------------------------------------------------------
+
+
+def entry(candidate: Candidate, task: Task, result: Result) -> dict[str, Any]:
+    """What a score says of itself, as JSON types, with the hash of all of it."""
+    content: dict[str, Any] = {
+        "version": VERSION,
+        "task": task.name,
+        "task_digest": task.digest,
+        "policy": candidate.name,
+        "identity": candidate.identity,
+        "episodes": task.episodes,
+        "seed": task.seed,
+        "value": [round(x, 5) for x in result.value],
+        "label": task.scale.label,
+        "percent": [round(x, 3) for x in result.percent],
+        "same_paths": task.same_paths(),
+        "code": code(),
+        "libraries": libraries(),
+        "machine": platform.machine(),
+    }
+    return {**content, "sha256": _hash(content)}
+
+
+def _hash(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def write_entry(folder: Path, content: dict[str, Any]) -> Path:
+    """Write an entry, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{content['task']}_{content['policy'].replace('/', '-').replace(':', '-')}.json"
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def read_entry(path: Path) -> dict[str, Any]:
+    """An entry, checked.
+
+    Raises `ConfigError` where it was edited, is of another format, or of a task that is not known here.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        given, version, name = content.pop("sha256"), content["version"], content["task"]
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ConfigError(f"{path} is no entry of a score; `neuralmm score --out` writes one.") from error
+    if given != _hash(content):
+        raise ConfigError(f"{path} was edited: its hash does not fit; score the policy again.")
+    if version > VERSION:
+        raise ConfigError(f"{path} was written by a newer version; update neuralmm.")
+    if find_task(name).digest != content["task_digest"]:
+        raise ConfigError(f"{path} is of another task of the name {name!r}; score the policy again.")
+    return content
+
+
+# Commands ---------------------------------------------------------------------------------------------------
+
+
+def result_sheet(task: Task, rows: Sequence[tuple[str, Result]]) -> Sheet:
+    """A row for each policy, the best first."""
+    ordered = sorted(rows, key=lambda row: -row[1].percent.mean)
+    columns = {
+        "policy": [name for name, _ in ordered],
+        "value\n[95% interval]": [result.value.text(".2f") for _, result in ordered],
+        task.scale.label: [result.percent.text(".1f") for _, result in ordered],
+    }
+    return Sheet(f"NeuralMM/{task.name}: {task.about}", columns, [describe(task)])
+
+
+def describe(task: Task) -> str:
+    """What 0% and 100% of a task are."""
+    scale = task.scale
+    loose = f" ± {scale.one_half_width:.2f}" if scale.one_half_width else ""
+    return (
+        f"0%: {scale.bottom}, {scale.zero:.3f}. 100%: {scale.top}, {scale.one:.3f}{loose}. "
+        f"{task.episodes:,} episodes, seeds from {task.seed:,}; price units x lots an episode."
+    )
+
+
+def main(options: Score) -> None:
+    """Run `neuralmm score`."""
+    task = find_task(options.task)
+    if not options.policies:
+        raise ConfigError("score needs a policy: a model, a bundle, a registered name, or `baselines`.")
+    chosen = [found for text in options.policies for found in candidates(text, task)]
+    score_all(chosen, task, options.out, Console())
+
+
+def score_all(chosen: Sequence[Candidate], task: Task, out: Path | None, console: Console) -> None:
+    """Score, print, and write an entry for each where a folder is given."""
+    rows = []
+    for candidate in chosen:
+        result = score(candidate, task)
+        rows.append((candidate.name, result))
+        if out is not None:
+            path = write_entry(out, entry(candidate, task, result))
+            console.print(f"Entry: {path}", soft_wrap=True, highlight=False)
+    result_sheet(task, rows).print(console)
+    if not task.same_paths():
+        console.print(
+            "This machine draws other paths than the task was frozen with: scores may differ a little."
+        )
+
+
+def leaderboard(options: Leaderboard) -> None:
+    """Run `neuralmm zoo leaderboard`."""
+    files = [
+        file
+        for path in options.entries
+        for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])
+    ]
+    if not files:
+        raise ConfigError(f"entries = {[str(p) for p in options.entries]} hold none: give a folder or files.")
+    found: dict[str, list[tuple[str, Result]]] = {}
+    for file in files:
+        content = read_entry(file)
+        result = Result(Interval(*content["value"]), Interval(*content["percent"]))
+        found.setdefault(content["task"], []).append((content["policy"], result))
+    sheets = [result_sheet(find_task(name), rows) for name, rows in found.items()]
+    write_markdown(
+        options.output,
+        "# Leaderboard\n\nMade by `neuralmm zoo leaderboard` from entries that `neuralmm score --out` wrote.",
+        *sheets,
+    )
+    print(f"{options.output}: {len(files)} entries, {len(found)} tasks")
