@@ -24,12 +24,10 @@ from mmenv.files import replacing
 from mmenv.run.provenance import code, libraries
 from mmenv.tasks import Task, find_task
 from policies.base import Policy
-from policies.bundle import SUFFIX
-from policies.bundle import load as load_bundle
 from train.baselines import make_baselines
 from train.options.zoo import Leaderboard, Score
 from train.simulate import Interval, interval, simulate
-from train.sources import is_model, make_source
+from train.sources import is_model, make_source, model_config
 from train.tables import Sheet, write_markdown
 
 VERSION = 1
@@ -62,19 +60,11 @@ def candidates(text: str, task: Task) -> list[Candidate]:
                 left_out=lambda why: bar.write(why),
             )
         return [Candidate(one.name, one.name, one, config) for one in made]
+    made = model_config(text)  # what a model or bundle was made under
+    if made is not None:
+        task.check(made, text)
+        config = made
     name = Path(text).stem if is_model(text) else text
-    if text.endswith(SUFFIX):
-        bundle = load_bundle(text)
-        task.check(bundle.config, text)
-        identity = hashlib.sha256(Path(text).read_bytes()).hexdigest()
-        return [Candidate(name, identity, bundle.policy(), bundle.config)]
-    if is_model(text):
-        from policies.network.trained import TrainedPolicy  # here, for torch takes seconds to import
-        from train.evaluate import load
-
-        model, config = load(Path(text))
-        task.check(config, text)
-        return [Candidate(name, make_source(text, name, config)[0].key, TrainedPolicy(model.policy), config)]
     source = make_source(text, name, config)[0]
     played: Any = source.make(config)
     return [Candidate(name, source.key, getattr(played, "policy", played), config)]
