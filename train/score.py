@@ -1,7 +1,7 @@
 """`neuralmm score`: what a policy is worth on a task, as an entry that cannot be edited unnoticed.
 
-Every score of a task is over the same episodes, and paired: what a policy of known value earns on the same
-paths is taken off, and its value put in its place. The scale is the task's: from what needs no skill to an
+Every score of a task is over the same episodes, and freed of their luck by what a policy whose value is known
+earns on the same paths. The scale is the task's: from what needs no skill to an
 exact optimum, or, where none is known, from the best rule to a bound that no policy can pass.
 """
 
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from tqdm import tqdm
 
@@ -54,12 +55,12 @@ def candidates(text: str, task: Task) -> list[Candidate]:
     config = task.config()
     if text == BASELINES:
         with tqdm(bar_format="{desc}", leave=False, disable=None) as bar:
-            made = make_baselines(
+            baselines = make_baselines(
                 config,
                 lambda name: bar.set_description_str(f"preparing {name}"),
                 left_out=lambda why: bar.write(why),
             )
-        return [Candidate(one.name, one.name, one, config) for one in made]
+        return [Candidate(one.name, one.name, one, config) for one in baselines]
     made = model_config(text)  # what a model or bundle was made under
     if made is not None:
         task.check(made, text)
@@ -84,8 +85,18 @@ def score(candidate: Candidate, task: Task, episodes: int | None = None) -> Resu
     with tqdm(total=count, desc=candidate.name, unit=" episodes", leave=False, disable=None) as bar:
         outcome = simulate(candidate.policy, candidate.config, count, seed=task.seed, progress=bar.update)
     scale = task.scale
-    values = scale.anchor + outcome.controlled - task.reference[:count]
+    values = controlled(outcome.controlled, task.reference[:count], scale.anchor)
     return Result(interval(values), interval(100 * (values - scale.zero) / (scale.one - scale.zero)))
+
+
+def controlled(values: np.ndarray, reference: np.ndarray, mean: float) -> np.ndarray:
+    """What was earned in each episode, freed of what luck `reference` shows, whose true mean is known.
+
+    The share of its luck that is taken off is that of least squares: all where both do the same, none where
+    they have nothing in common. Arrays (episodes,).
+    """
+    luck = reference - mean
+    return values - (values - values.mean()) @ luck / max(luck @ luck, 1e-12) * luck
 
 
 # Entries ----------------------------------------------------------------------------------------------------

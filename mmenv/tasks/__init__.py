@@ -104,8 +104,7 @@ class Task:
     def reference(self) -> np.ndarray:
         """What a policy whose value is known, `Scale.anchor`, earns in each episode, (episodes,).
 
-        A score is the anchor and the mean difference from it on the same paths, which varies far less than
-        what is earned.
+        It shows the luck of each episode, which is taken off a score.
         """
         with np.load(FOLDER / f"{self.name}.npz", allow_pickle=False) as arrays:
             return np.asarray(arrays["reference"], np.float64)

@@ -13,6 +13,7 @@ from rich.console import Console
 from mmenv import ConfigError
 from mmenv.tasks import find_task, tasks
 from policies.bundle import load, save
+from policies.tune import tune
 from train.options.zoo import Leaderboard, ZooExport, ZooPlay
 from train.score import candidates, leaderboard, read_entry, score, score_all
 from train.zoo import FOLDER, main_export, main_play, trained
@@ -33,10 +34,15 @@ def test_scales_are_what_is_computed_here():
 
 
 def test_a_score_is_of_the_tasks_episodes():
-    """The optimum is 100%, no trading 0% within its interval: both are paired with the optimum's episodes."""
+    """Freed of luck the optimum is 100%, no trading 0%, and another policy near its exact value."""
     best, nothing = (score(candidates(name, TASK)[0], TASK, 256) for name in ("optimum", "no-trade"))
-    assert best.percent == pytest.approx((100, 100, 100), abs=1e-3)
-    assert nothing.percent.low < 0 < nothing.percent.high
+    assert best.percent == pytest.approx((100, 100, 100), abs=0.02)
+    assert nothing.percent == (0, 0, 0)
+    rule = candidates("glft", TASK)[0]
+    exact = tune("glft", TASK.config()).value
+    found = score(rule, TASK, 512)
+    assert found.value.low - 0.05 < exact < found.value.high + 0.05
+    assert found.value.high - found.value.low < 0.3  # of 1.5 without
     for task in tasks().values():
         assert task.reference.shape == (task.episodes,)
         error = task.reference.std() / task.episodes**0.5
