@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from mmenv.checks import require
 from mmenv.config import EnvConfig
@@ -24,6 +23,7 @@ from mmenv.market.base import Market
 from mmenv.market.brownian import Brownian
 from mmenv.market.bursts import Bursts
 from mmenv.market.hidden_regime import HiddenRegime
+from mmenv.progress import progress_bar
 from mmenv.run.provenance import digest
 from policies.base import POLICIES, Policy, Reading
 from policies.cache import read, write
@@ -154,7 +154,7 @@ def solve(
         return Solution(kind, resolution, **kept)
 
     recursion = Recursion(how.chain(market, how.view(market, resolution)), problem)
-    with tqdm(desc=f"solving {kind}", unit=" steps", disable=not progress, leave=False) as bar:
+    with progress_bar(desc=f"solving {kind}", unit=" steps", disable=not progress, leave=False) as bar:
         ask, bid, value = ascend(recursion, progress=bar.update)
     values = product(recursion.chain.start, value)
     solution = Solution(kind, resolution, ask.astype(np.float32), bid.astype(np.float32), values)

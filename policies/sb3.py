@@ -35,6 +35,9 @@ ENV_CONFIG = "env_config"
 BEST = "best_model.zip"
 """The model in a folder: what `neuralmm train` and SB3's EvalCallback call it."""
 
+SHOWN = 8
+"""Runs that a sentence names at most."""
+
 OTHER_FRAMEWORK = (
     'A policy of another framework is named as "module:name" of a class or object with reset(n) and '
     "act(observation, state): docs/training.md."
@@ -114,6 +117,22 @@ def model_file(text: str | Path) -> Path | None:
     return path / BEST if path.is_dir() else None
 
 
+def there(path: Path) -> Path:
+    """The zip itself, where it is there; raises `FileNotFoundError` with the runs that are near it."""
+    if path.is_file():
+        return path
+    folder = path.parent
+    runs = sorted(str(found.parent) for found in folder.glob(f"*/{BEST}")) if path.name == BEST else []
+    if runs:
+        shown = ", ".join(runs[:SHOWN]) + (f" and {len(runs) - SHOWN} more" if len(runs) > SHOWN else "")
+        raise FileNotFoundError(f"{folder} is no run, but there are runs in it: {shown}. Name one of them.")
+    if (folder / "config.json").exists():
+        raise FileNotFoundError(
+            f"{folder} has no model yet: neuralmm train --resume {folder} goes on until it has."
+        )
+    raise FileNotFoundError(f"{path}: there is no model; `neuralmm train` makes one.")
+
+
 def is_ours(path: Path) -> bool:
     """Whether a zip is of `neuralmm train`: a policy of ours that says what it was trained under.
 
@@ -141,8 +160,7 @@ def load_model(path: Path) -> SavedModel:
     # Here, for torch takes seconds to import.
     from stable_baselines3.common.save_util import load_from_zip_file
 
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no model; `neuralmm train` makes one.")
+    there(path)
     try:
         data, weights, _ = load_from_zip_file(path, custom_objects=dict.fromkeys(UNUSED), device="cpu")
         network = _network(data or {}, weights)

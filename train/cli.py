@@ -11,7 +11,8 @@ import importlib
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 INTERRUPTED = 130
@@ -237,9 +238,12 @@ def _run(words: Sequence[str]) -> None:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         raise
-    except (ValueError, OSError, ImportError) as error:
-        # Bad input is a sentence; anything else keeps its traceback.
-        if os.environ.get("NEURALMM_TRACEBACK"):
+    except Exception as error:
+        # What we say of bad input is a sentence; anything else keeps its traceback.
+        ours = type(error).__module__.partition(".")[0] in ("mmenv", "policies", "train")
+        if os.environ.get("NEURALMM_TRACEBACK") or not (
+            ours or isinstance(error, (ValueError, OSError, ImportError))
+        ):
             raise
         sys.exit(f"neuralmm {name}: {sentence(error)}")
 
@@ -251,9 +255,28 @@ def _perform(name: str, command: Command, words: list[str]) -> None:
         return
     import tyro
 
+    from train.options.numbers import check_numbers
+    from train.short import shorten
+
     more = {"default": find(command.default)(words)} if command.default else {}
     options = tyro.cli(find(command.options), args=words, prog=f"neuralmm {name}", **more)
-    find(command.run)(options)
+    check_numbers(options)
+    with waiting():
+        work = find(command.run)
+    work(shorten(options))
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """Say in a terminal that libraries are loaded, which takes seconds, and take it back."""
+    shown = sys.stderr.isatty()
+    if shown:
+        print("Loading ...", end="\r", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if shown:
+            print("           ", end="\r", file=sys.stderr, flush=True)
 
 
 def find(path: str) -> Any:
@@ -276,8 +299,8 @@ def sentence(error: Exception) -> str:
         return f"{missing(error.name)}" if str(error).startswith(("No module", "import of")) else str(error)
     if isinstance(error, PermissionError) and error.filename is not None:
         return f"{error.filename}: you have no right to write or read here; name another folder."
-    if isinstance(error, OSError) and error.filename is not None and not isinstance(error, FileNotFoundError):
-        return f"{error.filename}: {error.strerror}."
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {str(error.strerror).lower()}."
     return str(error)
 
 

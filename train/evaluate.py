@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from tqdm import tqdm
 
 from mmenv.checks import ConfigError, differences
 from mmenv.config import EnvConfig, make_config
 from mmenv.files import replacing
 from mmenv.market.book import Book
 from mmenv.market.replay import Replay
+from mmenv.progress import progress_bar
 from policies.base import POLICIES, Policy
 from policies.bundle import SUFFIX
 from policies.bundle import load as load_bundle
-from policies.make import make_policy
+from policies.make import make_policy, split_parameters
 from policies.network.trained import TrainedPolicy
-from policies.sb3 import ENV_CONFIG, SavedModel, is_ours, load_model, model_file
+from policies.sb3 import BEST, ENV_CONFIG, SavedModel, is_ours, load_model, model_file, there
 from train.baselines import Scale, closed_form_config, make_baselines, scale
 from train.ladder import ladder_of, ladder_sheets, summary
 from train.learner.recurrent_ppo import FastRecurrentPPO
@@ -51,9 +51,7 @@ def load(path: Path, config: EnvConfig | None = None) -> tuple[FastRecurrentPPO,
     Raises `ConfigError` where `config` is given and differs, naming the fields; `FileNotFoundError` where
     there is no model.
     """
-    file = path / "best_model.zip" if path.is_dir() else path
-    if not file.exists():
-        raise FileNotFoundError(f"{file}: there is no model; `neuralmm train` makes one.")
+    file = there(path / BEST if path.is_dir() else path)
     try:
         model = FastRecurrentPPO.load(file, device="cpu")
     except Exception as error:
@@ -82,7 +80,7 @@ def compare(policies: list[Policy], config: EnvConfig, episodes: int) -> list[Ou
     """Each policy over the same episodes, with a progress bar; the first acts by `config`, its rivals by
     `closed_form_config`."""
     rivals = closed_form_config(config)
-    with tqdm(total=episodes * len(policies), unit=" episodes", leave=False) as bar:
+    with progress_bar(total=episodes * len(policies), unit=" episodes", leave=False) as bar:
         outcomes: list[Outcome] = []
         for policy in policies:
             bar.set_description(f"evaluating {policy.name}")
@@ -166,8 +164,9 @@ def judged_policy(options: Evaluate) -> tuple[EnvConfig, Callable[[EnvConfig], P
     file = model_file(path)
     if file is not None and file.exists() and not is_ours(file):
         return _judged_model(load_model(file), options.market)
-    if not path.exists() and (":" in text or text in POLICIES):
+    if file is None and path.suffix != SUFFIX and (path.exists() or "/" not in text):
         if options.market is None:
+            POLICIES.find(split_parameters(text)[0])  # what is not known is said first
             raise ConfigError(f"--market = None is not possible: name the market that {text!r} plays on.")
         return make_config(options.market), lambda config: make_policy(text, config)
     if options.market is not None:
@@ -268,7 +267,7 @@ def _judge(
     """Add the tables of one market; the judged policy's outcome, and its percentage where there is one."""
     policies = [judged]
     if options.baselines:
-        with tqdm(desc="preparing baselines", bar_format="{desc}", leave=False) as bar:
+        with progress_bar(desc="preparing baselines", bar_format="{desc}", leave=False) as bar:
             policies += make_baselines(
                 closed_form_config(config),
                 lambda name: bar.set_description_str(f"preparing {name}"),

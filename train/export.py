@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from tqdm import tqdm
 
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig
+from mmenv.progress import progress_bar
 from policies.base import Policy
 from policies.bundle import REFERENCE_SEED, SUFFIX, Bundle, load, save
 from policies.network.onnx_engine import to_onnx
@@ -97,7 +97,7 @@ def evaluation(bundle: Bundle, full: Bundle, episodes: int) -> dict[str, Any]:
     policies = (
         [full.policy()] if bundle.network.digest == full.network.digest else [full.policy(), bundle.policy()]
     )
-    with tqdm(total=episodes * len(policies), unit=" episodes", leave=False, disable=None) as bar:
+    with progress_bar(total=episodes * len(policies), unit=" episodes", leave=False) as bar:
         outcomes = [simulate(policy, config, episodes, progress=bar.update) for policy in policies]
     found: dict[str, Any] = {"market": config.market.name, "episodes": episodes, "seed": EVALUATION_SEED}
     found["value"] = rounded(outcomes[-1].value())

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig
 from mmenv.market.book import Book
+from mmenv.progress import progress_bar
 from policies.book.ladder import BEST_RULE, BOUND, SEED, TOLD_NAME, Row, known_ladder, ladder
 from train.baselines import closed_form_config
 from train.simulate import Outcome
@@ -71,7 +71,7 @@ def ladder_of(config: EnvConfig, judged: Outcome) -> list[Row]:
 
 def computed(config: EnvConfig, paths: int, seed: int) -> list[Row]:
     """The ladder for `config` on episodes seeded seed, seed + 1, ...; says meanwhile what it does."""
-    with tqdm(bar_format="{desc}", leave=False) as bar:
+    with progress_bar(bar_format="{desc}", leave=False) as bar:
         return ladder(closed_form_config(config), paths, seed, note=bar.set_description_str)
 
 

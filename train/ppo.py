@@ -28,6 +28,7 @@ from train.settings import (
     refuse_changes,
     write_settings,
 )
+from train.short import shorten
 
 
 def main(settings: Settings) -> None:
@@ -106,7 +107,7 @@ def tell(settings: Settings, folder: Path) -> None:
     from train.tables import as_markdown
 
     options = Evaluate(model=folder, episodes=settings.final_episodes, store=settings.store)
-    found = report(options, Console())
+    found = report(shorten(options), Console())
     assert found.judged is not None
     log_final(folder, as_markdown(*found.parts), found.judged.value(), found.percent)
 

@@ -15,6 +15,7 @@ from mmenv.checks import ConfigError, require
 from mmenv.config import EnvConfig
 from mmenv.features.base import GROUPS
 from mmenv.observation import observation_names
+from mmenv.progress import progress_bar
 from policies.sb3 import ENV_CONFIG
 from policies.signals import load as load_signal
 from policies.signals.warm_start import warm_start
@@ -74,12 +75,12 @@ def train(
         judge = Judge(judged, folder, every=settings.eval_every, episodes=settings.eval_episodes)
         shown = [Front(settings, judge.headlines), Terms(), judge]
     callbacks = CallbackList([*shown, Checkpoint(checkpoints, every=settings.checkpoint_every)])
+    if watch is None and team.first:
+        watch = Shown()
     if watch is not None:
         callbacks.callbacks.append(watch)
     if steps > 0:
-        model.learn(
-            steps, callbacks, reset_num_timesteps=not resumed, progress_bar=watch is None and team.first
-        )
+        model.learn(steps, callbacks, reset_num_timesteps=not resumed)
         if team.first:
             judge.judge(model)  # the last policy may be the best
             save_atomically(model, folder / LAST_MODEL)
@@ -154,6 +155,23 @@ def new_model(
 
 TIMED_UPDATES = 8
 """Updates that are timed to turn minutes into steps."""
+
+
+class Shown(BaseCallback):
+    """Shows how far the training is."""
+
+    def _on_training_start(self) -> None:
+        total, done = self.model._total_timesteps, self.num_timesteps
+        self.bar = progress_bar(total=total, initial=done, unit=" steps", unit_scale=True, desc="training")
+
+    def _on_rollout_end(self) -> None:
+        self.bar.update(self.num_timesteps - self.bar.n)
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_training_end(self) -> None:
+        self.bar.close()
 
 
 class Clock(BaseCallback):

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
 from mmenv.checks import require
 from mmenv.config import EnvConfig, make_config
 from mmenv.market.book import Book
 from mmenv.market.book_presets import PRESETS
+from mmenv.progress import progress_bar
 from policies.analytic import CarteaJaimungal
 from policies.base import tuned_policies
 from policies.book.ladder import CACHE, ladder
@@ -30,7 +30,7 @@ def main(options: Solve) -> None:
         return
     jobs = [*_brownian_jobs(options), *_hidden_jobs(options)]
     rows: dict[str, list[tuple[str, str, float]]] = {}
-    with tqdm(jobs, unit=" rows", leave=False) as bar:
+    with progress_bar(jobs, unit=" rows", leave=False) as bar:
         for market, name, job in bar:
             bar.set_description(f"{market}: {name}")
             note, value = job()
@@ -43,7 +43,7 @@ def main(options: Solve) -> None:
 def print_ladder(options: Solve) -> None:
     """The ladder of values of a market `book`."""
     config = make_config({"name": "book", "preset": preset_of(options.market)})
-    with tqdm(bar_format="{desc}", leave=False) as bar:
+    with progress_bar(bar_format="{desc}", leave=False) as bar:
         rows = ladder(
             config,
             options.paths,

@@ -21,7 +21,7 @@ from policies.base import POLICIES, QuotingPolicy, tuned_policies
 from policies.bundle import SUFFIX
 from policies.bundle import load as load_bundle
 from policies.make import make_policy, read_parameters
-from policies.sb3 import OTHER_FRAMEWORK, is_ours, load_model, model_file
+from policies.sb3 import OTHER_FRAMEWORK, is_ours, load_model, model_file, there
 from policies.tune import tune
 from train.baselines import best_by_simulation, solvable
 
@@ -107,7 +107,7 @@ def tabulated(policy: Any) -> Player | Tabulated:
 def is_model(text: str) -> bool:
     """Whether a word of the command line is a trained model (its folder or .zip) or a bundle."""
     path = Path(text)
-    return path.suffix in (".zip", SUFFIX) or path.is_dir()
+    return path.suffix in (".zip", SUFFIX) or path.is_dir() or ("/" in text and ":" not in text)
 
 
 def model_config(text: str) -> EnvConfig | None:
@@ -139,8 +139,7 @@ def make_source(
     name, _, rest = text.partition(":")
     if is_model(text):
         file = File(label, model_file(text) or Path(text))
-        if not file.path.exists():
-            raise FileNotFoundError(f"{file.path}: there is no model; `neuralmm train` makes one.")
+        there(file.path)
         if file.path.suffix != SUFFIX and not is_ours(file.path):
             file.make(config)  # says at once where it does not fit
         return file, 0

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from tqdm import tqdm
 
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig
 from mmenv.desk.desk import Desk
 from mmenv.market.base import Market
 from mmenv.market.replay import Replay
+from mmenv.progress import progress_bar
 from policies.base import Policy
 from policies.bundle import REFERENCE_SEED, SUFFIX, Bundle, load
 from policies.tick import as_live
@@ -77,7 +77,7 @@ def compare(
     beside = Desk(replace(config, market=as_live(config.market)), 1, autoreset=False)
     desk.seed([seed])
     actions, asked = [], []
-    with tqdm(total=episodes * steps, desc="comparing", unit=" steps", leave=False, disable=None) as bar:
+    with progress_bar(total=episodes * steps, desc="comparing", unit=" steps", leave=False) as bar:
         for _ in range(episodes):
             seen, mine, its = desk.reset(), policy.reset(1), reference.reset(1)
             for _ in range(steps):
@@ -124,7 +124,7 @@ def values(bundle: Bundle, policy: Policy, reference: Policy, config: EnvConfig,
     """What each is worth on its own, on the same paths."""
     from train.baselines import scale
 
-    with tqdm(total=2 * episodes, unit=" episodes", leave=False, disable=None) as bar:
+    with progress_bar(total=2 * episodes, unit=" episodes", leave=False) as bar:
         ours, theirs = (simulate(one, config, episodes, progress=bar.update) for one in (policy, reference))
     lost = ours.minus(theirs)
     lines = [

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from mmenv.backtest.result import Result
 from mmenv.backtest.tables import Scale
 from mmenv.backtest.unit import TABLES, VERSION, Play, Source, Unit, write_json
@@ -23,6 +21,7 @@ from mmenv.data.currency import Rate, common_currency, currency_of, read_rate, s
 from mmenv.data.tape import TapeInfo
 from mmenv.market.replay import Replay
 from mmenv.market.stretch import Stretch, stretches
+from mmenv.progress import progress_bar
 from mmenv.run.job import Job
 from mmenv.run.jobs import run, workers
 from mmenv.run.provenance import file_hash, provenance
@@ -317,7 +316,7 @@ def _play(planned: Sequence[Unit], folder: Path, settings: Settings, progress: b
     total = sum(unit.decisions for unit in planned)
     done = total - sum(unit.decisions for unit in missing)
     hidden = None if progress else True
-    with tqdm(
+    with progress_bar(
         total=total, initial=done, unit=" decisions", unit_scale=True, disable=hidden, leave=False
     ) as bar:
         bar.set_description("backtest")

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import tyro
-from tqdm import tqdm
 
 from mmenv.data.decimals import Places, places_of
 from mmenv.data.formats.base import (
@@ -38,6 +37,7 @@ from mmenv.data.source import Source
 from mmenv.data.spool import Spool
 from mmenv.data.tape import SCHEMA_VERSION, Tape, TapeError, put_tape, tape_path
 from mmenv.files import replacing
+from mmenv.progress import progress_bar
 from mmenv.registry import PluginError
 
 CHECKPOINT_ROWS: Final = 1 << 21
@@ -56,7 +56,10 @@ class Import:
 
     format: tyro.conf.Positional[str]
     """Format of the files, see below; or "module:name" of another importer."""
-    files: tyro.conf.Positional[tuple[Path, ...]]
+    files: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="FILE...", help_behavior_hint="(one or more, required)"),
+    ]
     """Capture files, of any number of symbols and days."""
     store: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder of the store; made if missing."""
@@ -272,7 +275,9 @@ def _check_place(options: Import, source: Source, day: int) -> None:
 
 
 def _bar(name: str, total: int, unit: str, options: Import) -> Any:
-    return tqdm(total=total, desc=name, unit=unit, unit_scale=True, disable=not options.progress, leave=False)
+    return progress_bar(
+        total=total, desc=name, unit=unit, unit_scale=True, disable=not options.progress, leave=False
+    )
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from mmenv.live.captures import Captures, finished
 from mmenv.live.market_feed import Instrument, MarketFeed
 from mmenv.live.orders import VenueError
 from mmenv.live.venues.base import VENUES, Venue
+from mmenv.progress import progress_bar
 from mmenv.times import HOUR
 
 FLUSH_S: Final = 0.25
@@ -123,7 +124,7 @@ class Recording:
 
     async def _read(self) -> None:
         name = f"{self._venue.name} {self._symbol}"
-        with tqdm(desc=name, unit="row", unit_scale=True, disable=not self._progress) as bar:
+        with progress_bar(desc=name, unit="row", unit_scale=True, disable=not self._progress) as bar:
             while self.days is None:
                 try:
                     instrument = await self.feed.open()
@@ -165,7 +166,10 @@ class Record:
 
     venue: tyro.conf.Positional[str]
     """Name of a venue, such as binance-usdm or binance-spot, or "module:name" of one."""
-    symbols: tyro.conf.Positional[tuple[str, ...]]
+    symbols: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(metavar="SYMBOL...", help_behavior_hint="(one or more, required)"),
+    ]
     """Symbols as the venue writes them, such as BTCUSDT."""
     store: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder of the store; made if missing."""

@@ -213,6 +213,11 @@ def make_market(market: str | Mapping[str, Any] | Market) -> Market:
     """
     if isinstance(market, Market):
         return market
+    if not isinstance(market, (str, Mapping)):
+        raise ConfigError(
+            f"market = {market!r} is not possible: it must be a name such as 'book', a dict with `name` and "
+            "parameters, or a Market."
+        )
     parameters = {"name": market} if isinstance(market, str) else dict(market)
     file = str(parameters["name"]) if ".json" in str(parameters.get("name")) else ""
     if file:

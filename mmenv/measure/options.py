@@ -21,7 +21,11 @@ class Facts:
 
     sources: Annotated[
         tyro.conf.Positional[tuple[str, ...]],
-        tyro.conf.arg(help=f"Each a store, a tape.parquet, or {MARKET_HELP}."),
+        tyro.conf.arg(
+            metavar="SOURCE...",
+            help=f"Each a store, a tape.parquet, or {MARKET_HELP}.",
+            help_behavior_hint="(one or more, required)",
+        ),
     ]
     seconds: float = 1800.0
     """Length of each simulated path."""

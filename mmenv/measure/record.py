@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from mmenv.checks import ConfigError
 from mmenv.config import make_config
@@ -18,6 +17,7 @@ from mmenv.desk.desk import Desk
 from mmenv.market.base import Market
 from mmenv.market.units import price_unit
 from mmenv.measure.intervals import Array
+from mmenv.progress import progress_bar
 from mmenv.times import SECOND
 from mmenv.venue.settings import ReplayConfig
 
@@ -120,7 +120,7 @@ def simulate_paths(
     action = np.ascontiguousarray(config.quote.to_action(distance, distance))
     rows = np.zeros((len(FIELDS), steps + 1, environments), np.int64)
     name = config.market.name
-    for t in tqdm(range(steps + 1), desc=name, unit="decision", leave=False, disable=None):
+    for t in progress_bar(range(steps + 1), desc=name, unit="decision", leave=False):
         before = desk.get("mid")
         if t > 0:
             desk.step(action)

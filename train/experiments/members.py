@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 from rich.table import Table
-from tqdm import tqdm
 
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig, make_config
 from mmenv.desk.family import base_values, member
 from mmenv.market.varied import Distribution
+from mmenv.progress import progress_bar
 from policies.base import Policy
 from policies.network.trained import TrainedPolicy
 from policies.sb3 import is_ours, load_model, model_file
@@ -171,7 +171,7 @@ def main(options: Members) -> None:
     for path in options.models:
         policies.append(_read(path, options.market))
     runs = len(policies) * (len(members) + bool(policies[0][1].randomise))
-    with tqdm(total=options.episodes * runs, unit=" episodes", leave=False) as bar:
+    with progress_bar(total=options.episodes * runs, unit=" episodes", leave=False) as bar:
         rows = compare(policies, members, options.episodes, bar.update)
     title = f"members of {policies[0][1].market.name}: {options.episodes} episodes each"
     wide_console().print(table(title, rows))

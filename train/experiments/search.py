@@ -21,8 +21,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from stable_baselines3.common.callbacks import BaseCallback
-from tqdm import tqdm
 
+from mmenv.progress import progress_bar
 from mmenv.run.job import TELL_SECONDS, Done, Job, Tell, Workers
 from train.experiments.space import Space
 from train.experiments.training import ProgressCallback, Training
@@ -135,7 +135,9 @@ class Search:
         asked = len(self.study.trials)
         for number in range(self.told, asked):
             pool.submit(self.job(number))
-        with tqdm(total=(sweep.trials + 1) * total, unit=" steps", unit_scale=True, leave=False) as bar:
+        with progress_bar(
+            total=(sweep.trials + 1) * total, unit=" steps", unit_scale=True, leave=False
+        ) as bar:
             while self.told < sweep.trials or not based:
                 while asked < sweep.trials and self.advance(asked - sweep.window + 1):
                     # A generator of its own for each trial: a sweep that goes on draws what it would have.

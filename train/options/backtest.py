@@ -29,6 +29,7 @@ class Backtest:
         tyro.conf.arg(
             metavar="POLICY... DATA",
             name="",
+            help_behavior_hint="(required)",
             help=f"One or more policies, then the data: a store, or {MARKET_HELP}.",
         ),
     ]

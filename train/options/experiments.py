@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import tyro
 
@@ -104,7 +104,10 @@ class Sweep:
 class Members:
     """Print what saved models earn on members of a family of markets, held-out ones too."""
 
-    models: tyro.conf.Positional[tuple[Path, ...]]
+    models: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="MODEL...", help_behavior_hint="(one or more, required)"),
+    ]
     """Saved models (.zip) or folders of runs, all of one market; the first one is compared with."""
     members: tuple[str, ...]
     """Each the parameters of a member, such as volatility=2 or tilt=0.15,maker_fee_bp=0.5."""

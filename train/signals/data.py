@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
-from tqdm import tqdm
 
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig
 from mmenv.market.base import MARKETS
 from mmenv.market.replay import Replay
+from mmenv.progress import progress_bar
 from mmenv.recording.record import at_distance, record
 from mmenv.recording.windows import Part, Recording, open_recording
 from train.settings import Settings as PolicySettings
@@ -55,7 +55,7 @@ def get_recording(options: Train | Evaluate, data: str, task: Task, distance: fl
     if folder.exists():
         return open_recording(folder)
     tape = isinstance(config.market, Replay)
-    with tqdm(desc="recording", unit=" sequences", total=None if tape else options.sequences) as bar:
+    with progress_bar(desc="recording", unit=" sequences", total=None if tape else options.sequences) as bar:
         return record(
             config,
             folder,

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from mmenv.files import replacing
+from mmenv.progress import progress_bar
 from mmenv.recording.windows import Part, Recording
 from policies.signals.network import Design, Net
 from train.signals.data import Batches
@@ -81,7 +81,9 @@ class Fit:
     def run(self) -> Net:
         """The network, fitted."""
         began, epochs = time.monotonic(), self.options.epochs
-        with tqdm(total=epochs, initial=self.epoch, unit=" epochs", desc=self.material.task.name) as bar:
+        with progress_bar(
+            total=epochs, initial=self.epoch, unit=" epochs", desc=self.material.task.name
+        ) as bar:
             while self.epoch < epochs:
                 last = self._train()
                 losses = validation_loss(self.net.eval(), self.material.validation, self._weight, self.device)
