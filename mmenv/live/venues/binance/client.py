@@ -203,8 +203,8 @@ class BinanceClient(ccxt.pro.binance):  # type: ignore[misc]
             await self.load_markets()
         except (BaseError, TooOften) as error:
             raise VenueError(
-                f"{self.market.venue} does not say what it trades: {error}. Is there a network? `neuralmm paper "
-                "--store STORE` needs none."
+                f"{self.market.venue} does not say what it trades: {error}. Is there a network? `neuralmm "
+                "paper --store STORE` needs none."
             ) from error
         found = next((each for each in self.markets_by_id.get(symbol, ()) if each["active"]), None)
         if found is None:
