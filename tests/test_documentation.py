@@ -65,6 +65,7 @@ LEFT_OUT = {
     r"neuralmm (record|live)": "needs a venue; tests/mmenv/live runs them at the local exchange",
     r"neuralmm paper (?!.*--store)": "needs a venue; tests/mmenv/live runs it at the local exchange",
     r"neuralmm solve (large-tick|book)": "searches rules for a minute; tests/policies/book does with fewer",
+    r"neuralmm members": "solves each member's optimum; tests/train/experiments/test_population.py plays them",
     r"neuralmm (study|population|sweep|reproduce)": "starts processes; tests/train/experiments runs them",
 }
 """Commands that are not run here, by what they begin with, and why."""
