@@ -284,7 +284,7 @@ class Trial:
         if session.working.position != book.lots:
             say(f"position {session.working.position}, at the exchange {book.lots}")
         paid = execution.notional * self.listing.tick * self.listing.lot
-        cash = -paid - sum(execution.fees.values(), Decimal(0))
+        cash = -paid - sum(execution.charges.fees.values(), Decimal(0))
         if cash != self.account.wallet - self.wallet - book.cost:
             say(f"cash {cash}, at the exchange {self.account.wallet - self.wallet - book.cost}")
         ours = sorted(execution.client_id(int(n)) for n in session.working.slots["id"].reshape(-1) if n)

@@ -210,7 +210,9 @@ async def real_desks(options: Real) -> AsyncIterator[list[LiveDesk]]:
 
 
 async def _real_desk(options: Real, venue: Venue, symbol: str) -> LiveDesk:
-    made, chosen = plan(options, venue.name, symbol, "live", countdown_s=options.countdown)
+    made, chosen = plan(
+        options, venue.name, symbol, "live", countdown_s=options.countdown, maker_fee_bp=options.maker_fee_bp
+    )
     orders = await venue.orders(symbol)
     return LiveDesk(made, chosen.player(), venue.feed(symbol), orders, realtime=True)
 

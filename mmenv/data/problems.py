@@ -32,7 +32,7 @@ class Problem:
     text: str
 
     def __str__(self) -> str:
-        when = np.datetime64(self.time_ns, "ns") if self.time_ns > 0 else "unknown time"
+        when = np.datetime64(int(self.time_ns), "ns") if self.time_ns > 0 else "unknown time"
         return f"{self.file}:{self.line} ({when}): {self.kind}: {self.text}"
 
 

@@ -64,6 +64,8 @@ class Listing:
         """The best bid and ask, as last published."""
         self.last_tick = 0
         """Price of the last trade."""
+        self.funding_rate, self.funding_every_ns, self.funding_ns = ZERO, 0, 0
+        """Part of the notional that a long position pays, how often (0: never), and when next."""
 
     def value(self, tick_lots: int) -> Decimal:
         """Value of so many ticks x lots, in the quote asset."""
@@ -112,8 +114,19 @@ class ExchangeTrade:
     tick: int
     lots: int
     fee: Decimal
+    fee_asset: str
     realised: Decimal
     maker: bool
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Income:
+    """A payment of funding to an account, negative if it paid."""
+
+    id: int
+    listing: Listing
+    amount: Decimal
     time_ns: int
 
 
@@ -134,7 +147,16 @@ class Account:
     balances: dict[str, Decimal] = field(default_factory=dict)
     """What there is of each asset of the spot account, free or locked."""
     wallet: Decimal = Decimal(1_000_000)
-    """Balance of the futures account."""
+    """Balance of the futures account in the quote asset."""
+    fees_in: str = ""
+    """Asset that fees are paid in: "" for the quote asset, "received" for what a trade brings in, as on spot,
+    or the name of a coin, from `coins`."""
+    coins: dict[str, Decimal] = field(default_factory=dict)
+    """What there is of coins to pay fees with."""
+    hedged: bool = False
+    """Whether each side has a position of its own, which a desk cannot trade."""
+    income: list[Income] = field(default_factory=list)
+    """Payments of funding."""
     positions: dict[Listing, Position] = field(default_factory=dict)
     orders: dict[int, ExchangeOrder] = field(default_factory=dict)
     trades: list[ExchangeTrade] = field(default_factory=list)
@@ -192,7 +214,9 @@ class Dialect(ABC):
         """Whether the account has the money for a new order of `notional` beside those that are open."""
 
     @abstractmethod
-    def settle(self, order: ExchangeOrder, lots: int, value: Decimal, fee: Decimal) -> Decimal:
+    def settle(
+        self, order: ExchangeOrder, lots: int, value: Decimal, fee: Decimal, fee_asset: str
+    ) -> Decimal:
         """Book a fill of `lots` for `value`; the profit that it realises, fee not counted."""
 
     @abstractmethod
@@ -218,6 +242,10 @@ class Dialect(ABC):
     @abstractmethod
     def order_message(self, order: ExchangeOrder, what: str, trade: ExchangeTrade | None, stamp: int) -> Json:
         """What happened to an order, as the user stream tells it; `trade` if it is that."""
+
+    def funding_message(self, account: Account, listing: Listing, amount: Decimal, stamp: int) -> Json:
+        """A payment of funding, as the user stream tells it; a market that pays none has no such message."""
+        raise NotImplementedError
 
     @abstractmethod
     def account_message(self, account: Account, listing: Listing, stamp: int) -> Json:

@@ -37,6 +37,7 @@ class Endpoints(ABC):
             "exchangeInfo": self._exchange_info,
             "depth": self._depth,
             "ticker/bookTicker": self._book_ticker,
+            "ticker/price": self._price,
         }
         self.signed: dict[tuple[str, str], Signed] = {
             ("POST", "order"): self._new_order,
@@ -80,10 +81,20 @@ class Endpoints(ABC):
         found = {name: listing.ticker.get(short, "0") for name, short in names.items()}
         return {"symbol": listing.symbol, **found}
 
+    def _price(self, params: Params) -> Any:
+        symbol = params.get("symbol", "")
+        coin = next((coin for coin in self.present.prices if symbol.startswith(coin)), None)
+        if coin is not None:
+            return {"symbol": symbol, "price": str(self.present.prices[coin])}
+        listing = self.listing(params)
+        return {"symbol": symbol, "price": listing.price_text(listing.last_tick)}
+
     # Orders
 
     def _new_order(self, account: Account, params: Params) -> Any:
         order = self._read_order(account, self.listing(params), params)
+        if account.hedged and self.dialect.reducing:
+            raise ApiError(-4061, "Order's position side does not match user's setting.")
         self.matching.place(order)
         return self.dialect.order(order)
 

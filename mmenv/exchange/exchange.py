@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from typing import Final
 
 from mmenv.checks import require
@@ -123,6 +124,11 @@ class Exchange:
         for connection in self.connections.open:
             connection.account = None
 
+    def fund(self, listing: Listing, rate: Decimal, every_s: float) -> None:
+        """Let long positions pay this part of their notional, so often from now on."""
+        listing.funding_rate, listing.funding_every_ns = rate, round(every_s * SECOND)
+        listing.funding_ns = self.present.now_ns + listing.funding_every_ns
+
     def trade_long_ago(self, account: Account, listing: Listing, count: int, at_ns: int) -> None:
         """Give an account trades from before, of orders that it may ask for no more."""
         self._matching.trade_long_ago(account, listing, count, at_ns)
@@ -143,6 +149,7 @@ class Exchange:
         for listing, streams in self._streams.items():
             yield self.present.next_ns(listing.playback)
             yield streams.next_ns
+            yield listing.funding_ns or None
         for account in self.accounts.values():
             yield from account.cancel_at_ns.values()
         yield self.connections.next_ns
@@ -156,6 +163,10 @@ class Exchange:
         for listing, streams in self._streams.items():
             self._play(listing, streams)
             streams.send_due()
+            if 0 < listing.funding_ns <= self.present.now_ns:
+                listing.funding_ns += listing.funding_every_ns
+                for account in self.accounts.values():
+                    self._matching.pay_funding(account, listing)
         for account in self.accounts.values():
             self._matching.cancel_due(account)
         self.connections.deliver()

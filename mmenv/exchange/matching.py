@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from decimal import ROUND_HALF_EVEN
+from decimal import ROUND_HALF_EVEN, Decimal
 
 from mmenv.data.rows import BUY, SELL
-from mmenv.exchange.books import ZERO, Account, ExchangeOrder, ExchangeTrade, Listing
+from mmenv.exchange.books import ZERO, Account, ExchangeOrder, ExchangeTrade, Income, Listing
 from mmenv.exchange.playback import Execution
 from mmenv.exchange.present import Present
 from mmenv.exchange.protocol import ApiError
@@ -21,6 +21,7 @@ class Matching:
         self._users, self._present = users, present
         self._ids = itertools.count(1_000_001)
         self._trade_ids = itertools.count(1)
+        self._income_ids = itertools.count(1)
         self._by_slot: dict[tuple[Listing, int], ExchangeOrder] = {}
 
     def place(self, order: ExchangeOrder) -> None:
@@ -51,7 +52,9 @@ class Matching:
                 next(self._ids), f"web_{number}", account, listing, side, tick, 1, "LIMIT", "GTC", False,
                 at_ns, at_ns, filled=1, paid=tick, status="FILLED",
             )  # fmt: skip
-            trade = ExchangeTrade(next(self._trade_ids), order, tick, 1, ZERO, ZERO, True, at_ns)
+            trade = ExchangeTrade(
+                next(self._trade_ids), order, tick, 1, ZERO, listing.quote, ZERO, True, at_ns
+            )
             account.trades.append(trade)
 
     def execute(self, listing: Listing, execution: Execution) -> None:
@@ -108,17 +111,38 @@ class Matching:
     def _fill(self, order: ExchangeOrder, tick: int, lots: int, maker: bool) -> None:
         account, listing, now_ns = order.account, order.listing, self._present.now_ns
         value = listing.value(tick * lots)
-        fee = (value * (listing.maker if maker else listing.taker)).quantize(EIGHT, ROUND_HALF_EVEN)
+        fee, asset = self._fee(order, lots, value, listing.maker if maker else listing.taker)
         order.filled += lots
         order.paid += tick * lots
         order.status = "PARTIALLY_FILLED" if order.left else "FILLED"
         order.updated_ns = now_ns
-        realised = listing.dialect.settle(order, lots, value, fee)
-        trade = ExchangeTrade(next(self._trade_ids), order, tick, lots, fee, realised, maker, now_ns)
+        realised = listing.dialect.settle(order, lots, value, fee, asset)
+        trade = ExchangeTrade(next(self._trade_ids), order, tick, lots, fee, asset, realised, maker, now_ns)
         account.trades.append(trade)
         self._users.tell(order, "TRADE", trade)
         self._users.tell_account(account, listing)
         self._expire_reducing(account, listing)
+
+    def _fee(self, order: ExchangeOrder, lots: int, value: Decimal, rate: Decimal) -> tuple[Decimal, str]:
+        """What is charged for a fill, and in which asset."""
+        listing, asset = order.listing, order.account.fees_in
+        if asset == "received":
+            asset = listing.base if order.side == BUY else listing.quote
+        amount = {listing.base: lots * listing.lot, listing.quote: value, "": value}.get(asset)
+        if amount is None:
+            amount = value / self._present.prices[asset]
+        return (amount * rate).quantize(EIGHT, ROUND_HALF_EVEN), asset or listing.quote
+
+    def pay_funding(self, account: Account, listing: Listing) -> None:
+        """Pay or charge the position its part of the funding rate."""
+        position = account.position(listing)
+        if not position.lots:
+            return
+        worth = position.lots * listing.lot * listing.last_tick * listing.tick
+        amount = (-worth * listing.funding_rate).quantize(EIGHT, ROUND_HALF_EVEN)
+        account.wallet += amount
+        account.income.append(Income(next(self._income_ids), listing, amount, self._present.now_ns))
+        self._users.tell_funding(account, listing, amount)
 
     def _expire_reducing(self, account: Account, listing: Listing) -> None:
         """A reduce-only order never opens a position: what exceeds it goes, the newest first."""

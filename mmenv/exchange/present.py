@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from decimal import Decimal
 
 from mmenv.exchange.faults import Faults
 from mmenv.exchange.playback import Playback
@@ -20,6 +21,8 @@ class Present:
     def __init__(self, start_ns: int, speed: float, faults: Faults) -> None:
         self.start_ns = self.now_ns = start_ns
         self.speed, self.faults = speed, faults
+        self.prices: dict[str, Decimal] = {}
+        """What coins are worth in which fees are paid, in the quote asset."""
         self.numbers: Iterator[int] = itertools.count()
         """Tells apart what happens at the same time."""
 

@@ -66,10 +66,13 @@ class Spot(Dialect):
             asset, need = listing.base, order.lots * listing.lot
         return need <= account.balances.get(asset, ZERO) - locked(account, asset)
 
-    def settle(self, order: ExchangeOrder, lots: int, value: Decimal, fee: Decimal) -> Decimal:
+    def settle(
+        self, order: ExchangeOrder, lots: int, value: Decimal, fee: Decimal, fee_asset: str
+    ) -> Decimal:
         listing, held = order.listing, order.account.balances
         held[listing.base] = held.get(listing.base, ZERO) + order.side * lots * listing.lot
-        held[listing.quote] = held.get(listing.quote, ZERO) - order.side * value - fee
+        held[listing.quote] = held.get(listing.quote, ZERO) - order.side * value
+        held[fee_asset] = held.get(fee_asset, ZERO) - fee
         return ZERO
 
     def symbol(self, listing: Listing) -> Json:
@@ -133,7 +136,20 @@ class SpotEndpoints(Endpoints):
             ("DELETE", "openOrders"): self.cancel_all,
             ("GET", "account"): self._account,
             ("GET", "myTrades"): self.trades,
+            ("GET", "account/commission"): self._commission,
         }
+
+    def _commission(self, account: Account, params: Params) -> Any:
+        listing = self.listing(params)
+        rates = {"maker": views.text(listing.maker), "taker": views.text(listing.taker)}
+        none = {"maker": "0", "taker": "0", "buyer": "0", "seller": "0"}
+        discount = {
+            "enabledForAccount": False, "enabledForSymbol": True, "discountAsset": "BNB", "discount": "0.75",
+        }  # fmt: skip
+        return {
+            "symbol": listing.symbol, "standardCommission": none | rates, "specialCommission": none,
+            "taxCommission": none, "discount": discount,
+        }  # fmt: skip
 
     def _account(self, account: Account, params: Params) -> Any:
         return {

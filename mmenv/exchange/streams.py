@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -174,6 +175,11 @@ class UserStreams:
     def tell_account(self, account: Account, listing: Listing) -> None:
         """What the account holds after a trade of this symbol."""
         message = listing.dialect.account_message(account, listing, self._present.clock_ms)
+        self._to_owner(account, listing.venue, message)
+
+    def tell_funding(self, account: Account, listing: Listing, amount: Decimal) -> None:
+        """That the account was paid funding, or paid it."""
+        message = listing.dialect.funding_message(account, listing, amount, self._present.clock_ms)
         self._to_owner(account, listing.venue, message)
 
     def _to_owner(self, account: Account, venue: str, message: Json) -> None:

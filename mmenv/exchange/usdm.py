@@ -22,7 +22,7 @@ from mmenv.exchange.books import (
 from mmenv.exchange.endpoints import Endpoints
 from mmenv.exchange.matching import Matching
 from mmenv.exchange.present import Present
-from mmenv.exchange.protocol import Params, missing
+from mmenv.exchange.protocol import Params, missing, most
 from mmenv.exchange.views import EIGHT, text
 from mmenv.times import MILLISECOND
 
@@ -104,9 +104,16 @@ class Usdm(Dialect):
         )
         return notional + held + waiting <= account.wallet * LEVERAGE
 
-    def settle(self, order: ExchangeOrder, lots: int, value: Decimal, fee: Decimal) -> Decimal:
-        realised = add_fill(order.account.position(order.listing), order.side, lots, value)
-        order.account.wallet += realised - fee
+    def settle(
+        self, order: ExchangeOrder, lots: int, value: Decimal, fee: Decimal, fee_asset: str
+    ) -> Decimal:
+        account = order.account
+        realised = add_fill(account.position(order.listing), order.side, lots, value)
+        account.wallet += realised
+        if fee_asset == order.listing.quote:
+            account.wallet -= fee
+        else:
+            account.coins[fee_asset] = account.coins.get(fee_asset, ZERO) - fee
         return realised
 
     def symbol(self, listing: Listing) -> Json:
@@ -150,6 +157,17 @@ class Usdm(Dialect):
         }  # fmt: skip
         return {"e": "ORDER_TRADE_UPDATE", "E": stamp, "T": stamp, "o": report}
 
+    def funding_message(self, account: Account, listing: Listing, amount: Decimal, stamp: int) -> Json:
+        """A payment of funding, as the user stream tells it."""
+        wallet = text(account.wallet)
+        balance = {"a": listing.quote, "wb": wallet, "cw": wallet, "bc": text(amount)}
+        return {
+            "e": "ACCOUNT_UPDATE",
+            "E": stamp,
+            "T": stamp,
+            "a": {"m": "FUNDING_FEE", "B": [balance], "P": []},
+        }
+
     def account_message(self, account: Account, listing: Listing, stamp: int) -> Json:
         position, wallet = account.position(listing), text(account.wallet)
         held = {
@@ -179,7 +197,39 @@ class UsdmEndpoints(Endpoints):
             ("GET", "leverageBracket"): self._leverage_bracket,
             ("POST", "leverage"): self._leverage,
             ("POST", "countdownCancelAll"): self._countdown,
-        }
+            ("GET", "commissionRate"): self._commission_rate,
+            ("GET", "accountConfig"): lambda account, params: {
+                "feeTier": 0, "canTrade": True, "dualSidePosition": account.hedged,
+            },
+            ("GET", "income"): self._income,
+        }  # fmt: skip
+        self.public |= {"premiumIndex": self._premium_index}
+
+    def _commission_rate(self, account: Account, params: Params) -> Any:
+        listing = self.listing(params)
+        rates = {"makerCommissionRate": text(listing.maker), "takerCommissionRate": text(listing.taker)}
+        return {"symbol": listing.symbol, **rates}
+
+    def _premium_index(self, params: Params) -> Any:
+        listing = self.listing(params)
+        return {
+            "symbol": listing.symbol, "markPrice": text(listing.last_tick * listing.tick),
+            "lastFundingRate": text(listing.funding_rate),
+            "nextFundingTime": listing.funding_ns // MILLISECOND, "time": self.present.clock_ms,
+        }  # fmt: skip
+
+    def _income(self, account: Account, params: Params) -> Any:
+        listing, start = self.listing(params), int(params.get("startTime", "0"))
+        found = [one for one in account.income if one.listing is listing]
+        return [
+            {
+                "symbol": listing.symbol, "incomeType": "FUNDING_FEE", "income": text(one.amount),
+                "asset": listing.quote, "info": "FUNDING_FEE", "time": one.time_ns // MILLISECOND,
+                "tranId": one.id, "tradeId": "",
+            }
+            for one in found
+            if one.time_ns // MILLISECOND >= start
+        ][: most(params)]  # fmt: skip
 
     def _account(self, account: Account, params: Params) -> Any:
         profit = sum((unrealised(account, listing) for listing in account.positions), ZERO)

@@ -79,7 +79,7 @@ def trade_view(trade: ExchangeTrade) -> Json:
         "qty": listing.size_text(trade.lots),
         "quoteQty": text(listing.value(trade.tick * trade.lots)),
         "commission": text(trade.fee),
-        "commissionAsset": listing.quote,
+        "commissionAsset": trade.fee_asset,
         "time": trade.time_ns // MILLISECOND,
     }
 
@@ -102,7 +102,7 @@ def report_view(order: ExchangeOrder, what: str, trade: ExchangeTrade | None, st
         "z": listing.size_text(order.filled),
         "L": listing.price_text(trade.tick if trade else 0),
         "n": text(trade.fee) if trade else "0",
-        "N": listing.quote if trade else None,
+        "N": trade.fee_asset if trade else None,
         "T": stamp,
         "t": trade.id if trade else 0,
         "m": trade.maker if trade else False,

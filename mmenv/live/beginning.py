@@ -26,7 +26,8 @@ from mmenv.venue.view import View
 WINDOW: Final = 0.1
 """Prices within this fraction of the first mid are followed."""
 FROM_JOURNAL: Final = (
-    "start_ns", "session", "low_tick", "high_tick", "position", "baseline", "last_trade",
+    "start_ns", "session", "low_tick", "high_tick", "position", "baseline", "dust", "base", "quote",
+    "min_lots", "min_value", "last_trade",
 )  # fmt: skip
 """Fields of a `Setup` that a restart takes from the journal."""
 
@@ -126,6 +127,9 @@ def _within_venue(guard: GuardConfig, allowed: int) -> GuardConfig:
 def recovered(plan: Plan, instrument: Instrument, player: Player) -> Session:
     """The session in the plan's journal, as it was. Raises `ConfigError` if it was made by another plan."""
     found = setup_of(plan.journal)
+    if plan.mode == "live" and plan.maker_fee_bp is None:
+        # Fees are counted as charged; the rate may be another by now, and is but an estimate.
+        plan = replace(plan, maker_fee_bp=found.config.maker_fee_bp)
     asked = make_setup(plan, instrument, found.market, 0, (found.low_tick, found.high_tick))
     # Its limits may have changed since, and the throttle knows those of today.
     guard = replace(asked.guard, **{name: getattr(found.guard, name) for name in OF_VENUE})

@@ -185,7 +185,7 @@ class LiveDesk:
         """Go on deciding, on the old grid of times; with the memory there was, unless it is stale."""
         down = (self.clock() - session.next_ns) / SECOND
         missed = max(-(round(-down * SECOND) // session.setup.interval_ns), 0) + 1
-        command = "resume" if down < self.plan.resume_s else "restart"
+        command = "resume" if down < self.plan.resume_s else "reopen"
         at = session.next_ns + missed * session.setup.interval_ns
         session.operator(command, f"down for {down:.1f} s", at)
         self.note(f"{command} after {down:.1f} s")
@@ -194,15 +194,28 @@ class LiveDesk:
         """Gather rows until the book is known and the market measured; then begin."""
         rows = await self._warm_up()
         market, window = measure(self.plan, rows)
-        books = await self._router.first_books() if self._router is not None else {}
+        books = await self._router.first_books(instrument) if self._router is not None else {}
         interval = round(market.step_seconds * SECOND)
         start = (max(self.clock(), int(rows["local_ns"].max())) // interval + 1) * interval
-        setup = replace(make_setup(self.plan, instrument, market, start, window), **books)
+        plan = await self._with_fees(instrument)
+        setup = replace(make_setup(plan, instrument, market, start, window), **books)
         session = Session(setup, self.player, Journal(self.plan.journal, self.plan.sync))
         session.feed(True, "")
         session.take(rows, self.clock())
         self.note(f"price unit {market.price_unit} half-ticks, volume unit {market.lot_unit:g} lots")
         return session
+
+    async def _with_fees(self, instrument: Instrument) -> Plan:
+        """The plan with the fee that the venue charges this account, where it says so and none is given."""
+        terms = None
+        if self._router is not None and self.plan.maker_fee_bp is None:
+            terms = await self._router.terms()
+            if terms is None:
+                self.note(
+                    f"the venue does not say what it charges; {instrument.maker_fee_bp:g} bp are taken, "
+                    "or --maker-fee-bp"
+                )
+        return self.plan if terms is None else replace(self.plan, maker_fee_bp=terms.maker_fee_bp)
 
     async def _warm_up(self) -> NDArray[np.void]:
         """ROW rows [n] of `warm_up_s` seconds without an interruption."""

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from mmenv.desk.networks import make_desk
 from mmenv.engine.state import FEE_DIGITS
+from mmenv.live.charges import Charges
 from mmenv.live.setup import Player, Setup
 from mmenv.market.live import Live
 
@@ -24,28 +25,41 @@ class Episodes:
         self.link.window[0] = setup.low_tick, setup.high_tick
         self.observation: NDArray[np.float32] = np.zeros(self.desk.entries, np.float32)
         """What the policy sees."""
-        self.terms = np.zeros(4)
-        """Spread capture, adverse selection, carry, fees since the start, quote currency."""
+        self.terms = np.zeros(5)
+        """Spread capture, adverse selection, carry, fees, funding since the start, quote currency."""
         self.over = True
         """Whether the next decision begins an episode."""
+        self.ended = False
+        """Whether the interval up to it is still to be booked, and the episode then ends."""
         self._player = player
         self._money, self._unit = setup.money, setup.market.price_scale * setup.money
+        self._half_tick = float(setup.tick_size) / 2
         # Views, so that a decision spends its time on deciding.
-        self._profit, self._fees = (self.desk.core[name][0] for name in ("pnl", "fees"))
+        names = ("pnl", "fees", "fee", "position", "mid", "move")
+        self._profit, self._fees, self._fee, self._position, self._mid, self._move = (
+            self.desk.core[name][0] for name in names
+        )
         self._carried = 0.0
 
-    def learn(self, position: int) -> float:
+    def learn(self, position: int, charges: Charges | None = None) -> float:
         """Hand the market's answer to the desk; its reward, 0 before the first decision.
 
-        At the end of an episode, or the start, the next one begins with `position`.
+        At the end of an episode, or the start, the next one begins with `position`. Fees are those of the
+        `charges`, where they are known, in place of a rate.
         """
         reward = 0.0
         if not self.over:
+            if charges is not None:
+                # What fees have taken of the position was not there when the price moved.
+                self._position[0] -= charges.lots_gone
             self.link.answer(self.desk.core)
             step = self.desk.finish()
-            self.terms += step.ledger[:4, 0] * self._unit
+            self.terms[:4] += step.ledger[:4, 0] * self._unit
+            if charges is not None:
+                self._charge(charges)
             self.observation, reward = step.observations[0], step.rewards[0]
-            self.over = bool(step.terminated[0] | step.truncated[0])
+            self.over = bool(step.terminated[0] | step.truncated[0]) or self.ended
+            self.ended = False
         if self.over:
             self._carried += self._wealth()
             self.observation = self.desk.reset(positions=np.array([position], np.int32))[0]
@@ -53,6 +67,15 @@ class Episodes:
                 self._player.reset()
             self.over = False
         return reward
+
+    def _charge(self, charges: Charges) -> None:
+        """Book what the venue has charged in place of what a rate would have."""
+        half_tick = self._half_tick
+        fees, funding = charges.settle(float(self._mid[0]) * half_tick, float(self._move[0]) * half_tick)
+        by_rate = float(self._fee[0]) / FEE_DIGITS * self._money
+        self._fees[0] += (fees - by_rate - funding) / self._money * FEE_DIGITS
+        self.terms[3] += fees - by_rate
+        self.terms[4] += funding
 
     @property
     def wealth(self) -> float:

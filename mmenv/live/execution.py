@@ -14,13 +14,16 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mmenv.live.charges import Charges
 from mmenv.live.orders import (
     HARMLESS,
     Ack,
     AnyEvent,
     Cancel,
     Fill,
+    Funding,
     OpenOrder,
+    Rate,
     Reject,
     Silence,
     Stream,
@@ -43,12 +46,20 @@ class LiveExecution:
     trade id of the account before the session.
     """
 
-    def __init__(self, view: View, working: Working, prefix: str, last_trade: int = 0) -> None:
+    def __init__(
+        self,
+        view: View,
+        working: Working,
+        prefix: str,
+        last_trade: int = 0,
+        charges: Charges | None = None,
+    ) -> None:
         self.view, self.working, self.prefix = view, working, prefix
         self.notional = 0
         """Ticks x lots paid for the lots bought less those sold."""
-        self.fees: dict[str, Decimal] = {}
-        """Paid, by asset."""
+        self.charges = charges or Charges("", "", Decimal(1), Decimal(1), 0.0)
+        self.funded_ns = 0
+        """When the newest funding was paid, by the venue's clock."""
         self.last_trade = last_trade
         """Newest trade id of ours."""
         self.stream = ""
@@ -64,6 +75,7 @@ class LiveExecution:
         self._unknown: dict[int, int] = {}
         self._trade_before: dict[int, int] = {}
         self._trades: deque[int] = deque(maxlen=10_000)
+        self._payments: deque[int] = deque(maxlen=1_000)
         self._fills: list[tuple[int, int, int, int, int]] = []
 
     def quote(self, quotes: NDArray[np.int64], time_ns: int) -> NDArray[np.void]:
@@ -131,6 +143,12 @@ class LiveExecution:
         if isinstance(event, Silence):
             self.silent_until_ns, self.silence = event.until_ns, event.reason
             return
+        if isinstance(event, Rate):
+            self.charges.price(event)
+            return
+        if isinstance(event, Funding):
+            self._fund(event)
+            return
         if isinstance(event, Fill) and event.trade_id in self._trades:
             return
         number = self.number(event.client_id)
@@ -153,10 +171,11 @@ class LiveExecution:
         elif isinstance(event, Cancel):
             self._gone(slot, event)
 
-    def reconcile(self, orders: list[OpenOrder], position: int) -> None:
+    def reconcile(self, orders: list[OpenOrder], position: str, expected: str) -> None:
         """Compare with the venue's books at a restart, when all missed fills have been heard.
 
-        `orders` were open before all was cancelled; `position` is held now that nothing is open, in lots.
+        `orders` were open before all was cancelled; `position` is held now that nothing is open, and as much
+        as is `expected` should be.
         """
         for order in orders:
             # Not "open as far as we know": our own cancels may have been reported before the answer.
@@ -168,9 +187,9 @@ class LiveExecution:
         for slot in self.working.slots.reshape(-1):
             if slot["id"]:
                 self._free(slot)
-        if position != self.working.position:
+        if Decimal(position) != Decimal(expected):
             self.faults.append(
-                ("unknown-order", f"position {position} at the venue, {self.working.position} in the journal")
+                ("unknown-order", f"position {position} at the venue, {expected} by the journal")
             )
 
     def _stray(self, event: AnyEvent, number: int) -> None:
@@ -195,12 +214,18 @@ class LiveExecution:
     def _book(self, event: Fill) -> None:
         self._trades.append(event.trade_id)
         self.last_trade = max(self.last_trade, event.trade_id)
-        self.working.position += event.side * event.lots
+        self.working.position += event.side * event.lots - self.charges.fill(event)
         self.notional += event.side * event.lots * event.tick
-        self.fees[event.fee_asset] = self.fees.get(event.fee_asset, Decimal(0)) + Decimal(event.fee)
         number = self.number(event.client_id)
         self._fills.append((event.exch_ns, number, event.side, event.tick, event.lots))
         book_fill(self.view.outcome, ASK if event.side < 0 else BID, event.tick, event.lots)
+
+    def _fund(self, event: Funding) -> None:
+        if event.payment_id in self._payments:
+            return
+        self._payments.append(event.payment_id)
+        self.funded_ns = max(self.funded_ns, event.exch_ns)
+        self.charges.pay(event)
 
     def _rejected(self, slot: np.void, event: Reject) -> None:
         self._free(slot)

@@ -161,7 +161,28 @@ class Silence(OrderEvent):
     reason: str
 
 
-AnyEvent: TypeAlias = Ack | Reject | Fill | Cancel | CancelReject | Unknown | Stream | Silence
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate(OrderEvent):
+    """An asset in which fees are paid is worth `price`, exact decimal text, in the quote asset (`client_id`
+    is empty)."""
+
+    asset: str
+    price: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Funding(OrderEvent):
+    """A payment of funding to the account, or of borrowing: `amount` is exact decimal text, negative if the
+    account paid (`client_id` is empty). `payment_id` is the venue's."""
+
+    payment_id: int
+    asset: str
+    amount: str
+
+
+AnyEvent: TypeAlias = (
+    Ack | Reject | Fill | Cancel | CancelReject | Unknown | Stream | Silence | Rate | Funding
+)
 
 LOST: Final = 0
 """`Reject.code` of an order that the venue says it never saw."""
@@ -186,12 +207,21 @@ class OpenOrder:
 class Holdings:
     """What the account holds in the venue's books."""
 
-    position_lots: int
+    size: str
+    """The position, or what there is of the traded asset, in units of it, as exact decimal text."""
     balances: dict[str, str]
     """Cash as exact decimal text, by asset."""
     owned: bool = False
     """Whether the position is a balance of the traded asset, which may have been there before a desk came and
     is then not its to trade; otherwise it is a position that trading alone has made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What the venue charges this account, basis points of notional; negative is a rebate."""
+
+    maker_fee_bp: float
+    taker_fee_bp: float
 
 
 class OrderClient(Protocol):
@@ -227,6 +257,12 @@ class OrderClient(Protocol):
 
     async def holdings(self) -> Holdings:
         """Position and balances."""
+
+    async def terms(self) -> Terms | None:
+        """What the venue charges this account in the symbol; None if it does not say."""
+
+    async def funding(self, after_ns: int) -> list[Funding]:
+        """Payments of funding later than that by the venue's clock, oldest first; for a restart."""
 
     async def newest_trade(self) -> int:
         """The largest trade id of the account in this symbol, 0 if it has none."""

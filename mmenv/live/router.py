@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from decimal import Decimal
 from typing import Any, Final, TypeVar
 
 from mmenv.checks import ConfigError
 from mmenv.live.execution import LiveExecution
-from mmenv.live.orders import Fill, OpenOrder, Order, OrderClient, Reject, VenueError
+from mmenv.live.market_feed import Instrument
+from mmenv.live.orders import Fill, Funding, OpenOrder, Order, OrderClient, Reject, Terms, VenueError
 from mmenv.live.plan import Plan
 from mmenv.live.session import Session
 from mmenv.live.setup import Outgoing
@@ -40,14 +43,20 @@ class OrderRouter:
         self._client, self._plan, self._tasks = client, plan, tasks
         self._clock, self._note = clock, note
 
-    async def first_books(self) -> dict[str, Any]:
-        """Fields of a new session's `Setup`: what it must know of the account.
+    async def first_books(self, instrument: Instrument) -> dict[str, Any]:
+        """Fields of a new session's `Setup`: what it must know of the account and of the venue's limits.
 
         Raises `ConfigError` where the desk would not be alone.
         """
-        return await self._answer(self._first_books)
+        tick, lot = Decimal(instrument.tick_size), Decimal(instrument.lot_size)
+        return await self._answer(lambda: self._first_books(lot)) | {
+            "base": instrument.base,
+            "quote": instrument.quote,
+            "min_lots": instrument.min_lots,
+            "min_value": math.ceil(Decimal(instrument.min_notional) / (tick * lot)),
+        }
 
-    async def _first_books(self) -> dict[str, Any]:
+    async def _first_books(self, lot: Decimal) -> dict[str, Any]:
         if found := await self._client.open_orders():
             names = ", ".join(order.client_id for order in found)
             raise ConfigError(
@@ -55,11 +64,18 @@ class OrderRouter:
                 "must be alone with its symbol."
             )
         held = await self._client.holdings()
+        size = Decimal(held.size)
+        lots = int(size / lot)
         return {
             "last_trade": await self._client.newest_trade(),
-            "position": 0 if held.owned else held.position_lots,
-            "baseline": held.position_lots if held.owned else 0,
+            "position": 0 if held.owned else lots,
+            "baseline": lots if held.owned else 0,
+            "dust": f"{size - lots * lot:f}" if size != lots * lot else "0",
         }
+
+    async def terms(self) -> Terms | None:
+        """What the venue charges this account, None if it does not say."""
+        return await self._answer(self._client.terms)
 
     async def reconcile(self, session: Session) -> None:
         """After a restart: cancel all, hear the missed fills, compare orders and position.
@@ -67,21 +83,23 @@ class OrderRouter:
         The session then goes on, or halts naming the difference.
         """
         standing, missed, position = await self._answer(lambda: self._books(session))
-        for fill in missed:
-            session.hear(fill)
+        for event in missed:
+            session.hear(event)
         session.account(standing, position, self._clock())
-        self._note(f"compared with the venue: {len(missed)} missed fills, {len(standing)} orders were open")
+        self._note(f"compared with the venue: {len(missed)} events missed, {len(standing)} orders were open")
 
-    async def _books(self, session: Session) -> tuple[list[OpenOrder], list[Fill], int]:
-        """What was open and has been cancelled, fills that may be missing, and the position after both."""
+    async def _books(self, session: Session) -> tuple[list[OpenOrder], list[Fill | Funding], str]:
+        """What was open and has been cancelled, fills and funding that may be missing, the position then."""
         assert isinstance(session.execution, LiveExecution)
         standing = await self._client.open_orders()
         await self._client.cancel_all()
         while await self._client.open_orders():
             await asyncio.sleep(SLEEP_S)
         execution = session.execution
-        missed = await self._client.fills(execution.told_until, execution.open_ids)
-        return standing, missed, (await self._client.holdings()).position_lots
+        fills = await self._client.fills(execution.told_until, execution.open_ids)
+        paid = await self._client.funding(execution.funded_ns or session.setup.start_ns)
+        missed: list[Fill | Funding] = [*fills, *paid]
+        return standing, missed, (await self._client.holdings()).size
 
     async def _answer(self, question: Callable[[], Awaitable[T]]) -> T:
         """The venue's answer, however often it must be asked."""

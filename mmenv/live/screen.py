@@ -20,7 +20,7 @@ from mmenv.venue.paper import PaperVenue
 
 LEVELS = 5
 COLOURS = ("green", "yellow", "bold red")
-TERMS = ("spread capture", "adverse selection", "carry", "fees")
+TERMS = ("spread capture", "adverse selection", "carry", "fees", "funding")
 
 
 def screen(desks: Sequence[LiveDesk]) -> RenderableType:
@@ -119,8 +119,8 @@ def figures(desk: LiveDesk, session: Session) -> Table:
 
 
 def signed(terms: np.ndarray) -> list[float]:
-    """Spread capture, adverse selection, carry, and fees as what they do to the profit."""
-    return [*terms[:3].tolist(), -float(terms[3])]
+    """Spread capture, adverse selection, carry, fees and funding as what they do to the profit."""
+    return [*terms[:3].tolist(), -float(terms[3]), float(terms[4])]
 
 
 def quantiles(seconds: Sequence[float]) -> tuple[float, ...]:

@@ -9,6 +9,7 @@ recovers by it, and the tests drive it through thousands of faults in virtual ti
 from __future__ import annotations
 
 import dataclasses
+from decimal import Decimal
 from typing import Any, Final
 
 import numpy as np
@@ -56,8 +57,11 @@ class Session:
                 setup.partial_fills,
             )
             if setup.mode == "paper"
-            else LiveExecution(self.view, self.working, setup.session, setup.last_trade)
+            else LiveExecution(self.view, self.working, setup.session, setup.last_trade, setup.charges())
         )  # fmt: skip
+        self._charges = None
+        if isinstance(self.execution, LiveExecution) and setup.quote:
+            self._charges = self.execution.charges
         self.episodes = Episodes(setup, player)
         self.desk, self.link = self.episodes.desk, self.episodes.link
         # Views, so that a decision spends its time on deciding: what we see is what the desk learns from.
@@ -162,12 +166,19 @@ class Session:
         self.execution.hear(event)
         self._collect_faults(event.local_ns)
 
-    def account(self, open_orders: list[OpenOrder], position: int, time_ns: int) -> None:
-        """The venue's own books at a restart; see `LiveExecution.reconcile`."""
+    def account(self, open_orders: list[OpenOrder], position: str | int, time_ns: int) -> None:
+        """The venue's own books at a restart; see `LiveExecution.reconcile`.
+
+        `position` is exact decimal text in units of the traded asset; in old journals, whole lots.
+        """
         assert isinstance(self.execution, LiveExecution)
+        expected = str(self.setup.baseline + self.working.position)
+        if isinstance(position, str):
+            held = int(expected) * Decimal(self.setup.lot_size) + Decimal(self.setup.dust)
+            expected = f"{held - self.execution.charges.owed:f}"
         found = [dataclasses.asdict(order) for order in open_orders]
         self._note(journal.ACCOUNT, {"orders": found, "position": position, "time_ns": time_ns})
-        self.execution.reconcile(open_orders, position - self.setup.baseline)
+        self.execution.reconcile(open_orders, str(position), expected)
         self._collect_faults(time_ns)
 
     def operator(self, command: str, reason: str, time_ns: int, said_ns: int = 0) -> None:
@@ -175,8 +186,8 @@ class Session:
 
         "halt"; "flatten", which halts and works out of the position; "reduce"; "release", which takes back
         these three; "clear", which takes back all that was latched when it was given; "stop": the desk is to
-        end; "error": it raised; "resume": decisions go on at `time_ns`; "restart": the same with a new
-        episode.
+        end; "error": it raised; "resume": decisions go on at `time_ns`; "reopen": the same with a new episode
+        (in old journals "restart", which forgot what the position had gained or lost since).
         """
         said = {"said_ns": said_ns} if said_ns else {}
         self._note(journal.OPERATOR, {"command": command, "reason": reason, "time_ns": time_ns, **said})
@@ -195,12 +206,14 @@ class Session:
             rules = None if command == "clear" else ("operator",)
             if "operator" in self._supervisor.clear(said_ns or time_ns, rules):
                 self.flatten = False
-        elif command in ("resume", "restart"):
-            self._resume(time_ns, command == "restart")
+        elif command in ("resume", "reopen", "restart"):
+            self._resume(time_ns)
+            self.episodes.over |= command == "restart"
+            self.episodes.ended |= command == "reopen"
         else:
             raise ValueError(
                 f"operator command = {command!r} is not possible: it must be halt, flatten, reduce, "
-                "release, clear, stop, error, resume or restart."
+                "release, clear, stop, error, resume, reopen or restart."
             )
 
     def tick(self, now_ns: int) -> None:
@@ -212,7 +225,7 @@ class Session:
             self.view.begin()
         fills = self.execution.collect(time_ns)
         self.view.observe(time_ns)
-        reward = self.episodes.learn(self.working.position)
+        reward = self.episodes.learn(self.working.position, self._charges)
         if len(fills):
             self.sink.write(journal.FILLS, fills.tobytes())
             self.fills += len(fills)
@@ -292,7 +305,17 @@ class Session:
             quotes[1] = quotes[3] = 0
             if self.flatten:
                 self._work_out(quotes)
+        self._large_enough(quotes)
         return quotes
+
+    def _large_enough(self, quotes: NDArray[np.int64]) -> None:
+        """Leave out quotes that the venue would refuse for their size; one that reduces may be of any value
+        where the venue has such orders, and is refused without harm where it has none."""
+        for at in (0, 2):
+            tick, lots = int(quotes[at]), int(quotes[at + 1])
+            small = tick * lots < self.setup.min_value and self.state == ACTIVE
+            if small or lots < self.setup.min_lots:
+                quotes[at + 1] = 0
 
     def _work_out(self, quotes: NDArray[np.int64]) -> None:
         """Join the touch with what reduces the position."""
@@ -328,13 +351,12 @@ class Session:
 
     # The rest.
 
-    def _resume(self, time_ns: int, new_episode: bool) -> None:
+    def _resume(self, time_ns: int) -> None:
         # A desk that was told to end has ended: nobody need take that back.
         self.guard.clear(rules=("stop",))
         self.next_ns = time_ns
         self._heard_ns = time_ns
         self._streams.interrupt()
-        self.episodes.over |= new_episode
         self._broken = "resuming"
         if isinstance(self.execution, PaperVenue):
             self.execution.drop()

@@ -5,17 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmenv.config import EnvConfig, make_config
+from mmenv.live.charges import Charges
 from mmenv.live.guard import BEFORE, GuardConfig
 from mmenv.market.live import Live
 from mmenv.venue.outcome import OUTCOME
 from mmenv.venue.working import COMMAND
 
+LATER: Final = frozenset({"dust", "base", "quote", "min_lots", "min_value"})
+"""Fields of a `Setup` that old journals lack; they are not written where they say what old ones meant."""
 NOTHING_SENT: Final = np.zeros(0, COMMAND)
 
 
@@ -53,6 +57,16 @@ class Setup:
     """Lots held at the start."""
     baseline: int = 0
     """Lots at the venue that are not ours to trade, such as a spot balance."""
+    dust: str = "0"
+    """What is held at the venue beyond whole lots, in units of the traded asset."""
+    base: str = ""
+    """The asset that is traded; empty, as in old journals, where fees are not counted as charged."""
+    quote: str = ""
+    """The asset that prices and profits are in."""
+    min_lots: int = 1
+    """Smallest size of an order."""
+    min_value: int = 0
+    """Smallest value of an order, ticks x lots."""
     last_trade: int = 0
     """Newest trade id of the account before the session."""
     latency_ns: int = 10_000_000
@@ -77,12 +91,19 @@ class Setup:
         """What a half-tick x lot is in quote currency."""
         return float(self.tick_size) * float(self.lot_size) / 2
 
+    def charges(self) -> Charges:
+        """An account of what the venue charges, from its start."""
+        rate = self.config.maker_fee_bp / 1e4
+        return Charges(self.base, self.quote, Decimal(self.tick_size), Decimal(self.lot_size), rate)
+
     def to_json(self) -> bytes:
         """The first frame of a journal."""
         plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         guard = dataclasses.asdict(self.guard)
         # As journals have it from before there were such fields.
         guard = {name: value for name, value in guard.items() if value or name not in BEFORE}
+        absent = {field.name: field.default for field in dataclasses.fields(self) if field.name in LATER}
+        plain = {name: value for name, value in plain.items() if absent.get(name, ...) != value}
         plain |= {"guard": guard, "config": self.config.to_dict()}
         return json.dumps(plain, sort_keys=True).encode()
 

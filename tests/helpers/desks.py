@@ -124,7 +124,7 @@ class Runs:
                     given = Plan(
                         config=make_config(
                             Live(venue=self.venue, symbol=symbol),
-                            risk={"position_limit": limit, "order_lots": lots},
+                            risk={"position_limit": limit, "order_lots": lots, "daily_loss_limit": 1e9},
                         ),
                         policy="fixed", folder=self.folder, venue=self.venue, symbol=symbol, mode="live",
                         price_unit=4, lot_unit=20.0, warm_up_s=1.0,

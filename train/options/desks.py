@@ -80,6 +80,8 @@ class Real(Common):
     key_file: Path | None = None
     """File with key and secret on two lines, readable by its owner alone; otherwise the environment variables
     NEURALMM_API_KEY and NEURALMM_API_SECRET."""
+    maker_fee_bp: float | None = None
+    """Otherwise what the venue charges this account. An estimate: fees are counted as they are charged."""
     countdown: float = 10.0
     """The venue cancels all our orders when it has not heard from us for so many seconds (USD-M)."""
 

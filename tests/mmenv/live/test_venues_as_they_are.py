@@ -135,3 +135,13 @@ def test_endless_harmless_rejects_are_a_stale_book(recorded, tmp_path: Path) -> 
     assert runs.requests("GET", "/depth", since=5.0)
     assert runs.requests("POST", "/order", since=20.0)
     assert not runs.latched.keys() - {"stop"}
+
+
+def test_an_account_in_hedge_mode_is_refused_before_the_first_order(recorded, tmp_path: Path) -> None:
+    runs = Runs(recorded["binance-usdm"], tmp_path)
+    runs.account.hedged = True
+    with pytest.raises(AttributeError):
+        # It never has a session.
+        _ = runs((5.0,)).session.state
+    assert "hedge mode" in str(runs.errors[0])
+    assert not runs.requests("POST", "/order")

@@ -20,12 +20,15 @@ from mmenv.live.orders import (
     AnyEvent,
     CancelReject,
     Fill,
+    Funding,
     Holdings,
     OpenOrder,
     Order,
     OrderClient,
+    Rate,
     Silence,
     Stream,
+    Terms,
     Trouble,
     Unknown,
     VenueError,
@@ -35,9 +38,16 @@ from mmenv.live.venues.binance.client import RETRY_S, BinanceClient
 from mmenv.live.venues.binance.requests import PAGE, RECV_WINDOW_MS, REQUEST_ERRORS, Requests, trouble_of
 from mmenv.live.venues.binance.tracker import TrackedOrder, Tracker
 from mmenv.live.venues.binance.user_stream import UserStream
+from mmenv.times import MILLISECOND, SECOND
 
 GRACE_S: Final = 0.5
 """Time for the stream to say what an answer has already said in sum."""
+FUNDING_S: Final = 3_600.0
+"""Funding is asked for at least this often."""
+SETTLED_S: Final = 2.0
+"""The venue's books of a payment are right after so long."""
+PRICE_S: Final = 60.0
+"""The price of an asset in which fees are paid is asked for this often."""
 UNSETTLED: Final = (Trouble.IN_DOUBT, Trouble.DUPLICATE)
 """Errors that do not say whether the order is at the venue, or that it already was."""
 
@@ -58,9 +68,10 @@ class BinanceOrders(OrderClient):
         self.client, self.instrument = client, instrument
         self._reconcile_s = reconcile_s
         self._requests = Requests(client, instrument)
-        self._tracker = Tracker(self._requests, self._complete_later)
+        self._tracker = Tracker(self._requests, self._complete_later, self._worth)
         self._stream = UserStream(client, self._tracker, self._reconcile)
         self._tasks = Tasks(self._failed)
+        self._priced_ns: dict[str, int] = {}
 
     async def open(self) -> None:
         """Connect and start the user stream; returns once it runs and the books have been compared.
@@ -74,6 +85,9 @@ class BinanceOrders(OrderClient):
         if self._stream.refused:
             await self.close()
             raise VenueError(self._stream.refused)
+        await self._requests.check_account()
+        if self.client.market.futures:
+            self._tasks.start(self._keep_funding())
 
     async def close(self) -> None:
         with suppress(ValueError):
@@ -183,6 +197,48 @@ class BinanceOrders(OrderClient):
         order = await self._requests.order({"origClientOrderId": client_id})
         if order is not None:
             self._tracker.name(int(order["orderId"]), client_id)
+
+    async def terms(self) -> Terms | None:
+        return await self._requests.terms()
+
+    async def funding(self, after_ns: int) -> list[Funding]:
+        if not self.client.market.futures:
+            return []
+        return await self._requests.funding(after_ns // MILLISECOND)
+
+    async def _keep_funding(self) -> None:
+        """Tell each payment of funding, asked for when one was due or the stream says that there was."""
+        told_ms = int(self.client.nonce())
+        paid = self._stream.paid
+        while True:
+            wait = FUNDING_S
+            with suppress(VenueError):
+                left = (await self._requests.next_funding_ms() - self.client.nonce()) / 1e3
+                wait = min(left + SETTLED_S, FUNDING_S) if left > 0 else FUNDING_S
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await paid.wait()
+                    await asyncio.sleep(SETTLED_S)
+            paid.clear()
+            with suppress(VenueError):
+                for payment in await self._requests.funding(told_ms):
+                    self._tracker.told(payment)
+                    told_ms = max(told_ms, payment.exch_ns // MILLISECOND)
+
+    def _worth(self, asset: str) -> None:
+        """Find out what an asset is worth in which a fee was paid, now and then."""
+        if asset and asset not in (self.instrument.base, self.instrument.quote):
+            now_ns = self.client.clock()
+            if now_ns >= self._priced_ns.get(asset, 0):
+                self._priced_ns[asset] = now_ns + round(PRICE_S * SECOND)
+                self._tasks.start(self._price(asset))
+
+    async def _price(self, asset: str) -> None:
+        while True:
+            with suppress(VenueError):
+                self._tracker.tell(Rate, asset=asset, price=await self._requests.price_of(asset))
+                return
+            await asyncio.sleep(SETTLED_S)
 
     # Finding out
 

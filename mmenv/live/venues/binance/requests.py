@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from mmenv.data.rows import BUY, SELL
 from mmenv.live.market_feed import Instrument
-from mmenv.live.orders import Fill, Holdings, OpenOrder, Order, Trouble, VenueError
+from mmenv.live.orders import Fill, Funding, Holdings, OpenOrder, Order, Terms, Trouble, VenueError
 from mmenv.live.throttle import TooOften
 from mmenv.live.venues.binance.client import RETRY_S, BaseError, BinanceClient
 from mmenv.live.venues.refusal import Refusal
@@ -107,17 +107,86 @@ class Requests:
             positions = await self.asked("positionRisk", "get", {}, version="V3")
             size = sum((Decimal(found["positionAmt"]) for found in positions), Decimal(0))
             held = {found["asset"]: found.get("balance") or found["walletBalance"] for found in balances}
-            return Holdings(position_lots=int(size / self._lot), balances=held)
+            return Holdings(size=f"{size:f}", balances=held)
         account = await self.asked("account", "get", {}, symbol=False)
         totals = {
             entry["asset"]: Decimal(entry["free"]) + Decimal(entry["locked"]) for entry in account["balances"]
         }
         base = totals.get(self.instrument.base, Decimal(0))
         return Holdings(
-            position_lots=int(base / self._lot),
+            size=f"{base:f}",
             balances={asset: f"{total:f}" for asset, total in totals.items()},
             owned=True,
         )
+
+    async def terms(self) -> Terms | None:
+        """What the account pays; None where the venue does not say. Raises `VenueError`."""
+        if self.market.futures:
+            found = await self.asked("commissionRate", "get", {})
+            maker, taker = found["makerCommissionRate"], found["takerCommissionRate"]
+            return Terms(maker_fee_bp=float(maker) * 1e4, taker_fee_bp=float(taker) * 1e4)
+        found = await self.asked("account/commission", "get", {})
+        discount = found.get("discount", {})
+        share = 1.0
+        if discount.get("enabledForAccount") and discount.get("enabledForSymbol"):
+            share = float(discount["discount"])
+        parts = {"standardCommission": share, "taxCommission": 1.0, "specialCommission": 1.0}
+        rates = {
+            side: sum(float(found.get(part, {}).get(side, 0)) * weight for part, weight in parts.items())
+            for side in ("maker", "taker")
+        }
+        return Terms(maker_fee_bp=rates["maker"] * 1e4, taker_fee_bp=rates["taker"] * 1e4)
+
+    async def check_account(self) -> None:
+        """Raise `VenueError` where the account cannot trade as a desk does."""
+        if self.market.futures:
+            found = await self.asked("accountConfig", "get", {}, symbol=False)
+            if found.get("dualSidePosition"):
+                raise VenueError(
+                    "the account is in hedge mode, where each side has a position of its own: a desk needs "
+                    "one-way mode (Binance: Preferences, Position Mode)"
+                )
+        else:
+            found = await self.asked("account", "get", {}, symbol=False)
+        if not found.get("canTrade", True):
+            raise VenueError("the account may not trade now: look at its restrictions at the venue")
+
+    async def price_of(self, asset: str) -> str:
+        """What an asset is worth in the quote asset, decimal text. Raises `VenueError`."""
+        symbol = f"{asset}{self.instrument.quote}"
+        return str((await self.public("ticker/price", {"symbol": symbol}))["price"])
+
+    async def next_funding_ms(self) -> int:
+        """When funding is paid next, by the venue's clock; 0 if never. Raises `VenueError`."""
+        found = await self.public("premiumIndex", {"symbol": self.instrument.symbol})
+        return int(found.get("nextFundingTime") or 0)
+
+    async def funding(self, after_ms: int) -> list[Funding]:
+        """Payments of funding later than that, oldest first. Raises `VenueError`."""
+        found: list[Funding] = []
+        while True:
+            asked = {"incomeType": "FUNDING_FEE", "startTime": after_ms + 1, "limit": PAGE}
+            views = await self.asked("income", "get", asked)
+            found += [
+                Funding(
+                    client_id="", exch_ns=int(view["time"]) * MILLISECOND, local_ns=self.client.clock(),
+                    payment_id=int(view["tranId"]), asset=view["asset"], amount=str(view["income"]),
+                )
+                for view in views
+            ]  # fmt: skip
+            if len(views) < PAGE:
+                return found
+            after_ms = max(int(view["time"]) for view in views)
+
+    async def public(self, path: str, params: dict[str, Any]) -> Any:
+        """A request without a signature that may be repeated. Raises `VenueError`."""
+        for pause in (*RETRY_S, None):
+            try:
+                return await self.client.request(path, [self.market.public], "GET", params)
+            except REQUEST_ERRORS as error:
+                if pause is None or trouble_of(error) not in (Trouble.IN_DOUBT, Trouble.OVERLOADED):
+                    raise VenueError(f"get {path}: {error}") from error
+                await asyncio.sleep(pause)
 
     async def order(self, params: dict[str, Any]) -> dict[str, Any] | None:
         """An order as the venue shows it, None if it knows none. Raises `VenueError`."""

@@ -42,9 +42,15 @@ class TrackedOrder:
 
 
 class Tracker:
-    """The orders of one symbol. `incomplete` is told of one of which the venue has fills that we have not."""
+    """The orders of one symbol. `incomplete` is told of one of which the venue has fills that we have
+    not, `worth` of the asset of each fee."""
 
-    def __init__(self, requests: Requests, incomplete: Callable[[TrackedOrder], None]) -> None:
+    def __init__(
+        self,
+        requests: Requests,
+        incomplete: Callable[[TrackedOrder], None],
+        worth: Callable[[str], None],
+    ) -> None:
         self.working: dict[str, TrackedOrder] = {}
         """What may be at the venue, by client id."""
         self.done: OrderedDict[str, None] = OrderedDict()
@@ -53,7 +59,7 @@ class Tracker:
         self.first_trade: int | None = None
         """Newest trade before we came: what traded until then is for `fills` to say."""
         self.last_trade = 0
-        self._requests, self._incomplete = requests, incomplete
+        self._requests, self._incomplete, self._worth = requests, incomplete, worth
         self._trades: OrderedDict[int, None] = OrderedDict()
         self._events: asyncio.Queue[AnyEvent | None] = asyncio.Queue()
 
@@ -63,6 +69,10 @@ class Tracker:
         """Tell an event of this kind."""
         local_ns = self._requests.client.clock()
         self._events.put_nowait(kind(client_id=client_id, exch_ns=exch_ns, local_ns=local_ns, **more))
+
+    def told(self, event: AnyEvent) -> None:
+        """Tell this one."""
+        self._events.put_nowait(event)
 
     def end(self) -> None:
         """Tell nothing after what has been told."""
@@ -132,6 +142,7 @@ class Tracker:
         order = self.working.get(fill.client_id)
         if order is not None:
             self._at_venue(fill.client_id, fill.order_id, order.lots, fill.exch_ns)
+        self._worth(fill.fee_asset)
         if fill.trade_id > (self.first_trade or 0):
             self._events.put_nowait(fill)
         if order is not None:

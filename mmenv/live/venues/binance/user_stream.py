@@ -40,6 +40,8 @@ class UserStream:
         """Set once the stream has run, or the venue has refused us."""
         self.refused = ""
         """Why it has; empty if it has not."""
+        self.paid = asyncio.Event()
+        """Set when the venue says that funding was paid."""
         self.doubtful = asyncio.Event()
         """Set when a message could not be read."""
         self._client = client
@@ -137,6 +139,8 @@ class UserStream:
                 self._tracker.hear_report(message["o"])
             elif kind == "executionReport":
                 self._tracker.hear_report(message)
+            elif kind == "ACCOUNT_UPDATE" and message["a"].get("m") == "FUNDING_FEE":
+                self.paid.set()
             elif kind in ("listenKeyExpired", "eventStreamTerminated"):
                 self._break(str(kind))
         except (ValueError, KeyError, TypeError, AttributeError):
