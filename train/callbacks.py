@@ -19,7 +19,6 @@ from torch.utils.tensorboard import SummaryWriter
 
 from mmenv.config import EnvConfig
 from mmenv.files import replacing
-from mmenv.run.provenance import PLACES
 from policies.base import Policy
 from policies.make import make_policy
 from policies.network.trained import TrainedPolicy
@@ -27,7 +26,7 @@ from train.baselines import CACHE, Scale, bound, scale
 from train.ladder import Standings, known_standings
 from train.learner.model_file import save_atomically
 from train.pictures import Quotes, Standing, place_value
-from train.settings import Settings
+from train.settings import APART, Settings
 from train.simulate import TERMS, Interval, Outcome, simulate
 
 SEED = 1_500_000_000
@@ -46,6 +45,13 @@ def publish(logger: Logger, values: dict[str, Any], step: int) -> None:
     without["time/total_timesteps"] = ("tensorboard",)
     for output in logger.output_formats:
         output.write(shown, without, step)
+
+
+ASIDE = (
+    *(*APART, "device", "threads", "workers"),
+    *("checkpoint_every", "eval_every", "eval_episodes", "final_episodes", "judged"),
+)
+"""Settings that say how a run is kept and watched, not what it learns."""
 
 
 class Terms(BaseCallback):
@@ -97,33 +103,33 @@ def log_final(folder: Path, tables: str, value: Interval, percent: float | None)
 def layout(headlines: list[str]) -> dict[str, dict[str, list[Any]]]:
     """The charts of TensorBoard's "custom scalars", the headline first."""
     value, *percents = headlines
-    first: dict[str, list[Any]] = {
-        "value of an episode on fixed paths, with its 95% interval": [
-            "Margin",
-            [value, f"{value}_low", f"{value}_high"],
-        ]
+    interval = ["Margin", [value, f"{value}_low", f"{value}_high"]]
+    found = {"Headline: value of an episode, fixed paths": {"value, with its 95% interval": interval}}
+    if percents:
+        found["Headline: percent of what is known"] = {
+            name.removeprefix("eval/").replace("_", " "): lines(name) for name in percents
+        }
+    found["Where the value comes from"] = {
+        "terms of the reward, fixed paths": lines(*(f"eval/{term}" for term in TERMS[:-1])),
+        "fills and mean absolute inventory": lines("eval/fills", "eval/inventory"),
+        "share of sides left": lines("eval/sides_left"),
     }
-    for name in percents:
-        first[name.removeprefix("eval/").replace("_", " ")] = ["Multiline", [name]]
-    terms = [f"eval/{term}" for term in TERMS[:-1]]
-    return {
-        "Headline: what the policy is worth": first,
-        "Where the value comes from": {
-            "terms of the reward, fixed paths": ["Multiline", terms],
-            "fills and mean absolute inventory": ["Multiline", ["eval/fills", "eval/inventory"]],
-            "share of sides left": ["Multiline", ["eval/sides_left"]],
-        },
-        "Whether it learns": {
-            "losses": ["Multiline", ["train/policy_gradient_loss", "train/value_loss"]],
-            "explained variance of the critic": ["Multiline", ["train/explained_variance"]],
-            "deviation of the actions": ["Multiline", ["train/std"]],
-        },
+    found["Whether it learns"] = {
+        "losses": lines("train/policy_gradient_loss", "train/value_loss"),
+        "explained variance of the critic": lines("train/explained_variance"),
+        "standard deviation of the actions": lines("train/std"),
     }
+    return found
+
+
+def lines(*names: str) -> list[Any]:
+    """A chart of these series; TensorBoard takes each for a regular expression."""
+    return ["Multiline", [f"{name}$" for name in names]]
 
 
 def told(settings: Settings) -> dict[str, bool | str | float | int]:
-    """The settings of a run as TensorBoard compares them: numbers and words."""
-    shown = {name: value for name, value in dataclasses.asdict(settings).items() if name not in PLACES}
+    """The settings that a result depends on, as TensorBoard compares them: numbers and words."""
+    shown = {name: value for name, value in dataclasses.asdict(settings).items() if name not in ASIDE}
     plain = (bool, str, float, int)
     return {name: value if isinstance(value, plain) else str(value) for name, value in shown.items()}
 

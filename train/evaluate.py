@@ -42,7 +42,12 @@ def wide_console() -> Console:
 def save_table(path: Path, *content: Any) -> None:
     """Print to a file, whole or not at all."""
     with replacing(path) as temporary, temporary.open("w") as file:
-        Console(file=file, width=160).print(*content)
+        console = Console(file=file, width=160)
+        for part in content:
+            if isinstance(part, Sheet):
+                part.print(console)
+            else:
+                console.print(part)
 
 
 def load(path: Path, config: EnvConfig | None = None) -> tuple[FastRecurrentPPO, EnvConfig]:

@@ -122,7 +122,7 @@ def _brownian_table(rows: list[tuple[str, str, float]]) -> Table:
 
 
 def _hidden_table(rows: list[tuple[str, str, float]]) -> Table:
-    table = Table("policy", "", "value", "gap closed %", title="hidden-regime: value from position 0")
+    table = Table("policy", "", "value", "% of memory gap", title="hidden-regime: value from position 0")
     top = next(value for name, _, value in rows if name == "belief-optimal")
     floor = next(value for name, _, value in rows if name == "memoryless")
     for name, note, value in rows:

@@ -23,7 +23,7 @@ from train import baselines, cli
 from train.evaluate import compare, load, value_sheet
 from train.learner.recurrent_ppo import FastRecurrentPPO
 from train.learner.vec_env import NeuralMMVecEnv
-from train.pictures import place_value
+from train.pictures import Quotes, place_value
 from train.run import device_of
 from train.settings import Settings
 from train.simulate import interval, simulate
@@ -137,7 +137,7 @@ def test_short_training_beats_its_start(tmp_path, monkeypatch, capsys):
     assert "value" in charts.category[0].chart[0].title
     for chart in (chart for category in charts.category for chart in category.chart):
         wanted = [
-            *chart.multiline.tag,
+            *(tag.removesuffix("$") for tag in chart.multiline.tag),
             *(x for s in chart.margin.series for x in (s.value, s.lower, s.upper)),
         ]
         assert wanted
@@ -272,6 +272,37 @@ def test_configurations_without_an_optimum_are_still_compared():
     config = make_config("brownian", horizon=20, maker_fee_bp=1.0)
     assert baselines.scale(config) is None
     assert [policy.name for policy in baselines.make_baselines(config)][-1] == "no-trade"
+
+
+class Leaves:
+    """Joins the touch with the ask, and leaves the bid at every other decision."""
+
+    name = "leaves"
+
+    def reset(self, n):
+        return 0
+
+    def act(self, observation, state):
+        bid = -0.75 if state % 2 else 0.25
+        return np.tile(np.float32([0.25, bid]), (len(observation), 1)), state + 1
+
+
+def test_a_side_that_is_left_is_counted_as_such():
+    """Three sides in four are quoted; the others have no price, and are in no mean of distances."""
+    config = make_config("book", horizon=40, quote={"name": "touch"})
+    outcome = simulate(Leaves(), config, 16)
+    assert outcome.quoted == pytest.approx(0.75)
+    none = simulate(make_policy("no-trade", config), config, 16)
+    assert none.quoted.max() == 0
+    sheet = value_sheet("title", [outcome, none], None)
+    assert sheet.columns["sides\nquoted"] == ["75%", "0%"]
+    quotes = Quotes(config)
+    simulate(Leaves(), config, 16, watch=quotes)
+    _, distances, left = quotes.curves()
+    assert quotes.left == pytest.approx(0.25)
+    assert distances[0] == pytest.approx(0)  # the ask, at the touch
+    assert (left[0] == 0).all()
+    assert left[1].max() > 0
 
 
 def test_needs_no_extra():

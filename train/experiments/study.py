@@ -29,7 +29,6 @@ import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from scipy import stats
 
 from mmenv.checks import ConfigError, check_keys
@@ -47,6 +46,7 @@ from train.experiments.training import Training
 from train.options.experiments import Study
 from train.settings import STUDY_STEPS, Settings, env_config, from_table, read_settings, write_settings
 from train.simulate import Interval, simulate
+from train.tables import Sheet
 
 
 @dataclass(frozen=True)
@@ -236,28 +236,30 @@ def difference(values: np.ndarray, others: np.ndarray) -> Interval:
     return Interval(float(interquartile(values) - interquartile(others)), float(low), float(high))
 
 
-def tabulate(name: str, results: pd.DataFrame, label: str) -> Table:
+def tabulate(name: str, results: pd.DataFrame, label: str) -> Sheet:
     """A row for each variant, with its difference from the first."""
     seeds = results.groupby("variant")["seed"].nunique().max()
-    table = Table(title=f"{name}: interquartile mean over {seeds} seeds [95% bootstrap interval]")
-    for heading in ("variant", label, "less the first", "each seed", "value", "steps/s", "minutes"):
-        table.add_column(heading, justify="left" if heading == "variant" else "right")
+    score = label.replace("% of ", "% of\n")
+    headings = ("variant", score, "minus the\nfirst", "value", "steps/s", "minutes", "each seed")
+    columns: dict[str, list[str]] = {heading: [] for heading in headings}
     first: np.ndarray | None = None
     for variant, rows in results.groupby("variant", sort=False):
         scores = rows["score"].to_numpy()
-        score = interquartile_mean(scores)
         more = None if first is None else difference(scores, first)
         first = scores if first is None else first
-        table.add_row(
+        cells = (
             str(variant),
-            score.text(".1f"),
+            interquartile_mean(scores).text(".1f"),
             "" if more is None else more.text("+.1f"),
-            " ".join(f"{value:.1f}" for value in rows["score"]),
             f"{interquartile_mean(rows['value'].to_numpy()).mean:.2f}",
             f"{rows['steps_per_second'].median():,.0f}",
             f"{rows['seconds'].median() / 60:.1f}",
+            " ".join(f"{value:.1f}" for value in rows["score"]),
         )
-    return table
+        for column, cell in zip(columns.values(), cells, strict=True):
+            column.append(cell)
+    title = f"{name}: interquartile mean over {seeds} seeds [95% bootstrap interval]"
+    return Sheet(title, columns, left=frozenset({"each seed"}))
 
 
 def draw(runs: list[Run], results: pd.DataFrame, measure: Scale, lines: dict[str, float]) -> Figure:
@@ -359,7 +361,7 @@ def report(study: Study, runs: list[Run], origin: dict[str, Any], console: Conso
         lines = {kind: solve(config, kind, cache=CACHE).value for kind in kinds}
         folder = chosen[0].folder.parent
         table = tabulate(f"{folder.name}, {market}", results, measure.label)
-        console.print(table)
+        table.print(console)
         save_table(folder / f"table-{market}.txt", table, in_words(origin))
         results.to_csv(folder / f"results-{market}.csv", index=False)
         figure = draw(chosen, results, measure, lines)
