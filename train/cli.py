@@ -111,6 +111,11 @@ GROUPS: dict[str, dict[str, Command]] = {
             "mmenv.data.importer:Import",
             reads=True,
         ),
+        "store": Command(
+            "what is in a store, and whether it is sound",
+            "mmenv.data.store:main",
+            "mmenv.data.store:Store",
+        ),
         "record": Command(
             "live market data into a store",
             "mmenv.live.recorder:main",

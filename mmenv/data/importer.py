@@ -67,6 +67,8 @@ class Import:
     """Refuse a capture with any problem instead of repairing and reporting it."""
     overwrite: bool = False
     """Replace tapes of the same venue, symbol and day."""
+    new_days: bool = False
+    """Continue a store: leave the days that it has as they are, and add the others."""
     venue: str | None = None
     """Name of the venue where the files do not tell it, or another one."""
     symbol: str | None = None
@@ -210,8 +212,11 @@ class ImportJob:
             assert part.second is not None
             for info in part.second.infos:
                 written = folder / str(number) / info.day
-                if written.exists():  # or already put, before the import was killed
-                    put_tape(written, tape_path(options.store, info.venue, info.symbol, info.day))
+                place = tape_path(options.store, info.venue, info.symbol, info.day)
+                if options.new_days and place.exists():
+                    part.report.note("day that the store has already, left as it is")
+                elif written.exists():  # or already put, before the import was killed
+                    put_tape(written, place)
 
     def save(self, folder: Path) -> None:
         """Write the checkpoint; the one before it stays until this one is whole."""
@@ -270,8 +275,8 @@ def _why(part: _Part) -> str:
 def _check_place(options: Import, source: Source, day: int) -> None:
     """Refuse to replace a tape unless told to."""
     path = tape_path(options.store, source.venue, source.symbol, day_text(day))
-    if path.exists() and not options.overwrite:
-        raise CaptureError(f"{path} exists; add --overwrite to replace it")
+    if path.exists() and not options.overwrite and not options.new_days:
+        raise CaptureError(f"{path} exists; add --overwrite to replace it, or --new-days to leave it")
 
 
 def _bar(name: str, total: int, unit: str, options: Import) -> Any:

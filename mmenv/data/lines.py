@@ -70,7 +70,10 @@ def read_blocks(path: Path, skip: int = 0) -> Iterator[tuple[bytes, int]]:
 
 def begins_with(path: Path, magic: bytes) -> bool:
     """Whether the file's uncompressed bytes begin so. Raises `CaptureError` if there is no file."""
-    return next(read_blocks(path), (b"", 0))[0].startswith(magic)
+    try:
+        return next(read_blocks(path), (b"", 0))[0].startswith(magic)
+    except EOFError:
+        return False
 
 
 def _gzip_blocks(raw: Any) -> Iterator[bytes]:

@@ -42,7 +42,7 @@ from mmenv.data.rows import (
     UNKNOWN_NS,
     CaptureError,
 )
-from mmenv.data.source import Source
+from mmenv.data.source import SAFE, Source
 from mmenv.registry import PluginError, Registry
 
 PLACES: Final = Places()
@@ -223,6 +223,12 @@ def open_format(name: str, paths: Sequence[Path], options: ImportOptions) -> lis
             raise PluginError(
                 f"importer {name!r}: source = {source!r} is not possible: it must name a venue and a symbol."
             )
+        for field, value in (("venue", source.venue), ("symbol", source.symbol)):
+            if not SAFE.fullmatch(value) or value in (".", ".."):
+                raise CaptureError(
+                    f"{field} {value!r:.80} is not possible: it becomes the name of a folder, so it must be "
+                    f"1 to 100 letters without blanks or slashes; give --{field}"
+                )
         if not getattr(each, "names", ()):
             raise PluginError(f"importer {name!r}: names is not set: it must name the files.")
     return found

@@ -55,7 +55,10 @@ def identify(path: Path, options: ImportOptions) -> tuple[str, list[str], int]:
     chosen = options.one_symbol
     if is_dbn(path):
         header = read_header(path)
-        records = next(iter(read_records(path, header)), None)
+        try:
+            records = next(iter(read_records(path, header)), None)
+        except EOFError as error:
+            raise CaptureError(f"{path.name}: cannot be read: it ends early ({error})") from None
         if records is None or not len(records[0]):
             raise CaptureError(f"{path.name}: no mbo records")
         first = records[0][0]

@@ -43,7 +43,7 @@ class Header:
         if not 1 <= version <= 3:
             raise CaptureError(f"{name}: DBN version {version}; versions 1 to 3 can be read")
         self.size = header_size(text)
-        self.dataset = text[8:24].rstrip(b"\0").decode()
+        self.dataset = text[8:24].rstrip(b"\0").decode(errors="replace")
         if struct.unpack_from("<H", text, 24)[0] not in (MBO_SCHEMA, ANY_SCHEMA):
             raise CaptureError(f"{name}: its schema is not mbo; ask Databento for schema mbo")
         self._text, self._at = text, 108
@@ -58,9 +58,11 @@ class Header:
         return int(struct.unpack_from("<I", self._text, self._at)[0])
 
     def _name(self) -> str:
+        if self._at > len(self._text):
+            raise IndexError
         text = self._text[self._at : self._at + self._width]
         self._at += self._width
-        return text.split(b"\0")[0].decode()
+        return text.split(b"\0")[0].decode(errors="replace")
 
     def _mappings(self) -> Iterator[tuple[int, str]]:
         """Instrument ids and the symbols they stand for."""
@@ -88,10 +90,17 @@ def read_header(path: Path) -> Header:
         for block, _ in read_blocks(path):
             text += block
             if len(text) >= header_size(text):
-                return Header(text, path.name)
+                return _header(text, path.name)
     except EOFError:
         pass
     raise CaptureError(f"{path.name}: the file ends within its header")
+
+
+def _header(text: bytes, name: str) -> Header:
+    try:
+        return Header(text, name)
+    except (struct.error, IndexError):
+        raise CaptureError(f"{name}: its header is damaged; get the file again") from None
 
 
 def read_records(path: Path, header: Header, skip: int = 0) -> Iterator[tuple[NDArray[np.void], int, int]]:

@@ -1,0 +1,103 @@
+"""What `neuralmm store` tells of a store, and imports that continue one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from mmenv.data.importer import Import
+from mmenv.data.rows import DEPTH, ROW, CaptureError
+from mmenv.data.store import Store, check, measure
+from mmenv.data.tape import Tape, TapeError, TapeWriter, tapes
+from mmenv.times import SECOND
+from tests.helpers import captures, orders
+from tests.helpers.imports import rows_of, run
+from tests.helpers.orders import Market, databento_file, write_lines
+
+
+def told(store: Path, action: str, **options: str) -> list[list[str]]:
+    return [line.split("\t") for line in Store(store, action, **options).run()]  # type: ignore[arg-type]
+
+
+def test_a_store_is_listed_described_and_checked(tmp_path: Path) -> None:
+    market, store = Market(seed=3), tmp_path / "store"
+    run("databento", [databento_file(market, tmp_path)], store)
+    run("plain", [write_lines(tmp_path / "x.csv", orders.plain(market))], store, venue="v")
+    heads, first, second = told(store, "describe")
+    assert told(store, "list") == [row[:11] for row in (heads, first, second)]
+    by = [dict(zip(heads, row, strict=True)) for row in (first, second)]
+    trades = len(orders.trades(market))
+    assert [(row["venue"], int(row["trades"])) for row in by] == [("cme", trades), ("v", trades)]
+    assert int(by[0]["orders"]) > 100
+    assert by[1]["orders"] == "0"
+    minutes = (market.events[-1].local_ns - market.events[0].local_ns) / (60 * SECOND)
+    assert float(by[0]["trades a minute"]) == pytest.approx(trades / minutes, abs=0.1)
+    # The spread by plain dictionaries, each book for as long as it lasts.
+    spread, total = 0.0, 0
+    for event, later in zip(market.events, market.events[1:], strict=False):
+        bids, asks = ([tick for side, tick in event.book if side == name] for name in "BA")
+        lasts = later.local_ns - event.local_ns
+        spread, total = spread + lasts * (min(asks) - max(bids)), total + lasts
+    assert float(by[0]["spread, ticks"]) == pytest.approx(spread / total, abs=0.006)
+    assert told(store, "check") == [[f"2 tapes, {int(by[0]['rows']) + int(by[1]['rows'])} rows: sound"]]
+    assert len(told(store, "list", venue="v")) == 2
+    with pytest.raises(TapeError, match="no tape of venue nowhere"):
+        told(store, "list", venue="nowhere")
+
+
+def spoil(tape: Tape, change: object) -> None:
+    """Write a tape's rows anew, after a change in place."""
+    rows = np.concatenate(list(tape.rows(orders=True)))
+    rows = change(rows)  # type: ignore[operator]
+    writer = TapeWriter(tape.path)
+    writer.write(np.asarray(rows, ROW))
+    writer.close(tape.info)
+
+
+FAULTS = {
+    "local times that run back": lambda rows: np.concatenate([rows[:50], rows[49:50], rows[20:]]),
+    "a price that is none": lambda rows: _set(rows, "price", -5),
+    "a size below 0": lambda rows: _set(rows, "size", -5),
+    "single orders that do not add up": lambda rows: np.delete(rows, np.flatnonzero(rows["kind"] == 11)[5]),
+    "trades instead of": lambda rows: np.delete(rows, np.flatnonzero(rows["kind"] == 2)[5]),
+}
+
+
+def _set(rows: np.ndarray, name: str, value: int) -> np.ndarray:
+    rows[name][np.flatnonzero(rows["kind"] == DEPTH)[5]] = value
+    return rows
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_tape_that_is_not_what_it_says_is_named(fault: str, tmp_path: Path) -> None:
+    tape, _ = run("databento", [databento_file(Market(seed=3), tmp_path)], tmp_path / "store")
+    check(tape)
+    spoil(tape, FAULTS[fault])
+    with pytest.raises(TapeError, match=rf"tape.parquet: it has .*{fault}.*import it again"):
+        told(tmp_path / "store", "check")
+
+
+def test_an_import_continues_a_store_with_new_days_only(tmp_path: Path) -> None:
+    market = captures.market(
+        seconds=6, seed=4, start_ns=captures.MIDNIGHT_NS + captures.OFFSET_NS - 3 * SECOND
+    )
+    evening = [line for line in market.lines if int(line.split()[0]) < captures.MIDNIGHT_NS]
+    store = tmp_path / "store"
+    first = captures.write(tmp_path / "a.gz", evening)
+    both = captures.write(tmp_path / "b.gz", market.lines)
+    run("binance", [first], store)
+    [tape] = tapes(store)
+    before = tape.path.stat().st_mtime_ns
+    with pytest.raises(CaptureError, match="--new-days to leave it"):
+        run("binance", [both], store)
+    [(_, report)] = Import("binance", (both,), store, new_days=True, progress=False).run()
+    assert report.tally["day that the store has already, left as it is"] == 1
+    assert [one.info.day for one in tapes(store)] == ["2024-08-08", "2024-08-09"]
+    assert tapes(store)[0].path.stat().st_mtime_ns == before
+    Import("binance", (both,), tmp_path / "whole", progress=False).run()
+    assert rows_of(tapes(store)[1]).tobytes() == rows_of(tapes(tmp_path / "whole")[1]).tobytes()
+    assert measure(tapes(store)[1])[2] == measure(tapes(tmp_path / "whole")[1])[2]
+    assert pq.read_metadata(tape.path).num_rows == tape.info.rows
