@@ -57,7 +57,7 @@ def test_every_printed_command_is_one(page: str) -> None:
 
 
 LEFT_OUT = {
-    r"make paper": "tests/test_example_paper.py runs what it runs",
+    r"make paper": "takes a minute; tests/mmenv/live/test_extras.py runs exchange, desk and replay",
     r"make": "CI runs them as they are",
     r"ray|.* --ray": "needs a cluster; tests/mmenv/run/test_jobs.py runs jobs on one",
     r"tensorboard|pre-commit": "serves until it is stopped, or changes this repository's hooks",
@@ -65,7 +65,7 @@ LEFT_OUT = {
     r"neuralmm (record|live)": "needs a venue; tests/mmenv/live runs them at the local exchange",
     r"neuralmm paper (?!.*--store)": "needs a venue; tests/mmenv/live runs it at the local exchange",
     r"neuralmm solve (large-tick|book)": "searches rules for a minute; tests/policies/book does with fewer",
-    r"neuralmm members": "solves each member's optimum; tests/train/experiments/test_population.py plays them",
+    r"neuralmm members": "solves each member's optimum; tests/train/experiments plays them",
     r"neuralmm (study|population|sweep|reproduce)": "starts processes; tests/train/experiments runs them",
 }
 """Commands that are not run here, by what they begin with, and why."""

@@ -89,7 +89,7 @@ GROUPS: dict[str, dict[str, Command]] = {
             "train.options.solve:Solve",
         ),
         "score": Command(
-            "percent of the optimum on a frozen task, as an entry of the leaderboard",
+            "percent of the optimum on a frozen task, for the leaderboard",
             "train.score:main",
             "train.options.zoo:Score",
         ),
@@ -150,7 +150,7 @@ GROUPS: dict[str, dict[str, Command]] = {
             "train.options.desks:Paper",
         ),
         "live": Command(
-            "trade with real orders; off unless key, flag and limits are given",
+            "trade with real orders; off unless key, flag, limits are given",
             "train.live:live",
             "train.options.desks:Real",
         ),

@@ -29,7 +29,7 @@ from mmenv.live.desk import LiveDesk
 from mmenv.live.guard import GuardConfig
 from mmenv.live.market_feed import MarketFeed
 from mmenv.live.plan import Plan
-from mmenv.live.screen import screen, summary
+from mmenv.live.screen import Screen, summary
 from mmenv.live.setup import Player
 from mmenv.live.tape_feed import TapeFeed
 from mmenv.live.venues.base import VENUES, Credentials, Venue
@@ -227,7 +227,7 @@ async def trade(desks: list[LiveDesk], common: Common, console: Console) -> None
         from mmenv.live.prometheus import serve
 
         serve(desks, common.metrics)
-    async with shown(desks, common.show, console), watched(desks, common.account_loss):
+    async with shown(desks, common, console), watched(desks, common.account_loss):
         results = await asyncio.gather(*(desk.run(common.seconds) for desk in desks), return_exceptions=True)
     for desk, result in zip(desks, results, strict=True):
         console.print(summary(desk))
@@ -290,18 +290,19 @@ async def watched(desks: list[LiveDesk], limit: float | None) -> AsyncIterator[N
 
 
 @contextlib.asynccontextmanager
-async def shown(desks: list[LiveDesk], show: bool, console: Console) -> AsyncIterator[None]:
+async def shown(desks: list[LiveDesk], common: Common, console: Console) -> AsyncIterator[None]:
     """The screen, refreshed while the desks run."""
-    if not show:
+    if not common.show:
         yield
         return
 
     async def refresh(live: LiveScreen) -> None:
         while True:
-            live.update(screen(desks), refresh=True)
+            live.update(screen.draw(), refresh=True)
             await asyncio.sleep(REFRESH_S)
 
-    with LiveScreen(screen(desks), console=console, auto_refresh=False) as live:
+    screen = Screen(desks, common.seconds)
+    with LiveScreen(screen.draw(), console=console, auto_refresh=False) as live:
         task = asyncio.create_task(refresh(live))
         try:
             yield

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 
 import numpy as np
@@ -19,21 +21,72 @@ from mmenv.live.session import Session
 from mmenv.venue.paper import PaperVenue
 
 LEVELS = 5
+KEPT = 400
+"""Profits that the line on the screen is made of, at most."""
+BLOCKS = "▁▂▃▄▅▆▇█"
 COLOURS = ("green", "yellow", "bold red")
 TERMS = ("spread capture", "adverse selection", "carry", "fees", "funding")
 
 
-def screen(desks: Sequence[LiveDesk]) -> RenderableType:
-    """All desks, and what happened last."""
-    messages = sorted((text for desk in desks for text in desk.messages), reverse=True)[:10]
-    return Group(
-        Columns([panel(desk) for desk in desks]),
-        Panel("\n".join(reversed(messages)) or "nothing yet", title="messages", title_align="left"),
-    )
+class Screen:
+    """All desks, the course of their profits since the screen began, and what happened last.
+
+    Parameters
+    ----------
+    seconds
+        How long the desks trade.
+    clock
+        Seconds that never run backwards.
+    """
+
+    def __init__(
+        self,
+        desks: Sequence[LiveDesk],
+        seconds: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._desks, self._seconds, self._clock = desks, seconds, clock
+        self._begun: dict[int, float] = {}
+        self._profits: list[list[float]] = [[] for _ in desks]
+
+    def draw(self) -> RenderableType:
+        """The screen as it is now."""
+        messages = sorted((text for desk in self._desks for text in desk.messages), reverse=True)[:10]
+        return Group(
+            Columns([self._panel(number, desk) for number, desk in enumerate(self._desks)]),
+            Panel("\n".join(reversed(messages)) or "nothing yet", title="messages", title_align="left"),
+        )
+
+    def _panel(self, number: int, desk: LiveDesk) -> Panel:
+        if desk.session is None:
+            return panel(desk, [], "")
+        passed = self._clock() - self._begun.setdefault(number, self._clock())
+        profits = self._profits[number]
+        profits.append(desk.session.wealth)
+        if len(profits) > KEPT:
+            del profits[1::2]  # every other one: the line keeps its beginning
+        left = f"{duration(self._seconds - passed)} left" if math.isfinite(self._seconds) else "until Ctrl-C"
+        return panel(desk, profits, f"{duration(passed)} so far, {left}")
 
 
-def panel(desk: LiveDesk) -> Panel:
-    """One desk."""
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds, as 1:02:03 or 2:03."""
+    minutes, rest = divmod(max(round(seconds), 0), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def line(values: Sequence[float], width: int = 40) -> str:
+    """A line of blocks from the lowest to the highest of `values`, the newest right."""
+    at = np.linspace(0, len(values) - 1, min(width, len(values))).round().astype(int)
+    shown = np.asarray(values)[at]
+    low, high = shown.min(), shown.max()
+    heights = (shown - low) / (high - low) if high > low else np.zeros(len(shown))
+    return "".join(BLOCKS[round(float(height) * (len(BLOCKS) - 1))] for height in heights)
+
+
+def panel(desk: LiveDesk, profits: Sequence[float], running: str) -> Panel:
+    """One desk; `profits` since the screen began, and how long it has been `running`."""
     title = f"{desk.plan.symbol} {desk.plan.venue} {desk.plan.mode}"
     session = desk.session
     if session is None:
@@ -41,7 +94,9 @@ def panel(desk: LiveDesk) -> Panel:
     state = Text(f"{STATES[session.state]}  {session.guard.reason()}", style=COLOURS[session.state])
     tables = Table.grid(padding=(0, 2))
     tables.add_row(book(session), figures(desk, session))
-    return Panel(Group(state, tables), title=title, expand=False)
+    currency = currency_of(desk.plan.symbol)
+    course = Text(f"{min(profits):+,.4f} {line(profits)} {max(profits):+,.4f} {currency}") if profits else ""
+    return Panel(Group(state, tables, course, running), title=title, expand=False)
 
 
 def book(session: Session) -> Table:

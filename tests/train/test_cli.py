@@ -1,0 +1,197 @@
+"""The command line: quick help, sentences for what cannot be, and ways out that say how to go on."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from mmenv.config import make_config
+from mmenv.progress import LOG_SECONDS, LogLines
+from policies.book import ladder
+from policies.optimal import KINDS
+from train import cli, completion, doctor, look
+from train.options.solve import Solve
+from train.settings import LAST_MODEL, Settings, read_settings, write_settings
+
+HEAVY = ("torch", "stable_baselines3", "sb3_contrib", "scipy.stats", "pandas", "matplotlib", "ray", "optuna")
+
+
+def neuralmm(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
+    """Run the command in this process; what it ends with."""
+    monkeypatch.setattr(sys, "argv", ["neuralmm", *words])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return stop.code
+    return None
+
+
+def test_help_needs_no_heavy_library() -> None:
+    """What `--help` of all commands imports; `python -m benchmarks.newcomer` times it."""
+    code = f"""
+import sys
+from train import cli
+for command in cli.COMMANDS.values():
+    cli.find(command.options)
+    if command.default:
+        cli.find(command.default)([])
+print(sorted(set({HEAVY}) & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_command_is_there_and_in_the_help() -> None:
+    text = cli.help_text()
+    for name, command in cli.COMMANDS.items():
+        assert inspect.isfunction(cli.find(command.run)), name
+        assert f"  {name} " in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    code = (
+        "import sys; from train import cli; sys.argv = ['neuralmm']; "
+        "cli.help_text = lambda: 200_000 * 'x'; cli.main()"
+    )
+    done = subprocess.run(
+        f'"{sys.executable}" -c "{code}" | head -c 1', shell=True, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("x", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (KeyboardInterrupt(), cli.INTERRUPTED, "Nothing is half-written: neuralmm evaluate glft"),
+        (KeyboardInterrupt("go on so"), cli.INTERRUPTED, "stopped. go on so"),
+        (PermissionError(13, "Permission denied", "/logs"), None, "/logs: you have no right"),
+        (NotADirectoryError(20, "Not a directory", "/dev/null/x"), None, "/dev/null/x: not a directory."),
+        (ModuleNotFoundError("No module named 'ccxt'", name="ccxt"), None, "pip install 'neuralmm[live]'"),
+        (ValueError("no"), None, "neuralmm evaluate: no"),
+    ],
+)
+def test_errors_end_in_a_sentence(
+    error: BaseException, code: int | None, said: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def fail(options: object) -> None:
+        raise error
+
+    module = ModuleType("failing")
+    module.run = fail  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "failing", module)
+    command = cli.COMMANDS["evaluate"]._replace(run="failing:run")
+    monkeypatch.setitem(cli.COMMANDS, "evaluate", command)
+    ended = neuralmm(monkeypatch, "evaluate", "glft")
+    assert ended == code or code is None
+    assert said in f"{ended} {capsys.readouterr().err}"
+
+
+def test_errors_of_others_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(look, "names", lambda kind: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        neuralmm(monkeypatch, "list", "venues")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["evaluate", "glft", "--episodes", "0"], "--episodes = 0 is not possible: it must be at least 1"),
+        (["backtest", "glft", "s", "--days", "-1"], "--days = -1 is not possible: it must be above 0"),
+        (["paper", "--policy", "glft", "--max-loss", "nan"], "--max-loss = nan is not possible"),
+        (["trian"], "Did you mean 'train'"),
+    ],
+)
+def test_numbers_and_names_that_cannot_be(
+    words: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert said in str(neuralmm(monkeypatch, *words))
+
+
+def test_settings_that_cannot_be() -> None:
+    for given in ({"steps": 0}, {"steps": -1}, {"minutes": 0.0}, {"num_envs": 0}, {"learning_rate": -1.0}):
+        with pytest.raises(ValueError, match=f"{next(iter(given))} = .* is not possible"):
+            Settings(**given)  # type: ignore[arg-type]
+
+
+def test_a_finished_run_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(market="brownian", steps=1000)
+    write_settings(tmp_path, settings, make_config("brownian"))
+    (tmp_path / LAST_MODEL).touch()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert neuralmm(monkeypatch, "train", "--resume", str(tmp_path)) is None
+    assert "is finished: 1,000 steps. Nothing was changed." in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    said = str(neuralmm(monkeypatch, "train", "--resume", str(tmp_path), "--steps", "2000"))
+    assert "--steps = 2000 is not possible with --resume: the run was begun with 1000" in said
+    assert neuralmm(monkeypatch, "train", "--resume", str(tmp_path), "--steps", "1000") is None
+    assert read_settings(tmp_path)[0].steps == 1000
+
+
+def test_a_folder_of_runs_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("book_1", "book_2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "best_model.zip").touch()
+    said = str(neuralmm(monkeypatch, "evaluate", str(tmp_path)))
+    assert f"is no run, but there are runs in it: {tmp_path / 'book_1'}, {tmp_path / 'book_2'}" in said
+
+
+def test_bash_completes_commands_options_and_names(tmp_path: Path) -> None:
+    script = tmp_path / "completion"
+    script.write_text(completion.bash())
+    for words, expected in (
+        (["tra"], "train"),
+        (["evaluate", "--tape-e"], "--tape-episodes"),
+        (["list", "pol"], "policies"),
+    ):
+        given = f"COMP_WORDS=(neuralmm {' '.join(words)}); COMP_CWORD={len(words)}"
+        line = f"source {script}; cd {tmp_path}; {given}"
+        done = subprocess.run(
+            ["bash", "-c", f'{line}; _neuralmm; echo "${{COMPREPLY[@]}}"'], capture_output=True, text=True
+        )
+        assert (done.stdout.strip(), done.stderr) == (expected, "")
+
+
+def test_the_doctor_says_what_is_missing_for_which_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    version = doctor.installed
+    monkeypatch.setattr(doctor, "installed", lambda name: None if name == "ccxt" else version(name))
+    monkeypatch.setattr(doctor, "gpu", lambda: "none")
+    assert neuralmm(monkeypatch, "doctor") is None
+    assert "live: ccxt missing: pip install 'neuralmm[live]'; for record, paper" in capsys.readouterr().out
+    monkeypatch.setattr(doctor, "installed", lambda name: None if name == "tyro" else version(name))
+    assert str(neuralmm(monkeypatch, "doctor")) == "Missing: tyro: pip install tyro"
+
+
+def test_options_that_stand_apart_say_what_the_work_says() -> None:
+    options = Solve()
+    assert (options.paths, options.bound_paths, options.seed) == (
+        ladder.PATHS, ladder.BOUND_PATHS, ladder.SEED,
+    )  # fmt: skip
+    assert options.belief_resolution == KINDS["belief-optimal"].resolution
+    assert options.average_nodes == KINDS["exponential-average"].resolution
+
+
+def test_a_log_gets_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("mmenv.progress.time.monotonic", lambda: now[0])
+    with LogLines(total=100, unit=" episodes", desc="playing") as bar:
+        for _ in range(100):
+            now[0] += LOG_SECONDS / 30
+            bar.update(1)
+            bar.refresh()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all("playing" in line and "% of 100 episodes" in line for line in lines)
