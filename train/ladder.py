@@ -10,7 +10,7 @@ from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig
 from mmenv.market.book import Book
 from mmenv.progress import progress_bar
-from policies.book.ladder import BEST_RULE, BOUND, SEED, TOLD_NAME, Row, known_ladder, ladder
+from policies.book.ladder import BEST_RULE, BOUND, CACHE, SEED, TOLD_NAME, Row, known_ladder, ladder
 from train.baselines import closed_form_config
 from train.simulate import Outcome
 from train.tables import Sheet
@@ -79,8 +79,12 @@ def compute_ahead(config: EnvConfig, wanted: dict[int, int]) -> None:
     """Compute the ladders that a run will ask for, paths by first seed, while nobody waits for them yet."""
     if not isinstance(config.market, Book):
         return
+    closed = closed_form_config(config)
     try:
-        for seed, paths in wanted.items():
+        missing = {seed: n for seed, n in wanted.items() if known_ladder(closed, n, seed) is None}
+        if missing:
+            print(f"Finding out what is known of this market, once: it is kept in {CACHE}.", flush=True)
+        for seed, paths in missing.items():
             computed(config, paths, seed)
     except ConfigError:
         return  # there is none; the evaluation says why

@@ -15,7 +15,7 @@ from mmenv.report.words import number
 
 def equity(result: Result) -> Figure:
     """Draw the profit of every policy, and its drawdown below."""
-    times = Times(result.recorded)
+    times = Times(result)
     data = []
     for run in result.runs.values():
         samples = fine(run)

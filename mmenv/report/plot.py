@@ -87,17 +87,18 @@ def line(name: str, x: Any, y: Any, **style: Any) -> dict[str, Any]:
 
 
 class Times:
-    """The time axis: dates on tapes, hours since the start in simulations."""
+    """The time axis: dates on tapes; hours, or minutes of a short one, since the start in simulations."""
 
-    def __init__(self, recorded: bool) -> None:
-        self.recorded = recorded
-        self.axis = {"title": {"text": "UTC" if recorded else "hours"}}
+    def __init__(self, result: Result) -> None:
+        self.recorded = result.recorded
+        self.unit_ns, name = (60e9, "minutes") if result.first.seconds < 7200 else (3.6e12, "hours")
+        self.axis = {"title": {"text": "UTC" if self.recorded else name}}
 
     def __call__(self, times_ns: Any) -> list[Any]:
         times = np.asarray(times_ns, np.int64)
         if self.recorded:
             return [str(t) for t in times.astype("datetime64[ns]").astype("datetime64[ms]")]
-        return (times / 3.6e12).tolist()
+        return (times / self.unit_ns).tolist()
 
 
 def colour(result: Result, run: Run) -> str:

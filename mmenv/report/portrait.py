@@ -78,7 +78,7 @@ def waterfall(result: Result, run: Run) -> Figure:
 
 def attribution(result: Result, run: Run) -> Figure:
     """Draw the parts of the profit over time."""
-    times, samples = Times(result.recorded), fine(run)
+    times, samples = Times(result), fine(run)
     data = []
     lines = {
         **{p: (t, c, -1 if p == "fees" else 1) for p, (t, c) in PARTS.items()},
@@ -98,7 +98,7 @@ def attribution(result: Result, run: Run) -> Figure:
 
 def inventory(result: Result, run: Run) -> Figure:
     """Draw the position over time, and how often it was how large."""
-    times, table = Times(result.recorded), run.equity
+    times, table = Times(result), run.equity
     data: list[dict[str, Any]] = []
     names = [unit["labels"]["symbol"] for unit in run.units]
     for k, symbol in enumerate(sorted(set(names))):
@@ -215,7 +215,7 @@ def band(
 
 def price(result: Result, run: Run) -> Figure:
     """Draw the mid of the whole run with fills, of the first symbol where there are several."""
-    times, table, fills = Times(result.recorded), run.equity, run.fills
+    times, table, fills = Times(result), run.equity, run.fills
     units = first_symbol(run)
     table, fills = table[np.isin(table["unit"], units)], fills[np.isin(fills["unit"], units)]
     mid = table["mid"].to_numpy()
@@ -263,7 +263,7 @@ def fill_marks(fills: Any, times: Times, size: int) -> list[dict[str, Any]]:
 
 def close_up(result: Result, run: Run) -> Figure:
     """Draw the quotes at every decision of the stretch with the most fills, over the book."""
-    times = Times(result.recorded)
+    times = Times(result)
     states, fills = busiest(run)
     x = times(states["time_ns"].to_numpy())
     data = []

@@ -28,9 +28,10 @@ def _run_story(result: Result, run: Run) -> str:
             "it did not trade, not because it broke even."
         )
     verb = "earned" if profit.value >= 0 else "lost"
+    per_turnover = figures["profit_bp"]
     said = (
         f"{run.name} {verb} {amount(profit, abs(profit.value))} {money} in {length} of {kind} market with "
-        f"{number(figures['fills'].value)} fills: {number(figures['profit_bp'].value)} bp of what it "
+        f"{number(figures['fills'].value)} fills: {amount(per_turnover, per_turnover.value)} bp of what it "
         "traded. "
     )
     said += _how_sure(profit) + _why(figures)
@@ -64,11 +65,11 @@ def _why(figures: dict[str, Estimate]) -> str:
         value = figures[name].value
         return f"{gave if value >= 0 else took} {amount(figures[name], abs(value))}"
 
+    paid = figures["fees"].value
     text = (
-        f"The spread {did('spread_capture', 'brought', 'cost')}; adverse selection "
-        f"{did('adverse_selection', 'gave', 'took')}, the positions it carried "
-        f"{did('carry', 'gave', 'took')} "
-        + (f"and fees {did('fees', 'took', 'gave')}." if figures["fees"].value else "and there were no fees.")
+        f"Spread capture {did('spread_capture', 'earned', 'cost')}; adverse selection "
+        f"{did('adverse_selection', 'added', 'took')}, carry {did('carry', 'added', 'took')} "
+        + (f"and {did('fees', 'fees took', 'rebates added')}." if paid else "and there were no fees.")
     )
     capture, adverse, fees = (figures[n].value for n in ("spread_capture", "adverse_selection", "fees"))
     if capture > 0 and fees > capture:

@@ -317,7 +317,7 @@ def final_table(result: Result) -> Table:
     """A row for each final member, and for their worst and mean: the kept policy, each variant's seeds."""
     final, kept = result.final, result.kept
     table = Table(
-        title=f"members that selected nothing: {final.label}",
+        title=f"held-out members: {final.label}",
         caption="kept: 95% over episodes; variants: interquartile mean over seeds, 95% bootstrap over seeds",
     )
     table.add_column("member")
@@ -374,7 +374,7 @@ def draw(result: Result) -> Figure:
     left.plot(result.final.scores[kept].mean(axis=1), "_k", markersize=24, label="kept")
     right.plot(*([judged.overall(kept, criterion)] for judged in both), "_k", markersize=24, label="kept")
     left.set_xticks(range(len(names)), names)
-    left.set(ylabel=result.final.label, title="members that selected nothing")
+    left.set(ylabel=result.final.label, title="held-out members")
     selected, final = (f"{criterion} of the {judged.panel.role} members" for judged in both)
     right.set(xlabel=selected, ylabel=final, title="what was selected by, and what came of it")
     for axes in (left, right):

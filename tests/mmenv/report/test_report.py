@@ -234,7 +234,7 @@ def browse(page: Path, folder: Path) -> tuple[str, str]:
     ]
     done = subprocess.run(
         [
-            *(BROWSER, *flags, f"--user-data-dir={folder}", "--enable-logging=stderr", "--timeout=60000"),
+            *(BROWSER, *flags, f"--user-data-dir={folder}", "--enable-logging=stderr", "--timeout=300000"),
             *("--virtual-time-budget=30000", "--dump-dom", page.as_uri()),
         ],
         capture_output=True,
