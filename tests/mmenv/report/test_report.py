@@ -328,6 +328,7 @@ def test_no_text_lies_over_another_at_any_width(sheet, tmp_path):
     good = source.replace("</body>", f"{MEASURE}</body>")
     bad = good.replace("{'margin.t': TOOLBAR + high,", "{'margin.t': high,")
     assert bad != good
+    bad = re.sub(r'<script type="application/json" data-figure="(?!equity").*?</script>', "", bad)
     frames = ""
     for name, text, widths in (("good.html", good, WIDTHS), ("bad.html", bad, WIDTHS[:1])):
         (tmp_path / name).write_text(text, encoding="utf-8")
@@ -340,7 +341,7 @@ def test_no_text_lies_over_another_at_any_width(sheet, tmp_path):
     found = json.loads(unquote(told[1]))
     assert {f["width"]: f["faults"] for f in found if f["page"] == "good.html"} == {w: [] for w in WIDTHS}
     assert any('over "toolbar"' in fault for f in found if f["page"] == "bad.html" for fault in f["faults"])
-    assert all(f["texts"] > 100 for f in found)
+    assert all(f["texts"] > 100 for f in found if f["page"] == "good.html")
 
 
 def test_nothing_points_elsewhere(sheet):
