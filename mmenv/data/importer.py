@@ -30,7 +30,7 @@ from mmenv.data.formats.base import (
     described,
     open_importers,
 )
-from mmenv.data.grid import SIDE_RULES, Grid, SecondPass, day_text
+from mmenv.data.grid import SIDE_RULES, Grid, SecondPass, day_text, follow
 from mmenv.data.problems import FinerNeeded, Report
 from mmenv.data.rows import CaptureError
 from mmenv.data.source import Source
@@ -117,6 +117,11 @@ class Import:
                 f"--trade-side = {self.trade_side!r} is not possible: it must be {', '.join(SIDE_RULES)}."
             )
         self.store.mkdir(parents=True, exist_ok=True)
+        if self.progress and not _compiled():
+            print(
+                "compiling the readers, once after installation: some ten seconds before rows move",
+                flush=True,
+            )
         with _work_folder(self.store / f"{WORK}{self._identity()}") as folder:
             job = _load(folder) or ImportJob(list(self._parts()))
             job.run(self, folder)
@@ -265,6 +270,12 @@ class ImportJob:
         part.finished = True
         part.spool.path.unlink()
         self.save(folder)
+
+
+def _compiled() -> bool:
+    """Whether what reads rows lies compiled on disk."""
+    folder = Path(follow.stats.cache_path or ".")
+    return any(folder.glob("grid.follow-*.nbi"))
 
 
 def _why(part: _Part) -> str:

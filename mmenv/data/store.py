@@ -14,9 +14,11 @@ from numba import njit
 from numpy.typing import NDArray
 
 from mmenv.data.book import BOOK_WINDOW, window
+from mmenv.data.events import open_replay
 from mmenv.data.orders import no_orders, reconcile
 from mmenv.data.rows import ADD, BBO, BUY, CANCEL, CLEAR, DEPTH, FILL, SNAPSHOT, TRADE
 from mmenv.data.tape import Tape, TapeError, tapes
+from mmenv.files import replacing
 from mmenv.times import SECOND
 
 SILENCE_NS: Final = 10 * SECOND
@@ -42,10 +44,12 @@ class Store:
 
     store: tyro.conf.Positional[Path]
     """Folder that `neuralmm import` or `neuralmm record` wrote."""
-    action: tyro.conf.Positional[Literal["list", "check", "describe"]] = "list"
+    action: tyro.conf.Positional[Literal["list", "check", "describe", "export"]] = "list"
     """`list`: what there is. `describe`: gaps, spread, trades a minute and a hash of the rows.
     `check`: whether every tape is what its description says; the first that is not is named, and the exit
-    status is 1."""
+    status is 1. `export`: each tape to a file of hftbacktest's events, `to`/VENUE_SYMBOL_DAY.npz."""
+    to: Path = Path()
+    """Folder of what is exported."""
     venue: str = "*"
     """Venues: a name or pattern."""
     symbol: str = "*"
@@ -60,6 +64,10 @@ class Store:
             for tape in found:
                 check(tape)
             yield f"{len(found)} tapes, {sum(tape.info.rows for tape in found)} rows: sound"
+            return
+        if self.action == "export":
+            for tape in found:
+                yield str(export(tape, self.to))
             return
         heads = ("venue", "symbol", "day", "from", "to", "rows", "trades", "orders", "tick", "lot", "book")
         more = ("gaps", "longest, s", "spread, ticks", "trades a minute", "hash")
@@ -97,6 +105,23 @@ def measure(tape: Tape) -> tuple[np.void, int, str]:
         trades += int((rows["kind"] == TRADE).sum())
         _see(rows, low, sizes, state)
     return state[0], trades, found.hexdigest()[:16]
+
+
+def export(tape: Tape, folder: Path) -> Path:
+    """Write a tape as hftbacktest's events: its levels and trades, prices and sizes in whole units as floats.
+
+    What they cannot carry: numbers of trades, and the grid as decimals.
+    """
+    info = tape.info
+    replay = open_replay(tape, 0)
+    events = np.array(replay.events)
+    events["px"] *= float(info.tick_size)
+    events["qty"] *= float(info.lot_size)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{info.venue}_{info.symbol}_{info.day}.npz"
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, data=events)
+    return path
 
 
 def check(tape: Tape) -> None:

@@ -48,6 +48,7 @@ def samples(folder: Path) -> dict[str, Files]:
         found[venue] = {"x.raw": joined(feeds.capture(feeds.market(events=40), venue))}
     from tests.mmenv.data.formats.test_feeds import bitstamp
 
+    found["itch"] = {"06212012.NASDAQ_ITCH50": orders.itch(market, orders.NEW_YORK_MIDNIGHT_NS)}
     found["bitstamp"] = {"x.log": joined(bitstamp())}
     return found
 
@@ -93,10 +94,12 @@ def check_import(name: str, files: Files, edits: list[Spoil], folder: Path) -> s
         path = folder / each
         path.write_bytes(spoilt(data, edits) if place == 0 else data)
         paths.append(path)
-    venue = "v" if name == "plain" else None
+    venue, symbol = "v" if name == "plain" else None, "AAPL" if name == "itch" else None
     options = {"allow_no_trades": True, "allow_refused": True, "trade_side": "tick"}
     store = folder / "store"
-    job = Import(name.partition("-")[0], tuple(paths), store, venue=venue, progress=False, **options)  # type: ignore[arg-type]
+    job = Import(
+        name.partition("-")[0], tuple(paths), store, venue=venue, symbol=symbol, progress=False, **options
+    )  # type: ignore[arg-type]
     refused = ""
     try:
         job.run()

@@ -422,3 +422,42 @@ def databento_file(market: Market, folder: Path, kind: str = "dbn3") -> Path:
         pq.write_table(table, folder / "es.parquet", row_group_size=700)
         return folder / "es.parquet"
     return path
+
+
+# NASDAQ ITCH.
+
+
+def itch(market: Market, midnight_ns: int, symbol: str = "AAPL") -> bytes:
+    """A day's file of two stocks by the specification of ITCH 5.0, one of them without orders."""
+    out: list[bytes] = []
+
+    def put(kind: bytes, ns: int, body: bytes, locate: int = 7) -> None:
+        message = kind + struct.pack(">HH", locate, 0) + (ns - midnight_ns).to_bytes(6, "big") + body
+        out.append(struct.pack(">H", len(message)) + message)
+
+    start = market.events[0].exch_ns - 1_000
+    put(b"S", start, b"O", 0)
+    for name, locate in ((symbol, 7), ("ZVZZT", 8)):
+        put(b"R", start, name.encode().ljust(8) + b"Q N" + struct.pack(">I", 100) + b"N" * 13, locate)
+    put(b"A", start, struct.pack(">QcI8sI", 5, b"B", 10, b"ZVZZT   ", 1), 8)
+    filled: set[int] = set()
+    for number, event in enumerate(market.events):
+        ns = event.exch_ns
+        for step in event.steps:
+            side, price_ = b"B" if step.side == "B" else b"S", int(step.tick * 100)
+            body = struct.pack(">QcI8sI", step.order, side, step.size, symbol.encode().ljust(8), price_)
+            if step.action == "A":
+                put(b"A" if number % 2 else b"F", ns, body + (b"" if number % 2 else b"NSDQ"))
+            elif step.action == "M":
+                put(b"U", ns, struct.pack(">QQII", step.order, step.order, step.size, price_))
+            elif step.action == "F":
+                put(b"E", ns, struct.pack(">QIQ", step.order, step.size, number))
+                filled.add(step.order)
+            elif step.action == "C" and step.order in filled:
+                filled.discard(step.order)
+            elif step.action == "C":
+                put(b"X", ns, struct.pack(">QI", step.order, step.size))
+            elif step.action == "H":
+                put(b"P", ns, body + struct.pack(">Q", number))
+    put(b"Q", ns, struct.pack(">Q8sIQc", 100, symbol.encode().ljust(8), 500_000, 1, b"C"))
+    return b"".join(out)

@@ -48,7 +48,7 @@ class Tardis(LevelImporter):
             symbols = symbols_in(path, "symbol") if every else [options.symbol or first["symbol"]]
             for symbol in symbols:
                 key = options.venue or first["exchange"], symbol
-                found.setdefault(key, []).append((int(first["local_timestamp"]), path, first))
+                found.setdefault(key, []).append((_time(path, first), path, first))
         importers = []
         for (venue, symbol), files in found.items():
             files.sort(key=lambda file: file[0])
@@ -66,6 +66,13 @@ class Tardis(LevelImporter):
                 series.insert(0, Files(trades, TRADES, decode, numbered))
             importers.append(cls(source_of(venue, symbol), series, options))
         return importers
+
+
+def _time(path: Path, first: dict[str, str]) -> int:
+    text = first["local_timestamp"]
+    if not text.isdigit():
+        raise CaptureError(f"{path.name}: local_timestamp = {text!r:.40} of its first row is no time")
+    return int(text)
 
 
 def _first_row(path: Path) -> dict[str, str]:

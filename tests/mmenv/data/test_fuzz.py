@@ -9,7 +9,7 @@ from tests.helpers.fuzz import Files, Spoil, check_import, samples, spoils
 
 NAMES = (
     *("binance", "bitstamp", "bybit", "coinbase", "databento", "databento-dbn", "hyperliquid", "kraken"),
-    *("lobster", "okx", "plain", "tardis"),
+    *("itch", "lobster", "okx", "plain", "tardis"),
 )
 
 

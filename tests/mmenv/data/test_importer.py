@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmenv.data import columns, grid, importer, lines, parquet, spool
-from mmenv.data.formats import base, binance, lobster
+from mmenv.data.formats import base, binance, feed, lobster
 from mmenv.data.formats.base import IMPORTERS, Importer, ImportOptions
 from mmenv.data.importer import Import
 from mmenv.data.problems import Report
@@ -21,11 +21,15 @@ from mmenv.data.source import Source
 from mmenv.data.tape import Tape, tapes
 from mmenv.registry import PluginError
 from mmenv.times import SECOND
-from tests.helpers import captures, orders
+from tests.helpers import captures, feeds, orders
 from tests.helpers.imports import books, rows_of, run
 from tests.helpers.orders import Market, databento_file, lobster_files, tardis_files, write_lines
 
-FORMATS = ("tardis", "plain", "lobster", "databento", "databento-csv", "plain-parquet", "binance")
+FORMATS = (
+    *("tardis", "plain", "lobster", "databento", "databento-csv", "plain-parquet", "binance"),
+    *("itch", "kraken"),
+)
+ONE_DAY = ("lobster", "itch", "kraken")
 
 
 def capture(name: str, folder: Path) -> tuple[str, list[Path]]:
@@ -43,6 +47,12 @@ def capture(name: str, folder: Path) -> tuple[str, list[Path]]:
     market = Market(events=160, seed=3, start_ns=orders.START_NS + 37_800 * SECOND - 8 * SECOND)
     if name == "tardis":
         return name, [*tardis_files(market, folder, last=70), *tardis_files(market, folder, first=70)]
+    if name in feeds.VENUES:
+        return name, [write_lines(folder / "x.raw", feeds.capture(feeds.market(events=120), name))]
+    if name == "itch":
+        path = folder / "06212012.NASDAQ_ITCH50"
+        path.write_bytes(orders.itch(Market(events=160, seed=3), orders.NEW_YORK_MIDNIGHT_NS))
+        return name, [path]
     if name == "lobster":
         market = Market(events=160, seed=3, hidden=True)
         return name, lobster_files(market, folder)[0]
@@ -57,8 +67,8 @@ def capture(name: str, folder: Path) -> tuple[str, list[Path]]:
 
 def import_all(name: str, paths: list[Path], store: Path) -> dict[str, np.ndarray]:
     """Rows by day, and what was reported."""
-    venue = "mine" if name == "plain" else None
-    [(tapes, report)] = Import(name, tuple(paths), store, venue=venue, progress=False).run()
+    venue, symbol = "mine" if name == "plain" else None, "AAPL" if name == "itch" else None
+    [(tapes, report)] = Import(name, tuple(paths), store, venue=venue, symbol=symbol, progress=False).run()
     assert not any(path.name.startswith(".import") for path in store.iterdir())
     notes = [note for note in report.notes if not note.startswith("continued")]
     found = {f"{tape.info}": rows_of(tape) for tape in tapes}
@@ -71,6 +81,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lobster, "TABLE_BYTES", 400)
     monkeypatch.setattr(parquet, "BATCH_ROWS", 7)
     monkeypatch.setattr(binance, "BLOCK_BYTES", 400)
+    monkeypatch.setattr(feed, "BLOCK_BYTES", 400)
     monkeypatch.setattr(spool, "SPOOL_ROWS", 50)
     monkeypatch.setattr(importer, "CHECKPOINT_ROWS", 60)
 
@@ -80,7 +91,7 @@ def test_neither_chunks_nor_kills_show(name: str, tmp_path: Path, monkeypatch: p
     """An import that is killed again and again, ever further on, ends like one that never was."""
     kind, paths = capture(name, tmp_path / "in")
     whole = import_all(kind, paths, tmp_path / "whole")
-    assert len(whole) == (2 if name == "lobster" else 3)
+    assert len(whole) == (2 if name in ONE_DAY else 3)
     small_chunks(monkeypatch)
     counts = count_calls(monkeypatch, None)
     same(import_all(kind, paths, tmp_path / "small"), whole)

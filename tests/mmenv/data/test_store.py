@@ -14,7 +14,7 @@ from mmenv.data.store import Store, check, measure
 from mmenv.data.tape import Tape, TapeError, TapeWriter, tapes
 from mmenv.times import SECOND
 from tests.helpers import captures, orders
-from tests.helpers.imports import rows_of, run
+from tests.helpers.imports import books, rows_of, run, traded
 from tests.helpers.orders import Market, databento_file, write_lines
 
 
@@ -101,3 +101,21 @@ def test_an_import_continues_a_store_with_new_days_only(tmp_path: Path) -> None:
     assert rows_of(tapes(store)[1]).tobytes() == rows_of(tapes(tmp_path / "whole")[1]).tobytes()
     assert measure(tapes(store)[1])[2] == measure(tapes(tmp_path / "whole")[1])[2]
     assert pq.read_metadata(tape.path).num_rows == tape.info.rows
+
+
+def test_a_tape_goes_to_hftbacktest_and_comes_back(tmp_path: Path) -> None:
+    market, store = Market(seed=3), tmp_path / "store"
+    tape, _ = run("databento", [databento_file(market, tmp_path)], store)
+    [path] = Store(store, "export", to=tmp_path / "out").run()
+    again, report = run("auto", [Path(path)], tmp_path / "again", venue="v", symbol="s", strict=True)
+    assert not report.counts
+    assert traded(rows_of(again)) == traded(rows_of(tape))
+    assert books(rows_of(again), "exch_ns")[-1][1] == market.events[-1].book
+    hftbacktest = pytest.importorskip("hftbacktest")
+    data = np.load(path)["data"]
+    assert data.dtype == hftbacktest.types.event_dtype
+    with pytest.raises(CaptureError, match="it does not say what it is of; give --symbol"):
+        run("hftbacktest", [Path(path)], tmp_path / "none")
+    (tmp_path / "x.npz").write_bytes(b"PK\x03\x04 no archive")
+    with pytest.raises(CaptureError, match="no file of hftbacktest's events"):
+        run("hftbacktest", [tmp_path / "x.npz"], tmp_path / "none", venue="v", symbol="s")
