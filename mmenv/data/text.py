@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from mmenv.data.decimals import DECIMALS, INVALID, parse_decimal, short_decimal
 from mmenv.data.problems import Report
+from mmenv.times import SECOND
 
 _NEWLINE, _RETURN, _COMMA, _QUOTE = b'\n\r,"'
 _HASH_START: Final = np.uint64(14_695_981_039_346_656_037)
@@ -113,10 +116,19 @@ def hash_text(text: str) -> int:
 
 def iso_ns(text: str) -> int:
     """Nanoseconds since 1970 of an ISO 8601 time. Raises ValueError."""
+    fraction = text[20:-1] if text[19:20] == "." else ""
+    if text[-1:] == "Z" and len(fraction) <= 9 and (fraction.isdigit() or len(text) == 20):
+        return _second_ns(text[:19]) + int(fraction.ljust(9, "0"))
     found = int(iso_times(pa.array([text], pa.string()))[0])
     if found == INVALID:
         raise ValueError("time")
     return found
+
+
+@lru_cache(1 << 12)
+def _second_ns(text: str) -> int:
+    """The same of a whole second, in UTC."""
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * SECOND
 
 
 def iso_times(texts: Any) -> NDArray[np.int64]:
