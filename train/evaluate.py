@@ -109,7 +109,6 @@ def value_sheet(title: str, outcomes: list[Outcome], measure: Scale | None) -> S
         columns[heading] = [f"{measure.percent(value.mean):.1f}" for value in values]
     if less:
         columns[f"minus {first.name}\n[paired, 95%]"] = ["", *(one.text(form) for one in less)]
-    columns["fills"] = [f"{outcome.terms['fills'].mean():.1f}" for outcome in outcomes]
     quoted = [float(outcome.quoted.mean()) for outcome in outcomes]
     if any(0 < share < 1 for share in quoted):  # else no side was ever left by choice
         columns["sides\nquoted"] = [f"{100 * share:.0f}%" for share in quoted]
@@ -136,8 +135,11 @@ def parts_sheet(outcomes: list[Outcome]) -> Sheet:
     columns = {"policy": [outcome.name for outcome in outcomes]}
     for term in TERMS[:-1]:
         means = [outcome.terms[term].mean() for outcome in outcomes]
-        columns[term.replace("_", "\n")] = [f"{mean + 0.0:{form}}" for mean in means]
-    columns["mean abs.\ninventory"] = [f"{outcome.inventory.mean():.2f}" for outcome in outcomes]
+        columns[term.replace("inventory", "inv.").replace("_", "\n")] = [
+            f"{mean + 0.0:{form}}" for mean in means
+        ]
+    columns["fills"] = [f"{outcome.terms['fills'].mean():.1f}" for outcome in outcomes]
+    columns["mean\n|pos|"] = [f"{outcome.inventory.mean():.2f}" for outcome in outcomes]
     return Sheet("Where it comes from: capture + selection + carry - fees - penalty", columns)
 
 
