@@ -114,7 +114,7 @@ def test_short_training_beats_its_start(tmp_path, monkeypatch, capsys):
         "glft",
         "no-trade",
         "Bound: optimum",
-        "inventory",
+        "penalty",
         str(folder / "best_model.zip"),
     ):
         assert word in output
