@@ -5,7 +5,7 @@ READY := .venv/.ready
 # Recorded tapes (neuralmm import), if there are any: the same policies are evaluated on them too.
 STORE ?= store
 
-.PHONY: train test paper check lock clean
+.PHONY: train test paper check site package lock clean
 
 train: $(READY)
 	$(BIN)/neuralmm train $(if $(wildcard $(STORE)),--store $(STORE))
@@ -30,6 +30,14 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $@
 
+# The documentation as a site, in the folder site; a warning is an error.
+site: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+# Build, check and use what would be published.
+package: $(READY)
+	.ci/package.sh
+
 # Resolve the lock file anew, from pyproject.toml.
 lock:
 	$(BIN)/pip-compile --quiet --extra replay --extra live --extra deploy --extra docs --extra dev --strip-extras --no-emit-index-url --no-emit-find-links \
@@ -37,4 +45,4 @@ lock:
 	sed -i 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements.lock
 
 clean:
-	rm -rf .venv
+	rm -rf .venv site

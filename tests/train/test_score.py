@@ -42,7 +42,7 @@ def test_a_score_is_of_the_tasks_episodes():
     exact = tune("glft", TASK.config()).value
     found = score(rule, TASK, 512)
     assert found.value.low - 0.05 < exact < found.value.high + 0.05
-    assert found.value.high - found.value.low < 0.3  # of 1.5 without
+    assert found.value.high - found.value.low < 0.5  # of 2 without
     for task in tasks().values():
         assert task.reference.shape == (task.episodes,)
         error = task.reference.std() / task.episodes**0.5
