@@ -21,7 +21,10 @@ from tests.helpers.captures import START_NS, market, write
 from train import cli, short
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
+PAGES = (
+    "README.md",
+    *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").glob("**/*.md"))),
+)
 
 
 def read(page: str) -> str:
@@ -60,6 +63,7 @@ LEFT_OUT = {
     r"make paper": "takes a minute; tests/mmenv/live/test_extras.py runs exchange, desk and replay",
     r"make": "CI runs them as they are",
     r"ray|.* --ray": "needs a cluster; tests/mmenv/run/test_jobs.py runs jobs on one",
+    r"pip|python3": "installs",
     r"tensorboard|pre-commit": "serves until it is stopped, or changes this repository's hooks",
     r"python -m benchmarks": "takes minutes to hours",
     r"neuralmm (record|live)": "needs a venue; tests/mmenv/live runs them at the local exchange",
@@ -98,6 +102,7 @@ lstm, dense = nn.LSTM(25, 16), nn.Sequential(nn.Linear(16, 8), nn.Tanh())
 price, spread = nn.Linear(8, 1), nn.Linear(8, 1)
 """,
     "docs/signals.md": "",
+    **{f"docs/tutorials/{name}.md": "" for name in ("environment", "paper", "train", "trainers")},
 }
 """What the blocks of Python on a page take for granted."""
 
