@@ -24,6 +24,7 @@ from mmenv.desk.buffers import Step
 from mmenv.desk.desk import NotFiniteError
 from mmenv.desk.networks import make_desk
 from mmenv.market.base import Market
+from mmenv.market.replay import ReplayFeed
 from mmenv.observation import action_space, observation_names, observation_space
 
 FLOAT32 = np.dtype(np.float32)
@@ -176,6 +177,15 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def mids(self) -> np.ndarray:
         """The mid-prices now, half-ticks, int32 (n,)."""
         return self._desk.get("mid").copy()
+
+    @property
+    def tape_times(self) -> np.ndarray | None:
+        """Number of the tape and local time, nanoseconds, at which each environment is, int64 (2, num_envs);
+        None where the market is no tape."""
+        market = self._desk.external
+        if not isinstance(market, ReplayFeed):
+            return None
+        return np.stack([market.venue.lane_tape, market.venue.outcomes["time_ns"]])
 
     def close_extras(self, **kwargs: Any) -> None:
         self._desk.close()

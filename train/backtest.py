@@ -157,5 +157,5 @@ def sheet(result: Result) -> Sheet:
     columns = {"": [FIGURES[figure][0] for figure in SHOWN]}
     for name, figures in result.figures.items():
         columns[name] = [show(figures[figure], FIGURES[figure][1]) for figure in SHOWN]
-    legend = [f"Money in {result.currency}{rates}; 95% intervals by moving blocks."]
+    legend = [f"Money in {result.currency}{rates}; 95% intervals by blocks of time."]
     return Sheet(str(result.folder), columns, legend)

@@ -7,6 +7,8 @@ see `mmenv.step.ledger`) is taken off: the mean stays, the interval shrinks.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,6 +18,8 @@ from scipy import stats
 
 from mmenv.config import EnvConfig
 from mmenv.engine.state import LEDGER
+from mmenv.measure.intervals import bootstrap
+from mmenv.times import SECOND
 from mmenv.vector import NeuralMMVectorEnv
 from policies.base import Policy
 
@@ -39,7 +43,9 @@ class Interval(NamedTuple):
         return self.text(".3f")
 
     def text(self, form: str) -> str:
-        """The three numbers, each in the format `form`."""
+        """The three numbers, each in the format `form`; without bounds, the first and why."""
+        if math.isnan(self.low):
+            return f"{self.mean:{form}} (too short)"
         return f"{self.mean:{form}} [{self.low:{form}}, {self.high:{form}}]"
 
 
@@ -71,6 +77,40 @@ class Outcome:
         return interval(self.controlled - other.controlled)
 
 
+@dataclass(frozen=True)
+class Recorded(Outcome):
+    """The same on recorded tapes. Episodes overlap, so intervals come from blocks of tape time, however many
+    episodes were drawn."""
+
+    cells: np.ndarray
+    """Tape and second in which decisions were made, int64 (C, 2), in order."""
+    rewards: np.ndarray
+    """Sum of the rewards of the decisions in each, less their noise, (C,)."""
+    decisions: np.ndarray
+    """How many there were, (C,)."""
+
+    def value(self) -> Interval:
+        per_decision = self.rewards / self.decisions
+        found = bootstrap(_mean_of(self.steps), [self.rewards, self.decisions], lead=per_decision)
+        return Interval(*found)
+
+    def minus(self, other: Outcome) -> Interval:
+        assert isinstance(other, Recorded)
+        cells, place = np.unique(np.concatenate([self.cells, other.cells]), axis=0, return_inverse=True)
+        parts: list[Any] = []
+        for own, at in ((self, place[: len(self.cells)]), (other, place[len(self.cells) :])):
+            parts += [np.bincount(at, sums, len(cells)) for sums in (own.rewards, own.decisions)]
+        ours, theirs = _mean_of(self.steps), _mean_of(other.steps)
+        lead = parts[0] / np.maximum(parts[1], 1) - parts[2] / np.maximum(parts[3], 1)
+        return Interval(*bootstrap(lambda a, b, c, d: ours(a, b) - theirs(c, d), parts, lead=lead))
+
+
+def _mean_of(steps: np.ndarray) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Mean over episodes of `steps` decisions, from sums of rewards and numbers of decisions."""
+    length = float(steps.mean())
+    return lambda rewards, decisions: length * rewards.sum(axis=-1) / decisions.sum(axis=-1)
+
+
 def interval(samples: np.ndarray) -> Interval:
     """Mean of `samples`, (E,), with its 95% percentile-bootstrap interval."""
     mean = float(np.mean(samples))
@@ -99,15 +139,16 @@ def simulate(
     `parameters` is the member of its family that all episodes have (see `mmenv.desk.family`).
     `watch(observations, actions, position)` sees each decision; `progress(n)` is told of n finished episodes.
     """
-    parts = []
+    parts: list[list[np.ndarray]] = []
+    moments: list[np.ndarray] = []
     for first in range(0, episodes, batch):
         n = min(batch, episodes - first)
-        parts.append(_simulate_batch(policy, config, n, seed + first, parameters, watch))
+        parts.append(_simulate_batch(policy, config, n, seed + first, parameters, watch, moments))
         if progress:
             progress(n)
     joined = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
     returns, noise, inventory, quoted, steps, *terms, lowest = joined
-    return Outcome(
+    found = Outcome(
         name=policy.name,
         returns=returns,
         controlled=returns - noise,
@@ -116,6 +157,20 @@ def simulate(
         quoted=quoted,
         steps=steps,
         lowest=lowest,
+    )
+    return recorded(found, moments) if moments else found
+
+
+def recorded(outcome: Outcome, moments: list[np.ndarray]) -> Recorded:
+    """The outcome with its sums by second, from `moments` of decisions, (3, k) each: tape, second, reward."""
+    tape, second, reward = np.concatenate(moments, axis=1)
+    cells, place = np.unique(np.stack([tape, second], axis=1), axis=0, return_inverse=True)
+    known = {field.name: getattr(outcome, field.name) for field in dataclasses.fields(outcome)}
+    return Recorded(
+        **known,
+        cells=cells.astype(np.int64),
+        rewards=np.bincount(place, reward),
+        decisions=np.bincount(place).astype(float),
     )
 
 
@@ -126,7 +181,9 @@ def _simulate_batch(
     seed: int,
     parameters: Mapping[str, float] | None,
     watch: Watch | None,
+    moments: list[np.ndarray],
 ) -> list[np.ndarray]:
+    """Sums of each episode; to `moments` is added when a decision was made, where the market is a tape."""
     rows = [LEDGER.index(term) for term in TERMS]
     noise, position, wealth = (LEDGER.index(name) for name in ("noise", "position", "wealth"))
     envs = NeuralMMVectorEnv(n, config=config, strict_actions=False)
@@ -142,12 +199,16 @@ def _simulate_batch(
             actions, state = policy.act(observations, state)
             if watch:
                 watch(observations, actions, held)
+            at = envs.tape_times
             observations, rewards, terminated, truncated, _ = envs.step(actions)
             ledger = envs.ledger
             held = ledger[position]
             quoted = quoted_sides(config, actions).mean(axis=0)
             step = np.stack([rewards, ledger[noise], np.abs(held), quoted, np.ones(n), *ledger[rows]])
             sums += np.where(running, step, 0.0)
+            if at is not None:
+                seconds = at[1] // SECOND
+                moments.append(np.stack([at[0], seconds, rewards - ledger[noise]])[:, running])
             lowest = np.where(running, np.minimum(lowest, ledger[wealth]), lowest)
             running &= ~(terminated | truncated)
     finally:

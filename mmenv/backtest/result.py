@@ -18,7 +18,7 @@ from mmenv.backtest.tables import PARTS, SUMS, horizons
 from mmenv.checks import ConfigError
 from mmenv.data.currency import Rate
 from mmenv.measure import intervals, metrics
-from mmenv.measure.intervals import Estimate
+from mmenv.measure.intervals import Estimate, TooShort
 from mmenv.times import SECOND
 
 REGIMES = ("low", "normal", "high")
@@ -363,20 +363,25 @@ class Result:
         annual = metrics.annual_factor(self.interval)
         totals = {name: intervals.bootstrap(_total, [samples.sums[name]]) for name in ("profit", *PARTS)}
         sharpe = intervals.bootstrap(metrics.sharpe, [profits])
+        short = isinstance(totals["profit"], TooShort)  # then no figure may rest on how profits vary
+
+        def lasting(estimate: Estimate | float) -> Estimate | float:
+            return TooShort(math.nan) if short else estimate
+
         mean_inventory = metrics.ratio(counts["absolute_position"], decisions)
         found: dict[str, float | Estimate] = {
             **{name: totals[name]._replace(value=value) for name, value in parts.items()},
             "profit": totals["profit"],
             "total_return": scaled(totals["profit"], 1 / capital),  # profit is not reinvested
             "sharpe": sharpe,
-            "sharpe_annual": scaled(sharpe, annual),
+            "sharpe_annual": lasting(scaled(sharpe, annual)),
             "sortino": intervals.bootstrap(metrics.sortino, [profits]),
-            "deflated_sharpe": metrics.deflated_sharpe(profits, self.tries),
+            "deflated_sharpe": lasting(metrics.deflated_sharpe(profits, self.tries)),
             "max_drawdown": metrics.max_drawdown(equity),
             "max_drawdown_fraction": metrics.max_drawdown_fraction(equity, capital),
-            "value_at_risk": intervals.bootstrap(metrics.value_at_risk, [profits]),
-            "expected_shortfall": intervals.bootstrap(metrics.expected_shortfall, [profits]),
-            "win_rate": intervals.bootstrap(metrics.win_rate, [trips.profits]),
+            "value_at_risk": lasting(intervals.bootstrap(metrics.value_at_risk, [profits])),
+            "expected_shortfall": lasting(intervals.bootstrap(metrics.expected_shortfall, [profits])),
+            "win_rate": share(intervals.bootstrap(metrics.win_rate, [trips.profits])),
             "trips": len(trips.profits),
             "trip_seconds": float(np.median(trips.seconds)) if len(trips.seconds) else math.nan,
             "fills": len(fills),
@@ -429,20 +434,22 @@ class Result:
         ours, theirs = self.samples[name], self.samples[self.first.name]
         _, i, j = np.intersect1d(ours.times_ns, theirs.times_ns, return_indices=True)
         pairs = {part: [ours.sums[part][i], theirs.sums[part][j]] for part in SUMS}
+        lead = pairs["profit"][0] - pairs["profit"][1]
         found = {
-            "profit": intervals.bootstrap(lambda a, b: _total(a - b), pairs["profit"]),
+            "profit": intervals.bootstrap(_total, [lead]),
             "sharpe": intervals.bootstrap(
-                lambda a, b: metrics.sharpe(a) - metrics.sharpe(b), pairs["profit"]
+                lambda a, b: metrics.sharpe(a) - metrics.sharpe(b), pairs["profit"], lead=lead
             ),
             "profit_bp": intervals.bootstrap(
                 lambda a, b, c, d: (
                     metrics.basis_points(_total(a), _total(c)) - metrics.basis_points(_total(b), _total(d))
                 ),
                 [*pairs["profit"], *pairs["turnover"]],
+                lead=lead,
             ),
         }
         for part in PARTS:
-            found[part] = intervals.bootstrap(lambda a, b: _total(a - b), pairs[part])
+            found[part] = intervals.bootstrap(_total, [pairs[part][0] - pairs[part][1]])
         return found
 
     def markout_curve(self, run: Run, side: int | None = None, regime: str | None = None) -> list[Estimate]:
@@ -513,6 +520,11 @@ def plain(estimate: Estimate) -> dict[str, float | None]:
     return {name: None if math.isnan(value) else value for name, value in estimate._asdict().items()}
 
 
+def share(estimate: Estimate) -> Estimate:
+    """An estimate of what lies between 0 and 1."""
+    return estimate._replace(low=max(estimate.low, 0.0), high=min(estimate.high, 1.0))
+
+
 def scaled(estimate: Estimate, factor: float) -> Estimate:
     """An estimate in another unit."""
-    return Estimate(*(factor * value for value in estimate))
+    return type(estimate)(*(factor * value for value in estimate))

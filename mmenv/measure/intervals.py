@@ -137,30 +137,75 @@ def half_width(series: Array, lengths: Sequence[int]) -> float:
     return float(optimize.brentq(excess, 0.99 * bounds.min(), 1.01 * bounds.max()))
 
 
-# Series of profits: the moving-block bootstrap.
+# Series of profits: the circular block bootstrap.
+
+FEWEST_BLOCKS = 30
+"""With fewer blocks there is no interval, nor a figure that rests on how profits vary."""
 
 
-def block_length(n: int) -> int:
-    """Length of a block: n^(1/3), rounded up, as blocks should grow (Hall, Horowitz and Jing 1995)."""
-    return max(math.ceil(n ** (1 / 3) - 1e-9), 1)
+class TooShort(Estimate):
+    """What a series of fewer than `FEWEST_BLOCKS` blocks says: its value, or NaN for what rests on more."""
+
+    def __str__(self) -> str:
+        return "too short" if math.isnan(self.value) else f"{self.value:.4g} (too short)"
+
+
+def block_length(series: Array) -> int:
+    """Length of the blocks of a circular bootstrap of a series (n,), by its autocovariances.
+
+    b = (2 G^2 / D)^(1/3) n^(1/3) with G = sum lambda(k/M) |k| R(k), D = 4/3 (sum lambda(k/M) R(k))^2, the
+    flat-top window lambda, and M twice the lag from which on `max(5, log10 n)` correlations in a row are
+    within 2 sqrt(log10(n) / n); at most min(3 sqrt n, n / 3). Source: Politis and White (2004), "Automatic
+    block-length selection for the dependent bootstrap", with the correction of Patton, Politis and White
+    (2009).
+    """
+    n = len(series)
+    away = np.asarray(series, float) - np.mean(series)
+    if n < 3 or not away.any():
+        return 1
+    together = max(5, math.floor(math.log10(n)))
+    most = min(math.ceil(math.sqrt(n)) + together, n - 2)
+    products = np.array([(away[: n - k] * away[k:]).sum() for k in range(most + 1)])
+    squares = np.cumsum(away**2)
+    own = [squares[n - 1 - k] * (squares[-1] - squares[k - 1]) for k in range(1, most + 1)]
+    small = np.abs(products[1:]) < 2 * math.sqrt(math.log10(n) / n) * np.sqrt(own)
+    first = next((k + 1 for k in range(most - together + 1) if small[k : k + together].all()), most)
+    width, covariances = min(2 * first, most), products / n
+    lags = np.arange(1, width + 1)
+    window = np.minimum(1.0, 2 * (1 - lags / width))
+    smooth = covariances[0] + 2 * (window * covariances[1 : width + 1]).sum()
+    bend = 2 * (window * lags * covariances[1 : width + 1]).sum()
+    if smooth <= 0:
+        return 1
+    length = (1.5 * bend**2 / smooth**2 * n) ** (1 / 3)
+    return max(math.ceil(min(length, math.ceil(min(3 * math.sqrt(n), n / 3))) - 1e-9), 1)
 
 
 @functools.lru_cache(maxsize=8)
-def block_indices(n: int, resamples: int, seed: int) -> NDArray[np.int64]:
-    """Draw the indices of `resamples` moving-block resamples of n consecutive samples, (resamples, n).
+def block_indices(n: int, length: int, resamples: int, seed: int) -> NDArray[np.int64]:
+    """Draw the indices of `resamples` resamples of n consecutive samples in blocks, (resamples, n).
 
-    Blocks of `block_length` keep the dependence between neighbours. Source: Künsch (1989), "The jackknife
-    and the bootstrap for general stationary observations".
+    Blocks of `length` keep the dependence between neighbours; the series is closed to a circle, so that all
+    samples are as likely. Source: Politis and Romano (1992), "A circular block-resampling procedure".
     """
-    length = block_length(n)
-    starts = np.random.default_rng(seed).integers(0, n - length + 1, (resamples, math.ceil(n / length)))
-    return (starts[..., None] + np.arange(length)).reshape(resamples, -1)[:, :n]
+    starts = np.random.default_rng(seed).integers(0, n, (resamples, math.ceil(n / length)))
+    return ((starts[..., None] + np.arange(length)) % n).reshape(resamples, -1)[:, :n]
 
 
 def bootstrap(
-    statistic: Callable[..., Any], samples: Sequence[Array], *, resamples: int = 1000, seed: int = 0
+    statistic: Callable[..., Any],
+    samples: Sequence[Array],
+    *,
+    lead: Array | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> Estimate:
-    """Estimate `statistic(*samples)` with its 95% percentile interval by moving blocks.
+    """Estimate `statistic(*samples)` with its 95% interval by blocks of `block_length`.
+
+    Symmetric: 95% of the resamples are no farther from the value (Hall 1988, "On symmetric bootstrap
+    confidence intervals": under heavy tails it holds the truth more often than percentiles do), widened by as
+    much as Student's quantile for so many blocks is above the normal one, and by what their mean takes off
+    their variance. `benchmarks.coverage` measures it.
 
     Parameters
     ----------
@@ -168,20 +213,28 @@ def bootstrap(
         A function of arrays, vectorised along the last axis.
     samples
         Arrays over the same n intervals, (n,) each; they are resampled together, so that pairs stay pairs.
+    lead
+        The series that sets the length of blocks, (n,); by default the first of `samples`.
 
     Returns
     -------
     Estimate
-        Without bounds for fewer than 10 intervals, or where half of the resamples give no finite value.
+        `TooShort` for fewer than `FEWEST_BLOCKS` blocks; without bounds where half of the resamples give no
+        finite value.
     """
     n = len(samples[0])
     value = float(statistic(*samples)) if n else math.nan
-    if n < 10 or math.isnan(value):
+    length = block_length(samples[0] if lead is None else lead)
+    if n < FEWEST_BLOCKS * length:
+        return TooShort(value)
+    if math.isnan(value):
         return Estimate(value)
-    index = block_indices(n, resamples, seed)
+    index = block_indices(n, length, resamples, seed)
     drawn = np.asarray(statistic(*(np.asarray(sample)[index] for sample in samples)))
     drawn = drawn[np.isfinite(drawn)]
     if len(drawn) < resamples / 2:
         return Estimate(value)
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return Estimate(value, float(low), float(high))
+    blocks = n / length
+    wider = stats.t.ppf(0.975, blocks - 1) / stats.norm.ppf(0.975) * math.sqrt(blocks / (blocks - 1))
+    half = float(wider * np.quantile(np.abs(drawn - value), 0.95))
+    return Estimate(value, value - half, value + half)

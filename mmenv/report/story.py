@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from mmenv.backtest.result import Result, Run
-from mmenv.measure.intervals import Estimate
+from mmenv.measure.intervals import FEWEST_BLOCKS, Estimate
 from mmenv.report.words import amount, decimals, duration, fixed, number
 
 
@@ -51,7 +51,7 @@ def _run_story(result: Result, run: Run) -> str:
 def _how_sure(profit: Estimate) -> str:
     """Tell whether the interval of the profit excludes zero."""
     if math.isnan(profit.low):
-        return "There is too little data for an interval. "
+        return f"The data are too short for an interval: fewer than {FEWEST_BLOCKS} blocks. "
     interval = f"The 95% interval, {interval_text(profit)}"
     if crosses_zero(profit):
         return f"{interval}, contains zero: not statistically significant. "

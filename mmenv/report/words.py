@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from mmenv.measure.intervals import Estimate
+from mmenv.measure.intervals import Estimate, TooShort
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -44,6 +44,9 @@ def show(estimate: Estimate, unit: str) -> str:
     percent = unit.startswith("%")
     sign = "%" if percent else ""
     shown = Estimate(*(100 * value if percent else value for value in estimate))
+    if isinstance(estimate, TooShort):
+        text = show(Estimate(estimate.value), unit)
+        return "too short" if math.isnan(estimate.value) else f"{text} (too short)"
     if math.isnan(shown.low):
         whole = unit == "" and float(shown.value).is_integer()
         text = f"{shown.value:,.0f}" if whole else number(shown.value)
