@@ -292,7 +292,7 @@ PAGE = """# Reference results on recorded tapes
 Written by `{command}`; do not edit.
 
 Market makers on captures of Binance of 8 and 9 August 2024, the ones the tests use. **Minutes of data
-prove no profit and no loss.** One burst of activity moves every row here; the intervals are moving-block
+prove no profit and no loss.** One burst of activity moves every row here; the intervals are block
 bootstraps within the same minutes and know nothing of other hours. What the tables can show is order: what
 a fee, a latency or an assumption about the queue costs, and where a result comes from.
 

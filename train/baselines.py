@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,18 @@ class Scale:
     def percent(self, value: Any) -> Any:
         """The percentage of a value, or those of an array of them."""
         return 100 * (value - self.zero) / (self.one - self.zero)
+
+    def percents(self, outcomes: Sequence[Outcome]) -> list[float]:
+        """Those of policies on the same paths. Where what earns 100% is among them, theirs follow from paired
+        differences to it: its own is 100, and the luck of the paths is nobody's."""
+        top = next((outcome for outcome in outcomes if outcome.name == self.top), None)
+        if top is None:
+            return [float(self.percent(outcome.value().mean)) for outcome in outcomes]
+        return [float(self.percent(self.one + outcome.minus(top).mean)) for outcome in outcomes]
+
+    def exact(self, name: str) -> float:
+        """The exact value of a policy; NaN where it is not one of the two of the scale."""
+        return {self.bottom: self.zero, self.top: self.one}.get(name, math.nan)
 
 
 def solvable(config: EnvConfig) -> bool:

@@ -203,7 +203,8 @@ class Judge(BaseCallback):
         value = outcome.value()
         found = {"value": value.mean, "value_low": value.low, "value_high": value.high}
         if self.scale is not None:
-            found[self.headlines[1].removeprefix("eval/")] = self.scale.percent(value.mean)
+            same_paths = [outcome, *([self._optimal_outcome] if self._optimal_outcome else [])]
+            found[self.headlines[1].removeprefix("eval/")] = self.scale.percents(same_paths)[0]
         if self._optimal_outcome is not None:
             found["minus_bound"] = outcome.minus(self._optimal_outcome).mean
         if self.standings is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -106,7 +107,9 @@ def value_sheet(title: str, outcomes: list[Outcome], measure: Scale | None) -> S
     }
     if measure:
         heading = measure.label.replace("% of ", "% of\n")
-        columns[heading] = [f"{measure.percent(value.mean):.1f}" for value in values]
+        exact = [measure.exact(outcome.name) for outcome in outcomes]
+        columns["exact\nvalue"] = ["" if math.isnan(value) else f"{value:{form}}" for value in exact]
+        columns[heading] = [f"{share:.1f}" for share in measure.percents(outcomes)]
     if less:
         columns[f"minus {first.name}\n[paired, 95%]"] = ["", *(one.text(form) for one in less)]
     quoted = [float(outcome.quoted.mean()) for outcome in outcomes]
@@ -152,12 +155,13 @@ def decimals(intervals: list[Interval]) -> int:
 def csv_rows(kind: str, outcomes: list[Outcome], measure: Scale | None) -> list[dict[str, Any]]:
     """What the tables show and more, unrounded: a row for each policy on the market `kind`."""
     rows = []
-    for outcome in outcomes:
+    percents = measure.percents(outcomes) if measure else []
+    for k, outcome in enumerate(outcomes):
         value, less = outcome.value(), outcome.minus(outcomes[0])
         row: dict[str, Any] = {"market": kind, "policy": outcome.name, "episodes": len(outcome.returns)}
         row |= {"value": value.mean, "value_low": value.low, "value_high": value.high}
         if measure:
-            row[measure.label] = measure.percent(value.mean)
+            row |= {"exact_value": measure.exact(outcome.name), measure.label: percents[k]}
         row |= {"minus_first": less.mean, "minus_first_low": less.low, "minus_first_high": less.high}
         row |= {term: float(outcome.terms[term].mean()) for term in TERMS}
         row |= {"mean_absolute_inventory": float(outcome.inventory.mean())}
@@ -287,7 +291,7 @@ def _judge(
     title = f"{title}: {episodes:,} episodes, price units x lots an episode"
     found.add(value_sheet(title, outcomes, measure), parts_sheet(outcomes))
     found.rows += csv_rows(config.market.name, outcomes, measure)
-    percent = None if measure is None else float(measure.percent(outcomes[0].value().mean))
+    percent = None if measure is None else measure.percents(outcomes)[0]
     return outcomes[0], percent
 
 

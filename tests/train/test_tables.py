@@ -67,11 +67,26 @@ def test_the_final_table_at_usual_widths(width):
     for judged in outcomes:
         row = next(line for line in text.splitlines() if line.startswith(judged.name))
         assert f"{judged.value().mean:.1f} [" in row
-        assert f"{measure.percent(judged.value().mean):.1f}" in text
+    row = next(line for line in text.splitlines() if line.startswith("belief-optimal"))
+    assert f"{measure.one:.1f}" in row  # the exact value beside the simulated one
     assert "Bound: belief-optimal" in text
     assert re.search(r"Memory gap: memoryless .* 0%, belief-optimal is 100%", text)
     assert len(sheet.legend) == 2
     assert all(len(line) <= 80 for line in sheet.legend)
+
+
+def test_the_optimum_is_100_percent():
+    """Whatever the luck of the paths; the others by what they earn less than it on the same ones."""
+    measure = baselines.Scale("% of optimum", 0.0, 10.0)
+    outcomes = [outcome("trained", 10.2), outcome("optimum", 10.4), outcome("worse", 5.2)]
+    rows = csv_rows("brownian", outcomes, measure)
+    expected = [100 * (1 + outcome.minus(outcomes[1]).mean / 10) for outcome in outcomes]
+    assert [row["% of optimum"] for row in rows] == pytest.approx(expected)
+    assert rows[1]["% of optimum"] == 100
+    assert [row["exact_value"] for row in rows][1] == 10
+    shown = value_sheet("it", outcomes, measure).columns["% of\noptimum"]
+    assert shown[1] == "100.0"
+    assert float(shown[0]) < 100
 
 
 def test_the_ladder_at_80():

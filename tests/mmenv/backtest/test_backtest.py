@@ -380,11 +380,11 @@ def test_intervals_cover_the_truth():
     random = np.random.default_rng(1)
     inside = blind = 0
     for k in range(200):
-        noise = random.normal(size=400)
-        series = np.convolve(noise, [1, 0.7, 0.5, 0.3], "full")[:400]
+        noise = random.normal(size=1200)
+        series = np.convolve(noise, [1, 0.7, 0.5, 0.3], "full")[:1200]
         found = intervals.bootstrap(lambda x: x.mean(axis=-1), [series], resamples=300, seed=k)
         inside += found.low <= 0 <= found.high
-        alone = 1.96 * series.std() / 20
+        alone = 1.96 * series.std() / math.sqrt(1200)
         blind += abs(series.mean()) <= alone
     assert 0.91 < inside / 200 < 0.99
     assert blind / 200 < 0.8
