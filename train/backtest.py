@@ -120,6 +120,8 @@ def base_market(options: Backtest, data: str, models: list[EnvConfig]) -> Market
         "latency_file": str(options.latency_file or ""),
         "fractions": options.fractions,
         "queue_model": options.queue,
+        "day": options.day,
+        "own_fees": options.fees is None,
         # hftbacktest fills whole orders only there.
         **({"engine": "matcher"} if options.queue == FIFO else {}),
         **step,

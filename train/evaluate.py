@@ -16,6 +16,8 @@ from rich.console import Console
 
 from mmenv.checks import ConfigError, differences
 from mmenv.config import EnvConfig, make_config
+from mmenv.data.currency import currency_of
+from mmenv.data.tape import TapeInfo, tapes
 from mmenv.files import replacing
 from mmenv.market.book import Book
 from mmenv.market.replay import Replay
@@ -76,10 +78,55 @@ def load(path: Path, config: EnvConfig | None = None) -> tuple[FastRecurrentPPO,
     return model, made
 
 
-def on_tape(config: EnvConfig, store: Path, symbol: str) -> EnvConfig:
-    """A model's configuration, its actions and observations kept, over the test split of recorded tapes."""
-    tape = make_config(Replay(store=str(store), symbol=symbol, split="test"), features=config.features)
+def on_tape(
+    config: EnvConfig,
+    store: Path,
+    symbol: str,
+    venue: str = "*",
+    day: str = "*",
+    maker_fee_bp: float | None = None,
+) -> EnvConfig:
+    """A model's configuration, its actions and observations kept, over the test split of recorded tapes.
+
+    The fee is each tape's own where none is given.
+    """
+    own = maker_fee_bp is None
+    market = Replay(store=str(store), venue=venue, symbol=symbol, day=day, split="test", own_fees=own)
+    fee = {} if maker_fee_bp is None else {"maker_fee_bp": maker_fee_bp}
+    tape = make_config(market, features=config.features, **fee)
     return dataclasses.replace(tape, quote=config.quote, risk=config.risk, horizon=config.horizon)
+
+
+def on_tapes(config: EnvConfig, options: Evaluate) -> dict[str, EnvConfig]:
+    """A configuration for each symbol of a venue in the store, by what its table is called.
+
+    Symbols are not mixed: each has its own fee, units and currency. Raises `ConfigError` for a symbol that
+    the policy cannot be played on, naming the option that leaves it out.
+    """
+    assert options.store is not None
+    found = {}
+    chosen = tapes(options.store, options.venue, options.symbol, options.day)
+    for venue, symbol in dict.fromkeys((tape.info.venue, tape.info.symbol) for tape in chosen):
+        try:
+            tape = on_tape(config, options.store, symbol, venue, options.day, options.fees)
+        except ValueError as error:
+            raise ConfigError(
+                f"{symbol} of {venue} in {options.store}: {error} Leave it out with --venue, --symbol or "
+                "--day."
+            ) from None
+        info = next(tape.info for tape in chosen if (tape.info.venue, tape.info.symbol) == (venue, symbol))
+        found[f"{symbol} of {venue}, test split, {unit_of(info, tape)}"] = tape
+    return found
+
+
+def unit_of(info: TapeInfo, config: EnvConfig) -> str:
+    """What a price unit x lot is worth on a tape, and the fee."""
+    fee = info.maker_fee_bp if getattr(config.market, "own_fees", False) else config.maker_fee_bp
+    currency = currency_of(info.symbol, info.contract)
+    if info.contract == "inverse":  # what it is worth depends on the price
+        return f"profits in {currency}, fee {fee:g} bp"
+    money = config.market.price_scale * float(info.tick_size) / 2 * float(info.lot_size)
+    return f"a price unit x lot is {money * float(info.contract_size):.4g} {currency}, fee {fee:g} bp"
 
 
 def compare(policies: list[Policy], config: EnvConfig, episodes: int) -> list[Outcome]:
@@ -239,17 +286,18 @@ class Report:
 def report(options: Evaluate, console: Console) -> Report:
     """Print the tables that `options` asks for, and keep them."""
     config, make = judged_policy(options)
+    recorded = {} if options.store is None else on_tapes(config, options)  # before any work, or it is refused
     found = Report(console, options.wide, options.out or run_folder(options.model))
     title = f"{config.market.name}, simulated"
     found.judged, found.percent = _judge(options, config, make(config), options.episodes, title, found)
     if options.baselines and isinstance(config.market, Book):
         _add_ladder(config, found.judged, found)
     found.keep()
-    if options.store is not None:
-        tape = on_tape(config, options.store, options.symbol)
-        title = f"recorded tapes {options.store} {options.symbol}, test split"
+    for title, tape in recorded.items():
         _judge(options, tape, make(tape), options.tape_episodes, title, found)
-        found.add("Minutes of data prove no profit.")
+        found.keep()
+    if recorded:
+        found.add("Intervals on tapes: by blocks of tape time. Minutes of data prove no profit.")
         found.keep()
     if found.folder is not None:
         console.print(f"Kept in {found.folder}: evaluation.md, evaluation.csv", soft_wrap=True)

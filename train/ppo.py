@@ -49,6 +49,10 @@ def main(settings: Settings) -> None:
         config = env_config(settings)
         folder = new_folder(settings)
         print(f"Training on {settings.market}. Loading torch ...", flush=True)
+        if settings.store is not None and settings.final_episodes > 0:
+            from train.evaluate import on_tapes
+
+            on_tapes(judge_config(settings), table_of(settings, folder))  # what the end would refuse
         settings = with_steps(settings, config)
         write_settings(folder, settings, config)
     print(f"{settings.steps:,} steps. Watch: tensorboard --logdir {folder}", flush=True)
@@ -100,14 +104,18 @@ def look_ahead(settings: Settings) -> None:
     compute_ahead(judge_config(settings), {EVALUATION_SEED: paths, SEED: settings.eval_episodes})
 
 
+def table_of(settings: Settings, folder: Path) -> Evaluate:
+    """What the final table shows."""
+    return Evaluate(model=folder, episodes=settings.final_episodes, store=settings.store)
+
+
 def tell(settings: Settings, folder: Path) -> None:
     """Print the final table, and show it in TensorBoard too."""
     from train.callbacks import log_final
     from train.evaluate import report
     from train.tables import as_markdown
 
-    options = Evaluate(model=folder, episodes=settings.final_episodes, store=settings.store)
-    found = report(shorten(options), Console())
+    found = report(shorten(table_of(settings, folder)), Console())
     assert found.judged is not None
     log_final(folder, as_markdown(*found.parts), found.judged.value(), found.percent)
 

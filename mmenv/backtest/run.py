@@ -164,9 +164,10 @@ def _recorded(entrants: Sequence[Entrant], settings: Settings) -> list[Unit]:
         market = config.market
         assert isinstance(market, Replay)
         for info, piece in stretches(market, begin, end):
+            piece, played = _own_fee(config, piece, info)
             unit = Unit(
                 source=entrant.source,
-                config=dataclasses.replace(config, market=piece),
+                config=played,
                 scale=tape_scale(info),
                 labels={
                     "policy": entrant.source.name,
@@ -182,6 +183,14 @@ def _recorded(entrants: Sequence[Entrant], settings: Settings) -> list[Unit]:
             if settings.sensitivity:
                 scenarios += _scenarios(unit, piece, settings)
     return [*shown, *scenarios]
+
+
+def _own_fee(config: EnvConfig, piece: Stretch, info: TapeInfo) -> tuple[Stretch, EnvConfig]:
+    """A tape and the configuration on it, with the tape's own fee where the market has those."""
+    if piece.own_fees:
+        piece = dataclasses.replace(piece, own_fees=False)
+        config = dataclasses.replace(config, maker_fee_bp=info.maker_fee_bp)
+    return piece, dataclasses.replace(config, market=piece)
 
 
 def _scenarios(unit: Unit, piece: Stretch, settings: Settings) -> list[Unit]:

@@ -15,8 +15,7 @@ from numba import njit
 
 from mmenv.backtest.play import Played
 from mmenv.config import EnvConfig
-from mmenv.desk.family import fee_rate
-from mmenv.engine.state import ACTIVE, FEE_DIGITS, STATES
+from mmenv.engine.state import ACTIVE, FEE_DIGITS, STATES, fee_rate
 from mmenv.measure.metrics import coin_prices
 from mmenv.times import SECOND
 

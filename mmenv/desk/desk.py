@@ -19,7 +19,7 @@ import numpy as np
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig
 from mmenv.desk.buffers import BUFFERS, Buffer, Step
-from mmenv.desk.family import Family, fee_rate
+from mmenv.desk.family import Family
 from mmenv.desk.stages import make_stages
 from mmenv.engine import plan as engine
 from mmenv.engine import state, threads
@@ -27,7 +27,7 @@ from mmenv.engine.memory import LINE, address, aligned_zeros
 from mmenv.engine.plan import make_plan
 from mmenv.engine.rng import keys
 from mmenv.engine.stage import Call
-from mmenv.engine.state import CORE, LANES, LEDGER
+from mmenv.engine.state import CORE, LANES, LEDGER, fee_rate
 from mmenv.market.outside import ExternalMarket
 from mmenv.observation import observation_features
 from mmenv.rewards.base import row_name

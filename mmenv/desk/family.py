@@ -35,7 +35,7 @@ from mmenv.config import EnvConfig
 from mmenv.engine.memory import array_at
 from mmenv.engine.rng import RESET_STEP, philox
 from mmenv.engine.stage import stage
-from mmenv.engine.state import FEE_DIGITS, LANES
+from mmenv.engine.state import LANES, fee_rate
 from mmenv.market.base import Market
 
 F = np.float32
@@ -84,11 +84,6 @@ def draw(s, w, p, x):
         for k in range(count):
             s.parameters[k, i] = np.int32(table[row, words + 1 + k]).view(np.float32)
             s.range_place[k, i] = np.int32(table[row, words + 1 + count + k]).view(np.float32)
-
-
-def fee_rate(maker_fee_bp: float) -> int:
-    """The fee as the kernel counts it: 1 / FEE_DIGITS of notional, so to hundredths of a basis point."""
-    return round(maker_fee_bp * 1e-4 * FEE_DIGITS)
 
 
 def member(config: EnvConfig, parameters: Mapping[str, float]) -> EnvConfig:

@@ -17,6 +17,11 @@ FEE_DIGITS = 1_000_000
 """Fees are integers in 1 / FEE_DIGITS half-ticks x lots: exact for rates in hundredths of a basis point."""
 
 
+def fee_rate(maker_fee_bp: float) -> int:
+    """The fee as the kernel counts it: 1 / FEE_DIGITS of notional, so to hundredths of a basis point."""
+    return round(maker_fee_bp * 1e-4 * FEE_DIGITS)
+
+
 MOVE_WINDOW = 20
 
 

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.lib.recfunctions import repack_fields
 
 from mmenv.checks import require, require_number
+from mmenv.engine.state import fee_rate
 from mmenv.market.base import Market, register
 from mmenv.market.outside import ExternalMarket, begin, give_outcomes, take_quotes
 from mmenv.market.units import (
@@ -89,6 +90,8 @@ class Replay(Market):
     partial_fills: bool = True
     fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)
     """Shares of each symbol's time for train, validation and test, in this order; one may be 0."""
+    own_fees: bool = False
+    """Each tape with its own maker fee, in place of `maker_fee_bp`."""
     engine: str = "hftbacktest"
     """Who matches our orders: "hftbacktest", or "matcher", our own, as in paper trading."""
 
@@ -149,11 +152,10 @@ class Replay(Market):
     def defaults(self) -> dict[str, Any]:
         fees = self.measured.maker_fees_bp
         # Symbols of different fees have no default: the settings then refuse this text, which says why.
-        fee = (
-            next(iter(fees.values()))
-            if len({*fees.values()}) == 1
-            else f"that of the tapes, which differ: {fees}"
-        )
+        if len({*fees.values()}) == 1 or self.own_fees:
+            fee: Any = next(iter(fees.values()))
+        else:
+            fee = f"that of the tapes, which differ: {fees}; market.own_fees=true takes each tape's own"
         return {
             "maker_fee_bp": fee,
             "quote": {
@@ -168,7 +170,7 @@ class Replay(Market):
 
     def attach(self, n: int, horizon: int, position_limit: int) -> ExternalMarket:
         venue = open_venue(self, self.split, horizon, position_limit, n)
-        return ReplayFeed(venue, self.measured.multiples)
+        return ReplayFeed(venue, self.measured.multiples, self.own_fees)
 
 
 def measure(market: Replay) -> Measured:
@@ -241,11 +243,18 @@ def _watch(venue: ReplayVenue) -> list[np.ndarray]:
 class ReplayFeed:
     """Connects a `ReplayVenue` to a desk: quotes out of its core, outcomes into it.
 
-    `multiples` are those of each tape's symbol; by default 1.
+    `multiples` are those of each tape's symbol; by default 1. With `own_fees` each tape has its own fee.
     """
 
-    def __init__(self, venue: ReplayVenue, multiples: Mapping[Symbol, Multiples] | None = None) -> None:
+    def __init__(
+        self,
+        venue: ReplayVenue,
+        multiples: Mapping[Symbol, Multiples] | None = None,
+        own_fees: bool = False,
+    ) -> None:
         self.venue = venue
+        self.fees = [fee_rate(tape.info.maker_fee_bp) for tape in venue.tapes] if own_fees else None
+        """The fee of each tape as the kernel counts it."""
         self.quotes = np.zeros((venue.n, 4), np.int64)
         """Ask tick, lots, bid tick, lots of the last decision in each lane, the tape's own."""
         self.windows = np.zeros((venue.n, 2), np.int64)
@@ -274,6 +283,8 @@ class ReplayFeed:
             self.windows[lane] *= multiples[0, 0]
             outcome = in_desk_units(outcome, multiples)
         begin(core, lane, outcome[0])
+        if self.fees is not None:
+            core["fee_rate"].reshape(-1)[lane] = self.fees[int(self.venue.lane_tape[lane])]
 
     def advance(self, core: np.ndarray) -> None:
         take_quotes(core, self.windows, self.quotes)

@@ -31,8 +31,9 @@ class StretchFeed(ReplayFeed):
         venue: ReplayVenue,
         places: Sequence[tuple[Span, int]],
         multiples: Mapping[Symbol, Multiples] | None = None,
+        own_fees: bool = False,
     ) -> None:
-        super().__init__(venue, multiples)
+        super().__init__(venue, multiples, own_fees)
         self._places: list[tuple[Span, int] | None] = [*places]
 
     @property
@@ -72,7 +73,7 @@ class Stretches(Placed):
     def attach(self, n: int, horizon: int, position_limit: int) -> StretchFeed:
         # An episode may be longer than what is left of its span, which `horizon` would leave out.
         venue = open_venue(self, self.split, 1, position_limit, n)
-        return StretchFeed(venue, self.places, self.measured.multiples)
+        return StretchFeed(venue, self.places, self.measured.multiples, self.own_fees)
 
 
 @dataclass(frozen=True, kw_only=True)

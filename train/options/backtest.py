@@ -38,7 +38,7 @@ class Backtest:
     end: str | None = None
     """Last moment of recorded data, UTC."""
     fees: float | None = None
-    """Maker fee, basis points, negative for a rebate; by default the tape's, or the market's."""
+    """Maker fee, basis points, negative for a rebate; by default each tape's own, or the market's."""
     latency: float = 10.0
     """To the exchange, and as long again back, milliseconds (tapes)."""
     latency_model: Annotated[
@@ -58,6 +58,8 @@ class Backtest:
     """Venues of the store: a name or pattern."""
     symbol: str = "*"
     """Symbols of the store: a name or pattern."""
+    day: str = "*"
+    """Days of the store: a name such as 2024-08-08, or a pattern."""
     calibration: Path | None = None
     """What `neuralmm calibrate` wrote: analytic policies are fed from it; by default they are calibrated on
     the training part, under this latency and queue."""

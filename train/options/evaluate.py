@@ -22,8 +22,12 @@ class Evaluate:
     """Simulated episodes."""
     store: Path | None = None
     """Store of recorded tapes (`neuralmm import`): the same policies on its test split."""
+    venue: str = "*"
     symbol: str = "*"
-    """Which symbols of the store."""
+    day: str = "*"
+    """Which tapes of the store: names or patterns. Each symbol has a table of its own."""
+    fees: float | None = None
+    """Maker fee on tapes, basis points, negative for a rebate; by default each tape's own."""
     tape_episodes: int = 64
     """Recorded episodes."""
     calibration: Path | None = None

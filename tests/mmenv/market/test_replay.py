@@ -181,19 +181,51 @@ def test_units_meet_to_a_percent():
         common_unit([1, 100], [10, 10])
 
 
-def test_fees_that_differ_must_be_named(mixed):
-    """The store's fee is the default; where symbols have different ones there is none."""
+@pytest.fixture(scope="module")
+def fees(mixed):
+    """The same tapes, with a fee of 1.5 and a rebate of 0.5."""
     from mmenv.data.importer import Import
 
-    assert make_config(replay(mixed), horizon=10).maker_fee_bp == 2.0
     folder = mixed.parent / "fees"
     for symbol, fee in (("BTCUSDT", 1.5), ("ETHUSDT", -0.5)):
         path = mixed.parent / f"{symbol}.gz"
         Import("binance", (path,), folder, progress=False, maker_fee_bp=fee).run()
+    return folder
+
+
+def test_fees_that_differ_are_each_tapes_own_or_named(mixed, fees):
+    """The store's fee is the default; where symbols have different ones there is none."""
+    assert make_config(replay(mixed), horizon=10).maker_fee_bp == 2.0
+    folder = fees
     assert make_config(replay(folder, symbol="ETH*"), horizon=10).maker_fee_bp == -0.5
     assert make_config(replay(folder), horizon=10, maker_fee_bp=1.0).maker_fee_bp == 1.0
     with pytest.raises(ConfigError, match=r"maker_fee_bp = .*differ.*BTCUSDT.: 1.5"):
         make_config(replay(folder), horizon=10)
+    own = make_config(replay(folder, own_fees=True), horizon=40)
+    desk = Desk(own, 24, autoreset=True)
+    try:
+        desk.seed(range(24))
+        desk.reset()
+        rates = desk.core["fee_rate"].reshape(-1)[:24]
+        symbols = [desk.external.venue.tapes[k].info.symbol for k in desk.external.venue.lane_tape]
+        assert {*symbols} == {"BTCUSDT", "ETHUSDT"}
+        assert rates.tolist() == [{"BTCUSDT": 150, "ETHUSDT": -50}[name] for name in symbols]
+    finally:
+        desk.close()
+
+
+def test_every_symbol_has_its_own_table_and_fee(fees):
+    """What fees and units cannot mix is not mixed: evaluation plays each symbol of a store by itself."""
+    from train.evaluate import on_tapes
+    from train.options.evaluate import Evaluate
+
+    config = make_config("brownian", horizon=20)
+    own = on_tapes(config, Evaluate(model=Path("it"), store=fees))
+    assert [tape.maker_fee_bp for tape in own.values()] == [1.5, -0.5]
+    assert [title.split()[0] for title in own] == ["BTCUSDT", "ETHUSDT"]
+    assert all("USDT, fee" in title for title in own)
+    given = Evaluate(model=Path("it"), store=fees, symbol="ETH*", fees=3.0)
+    assert [tape.maker_fee_bp for tape in on_tapes(config, given).values()] == [3.0]
 
 
 def test_policies_move_to_the_tape(store):
