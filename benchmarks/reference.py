@@ -184,7 +184,9 @@ def number(value: float | None, digits: int = 2) -> str:
 def estimate(found: dict[str, float | None], digits: int = 2) -> str:
     """value [low, high], or what of it is known."""
     value, low, high = (number(found[name], digits) for name in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]" if low else value or "-"
+    if low:
+        return f"{value} [{low}, {high}]"
+    return f"{value} (too short)" if value else "-"
 
 
 def row(cells: Sequence[str]) -> str:
