@@ -160,9 +160,9 @@ def block_length(series: Array) -> int:
     (2009).
     """
     n = len(series)
-    away = np.asarray(series, float) - np.mean(series)
-    if n < 3 or not away.any():
+    if n < 3 or not np.ptp(series):
         return 1
+    away = np.asarray(series, float) - np.mean(series)
     together = max(5, math.floor(math.log10(n)))
     most = min(math.ceil(math.sqrt(n)) + together, n - 2)
     products = np.array([(away[: n - k] * away[k:]).sum() for k in range(most + 1)])
@@ -223,7 +223,9 @@ def bootstrap(
         finite value.
     """
     n = len(samples[0])
-    value = float(statistic(*samples)) if n else math.nan
+    if not n:
+        return Estimate(math.nan)
+    value = float(statistic(*samples))
     length = block_length(samples[0] if lead is None else lead)
     if n < FEWEST_BLOCKS * length:
         return TooShort(value)
