@@ -209,7 +209,7 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     >>> observation.shape, env.unwrapped.observation_names[12], observation[12].item()
     ((18,), 'inventory', 0.6000000238418579)
     >>> print(env.render())
-    0/300 ACTIVE  mid 10000.00  bid none  ask none  position +3 of 5
+    0/300 ACTIVE  mid 10000.00  no bid  no ask  position +3 of 5
     wealth +0.00 = spread capture +0.00, adverse selection +0.00, carry +0.00, fees +0.00
     >>> observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
     >>> sorted(info["ledger"])[:3]
