@@ -25,6 +25,7 @@ from mmenv.data.lines import FilesInTurn, read_blocks
 from mmenv.data.orders import Resting, no_orders, pack, unpack
 from mmenv.data.problems import Report
 from mmenv.data.rows import ADD, BUY, CANCEL, CLEAR, DEPTH, FILL, RAW, SELL, TRADE, CaptureError
+from mmenv.data.sequence import Arrival
 from mmenv.data.source import Source, source_of
 from mmenv.times import SECOND
 
@@ -55,7 +56,7 @@ class Itch(Importer):
         self._files = FilesInTurn(paths)
         self.size = self._files.size
         self._skip, self._number, self._locate = 0, 0, -1
-        self._orders = no_orders()
+        self._orders, self._arrival = no_orders(), Arrival()
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_orders": pack(self._orders)}
@@ -111,6 +112,8 @@ class Itch(Importer):
             for what, count in zip(COUNTS, counts, strict=True):
                 report.note(what, int(count))
             if len(rows):
+                self._arrival.set(rows, report, False)
+                rows["exch_ns"] = rows["local_ns"]
                 yield rows
         if held:
             raise EOFError("within a message")
