@@ -167,10 +167,10 @@ def glft2013() -> Sheet:
     alpha = decay / 2 * gamma * volatility**2
     eta = rate * (1 + gamma / decay) ** -(1 + decay / gamma)
     positions = np.arange(-limit, limit + 1)
-    matrix = (
-        np.diag(alpha * positions**2.0) - np.diag([eta] * (2 * limit), 1) - np.diag([eta] * (2 * limit), -1)
+    found = linalg.eigh_tridiagonal(
+        alpha * positions**2.0, np.full(2 * limit, -eta), select="i", select_range=(0, 0)
     )
-    vector = np.abs(linalg.eigh(matrix, subset_by_index=[0, 0])[1][:, 0])
+    vector = np.abs(found[1][:, 0])
     exact = np.log(vector[:-1] / vector[1:]) / decay + np.log1p(gamma / decay) / gamma
     config = make_config(
         {"name": "brownian", **GLFT_MARKET},

@@ -96,7 +96,8 @@ def controlled(values: np.ndarray, reference: np.ndarray, mean: float) -> np.nda
     they have nothing in common. Arrays (episodes,).
     """
     luck = reference - mean
-    return values - (values - values.mean()) @ luck / max(luck @ luck, 1e-12) * luck
+    share = ((values - values.mean()) * luck).sum() / max((luck * luck).sum(), 1e-12)
+    return values - share * luck
 
 
 # Entries ----------------------------------------------------------------------------------------------------

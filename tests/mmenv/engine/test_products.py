@@ -74,6 +74,8 @@ LEFT = {
     # a few coefficients, rounded to float32
     ("policies/network/compiled.py", "np.linalg.lstsq("),
     ("policies/network/compiled.py", "powers[:, :below + 1] @ q"),
+    # a tridiagonal matrix: LAPACK's loop, without a BLAS of several threads
+    ("train/replicate.py", "linalg.eigh_tridiagonal("),
     # a Riccati equation of a few states
     ("policies/signals/exact.py", "scipy.linalg.solve_discrete_are("),
     # no sums
