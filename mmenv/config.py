@@ -89,7 +89,9 @@ class EnvConfig:
         shown = dataclasses.replace(self, signals=(), manager=None)
         plain = dataclasses.asdict(shown)
         del plain["signals"], plain["manager"]
-        plain["market"] = {"name": self.market.name, **plain["market"]}
+        later = self.market.later
+        told = {k: v for k, v in plain["market"].items() if k not in later or v != later[k]}
+        plain["market"] = {"name": self.market.name, **told}
         # What an action was given later is named only where it is used.
         plain["quote"] = {
             k: v for k, v in plain["quote"].items() if v or k not in ("withdraw", "requote_ticks")

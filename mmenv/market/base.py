@@ -48,6 +48,9 @@ class Market:
     """Hidden states that the group `latent` shows to learners, in the order of its entries."""
     varied: ClassVar[tuple[str, ...]] = ()
     """Parameters that may differ between episodes; see `mmenv.desk.family`."""
+    later: ClassVar[dict[str, Any]] = {}
+    """Parameters that came later, with the value at which they change nothing: a configuration names them
+    only where they differ, so that the schema ids of those made before stay what they were."""
     on_step: ClassVar[tuple[Stage, ...]] = ()
     """What happens between two decisions. The stages share one state; they read what `compiled` gives."""
     on_reset: ClassVar[tuple[Stage, ...]] = ()

@@ -10,7 +10,7 @@ lots on each side:
   less what was to be expected from past signs: the price stays unpredictable although the signs are not
   (Lillo and Farmer 2004; Bouchaud, Gefen, Potters and Wyart 2004).
 * Informed traders lift everything up to the efficient price once it leaves the spread, and makers pull their
-  quotes from its way; both race for a thin queue.
+  quotes from its way; both race for a thin queue. What an order of large impact leaves of a queue, makers cancel.
 * Each market order excites further ones (Hawkes, a sum of two exponentials). Activity, which scales all rates
   and the volatility, is log-normal with three time constants.
 
@@ -62,6 +62,7 @@ LIMITS = {
     "informed_rate": (0.0, 1e3),
     "pull_rate": (0.0, 1e3),
     "race": (1e-3, 1e6),
+    "flight": (0.0, 1e3),
     "depth": (1.0, 1e4),
     "queue": (1.0, 1e8),
     "queue_rate": (1e-3, 1e3),
@@ -94,10 +95,11 @@ class Book(Market):
     name = "book"
     on_ticks = True
     hidden = ("latent", "activity")
+    later: ClassVar[dict[str, Any]] = {"flight": 0.0}
     varied = (
         "volatility", "jump_rate", "jump_size", "order_rate", "order_size", "size_exponent", "meta_share",
-        "meta_length", "meta_exponent", "impact", "width", "informed_rate", "pull_rate", "race", "depth",
-        "queue", "queue_rate", "queue_events", "response", "refill", "lag", "follow", "close_rate"
+        "meta_length", "meta_exponent", "impact", "width", "informed_rate", "pull_rate", "race", "flight",
+        "depth", "queue", "queue_rate", "queue_events", "response", "refill", "lag", "follow", "close_rate"
     )  # fmt: skip
     on_step: ClassVar[tuple[Stage, ...]] = (step,)
     on_reset: ClassVar[tuple[Stage, ...]] = (reset,)
@@ -165,6 +167,9 @@ class Book(Market):
     """As `informed_rate`: the makers on the wrong side cancel all their orders."""
     race: float = from_preset()
     """Both rates are halved where a queue is this multiple of `queue`: the thin one is raced for."""
+    flight: float = from_preset()
+    """Makers cancel all that an uninformed order leaves of a queue where it moves the efficient price by more
+    than `impact` / `flight` ticks: the price goes with the trade, not after it. 0: they stay."""
     depth: float = from_preset()
     """Assumed lots at each tick behind the touch."""
 
@@ -277,6 +282,7 @@ class Book(Market):
             "informed": self.informed_rate * micro,
             "pull": self.pull_rate * micro,
             "race": self.race * self.queue,
+            "flight": self.flight,
             "depth": self.depth,
             "meta_share": self.meta_share,
             "meta_length": self.meta_length,

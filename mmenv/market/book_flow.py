@@ -80,7 +80,7 @@ def flow(w, p, count):
     """
     for i in prange(count):
         per_width, order, meta_share = at(p.per_width, i), at(p.order, i), at(p.meta_share, i)
-        informed, pull, race = at(p.informed, i), at(p.pull, i), at(p.race, i)
+        informed, pull, race, flight = at(p.informed, i), at(p.pull, i), at(p.race, i), at(p.flight, i)
         impact, exact, event_chance, response = (
             at(p.impact, i),
             at(p.exact, i),
@@ -160,6 +160,10 @@ def flow(w, p, count):
         bid_cancel = min(event(bid_draw, down) * cancel, F(1))
         ask_cancel = F(1) if ask_draw > F(1) - pull * ask_race else ask_cancel
         bid_cancel = F(1) if bid_draw > F(1) - pull * bid_race else bid_cancel
+        # What is left behind an order of large impact flees.
+        moved = taken * w.multiple[i] * flight
+        ask_cancel = F(1) if moved > F(1) else ask_cancel
+        bid_cancel = F(1) if moved < F(-1) else bid_cancel
         w.ask_cancel[i], w.bid_cancel[i] = ask_cancel, bid_cancel
         ask_queue = I(ask_queue - min(I(F(ask_queue) * ask_cancel + F(0.5)), ask_queue))
         bid_queue = I(bid_queue - min(I(F(bid_queue) * bid_cancel + F(0.5)), bid_queue))

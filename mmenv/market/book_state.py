@@ -103,6 +103,7 @@ PARAMS = np.dtype(
         ("informed", "f4"),  # chances per micro-step, per width outside the spread
         ("pull", "f4"),
         ("race", "f4"),  # lots
+        ("flight", "f4"),  # over the impact at which makers flee, in multiples of the mean one
         ("depth", "f4"),  # lots a tick
         ("meta_share", "f4"),
         ("meta_length", "f4"),

@@ -6,7 +6,7 @@ From a recorded tape, or a simulated market, come with 95% intervals (`mmenv.mea
 * volatility at several scales (`mmenv.measure.dynamics`);
 * clustering of market orders (`mmenv.measure.hawkes`), and the Pareto tail of their sizes
   (`mmenv.measure.orders`);
-* spread, imbalance and mark-out, as `mmenv.measure.facts` measures them, with its own intervals.
+* spread, imbalance and mark-out, as `mmenv.measure.facts` measures them.
 
 The result is a JSON file that `gym.make` takes for a market: `market="calibration.json:brownian"` or
 `"calibration.json:book"`. Tapes are measured on their training part alone (`ReplayConfig.fractions`), so that
@@ -29,7 +29,7 @@ from mmenv.checks import ConfigError
 from mmenv.data.tape import Tape
 from mmenv.files import replacing
 from mmenv.market.book_presets import PRESETS
-from mmenv.measure import facts
+from mmenv.measure import facts, large_tick
 from mmenv.measure.dynamics import dynamics, short_term, volatility
 from mmenv.measure.fill_curve import FillCurve, measure_fills
 from mmenv.measure.hawkes import Hawkes, fit_hawkes
@@ -60,14 +60,23 @@ class Calibration:
     """Why what is missing could not be fitted, by its name."""
 
 
-def calibrate_tapes(days: Sequence[Tape], step_seconds: float) -> Calibration:
-    """Calibrate to the training part of a symbol: the first of its recorded time over all `days`."""
+def calibrate_tapes(
+    days: Sequence[Tape],
+    step_seconds: float,
+    evaluations: int = 0,
+    fractions: tuple[float, float, float] = ReplayConfig.fractions,
+) -> Calibration:
+    """Calibrate to the training part of a symbol: the first of its recorded time over all `days`.
+
+    `evaluations` are the simulations that the search for a large-tick `book` may spend.
+    """
+    config = ReplayConfig(fractions=fractions)
 
     def record(away: int) -> Record:
-        return record_tape(days, step_seconds, away, split="train")
+        return record_tape(days, step_seconds, away, split="train", config=config)
 
-    orders = tape_orders(days, BLOCK_SECONDS, ReplayConfig().fractions[0])
-    return measure(tape_name(days[0]), record, orders)
+    orders = tape_orders(days, BLOCK_SECONDS, fractions[0])
+    return measure(tape_name(days[0]), record, orders, evaluations)
 
 
 def calibrate_market(
@@ -81,7 +90,9 @@ def calibrate_market(
     return measure(market_name(market), record)
 
 
-def measure(name: str, record: Callable[[int], Record], orders: Orders | None = None) -> Calibration:
+def measure(
+    name: str, record: Callable[[int], Record], orders: Orders | None = None, evaluations: int = 0
+) -> Calibration:
     """Measure everything about one source.
 
     Parameters
@@ -90,6 +101,8 @@ def measure(name: str, record: Callable[[int], Record], orders: Orders | None = 
         Gives the source as its desk saw it when it quoted so many half-ticks from the mid.
     orders
         Its market orders; None where they are not known.
+    evaluations
+        See `calibrate_tapes`.
     """
     left_out: dict[str, str] = {}
     fills, hawkes, size = None, None, None
@@ -117,10 +130,10 @@ def measure(name: str, record: Callable[[int], Record], orders: Orders | None = 
         presets={},
         left_out=left_out,
     )
-    return presets(found, touch)
+    return presets(found, touch, evaluations)
 
 
-def presets(found: Calibration, record: Record) -> Calibration:
+def presets(found: Calibration, record: Record, evaluations: int) -> Calibration:
     """Add presets of `brownian`, and where there is a book of `book`, or the reason why there is none."""
     made: dict[str, dict[str, Any]] = {}
     left_out = dict(found.left_out)
@@ -131,6 +144,8 @@ def presets(found: Calibration, record: Record) -> Calibration:
         made["brownian"] = {"name": "brownian", "step_seconds": record.seconds, **units}
     if not record.has_book:
         left_out["book"] = "the market shows no book"
+    elif facts.regime_of(record) == facts.REGIMES[0]:
+        made["book"] = large_tick.fit(record, evaluations)
     elif found.hawkes is None or found.size is None:
         left_out["book"] = f"it needs the market orders: {left_out.get('orders', 'they are not recorded')}"
     else:

@@ -19,6 +19,7 @@ from mmenv.measure.fill_curve import FillCurve
 from mmenv.measure.naming import is_recorded, named_market
 from mmenv.measure.options import Calibrate
 from mmenv.measure.record import MarketLike, Record, record_market, record_tape
+from mmenv.venue.settings import ReplayConfig
 
 
 def main(options: Calibrate) -> None:
@@ -29,8 +30,9 @@ def main(options: Calibrate) -> None:
 
     if is_recorded(options.source):
         days = one_symbol(options)
-        found = calibrate_tapes(days, options.step_seconds)
-        shown = [record_tape(days, options.step_seconds, split="train")]
+        config = ReplayConfig(fractions=options.fractions)
+        found = calibrate_tapes(days, options.step_seconds, options.evaluations, options.fractions)
+        shown = [record_tape(days, options.step_seconds, split="train", config=config)]
     else:
         market = named_market(options.source, "the path of a store or tape")
         found = calibrate_market(market, options.environments, options.seconds, options.seed)

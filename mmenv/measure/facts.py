@@ -4,7 +4,8 @@ Each fact is a statistic with an interval for the market, an accepted range and 
 the desk's decisions, on the book and the trades that a policy sees; one lot rests at the touch on both sides
 for the mark-out. Sources of the facts: Cont (2001), "Empirical properties of asset returns"; Lillo and Farmer
 (2004) on signs; Cont, Kukanov and Stoikov (2014) on order-flow imbalance; Gould and Bonart (2016) on queue
-imbalance. The ranges are those of liquid markets in that literature and of tapes of Binance, August 2024.
+imbalance. The ranges are those of liquid markets in that literature, of tapes of Binance, August 2024, and,
+by tick regime, of NASDAQ, June 2012.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from mmenv.engine.products import line
 from mmenv.measure.intervals import Array, Estimate, jackknife
-from mmenv.measure.record import Record
+from mmenv.measure.record import TICK, Record
 
 
 @dataclass(frozen=True)
@@ -32,22 +33,34 @@ class Fact:
 
     name: str
     low: float
+    """The accepted range in a small-tick perpetual, and where there is no book."""
     high: float
     rows: Callable[[Record], Array]
     combine: Callable[[Array], float]
     needs_book: bool = False
+    of_stocks: tuple[tuple[float, float] | None, tuple[float, float] | None] = (None, None)
+    """The range in a large-tick and in a small-tick stock, where it is another."""
+
+    def accepted(self, regime: str) -> tuple[float, float]:
+        """The accepted range in a regime, one of `REGIMES`."""
+        other = dict(zip(REGIMES, (*self.of_stocks, None), strict=True)).get(regime)
+        return other or (self.low, self.high)
+
+    def value(self, record: Record) -> float:
+        """Measure the fact in a record; NaN where it does not hold enough."""
+        return math.nan if self.needs_book and not record.has_book else self.combine(self.rows(record))
 
     def estimate(self, record: Record) -> Estimate:
-        """Measure the fact in a record, with the interval of `mmenv.measure.intervals.jackknife`.
-
-        The value is NaN where the record does not hold enough, its bounds where it has one block.
-        """
-        if self.needs_book and not record.has_book:
-            return Estimate(math.nan)
+        """`value` with the interval of `mmenv.measure.intervals.jackknife`; without one of a single block."""
+        value = self.value(record)
+        if math.isnan(value) or len(record.path) == 1:
+            return Estimate(value)
         rows = self.rows(record)
-        if len(rows) == 1 or math.isnan(self.combine(rows)):
-            return Estimate(self.combine(rows))
-        return jackknife(record.path, lambda weights: np.array([self.combine(rows[weights > 0])]))[0]
+
+        def statistic(weights: Array) -> Array:
+            return np.array([self.combine(rows[weights > 0])])
+
+        return jackknife(record.path, statistic, logarithms=False)[0]
 
 
 @dataclass(frozen=True)
@@ -56,6 +69,7 @@ class Finding:
 
     fact: Fact
     estimate: Estimate
+    regime: str = ""
 
     @property
     def verdict(self) -> str:
@@ -64,14 +78,37 @@ class Finding:
         value, low, high = self.estimate
         if math.isnan(value):
             return "-"
-        if self.fact.low <= low and high <= self.fact.high:
+        least, most = self.fact.accepted(self.regime)
+        if least <= low and high <= most:
             return "pass"
-        return "fail" if low > self.fact.high or high < self.fact.low else "unclear"
+        return "fail" if low > most or high < least else "unclear"
 
 
 def findings(record: Record) -> list[Finding]:
     """Find every fact of the record."""
-    return [Finding(fact, fact.estimate(record)) for fact in FACTS]
+    return [Finding(fact, fact.estimate(record), regime_of(record)) for fact in FACTS]
+
+
+REGIMES = ("large-tick stock", "small-tick stock", "small-tick perpetual")
+"""How large a tick is, which decides what is to be expected of a market."""
+
+
+def regime_of(record: Record) -> str:
+    """The tick regime of a record with a book, "" without.
+
+    *Small-tick stock*: the spread is one tick for less than half of the time. Of those where it mostly is, a
+    *large-tick stock* moves by less than a tick in a second, a *small-tick perpetual* by more (its market
+    orders and makers jump over many ticks at once).
+    """
+    spread = record.blocks["spread"]
+    if not record.has_book:
+        return ""
+    if (spread[spread > 0] == TICK).mean() < 0.5:
+        return "small-tick stock"
+    steps = max(round(1 / record.seconds), 1)
+    seconds = steps * record.seconds
+    moved = np.diff(record.blocks["mid"][:, ::steps], axis=1)
+    return "large-tick stock" if np.sqrt((moved**2).mean() / seconds) < TICK else "small-tick perpetual"
 
 
 # Correlations.
@@ -245,28 +282,31 @@ FACTS = (
     Fact("volatility: correlation of absolute 1 s returns 10 s apart", 0.02, 0.6,
          lambda r: lagged(np.abs(r.returns(1.0)), 10), correlation),
     Fact("volatility: that correlation 60 s apart over 5 s apart", 0.25, 1.0, lasting, persistence),
-    Fact("tails: Hill index of 10 s returns", 3.0, 5.0, lambda r: r.returns(10.0), hill),
-    Fact("flow: exponent of the decay of the correlation of signs", 0.3, 0.8, signs, decay),
+    Fact("tails: Hill index of 10 s returns", 3.0, 5.0, lambda r: r.returns(10.0), hill,
+         of_stocks=((2.0, 6.0), None)),
+    Fact("flow: exponent of the decay of the correlation of signs", 0.3, 0.8, signs, decay,
+         of_stocks=((0.2, 0.9), (0.2, 1.0))),
     Fact("flow: R2 of order-flow imbalance and the 10 s return", 0.3, 0.65,
          lambda r: moments(r.sums(order_flow(r), 10.0), r.returns(10.0)), squared_correlation,
-         needs_book=True),
+         needs_book=True, of_stocks=((0.3, 0.75), (0.1, 0.65))),
     Fact("flow: R2 of order-flow imbalance and the next 10 s return", 0.0, 0.02,
          lambda r: moments(r.sums(order_flow(r), 10.0)[:, :-1], r.returns(10.0)[:, 1:]), squared_correlation,
-         needs_book=True),
+         needs_book=True, of_stocks=((0.0, 0.03), (0.0, 0.03))),
     Fact("book: AUC of the imbalance for the move in 0.1 s", 0.75, 0.97, lambda r: ranks(r, 0.1), area,
-         needs_book=True),
+         needs_book=True, of_stocks=((0.7, 0.97), (0.52, 0.8))),
     Fact("book: AUC of the imbalance for the move in 1 s", 0.7, 0.9, lambda r: ranks(r, 1.0), area,
-         needs_book=True),
+         needs_book=True, of_stocks=((0.65, 0.9), (0.52, 0.75))),
     Fact("book: AUC of the imbalance for the move in 5 s", 0.5, 0.7, lambda r: ranks(r, 5.0), area,
-         needs_book=True),
-    Fact("book: share of time with a spread of one tick", 0.8, 1.0, narrow, share, needs_book=True),
+         needs_book=True, of_stocks=((0.6, 0.85), (0.5, 0.7))),
+    Fact("book: share of time with a spread of one tick", 0.8, 1.0, narrow, share, needs_book=True,
+         of_stocks=((0.9, 1.0), (0.0, 0.5))),
     Fact("maker: fills of one lot at the touch, per second and side", 0.1, 2.0, fill_rate, share,
-         needs_book=True),
+         needs_book=True, of_stocks=((0.02, 0.5), (0.005, 0.3))),
     Fact("maker: mark-out at the touch, at once (std of a move)", 0.0, math.inf,
          lambda r: markout(r, 0.0), share, needs_book=True),
     Fact("maker: mark-out at the touch after 1 s (std of a move)", -math.inf, 0.05,
-         lambda r: markout(r, 1.0), share, needs_book=True),
+         lambda r: markout(r, 1.0), share, needs_book=True, of_stocks=((-1.2, 0.0), (-2.0, 1.5))),
     Fact("maker: mark-out at the touch after 5 s (std of a move)", -math.inf, 0.05,
-         lambda r: markout(r, 5.0), share, needs_book=True),
+         lambda r: markout(r, 5.0), share, needs_book=True, of_stocks=((-1.3, 0.0), (-2.5, 1.0))),
 )  # fmt: skip
 """Everything that is checked, with the accepted range."""

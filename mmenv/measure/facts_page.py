@@ -19,6 +19,7 @@ from rich.table import Table
 from mmenv.checks import ConfigError
 from mmenv.data.tape import Tape, tapes
 from mmenv.files import replacing
+from mmenv.measure import touch
 from mmenv.measure.facts import (
     FACTS,
     Fact,
@@ -30,12 +31,14 @@ from mmenv.measure.facts import (
     markout,
     order_flow,
     ranks,
+    regime_of,
     share,
 )
-from mmenv.measure.intervals import Array
+from mmenv.measure.intervals import Array, Estimate
 from mmenv.measure.naming import is_recorded, named_market
 from mmenv.measure.options import MARKET_HELP, Facts
 from mmenv.measure.record import Record, record_market, record_tape
+from mmenv.venue.settings import ReplayConfig
 
 
 def main(options: Facts) -> None:
@@ -48,7 +51,11 @@ def main(options: Facts) -> None:
         Console().print(repeated(options))
         return
     found = list(records(options))
-    Console().print(table(found, [findings(record) for record in found]))
+    console = Console()
+    console.print(table(found, [findings(record) for record in found]))
+    for record in found:
+        if record.has_book:
+            console.print(touch_table(record), markup=False)
     if options.output is not None:
         plot(found, options.output)
         print(f"Plots: {options.output}")
@@ -59,11 +66,21 @@ def records(options: Facts) -> Iterator[Record]:
     for source in options.sources:
         if is_recorded(source):
             path = Path(source)
-            for tape in [Tape(path)] if path.is_file() else tapes(path, symbol=options.symbol):
-                yield record_tape(tape, options.step_seconds)
+            days = [Tape(path)] if path.is_file() else tapes(path, options.venue, options.symbol)
+            config = ReplayConfig(fractions=options.fractions, queue_model=options.queue)
+            for same in by_symbol(days):
+                yield record_tape(same, options.step_seconds, split=options.split, config=config)
         else:
             market = named_market(source, "the path of a store or tape")
             yield record_market(market, options.environments, options.seconds, options.seed)
+
+
+def by_symbol(days: Sequence[Tape]) -> list[list[Tape]]:
+    """The tapes of each venue and symbol."""
+    found: dict[tuple[str, str], list[Tape]] = {}
+    for tape in days:
+        found.setdefault((tape.info.venue, tape.info.symbol), []).append(tape)
+    return list(found.values())
 
 
 def table(all_records: Sequence[Record], all_findings: Sequence[Sequence[Finding]]) -> Table:
@@ -72,10 +89,46 @@ def table(all_records: Sequence[Record], all_findings: Sequence[Sequence[Finding
     result.add_column("Fact")
     result.add_column("Accepted", justify="right")
     for record in all_records:
-        result.add_column(record.name, justify="right")
+        result.add_column(f"{record.name}\n{regime_of(record) or 'no book'}", justify="right")
+    regimes = list(dict.fromkeys(map(regime_of, all_records)))
     for row in zip(*all_findings, strict=True):
-        result.add_row(row[0].fact.name, accepted(row[0].fact), *map(cell, row))
+        result.add_row(row[0].fact.name, accepted(row[0].fact, regimes), *map(cell, row))
     return result
+
+
+def touch_table(record: Record) -> Table:
+    """What becomes of a lot that joins the queue at the touch and stays, and of the book around it."""
+    minutes = record.blocks["mid"].size * record.seconds / 60
+    result = Table(title=f"{record.name}: one lot at the touch, both sides, {minutes:,.0f} min")
+    result.caption = (
+        "Mark-out from the fill price, or move of the mid towards the event, in half-ticks, so many seconds "
+        "later. 95% intervals by blocks of these minutes."
+    )
+    result.add_column("")
+    result.add_column("a minute", justify="right")
+    for horizon in touch.horizons(record):
+        result.add_column(f"{horizon:g} s", justify="right")
+    for row in touch.fills(record):
+        result.add_row(
+            f"fills: {row.name}", short(row.rate, ".1f"), *(short(e, ".2f") for e in row.after.values())
+        )
+    result.add_section()
+    for row in touch.events(record):
+        result.add_row(
+            f"after a {row.name}", short(row.rate, ".0f"), *(short(e, ".2f") for e in row.after.values())
+        )
+    result.add_section()
+    for name, estimate in touch.queues(record).items():
+        result.add_row(f"queue {name}, over the mean", short(estimate, ".2f"))
+    return result
+
+
+def short(estimate: Estimate, form: str) -> str:
+    """An estimate with its interval on a line of its own; nothing where it is not known."""
+    if math.isnan(estimate.value):
+        return "-"
+    value, low, high = (format(x, form) for x in estimate)
+    return value if math.isnan(estimate.low) else f"{value}\n[{low}, {high}]"
 
 
 COLOURS = {"pass": "green", "fail": "red", "unclear": "yellow", "-": "dim"}
@@ -89,11 +142,19 @@ def cell(finding: Finding) -> str:
     return f"{value}[dim]{span}[/dim][{colour}]{finding.verdict}[/]"
 
 
-def accepted(fact: Fact) -> str:
-    """Put the accepted range into words."""
-    if math.isinf(fact.high):
-        return f"at least {fact.low:g}"
-    return f"at most {fact.high:g}" if math.isinf(fact.low) else f"{fact.low:g} to {fact.high:g}"
+def accepted(fact: Fact, regimes: Sequence[str]) -> str:
+    """Put the accepted ranges in these regimes into words, a line each where they differ."""
+    found: dict[str, list[str]] = {}
+    for regime in regimes:
+        low, high = fact.accepted(regime)
+        if math.isinf(high):
+            text = f"at least {low:g}"
+        else:
+            text = f"at most {high:g}" if math.isinf(low) else f"{low:g} to {high:g}"
+        found.setdefault(text, []).append(regime or "no book")
+    if len(found) == 1:
+        return next(iter(found))
+    return "\n".join(f"{' and '.join(names)}: {text}" for text, names in found.items())
 
 
 def repeated(options: Facts) -> Table:
@@ -101,15 +162,17 @@ def repeated(options: Facts) -> Table:
     result = Table(title=f"Stylised facts: passes of {options.repeats} repeats, mean and range of the values")
     result.add_column("Fact")
     result.add_column("Accepted", justify="right")
-    low, high = np.array([(fact.low, fact.high) for fact in FACTS]).T
     cells: list[list[str]] = []
+    regimes: list[str] = []
     for source in options.sources:
         result.add_column(source, justify="right")
         found = np.zeros((options.repeats, len(FACTS)))
         for k in range(options.repeats):
             seed = options.seed + k * options.environments
             [record] = records(dataclasses.replace(options, sources=(source,), seed=seed))
-            found[k] = [fact.estimate(record).value for fact in FACTS]
+            found[k] = [fact.value(record) for fact in FACTS]
+        regimes.append(regime_of(record))
+        low, high = np.array([fact.accepted(regimes[-1]) for fact in FACTS]).T
         passed = (found >= low) & (found <= high) | np.isnan(found)
         cells.append(
             [
@@ -118,7 +181,7 @@ def repeated(options: Facts) -> Table:
             ]
         )
         cells[-1].append(str(passed.all(axis=1).sum()))
-    names = [(fact.name, accepted(fact)) for fact in FACTS]
+    names = [(fact.name, accepted(fact, [*dict.fromkeys(regimes)])) for fact in FACTS]
     for (name, span), row in zip([*names, ("all of them", "")], zip(*cells, strict=True), strict=True):
         result.add_row(name, span, *row)
     return result

@@ -16,14 +16,11 @@ from scipy import stats
 
 from mmenv.engine.products import line, product, solve_linear
 from mmenv.measure.intervals import Array, Estimate, jackknife, parts
-from mmenv.measure.record import Record
+from mmenv.measure.record import TICK, Record
 
 DISTANCES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 """Where quotes are measured: the touch, and so many steps further out. A step is a price unit, or a tick
 where that is larger."""
-
-TICK = 2
-"""Half-ticks."""
 
 
 def distances(touch: Record) -> list[int]:

@@ -52,7 +52,9 @@ def parts(values: NDArray[Any]) -> tuple[Array, NDArray[np.int64]]:
     return sums, np.array([each.shape[1] for each in split])
 
 
-def jackknife(path: NDArray[np.int64], statistic: Callable[[Array], Array]) -> list[Estimate]:
+def jackknife(
+    path: NDArray[np.int64], statistic: Callable[[Array], Array], logarithms: bool = True
+) -> list[Estimate]:
     """Estimate a statistic of cells of time, with 95% intervals for the market, not only for those minutes.
 
     Activity wanders over hours. A short recording shows one level of it, and resampled blocks all have that
@@ -65,8 +67,9 @@ def jackknife(path: NDArray[np.int64], statistic: Callable[[Array], Array]) -> l
         Number of the path of each cell, (cells,): cells of one path follow each other in time, and different
         paths are independent.
     statistic
-        Gives an array for weights of the cells, (cells,). An element that is positive is studied as its
-        logarithm.
+        Gives an array for weights of the cells, (cells,).
+    logarithms
+        Whether an element that is positive is studied as its logarithm, as suits a rate; not a correlation.
 
     Returns
     -------
@@ -84,7 +87,7 @@ def jackknife(path: NDArray[np.int64], statistic: Callable[[Array], Array]) -> l
         rest.append(len(path) / len(group) - 1)
     found = []
     for center, others in zip(value, np.transpose(without), strict=True):
-        logarithm = center > 0 and (others > 0).all()
+        logarithm = logarithms and center > 0 and (others > 0).all()
         influence = np.log(center / others) if logarithm else center - others
         width = half_width(rest * influence, [len(each) for each in groups])
         low, high = center * np.exp([-width, width]) if logarithm else center + np.array([-width, width])

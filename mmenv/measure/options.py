@@ -35,8 +35,16 @@ class Facts:
     """Path i has seed `seed` + i."""
     step_seconds: float = 0.1
     """Time between two decisions on a tape."""
+    venue: str = "*"
+    """Which venues of a store, as a glob pattern."""
     symbol: str = "*"
     """Which symbols of a store, as a glob pattern."""
+    split: str = "all"
+    """Part of the recorded time: train, validation, test or all."""
+    fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)
+    """Shares of the recorded time for train, validation and test."""
+    queue: str = "risk-adverse"
+    """How cancels ahead of us move us up the queue of a tape; see docs/data.md."""
     repeats: int = 1
     """Above 1: simulate every market so often, with other seeds, and count how often each fact holds."""
     output: Path | None = None
@@ -59,6 +67,10 @@ class Calibrate:
     """Which symbol of a store, as a pattern; exactly one must match. All its days are measured."""
     step_seconds: float = 0.1
     """Time between two decisions on a tape."""
+    fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)
+    """Shares of the recorded time for train, validation and test; the first is measured."""
+    evaluations: int = 400
+    """Simulations that the random search for a large-tick book may spend, about a second each."""
     seconds: float = 600.0
     """Length of each simulated path."""
     environments: int = 16

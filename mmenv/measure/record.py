@@ -26,6 +26,9 @@ FIELDS = ("mid", "spread", "best_bid_lots", "best_ask_lots", "buy_lots", "sell_l
 """What is recorded at each decision: prices in half-ticks; our fills since the last one, lots, and their sums
 of lots x price."""
 
+TICK = 2
+"""Half-ticks."""
+
 BLOCKS = (600.0, 300.0, 120.0, 60.0, 30.0)
 """Lengths of a bootstrap block to choose from, seconds: the longest that gives at least `LEAST_BLOCKS`."""
 
