@@ -10,7 +10,8 @@ lots on each side:
   less what was to be expected from past signs: the price stays unpredictable although the signs are not
   (Lillo and Farmer 2004; Bouchaud, Gefen, Potters and Wyart 2004).
 * Informed traders lift everything up to the efficient price once it leaves the spread, and makers pull their
-  quotes from its way; both race for a thin queue. What an order of large impact leaves of a queue, makers cancel.
+  quotes from its way; both race for a thin queue. What an order of large impact leaves of a queue, they
+  cancel too.
 * Each market order excites further ones (Hawkes, a sum of two exponentials). Activity, which scales all rates
   and the volatility, is log-normal with three time constants.
 

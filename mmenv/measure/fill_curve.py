@@ -116,7 +116,8 @@ def fill_curve(
             a, k, _ = fit(weights)
         except ValueError:
             return np.full(3, math.nan)
-        at_touch = product(weights, cells[:, 0]) / product(weights, trials) / math.exp(a - k * distance[0])
+        expected = product(weights, trials) * math.exp(max(a - k * distance[0], -50))
+        at_touch = product(weights, cells[:, 0]) / expected
         return np.array([-math.log1p(-min(math.exp(a), 1 - 1e-12)) / seconds, k, at_touch])
 
     _, _, deviance = fit(np.ones(len(cells)))  # or it raises

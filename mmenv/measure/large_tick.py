@@ -32,7 +32,7 @@ PATHS = 64
 TOLERANCES = {
     "move, 0.1 s": 0.08, "move, 1 s": 0.05, "move, 10 s": 0.05,
     "moving, 0.1 s": 0.15, "moving, 1 s": 0.1, "moving, 10 s": 0.1,
-    "spread": 0.015, "queue": 0.08, "volume": 0.08,
+    "spread": 0.015, "queue": 0.06, "volume": 0.06, "revealed": 0.15, "formed": 0.15,
     "auc, 0.1 s": 0.03, "auc, 1 s": 0.02, "auc, 5 s": 0.02,
     "fills": 0.08, "mark-out, 0.1 s": 0.06, "mark-out, 1 s": 0.06, "mark-out, 5 s": 0.07,
     "mark-out, 30 s": 0.12,
@@ -44,7 +44,7 @@ PLAIN = ("spread", "auc", "mark-out")
 TUNED = (
     *("volatility", "order_rate", "order_size", "size_exponent", "impact", "width", "informed_rate"),
     *("pull_rate", "race", "flight", "queue", "queue_rate", "queue_events", "response", "refill", "lag"),
-    *("follow", "close_rate", "meta_share", "meta_length"),
+    *("follow", "close_rate", "meta_share", "meta_length", "jump_rate", "jump_size"),
 )
 """Parameters of `book` that are searched; the others are those of `MODEL`."""
 
@@ -59,8 +59,9 @@ def moments(record: Record) -> dict[str, float]:
     """The moments of a record quoted at the touch, by the names of `TOLERANCES`; NaN where it cannot tell.
 
     Moves are root mean squares in ticks; *moving* is the share of intervals in which the mid moves, *spread*
-    that of time with a spread of one tick; queues are lots, volume lots a second, fills one lot a minute of
-    both sides, mark-outs half-ticks from the fill price.
+    that of time with a spread of one tick; queues are lots, *revealed* and *formed* multiples of the mean
+    one (`touch.queues`), volume lots a second, fills one lot a minute of both sides, mark-outs half-ticks
+    from the fill price.
     """
     b = record.blocks
     found = dict.fromkeys(TOLERANCES, math.nan)
@@ -74,6 +75,8 @@ def moments(record: Record) -> dict[str, float]:
     found["volume"] = float((b["buy_lots"] + b["sell_lots"]).mean() / record.seconds)
     for seconds in (0.1, 1.0, 5.0):
         found[f"auc, {seconds:g} s"] = area(ranks(record, seconds))
+    for name, (lots, mean) in touch.moved_queues(record).items():
+        found[name.split()[0]] = float(lots.sum() / mean.sum()) if mean.any() else math.nan
     rate, worth = touch.every_fill(record)
     found["fills"] = rate
     return found | {f"mark-out, {h:g} s": value for h, value in worth.items()}
@@ -143,7 +146,8 @@ def fit(record: Record, evaluations: int, seed: int = 0) -> dict[str, Any]:
 def start(record: Record, wanted: dict[str, float]) -> dict[str, Any]:
     """The model with the record's lots, price level and pace."""
     model = {k: v for k, v in PRESETS[MODEL].items() if k != "environment"}
-    lots = wanted["queue"] / model["queue"]
+    simulated = record_market({"name": "book", "preset": MODEL}, PATHS, SECONDS, seed=0)
+    lots = wanted["queue"] / moments(simulated)["queue"]
     b = record.blocks
     micro = model["step_seconds"] / model["substeps"]
     return {

@@ -163,20 +163,36 @@ def queues(record: Record) -> dict[str, Estimate]:
     has formed; and, where a price is the touch again within 10 s, what is there over what was there when it
     was left.
     """
+    found = {name: quotient(*map(cells_of, pair)) for name, pair in moved_queues(record).items()}
+    back = [returned(price, queue, record.lag(10.0)) for _, price, queue in touches(record)]
+    now, before = (np.sum([side[k] for side in back], axis=0) for k in (0, 1))
+    return {**found, "found again": quotient(cells_of(now), cells_of(before))}
+
+
+def touches(record: Record) -> list[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
+    """Of each side: +1 for the ask, price of the touch, half-ticks, and its queue; (blocks, decisions)."""
     b = record.blocks
-    mean = (b["best_bid_lots"].mean() + b["best_ask_lots"].mean()) / 2
     half = b["spread"] // 2
-    back: list[tuple[Array, Array]] = []
-    revealed: list[tuple[Array, Array]] = []
-    formed: list[tuple[Array, Array]] = []
-    for side, name in ((1, "ask"), (-1, "bid")):
-        price, queue = b["mid"] + side * half, b[f"best_{name}_lots"]
-        step = side * np.diff(price, axis=1)
-        for target, moved in ((revealed, step > 0), (formed, step < 0)):
-            target.append((np.where(moved, queue[:, 1:], 0.0), moved * mean))
-        back.append(returned(price, queue, record.lag(10.0)))
-    found = {"revealed behind the touch": revealed, "formed at a new touch": formed, "found again": back}
-    return {name: ratio(record, sides) for name, sides in found.items()}
+    return [
+        (side, b["mid"] + side * half, b[f"best_{name}_lots"]) for side, name in ((1, "ask"), (-1, "bid"))
+    ]
+
+
+def moved_queues(record: Record) -> dict[str, tuple[Array, Array]]:
+    """Queues at a touch that is new at a decision, and mean queues there, (blocks, decisions - 1); else 0."""
+    sides = touches(record)
+    mean = float(np.mean([queue.mean() for _, _, queue in sides]))
+    found = {}
+    for name, sign in (("revealed behind the touch", 1), ("formed at a new touch", -1)):
+        moved = [sign * side * np.diff(price, axis=1) > 0 for side, price, _ in sides]
+        lots = [np.where(m, queue[:, 1:], 0.0) for m, (_, _, queue) in zip(moved, sides, strict=True)]
+        found[name] = np.sum(lots, axis=0), np.sum(moved, axis=0) * mean
+    return found
+
+
+def cells_of(values: NDArray[Any]) -> Array:
+    """Sums of values (blocks, times) over the cells of `mmenv.measure.intervals.parts`."""
+    return parts(values)[0]
 
 
 def returned(price: NDArray[np.int64], queue: NDArray[np.int64], most: int) -> tuple[Array, Array]:
@@ -191,9 +207,3 @@ def returned(price: NDArray[np.int64], queue: NDArray[np.int64], most: int) -> t
             if since is not None and t + 1 - since <= most:
                 now[block, t], before[block, t] = queue[block, t + 1], queue[block, since]
     return now, before
-
-
-def ratio(record: Record, sides: list[tuple[Array, Array]]) -> Estimate:
-    """Sum of the first arrays over that of the second, with its interval."""
-    part, whole = (parts(np.sum([side[k] for side in sides], axis=0))[0] for k in (0, 1))
-    return quotient(part, whole)

@@ -14,6 +14,7 @@ from scipy import stats
 from benchmarks.calibration import simulate_hawkes
 from mmenv import ConfigError, make_config
 from mmenv.data.rows import ROW, TRADE
+from mmenv.measure import large_tick
 from mmenv.measure.calibrate import calibrate_market, measure, write
 from mmenv.measure.calibrate_page import main
 from mmenv.measure.dynamics import PATHS, dynamics
@@ -268,3 +269,19 @@ def test_calibration_of_the_book_measures_a_queue():
     found = calibrate_market({"name": "book", "preset": "binance-usdm-btc"}, environments=4, seconds=60.0)
     assert found.fills.touch.value > 0
     assert found.facts
+
+
+def test_a_large_tick_book_is_searched():
+    """The truth is nearer than what is not; a search brings a wrong start nearer; same seed, same bytes."""
+    truth = {"name": "book", "preset": "nasdaq-msft"}
+    record = record_market(truth, 32, 300.0, seed=10**6)
+    wanted = large_tick.moments(record)
+    assert not any(map(np.isnan, wanted.values()))
+
+    def far(market):
+        return large_tick.distance(large_tick.moments(record_market(market, 32, 300.0, seed=5)), wanted)
+
+    wrong = {**truth, "impact": 0.2, "flight": 0.0, "queue_rate": 0.5}
+    assert far(truth) < 5 < far(wrong)
+    assert far(large_tick.fit(record, 0)) < 10  # the record's lots are the model's
+    assert large_tick.fit(record, 4) == large_tick.fit(record, 4)

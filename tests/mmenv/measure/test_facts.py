@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import re
 
+import numpy as np
 import pytest
 import tyro
 
-from mmenv import ConfigError
+from mmenv import ConfigError, make_config
 from mmenv.data.importer import Import
-from mmenv.measure import facts, facts_page
+from mmenv.data.tape import tapes
+from mmenv.measure import facts, facts_page, touch
+from mmenv.measure.calibrate import calibrate_tapes
 from mmenv.measure.intervals import Estimate
 from mmenv.measure.options import Facts
-from mmenv.measure.record import record_market
+from mmenv.measure.record import record_market, record_tape
 from tests.helpers.captures import market, write
 
 
@@ -79,3 +82,89 @@ def test_facts_over_many_seeds(capsys, monkeypatch):
     assert len({shown[fact.fact.name] for fact in single[0]}) > 2
     with pytest.raises(ConfigError, match="give no tape"):
         neuralmm_facts(["book", "--repeats", "2", "--output", "page.png"])
+
+
+def test_a_lot_at_the_touch_order_by_order():
+    """Rates and mark-outs by place against a count by hand, decision by decision."""
+    found = record_market(
+        {"name": "book", "preset": "large-tick", "step_seconds": 0.5, "substeps": 5}, 3, 300.0, seed=4
+    )
+    b = found.blocks
+    counts = {True: [0, 0, 0.0, 0], False: [0, 0, 0.0, 0]}  # joined below the mean: fills, decisions, worth
+    for side, name in ((1, "ask"), (-1, "bid")):
+        price, queue = b["mid"] + side * b["spread"] // 2, b[f"best_{name}_lots"]
+        for block in range(len(price)):
+            joined = 0
+            for t in range(price.shape[1] - 1):
+                if t and (price[block, t] != price[block, t - 1] or b[f"{name}_fill"][block, t]):
+                    joined = t
+                kind = counts[bool(queue[block, joined] < queue.mean())]
+                lots = b[f"{name}_fill"][block, t + 1]
+                kind[0] += lots
+                kind[1] += 1
+                if t + 10 < price.shape[1]:  # 5 s later
+                    worth = b[f"{name}_value"][block, t + 1] - lots * b["mid"][block, t + 10]
+                    kind[2] += side * worth
+                    kind[3] += lots
+    shorter, longer = touch.fills(found)[1:3]
+    for row, (lots, decisions, worth, marked) in ((shorter, counts[True]), (longer, counts[False])):
+        assert lots > 20
+        assert row.rate.value == pytest.approx(lots / (decisions * 0.5 / 120))
+        assert row.rate.low < row.rate.value < row.rate.high
+        assert row.after[5.0].value == pytest.approx(worth / marked)
+    rate, worth = touch.every_fill(found)
+    whole = touch.fills(found)[0]
+    assert rate == pytest.approx(whole.rate.value, rel=0.01)
+    assert worth == pytest.approx({h: e.value for h, e in whole.after.items()})
+
+
+def test_a_price_that_comes_back_finds_its_queue():
+    price = np.array([[10, 12, 10, 10, 8, 8, 8, 10]])
+    queue = np.array([[50, 7, 20, 30, 6, 6, 6, 9]])
+    now, before = touch.returned(price, queue, most=3)
+    # Left at 50, found 20 two decisions later; left at 30, four later: too late.
+    assert (now.sum(), before.sum()) == (20, 50)
+
+
+def test_regimes():
+    """Each preset lies in its regime, and a market without a book in none."""
+    for preset, regime in (
+        ("large-tick", "large-tick stock"),
+        ("nasdaq-msft", "large-tick stock"),
+        ("binance-usdm-btc", "small-tick perpetual"),
+    ):
+        found = record_market({"name": "book", "preset": preset}, environments=4, seconds=60, seed=0)
+        assert facts.regime_of(found) == regime
+    assert facts.regime_of(record_market("brownian", environments=4, seconds=60, seed=0)) == ""
+
+
+WIDE = """local_ns,kind,side,price,size,id
+0,snapshot,bid,5.51,100,1
+0,snapshot,ask,21.33,100,1
+"""
+
+
+def test_a_wide_opening_quote(tmp_path, capsys):
+    """Until both sides are within what can be quoted they stand at its edges; everything measures it."""
+    rows = [WIDE]
+    for second in range(60, 360):
+        bid, ask = (13.0, 13.1) if second % 2 else (13.01, 13.1)
+        rows += [f"{second}000000000,depth,{s},{p},{100 + second % 7},{second}\n" for s, p in (("bid", bid),
+                 ("ask", ask))]  # fmt: skip
+        rows.append(
+            f"{second}500000000,trade,{'buy' if second % 3 else 'sell'},{13.1 if second % 3 else 13.0},1,\n"
+        )
+    path = tmp_path / "wide.csv"
+    path.write_text("".join(rows))
+    Import("plain", (path,), tmp_path / "s", symbol="W", venue="x", progress=False).run()
+    record = record_tape(tapes(tmp_path / "s"), 1.0)
+    assert (record.blocks["spread"] > 0).all()
+    assert (record.blocks["mid"] > 0).all()
+    neuralmm_facts([str(tmp_path / "s"), "--step-seconds", "1"])
+    found = calibrate_tapes(tapes(tmp_path / "s"), 1.0)
+    assert set(found.presets) | set(found.left_out) >= {"brownian", "book"}
+    assert all(len(reason) > 10 for reason in found.left_out.values())
+    config = make_config({"name": "replay", "store": str(tmp_path / "s"), "step_seconds": 1.0})
+    assert config.quote.max_distance * config.market.price_scale >= 9  # nine ticks apart
+    with pytest.raises(ConfigError, match=r"max_distance = 0.5 .*at least .*the touch"):
+        make_config(config.market, quote={"max_distance": 0.5})
