@@ -45,7 +45,7 @@ def main(options: Calibrate) -> None:
     page = options.output.with_suffix(".png")
     facts_page.plot(shown, page)
     if found.fills is not None:
-        plot_fills(found.source, found.fills, page.with_stem(f"{page.stem}-fills"))
+        plot_fills(found, found.fills, page.with_stem(f"{page.stem}-fills"))
     for name, reason in found.left_out.items():
         print(f"Not fitted: {name}, for {reason}")
     names = [f"{options.output}:{name}" for name in found.presets]
@@ -103,15 +103,18 @@ def table(found: Calibration) -> Table:
     return result
 
 
-def plot_fills(source: str, fills: FillCurve, path: Path) -> None:
-    """Plot fills by distance, and the exponential through them."""
+def plot_fills(found: Calibration, fills: FillCurve, path: Path) -> None:
+    """Plot fills by distance, with the intervals of Poisson counts, and the exponential through them."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     distance = np.linspace(0, max(fills.distance), 100)
-    axes.plot(fills.distance, fills.per_second, "o", label="measured")
+    seen = np.array(fills.per_second)
+    error = 1.96 * np.sqrt(seen / (2 * found.seconds))
+    down = np.minimum(error, 0.9 * seen)  # a logarithm has no room for none
+    axes.errorbar(fills.distance, seen, [down, error], fmt="ko", capsize=2, label="measured, 95%")
     axes.plot(distance, fills.rate.value * np.exp(-fills.decay.value * distance), label="A exp(-k d)")
     axes.set(xlabel="distance from the mid, half-ticks", ylabel="fills per second and side", yscale="log")
-    axes.set_title(source)
+    axes.set_title(f"{found.source}, {found.seconds / 60:,.0f} min")
     axes.legend()
     with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:], dpi=110)

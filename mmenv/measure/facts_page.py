@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -98,8 +99,7 @@ def table(all_records: Sequence[Record], all_findings: Sequence[Sequence[Finding
 
 def touch_table(record: Record) -> Table:
     """What becomes of a lot that joins the queue at the touch and stays, and of the book around it."""
-    minutes = record.blocks["mid"].size * record.seconds / 60
-    result = Table(title=f"{record.name}: one lot at the touch, both sides, {minutes:,.0f} min")
+    result = Table(title=f"{record.name}: one lot at the touch, both sides, {record.minutes:,.0f} min")
     result.caption = (
         "Mark-out from the fill price, or move of the mid towards the event, in half-ticks, so many seconds "
         "later. 95% intervals by blocks of these minutes."
@@ -194,17 +194,55 @@ LAGS = np.unique(np.geomspace(1, 120, 25).round().astype(int))
 
 def plot(all_records: Sequence[Record], path: Path) -> None:
     """Draw a page of plots to `path`; the format is that of its suffix (png, pdf, svg)."""
-    figure = Figure(figsize=(15, 12), layout="constrained")
+    figure = Figure(figsize=(15, 16), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(3, 3)
-    for number, record in enumerate(all_records):
-        style: dict[str, Any] = {"color": f"C{number}", "label": record.name, "linewidth": 1.2}
+    axes = figure.subplots(4, 3)
+    colours = colours_of(all_records)
+    for number, (record, colour) in enumerate(zip(all_records, colours, strict=True)):
+        label = f"{record.name}, {record.minutes:,.0f} min"
+        style: dict[str, Any] = {"color": colour, "label": label, "linewidth": 1.2}
         draw_returns(axes.flat[:4], record, style)
         if record.has_book:
-            draw_book(axes.flat[4:], record, style)
+            draw_book(axes.flat[4:9], record, style)
+            draw_touch(axes.flat[9:], record, style, shift=number - (len(all_records) - 1) / 2)
     finish(axes)
     with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:] or None, dpi=110)
+
+
+TAPES = ("k", "0.45", "0.65")
+"""Colours of tapes: the same everywhere, and none that a simulation has."""
+
+
+def colours_of(all_records: Sequence[Record]) -> list[str]:
+    """Black and grey for tapes, colours for simulations."""
+    tape, simulated = itertools.cycle(TAPES), itertools.count()
+    return [next(tape) if record.recorded else f"C{next(simulated) % 10}" for record in all_records]
+
+
+def draw_touch(axes: Sequence[Axes], record: Record, style: dict[str, Any], shift: float) -> None:
+    """Draw what becomes of a lot at the touch, and the responses; `shift` sets records apart."""
+    rates, worth, responses = axes
+    rows, events = touch.fills(record), touch.events(record)
+    plain = {"color": style["color"], "label": style["label"], "capsize": 2, "linewidth": 1.2}
+    place = np.arange(float(len(rows))) + 0.15 * shift
+    bars(rates, place, [row.rate for row in rows], fmt="o", **plain)
+    spread = 1 + 0.05 * shift
+    every = rows[0].after
+    bars(worth, spread * np.array([*every]), [*every.values()], fmt="o-", **plain)
+    for row, marker in zip(events, ("o-", "s--", "^:"), strict=True):
+        kind = {**plain, "label": f"{row.name}, {record.name}"}
+        bars(responses, spread * np.array([*row.after]), [*row.after.values()], fmt=marker, **kind)
+
+
+WORDS = ("every\norder", "joined a\nshort queue", "joined a\nlong one", "waited\nless", "waited\nlonger")
+"""The rows of `touch.fills` on a narrow axis."""
+
+
+def bars(axis: Axes, place: NDArray[Any], estimates: Sequence[Estimate], **style: Any) -> None:
+    """Points with their intervals."""
+    value, low, high = np.array(estimates).T
+    axis.errorbar(place, value, np.nan_to_num([value - low, high - value]).clip(0), **style)
 
 
 def draw_returns(axes: Sequence[Axes], record: Record, style: dict[str, Any]) -> None:
@@ -254,24 +292,40 @@ def draw_book(axes: Sequence[Axes], record: Record, style: dict[str, Any]) -> No
 
 def finish(axes: NDArray[Any]) -> None:
     """Add guides, titles and scales."""
-    returns, _, tails, sign, *_, maker = axes.flat
+    returns, _, tails, sign, *_, maker, rates, worth, responses = axes.flat
     z = np.linspace(0.1, 5, 50)
     tails.plot(z, [math.erfc(v / math.sqrt(2)) for v in z], "k:", linewidth=1, label="Gaussian")
     (guide,) = sign.plot(LAGS, 0.15 * LAGS**-0.5, "k:", linewidth=1, label="lag^-0.5")
+    correlated = "correlation"
     titles = (
-        ("Returns of one decision", "lag, s", "log", "linear"),
-        ("Absolute 1 s returns", "lag, s", "log", "linear"),
-        ("Share of absolute 10 s returns above", "standard deviations", "log", "log"),
-        ("Sign of net market volume", "lag, decisions", "log", "log"),
-        ("10 s return by order-flow imbalance", "standard deviations", "linear", "linear"),
-        ("AUC of book imbalance", "horizon, s", "log", "linear"),
-        ("Share of time by spread", "ticks (10: or more)", "linear", "log"),
-        ("Queue at the touch", "multiple of its mean", "linear", "linear"),
-        ("Mark-out at the touch, std of the mid's move", "after the fill, s", "symlog", "linear"),
+        ("Returns of one decision", "lag, s", correlated, "log", "linear"),
+        ("Absolute 1 s returns", "lag, s", correlated, "log", "linear"),
+        ("Absolute 10 s returns", "standard deviations", "share above", "log", "log"),
+        ("Sign of net market volume", "lag, decisions", correlated, "log", "log"),
+        (
+            "10 s return by order-flow imbalance",
+            "standard deviations",
+            "standard deviations",
+            "linear",
+            "linear",
+        ),
+        ("Imbalance of the queues and the next move", "horizon, s", "AUC", "log", "linear"),
+        ("Spread", "ticks (10: or more)", "share of time", "linear", "log"),
+        ("Queue at the touch", "multiple of its mean", "density", "linear", "linear"),
+        ("Mark-out at the touch", "after the decision, s", "price units", "symlog", "linear"),
+        ("Fills of a lot at the touch, 95%", "", "a minute, both sides", "linear", "linear"),
+        ("Mark-out from the fill price, 95%", "after the fill, s", "half-ticks", "log", "linear"),
+        ("Response of the mid to an event, 95%", "after the event, s", "half-ticks", "log", "linear"),
     )
-    for axis, (title, x, xscale, yscale) in zip(axes.flat, titles, strict=True):
-        axis.set(title=title, xlabel=x, xscale=xscale, yscale=yscale)
+    for axis, (title, x, y, xscale, yscale) in zip(axes.flat, titles, strict=True):
+        axis.set(title=title, xlabel=x, ylabel=y, xscale=xscale, yscale=yscale)
         axis.grid(alpha=0.3)
+    for axis in (worth, responses):
+        axis.axhline(0, color="k", linewidth=0.5)
+    rates.set_xticks(range(len(WORDS)), WORDS, fontsize=8)
+    rates.set_ylim(bottom=0)
+    if responses.get_legend_handles_labels()[1]:
+        responses.legend(fontsize=7)
     returns.axhline(0, color="k", linewidth=0.5)
     maker.axhline(0, color="k", linewidth=0.5)
     tails.set_ylim(1e-5, 1)

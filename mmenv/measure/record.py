@@ -49,6 +49,8 @@ class Record:
     """The price unit, half-ticks: see `mmenv.market.units.price_unit`."""
     path: NDArray[np.int64]
     """Path or day that each block is from, (blocks,); blocks of one path follow each other in time."""
+    recorded: bool = False
+    """Whether it is a tape."""
 
     def lag(self, seconds: float) -> int:
         """Decisions in so many seconds, at least one."""
@@ -65,6 +67,11 @@ class Record:
         rest = values[:, 1:]
         count = rest.shape[1] // lag
         return rest[:, : count * lag].reshape(len(rest), count, lag).sum(axis=2).astype(float)
+
+    @property
+    def minutes(self) -> float:
+        """Length of all blocks together."""
+        return float(self.blocks["mid"].size * self.seconds / 60)
 
     @property
     def has_book(self) -> bool:
@@ -164,7 +171,7 @@ def record_tape(
             start = venue.start(0, span, span.first_ns)
             rest = venue.rest((span.end_ns - span.first_ns) // interval_ns - 1, away, lots=1)
             paths.append(columns_of(np.append(start, rest)))
-    return make_record(name, step_seconds, paths)
+    return dataclasses.replace(make_record(name, step_seconds, paths), recorded=True)
 
 
 def tape_name(tape: Tape) -> str:
