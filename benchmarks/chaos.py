@@ -3,8 +3,10 @@
 Each schedule is a live desk with real orders at the in-process exchange, on a virtual clock. Messages are
 lost, delayed, doubled, halved; requests are refused, lost, never answered; connections break, clocks jump;
 the desk is killed in the middle of what it does, its last write torn, and started again; an operator halts
-it, flattens, and clears what waits for him. After each, the desk's journal and the exchange's own books must
-tell the same story to the last unit. Stopped, it goes on where it was: results are kept by seed.
+it, flattens, and clears what waits for him. The venue bans the address, forgets the key of the user stream,
+pays funding, takes fees or gives rebates, in a coin or not, and has thousands of old trades. After each,
+the desk's journal and the exchange's own books must tell the same story to the last unit. Stopped, it goes on
+where it was: results are kept by seed.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import tempfile
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -138,8 +140,9 @@ class Trial:
     """One schedule."""
 
     def __init__(
-        self, tape: Sequence[Tape], seed: int, folder: Path, seconds: float, kills: int, operator: bool = True
-    ) -> None:
+        self, tape: Sequence[Tape], seed: int, folder: Path, seconds: float, kills: int,
+        operator: bool = True, unruly: bool = False,
+    ) -> None:  # fmt: skip
         self.rng = np.random.default_rng([seed, 1])
         self.seed, self.folder, self.seconds, self.kills = seed, folder, seconds, kills
         self.operator = np.random.default_rng([seed, 2]) if operator else None
@@ -153,8 +156,28 @@ class Trial:
         self.exchange = Exchange(
             [self.listing], start_ns=START_NS, accounts=[self.account], faults=self.faults
         )
-        self.outcome = Outcome(seed, [fault.kind for fault in self.faults.faults])
+        self.unruly = list(self._unruliness()) if unruly else []
+        kinds = [kind for _, kind, _ in self.unruly]
+        self.outcome = Outcome(seed, [*(fault.kind for fault in self.faults.faults), *kinds])
         self.wallet = self.account.wallet
+
+    def _unruliness(self) -> Iterator[tuple[float, str, Callable[[], None]]]:
+        """What real venues do besides: when, its name, and what does it."""
+        rng, exchange, listing = np.random.default_rng([self.seed, 3]), self.exchange, self.listing
+        coin = str(rng.choice(("", "BNB")))
+        if coin:
+            exchange.present.prices[coin] = Decimal(600)
+            self.account.fees_in = coin
+        listing.maker = Decimal(str(rng.choice(("-0.00005", "0", "0.0002", "0.0004"))))
+        if rng.random() < 0.3:
+            exchange.trade_long_ago(self.account, listing, 2_000, START_NS - 10**15)
+        acts: dict[str, Callable[[], None]] = {
+            "ban": lambda: exchange.ban("binance-usdm", float(rng.uniform(0.5, 3.0))),
+            "lost-stream": exchange.lose_user_streams,
+            "funding": lambda: exchange.fund(listing, Decimal("0.0003"), 2.0),
+        }
+        for name in rng.choice(list(acts), int(rng.integers(1, 4))):
+            yield float(rng.uniform(0.1, 0.7)) * self.seconds, str(name), acts[str(name)]
 
     def run(self) -> Outcome:
         """Run it and compare. Faults end before the desk does, so that it can find out what happened."""
@@ -175,6 +198,9 @@ class Trial:
     async def _trade(self, loop: VirtualLoop) -> None:
         carrier = Loopback(self.exchange, loop)
         operating = loop.create_task(self._operate(self.operator)) if self.operator is not None else None
+        for at, _, act in self.unruly:
+            loop.call_later(at, act)
+        loop.call_later(self.seconds, lambda: setattr(self.listing, "funding_ns", 0))
         until = START_NS + round(self.seconds * SECOND)
         moments = np.sort(self.rng.uniform(0.2, 1.0, int(self.rng.integers(0, self.kills + 1))))
         for moment in [*moments, None]:
@@ -284,9 +310,13 @@ class Trial:
         if session.working.position != book.lots:
             say(f"position {session.working.position}, at the exchange {book.lots}")
         paid = execution.notional * self.listing.tick * self.listing.lot
-        cash = -paid - sum(execution.charges.fees.values(), Decimal(0))
+        charges, quote = execution.charges, self.listing.quote
+        cash = charges.funding.get(quote, Decimal(0)) - charges.fees.get(quote, Decimal(0)) - paid
         if cash != self.account.wallet - self.wallet - book.cost:
             say(f"cash {cash}, at the exchange {self.account.wallet - self.wallet - book.cost}")
+        coins = {asset: -fee for asset, fee in charges.fees.items() if asset != quote}
+        if coins != self.account.coins:
+            say(f"coins {coins}, at the exchange {self.account.coins}")
         ours = sorted(execution.client_id(int(n)) for n in session.working.slots["id"].reshape(-1) if n)
         theirs = sorted(order.client_id for order in self.account.open(self.listing))
         if ours != theirs:
@@ -383,10 +413,12 @@ NEVER = ("unknown-order", "policy", "position", "far-quote")
 """Rules that nothing here can give a reason for."""
 
 
-def run(tape: Sequence[Tape], seed: int, seconds: float = 10.0, kills: int = 2) -> Outcome:
-    """One schedule by its seed."""
+def run(
+    tape: Sequence[Tape], seed: int, seconds: float = 10.0, kills: int = 2, unruly: bool = False
+) -> Outcome:
+    """One schedule by its seed; `unruly`, with what real venues do besides."""
     with tempfile.TemporaryDirectory() as folder:
-        return Trial(tape, seed, Path(folder), seconds, kills).run()
+        return Trial(tape, seed, Path(folder), seconds, kills, unruly=unruly).run()
 
 
 @dataclass(frozen=True)
@@ -415,7 +447,7 @@ class Chaos:
             tape = tapes(self.store or random_store(Path(folder)), "binance-usdm", SYMBOL)
             bar = tqdm([seed for seed in seeds if seed not in done], unit=" schedules")
             for seed in bar:
-                found = done[seed] = run(tape, seed, self.seconds)
+                found = done[seed] = run(tape, seed, self.seconds, unruly=True)
                 file.write(json.dumps(self._key() | vars(found)) + "\n")
                 file.flush()
                 bar.set_postfix_str(f"{sum(bool(done[s].violations) for s in seeds if s in done)} wrong")

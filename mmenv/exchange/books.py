@@ -64,6 +64,8 @@ class Listing:
         """The best bid and ask, as last published."""
         self.last_tick = 0
         """Price of the last trade."""
+        self.min_notional = ZERO
+        """Smallest value of an order."""
         self.funding_rate, self.funding_every_ns, self.funding_ns = ZERO, 0, 0
         """Part of the notional that a long position pays, how often (0: never), and when next."""
 
@@ -206,6 +208,8 @@ class Dialect(ABC):
     """Error of a post-only order that would trade at once."""
     duplicate: ClassVar[tuple[int, str]]
     """Error of a client id that an open order has."""
+    too_small: ClassVar[tuple[int, str]]
+    """Error of an order of less than the smallest value, which its text names as {}."""
     poor: ClassVar[tuple[int, str]]
     """Error of an order that the account cannot pay."""
 

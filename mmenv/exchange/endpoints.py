@@ -113,6 +113,10 @@ class Endpoints(ABC):
             raise ApiError(-1100, "Illegal characters found in parameter 'newClientOrderId'.")
         if any(order.client_id == client_id for order in account.open(listing)):
             raise ApiError(*self.dialect.duplicate)
+        worth = listing.value(lots * (tick or listing.last_tick))
+        if worth < listing.min_notional and params.get("reduceOnly", "false").lower() != "true":
+            code, words = self.dialect.too_small
+            raise ApiError(code, words.format(listing.min_notional))
         reduce_only = params.get("reduceOnly", "false").lower() == "true"
         if reduce_only:
             reducible = self.matching.reducible(account, listing, side) if self.dialect.reducing else 0

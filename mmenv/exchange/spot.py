@@ -57,6 +57,7 @@ class Spot(Dialect):
     }  # fmt: skip
     crossed = (-2010, "Order would immediately match and take.")
     duplicate = (-2010, "Duplicate order sent.")
+    too_small = (-1013, "Filter failure: NOTIONAL")
     poor = (-2010, "Account has insufficient balance for requested action.")
 
     def can_pay(self, order: ExchangeOrder, notional: Decimal) -> bool:
@@ -76,7 +77,11 @@ class Spot(Dialect):
         return ZERO
 
     def symbol(self, listing: Listing) -> Json:
-        return views.symbol_view(listing) | {
+        found = views.symbol_view(listing)
+        if listing.min_notional:
+            smallest = views.text(listing.min_notional)
+            found["filters"].append({"filterType": "NOTIONAL", "minNotional": smallest})
+        return found | {
             "orderTypes": ["LIMIT", "LIMIT_MAKER", "MARKET"],
             "isSpotTradingAllowed": True,
             "isMarginTradingAllowed": False,

@@ -92,6 +92,7 @@ class Usdm(Dialect):
         "Due to the order could not be executed as maker, the Post Only order will be rejected.",
     )
     duplicate = (-4116, "ClientOrderId is duplicated.")
+    too_small = (-4164, "Order's notional must be no smaller than {} (unless you choose reduce only).")
     poor = (-2019, "Margin is insufficient.")
 
     def can_pay(self, order: ExchangeOrder, notional: Decimal) -> bool:
@@ -117,7 +118,10 @@ class Usdm(Dialect):
         return realised
 
     def symbol(self, listing: Listing) -> Json:
-        return views.symbol_view(listing) | {
+        found = views.symbol_view(listing)
+        if listing.min_notional:
+            found["filters"].append({"filterType": "MIN_NOTIONAL", "notional": text(listing.min_notional)})
+        return found | {
             "pair": listing.symbol,
             "contractType": "PERPETUAL",
             "deliveryDate": 4133404800000,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
+from decimal import Decimal
 from typing import Final
 
 import numpy as np
@@ -27,7 +29,7 @@ WINDOW: Final = 0.1
 """Prices within this fraction of the first mid are followed."""
 FROM_JOURNAL: Final = (
     "start_ns", "session", "low_tick", "high_tick", "position", "baseline", "dust", "base", "quote",
-    "min_lots", "min_value", "last_trade",
+    "min_lots", "min_value", "reduces", "last_trade",
 )  # fmt: skip
 """Fields of a `Setup` that a restart takes from the journal."""
 
@@ -114,6 +116,18 @@ def make_setup(
         loss = config.risk.daily_loss_limit * market.price_unit * setup.money
         guard = replace(setup.guard, daily_loss=loss, drawdown=loss)
     return replace(setup, guard=_within_venue(guard, instrument.max_orders // plan.desks))
+
+
+def check_size(plan: Plan, instrument: Instrument, window: tuple[int, int]) -> None:
+    """Raise `ConfigError` where the venue would refuse the size of each order."""
+    lots, lot = plan.config.risk.order_lots, Decimal(instrument.lot_size)
+    price = Decimal(sum(window)) / 2 * Decimal(instrument.tick_size)
+    need = max(instrument.min_lots, math.ceil(Decimal(instrument.min_notional) / (price * lot)))
+    if lots < need:
+        raise ConfigError(
+            f"order_lots = {lots} is too small: {instrument.venue} takes {instrument.min_lots} lots or more, "
+            f"worth {instrument.min_notional} {instrument.quote} or more; give --order-lots {need} or more."
+        )
 
 
 def _within_venue(guard: GuardConfig, allowed: int) -> GuardConfig:

@@ -25,12 +25,13 @@ from numpy.typing import NDArray
 
 from mmenv.checks import ConfigError
 from mmenv.engine.state import HALTED, STATES
-from mmenv.live.beginning import make_setup, measure, recovered, rehearse
+from mmenv.live.beginning import check_size, make_setup, measure, recovered, rehearse
 from mmenv.live.halt import HaltFile
-from mmenv.live.journal import Journal, read
+from mmenv.live.journal import Journal, read, require_free
 from mmenv.live.market_feed import NEVER_NS, Batch, Instrument, MarketFeed
-from mmenv.live.orders import OrderClient
+from mmenv.live.orders import OpenOrder, OrderClient
 from mmenv.live.plan import Plan
+from mmenv.live.redact import redact
 from mmenv.live.router import OrderRouter
 from mmenv.live.session import Session
 from mmenv.live.setup import Player
@@ -143,6 +144,7 @@ class LiveDesk:
 
     def command(self, command: str, reason: str, said_ns: int = 0) -> None:
         """An operator's command; see `Session.operator`. Before the session begins, it waits for it."""
+        reason = redact(reason)
         if self.session is None:
             self._early.append((command, reason))
             return
@@ -154,7 +156,7 @@ class LiveDesk:
     def note(self, text: str) -> None:
         """Show a message."""
         stamp = np.datetime64(self.clock(), "ns").astype("datetime64[s]")
-        self.messages.append(f"{stamp} {self.plan.symbol} {text}")
+        self.messages.append(f"{stamp} {self.plan.symbol} {redact(text)}")
 
     # Beginning.
 
@@ -164,6 +166,12 @@ class LiveDesk:
         if self.client is not None:
             await self.client.open()
         known = self.plan.journal.exists() and next(read(self.plan.journal), None) is not None
+        standing: list[OpenOrder] = []
+        if known and self._router is not None:
+            # Before the journal is played, which may take long: nothing may trade that nobody watches. But
+            # not where another desk is at work with it, whose orders these are.
+            require_free(self.plan.journal)
+            standing = await self._router.cancelled()
         if known:
             session = recovered(self.plan, instrument, self.player)
         else:
@@ -173,7 +181,7 @@ class LiveDesk:
             self._tasks.start(self._router.listen(session))
         if known:
             if self._router is not None:
-                await self._router.reconcile(session)
+                await self._router.reconcile(session, standing)
             self._resume(session)
         early, self._early = self._early, []
         for command, reason in early:
@@ -194,6 +202,8 @@ class LiveDesk:
         """Gather rows until the book is known and the market measured; then begin."""
         rows = await self._warm_up()
         market, window = measure(self.plan, rows)
+        if self._router is not None:
+            check_size(self.plan, instrument, window)
         books = await self._router.first_books(instrument) if self._router is not None else {}
         interval = round(market.step_seconds * SECOND)
         start = (max(self.clock(), int(rows["local_ns"].max())) // interval + 1) * interval

@@ -207,6 +207,11 @@ class Journal:
         os.close(self._file)
 
 
+def require_free(path: Path) -> None:
+    """Raise `JournalError` if a desk is at work with the journal."""
+    os.close(_open_locked(path))
+
+
 def parts(path: Path) -> list[Path]:
     """The files of a journal, oldest first; the last one is `path`. Raises `JournalError` if one is gone."""
     count = sum(1 for _ in path.parent.glob(f"{path.name}.[0-9]*"))

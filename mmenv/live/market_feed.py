@@ -49,6 +49,8 @@ class Instrument:
     """New orders in ten seconds that the venue takes of one account; 0 where that is not known."""
     min_lots: int = 1
     """Smallest size of an order."""
+    reduces: bool = True
+    """Whether there are orders that only reduce a position."""
     min_notional: str = "0"
     """Smallest value of an order that does not reduce, in the quote asset."""
 

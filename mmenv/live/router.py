@@ -53,6 +53,7 @@ class OrderRouter:
             "base": instrument.base,
             "quote": instrument.quote,
             "min_lots": instrument.min_lots,
+            "reduces": instrument.reduces,
             "min_value": math.ceil(Decimal(instrument.min_notional) / (tick * lot)),
         }
 
@@ -77,24 +78,35 @@ class OrderRouter:
         """What the venue charges this account, None if it does not say."""
         return await self._answer(self._client.terms)
 
-    async def reconcile(self, session: Session) -> None:
-        """After a restart: cancel all, hear the missed fills, compare orders and position.
+    async def cancelled(self) -> list[OpenOrder]:
+        """The orders that were open; now none is."""
+        standing = await self._answer(self._cancelled)
+        if standing:
+            self._note(f"{len(standing)} orders were open; they are cancelled")
+        return standing
 
-        The session then goes on, or halts naming the difference.
-        """
-        standing, missed, position = await self._answer(lambda: self._books(session))
-        for event in missed:
-            session.hear(event)
-        session.account(standing, position, self._clock())
-        self._note(f"compared with the venue: {len(missed)} events missed, {len(standing)} orders were open")
-
-    async def _books(self, session: Session) -> tuple[list[OpenOrder], list[Fill | Funding], str]:
-        """What was open and has been cancelled, fills and funding that may be missing, the position then."""
-        assert isinstance(session.execution, LiveExecution)
+    async def _cancelled(self) -> list[OpenOrder]:
         standing = await self._client.open_orders()
         await self._client.cancel_all()
         while await self._client.open_orders():
             await asyncio.sleep(SLEEP_S)
+        return standing
+
+    async def reconcile(self, session: Session, cancelled: list[OpenOrder]) -> None:
+        """After a restart: cancel all, hear the missed fills, compare orders and position.
+
+        `cancelled` were open, too. The session then goes on, or halts naming the difference.
+        """
+        standing, missed, position = await self._answer(lambda: self._books(session))
+        for event in missed:
+            session.hear(event)
+        session.account([*cancelled, *standing], position, self._clock())
+        self._note(f"compared with the venue: {len(missed)} events missed, {len(standing)} orders open since")
+
+    async def _books(self, session: Session) -> tuple[list[OpenOrder], list[Fill | Funding], str]:
+        """What was open and has been cancelled, fills and funding that may be missing, the position then."""
+        assert isinstance(session.execution, LiveExecution)
+        standing = await self._cancelled()
         execution = session.execution
         fills = await self._client.fills(execution.told_until, execution.open_ids)
         paid = await self._client.funding(execution.funded_ns or session.setup.start_ns)

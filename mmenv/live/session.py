@@ -84,6 +84,8 @@ class Session:
         self._fields = {name: self.decision[name] for name in ("reward", "wealth", *OF_POLICY)}
         self.fills = 0
         self.flatten = False
+        self._moved = ""
+        """What of the book is not known since the window moved."""
         self.heard_ns = 0
         """When the newest word of the operator that was heard out of the halt file was given."""
         self._broken = "no book yet"
@@ -105,7 +107,9 @@ class Session:
     @property
     def distrust(self) -> str:
         """Why the feed must begin anew; empty if it need not."""
-        return next((found.reason for found in self.guard.findings if found.rule in DISTRUST), "")
+        return self._moved or next(
+            (found.reason for found in self.guard.findings if found.rule in DISTRUST), ""
+        )
 
     @property
     def wealth(self) -> float:
@@ -150,6 +154,7 @@ class Session:
         if broken != self._broken:
             self._broken = broken
             if broken:
+                self._moved = ""
                 self._streams.interrupt()
             elif isinstance(self.execution, LiveExecution):
                 self.execution.crossed = 0
@@ -240,6 +245,28 @@ class Session:
         self._last_ns, self.next_ns = time_ns, time_ns + self._interval_ns
         self._skew_ns = NO_SKEW
         self._decisions += 1
+        self._follow()
+
+    def _follow(self) -> None:
+        """Move the window of prices when the market has left its middle half."""
+        low, high = self.view.low_tick, self.view.high_tick
+        seen = self._seen
+        mid = int(seen["best_bid_ticks"][0] + seen["best_ask_ticks"][0]) // 2
+        if not self.view.known:
+            # It may have jumped out of the window: trades are counted wherever they are.
+            mid = self._last_trade
+        width = high - low
+        if not mid or abs(2 * mid - low - high) <= width // 2:
+            return
+        low = max(mid - width // 2, 1)
+        ticks = self.working.slots["tick"][self.working.slots["id"] > 0]
+        if low == self.view.low_tick or (len(ticks) and not low < ticks.min() <= ticks.max() < low + width):
+            return
+        self.view.move(low)
+        if isinstance(self.execution, PaperVenue):
+            self.execution.move(low)
+        self.link.window[0] = low, low + width
+        self._moved = f"the window of prices moved to ticks {low} to {low + width}"
 
     # One decision.
 
@@ -309,11 +336,11 @@ class Session:
         return quotes
 
     def _large_enough(self, quotes: NDArray[np.int64]) -> None:
-        """Leave out quotes that the venue would refuse for their size; one that reduces may be of any value
-        where the venue has such orders, and is refused without harm where it has none."""
+        """Leave out quotes that the venue would refuse for their size; one that reduces may be of any value,
+        where the venue has such orders."""
         for at in (0, 2):
             tick, lots = int(quotes[at]), int(quotes[at + 1])
-            small = tick * lots < self.setup.min_value and self.state == ACTIVE
+            small = tick * lots < self.setup.min_value and (self.state == ACTIVE or not self.setup.reduces)
             if small or lots < self.setup.min_lots:
                 quotes[at + 1] = 0
 

@@ -18,7 +18,7 @@ from mmenv.market.live import Live
 from mmenv.venue.outcome import OUTCOME
 from mmenv.venue.working import COMMAND
 
-LATER: Final = frozenset({"dust", "base", "quote", "min_lots", "min_value"})
+LATER: Final = frozenset({"dust", "base", "quote", "min_lots", "min_value", "reduces"})
 """Fields of a `Setup` that old journals lack; they are not written where they say what old ones meant."""
 NOTHING_SENT: Final = np.zeros(0, COMMAND)
 
@@ -67,6 +67,8 @@ class Setup:
     """Smallest size of an order."""
     min_value: int = 0
     """Smallest value of an order, ticks x lots."""
+    reduces: bool = True
+    """Whether the venue has orders that only reduce, which may be of any value."""
     last_trade: int = 0
     """Newest trade id of the account before the session."""
     latency_ns: int = 10_000_000

@@ -18,7 +18,7 @@ paper trading. The rules, as of an order that cannot move the market:
 from __future__ import annotations
 
 import math
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -109,6 +109,24 @@ def empty_levels(low_tick: int, high_tick: int) -> Levels:
         )
     sizes, best = np.zeros((2, high_tick - low_tick + 1)), np.array([NO_BID, NO_ASK], np.int64)
     return Levels(sizes, best, low_tick)
+
+
+def shift(sizes: NDArray[Any], by: int) -> None:
+    """Move levels (2, n) by so many places towards the first, in place; empty ones come in."""
+    width = sizes.shape[1]
+    kept = max(width - abs(by), 0)
+    first, last = (by, by + kept) if by > 0 else (0, kept)
+    held = sizes[:, first:last].copy()
+    sizes[:] = 0
+    if kept:
+        sizes[:, max(-by, 0) : max(-by, 0) + kept] = held
+
+
+def renew_best(levels: Levels | OrderBook) -> None:
+    """Find the best prices in the levels."""
+    bids, asks = (np.flatnonzero(side) for side in levels.sizes)
+    levels.best[0] = levels.low_tick + bids[-1] if len(bids) else NO_BID
+    levels.best[1] = levels.low_tick + asks[0] if len(asks) else NO_ASK
 
 
 def empty_book(

@@ -29,6 +29,8 @@ from mmenv.venue.matcher import (
     apply,
     cancel,
     empty_book,
+    renew_best,
+    shift,
     submit,
 )
 from mmenv.venue.outcome import ASK, BID, book_fill
@@ -120,6 +122,13 @@ class PaperVenue:
             working.position, self._fills, self.view.outcomes,
         )  # fmt: skip
         return self._fills[:count].copy()
+
+    def move(self, low_tick: int) -> None:
+        """As `View.move`, in the exchange's own book; our orders stay where they are."""
+        shift(self.book.sizes, low_tick - self.book.low_tick)
+        self.book = self.book._replace(low_tick=low_tick)
+        renew_best(self.book)
+        self._book = tuple(self.book)
 
     def drop(self) -> None:
         """All orders are gone, as after a lost connection."""

@@ -6,11 +6,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from mmenv.data.book import FUSE_START, fused
+from mmenv.data.book import FUSE_START, NO_ASK, fused
 from mmenv.data.events import BUY_FLAG, LOCAL_FLAG
 from mmenv.data.rows import BUY, CLEAR, TRADE
 from mmenv.venue.by_order import see_order
-from mmenv.venue.matcher import Levels, clear, empty_levels, put
+from mmenv.venue.matcher import Levels, clear, empty_levels, put, renew_best, shift
 from mmenv.venue.outcome import OUTCOME, begin_interval, count_trade
 
 
@@ -43,6 +43,21 @@ class View:
         """Apply what a tape's EVENT [m], of levels or of single orders, show us from row `at` up to a local
         time; the next row."""
         return int(_see_events(self._levels, events, at, until_ns, self.outcomes, orders))
+
+    def move(self, low_tick: int) -> None:
+        """Let the window begin at another tick, as wide as it is; what leaves it is forgotten, and what comes
+        in is empty until something is heard of it."""
+        by = low_tick - self.low_tick
+        self.low_tick, self.high_tick = low_tick, self.high_tick + by
+        shift(self.book.sizes, by)
+        shift(self._fused, by)
+        if self._fuse["top_bid"][0] >= 0:
+            self._fuse["top_bid"] = max(int(self._fuse["top_bid"][0]) - by, -1)
+        if self._fuse["top_ask"][0] < NO_ASK:
+            self._fuse["top_ask"] -= by
+        self.book = self.book._replace(low_tick=low_tick)
+        renew_best(self.book)
+        self._levels = tuple(self.book)
 
     def observe(self, time_ns: int) -> None:
         """Complete the outcome with the book at a decision."""

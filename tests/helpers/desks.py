@@ -23,7 +23,7 @@ from mmenv.exchange.loopback import Loopback
 from mmenv.live import journal
 from mmenv.live.desk import LiveDesk
 from mmenv.live.guard import GuardConfig
-from mmenv.live.journal import read
+from mmenv.live.journal import Journal, Memory, read
 from mmenv.live.plan import Plan
 from mmenv.live.venues.binance.feed import BinanceFeed
 from mmenv.live.venues.binance.orders import BinanceOrders
@@ -139,11 +139,15 @@ class Runs:
                     self.desks.append(desk)
                     for at, act in acts if number == 0 else ():
                         carrier.loop.call_later(at, act, desk)
-                    running = carrier.loop.create_task(desk.run(length))
+                    running = carrier.loop.create_task(desk.run(float("inf") if kill else length))
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(asyncio.shield(running), length + 60)
-                    if kill or not running.done():
+                        await asyncio.wait_for(asyncio.shield(running), length if kill else length + 60)
+                    if not running.done():
                         await desk.kill()
+                        if desk.session is not None and isinstance(desk.session.sink, Journal):
+                            # As the death of the process does.
+                            desk.session.sink.tear(desk.session.sink.pending)
+                            desk.session.sink = Memory()
                     else:
                         running.result()
                 except Exception as error:

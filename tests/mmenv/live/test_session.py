@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from mmenv import make_config
+from mmenv.data.book import Book
 from mmenv.data.importer import Import
+from mmenv.data.rows import BUY, CLEAR, DEPTH, SNAPSHOT
 from mmenv.desk.desk import Desk
 from mmenv.engine.state import ACTIVE, HALTED, REDUCING
 from mmenv.live import journal
@@ -277,3 +279,43 @@ def test_a_silent_or_broken_feed_halts_and_comes_back(tmp_path):
     run(session, rows()[2 * third :])
     assert session.state == ACTIVE
     assert [reason.split(":")[0] for reason in states(sink)] == ["book", "stale-data"]
+
+
+def test_the_window_of_prices_moves_with_the_market():
+    """A market that rises by 40%, step by step: at no time is there no bid or no ask."""
+    given = rows().copy()
+    prices = given["kind"] != CLEAR
+    steps = np.linspace(0, 2400, 200).astype(np.int64)
+    shift = steps[np.arange(len(given)) * len(steps) // len(given)]
+    # A book cannot drift: begin it anew at each step, as a feed does that is asked for a snapshot.
+    book = Book(1000, 20_000)
+    parts = []
+    for at in range(0, len(given), len(given) // 200):
+        part = given[at : at + len(given) // 200].copy()
+        by = int(shift[at])
+        held = book.levels()
+        head = np.zeros(len(held) + 1, held.dtype)
+        head["kind"][0], head["side"][0] = CLEAR, 1
+        head[1:] = held
+        head["price"][1:] += by
+        head["local_ns"], head["exch_ns"], head["id"] = part["local_ns"][0], part["exch_ns"][0], part["id"][0]
+        for row in part:
+            inside = 1000 <= row["price"] < 20_000
+            if row["kind"] == CLEAR:
+                book.sizes[:] = 0
+            elif row["kind"] in (SNAPSHOT, DEPTH) and inside:
+                book.sizes[0 if row["side"] == BUY else 1, row["price"] - 1000] = row["size"]
+        part["price"][part["kind"] != CLEAR] += by
+        parts += [head, part] if at else [part]
+    sink = Memory()
+    session = Session(setup(), Wanderer(), sink)
+    session.feed(True, "")
+    session.take(np.concatenate(parts))
+    assert prices.any()
+    low, high = session.view.low_tick, session.view.high_tick
+    assert low > 5_500
+    assert high - low == 2_000
+    assert session.view.known
+    assert session.fills > 5
+    assert not [reason for reason in states(sink) if reason.startswith("book")]
+    assert session.distrust

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ pytest.importorskip("ccxt")
 
 from mmenv.data.tape import Tape
 from mmenv.exchange.protocol import ApiError
+from mmenv.live import desk as desk_module
 from mmenv.live import journal
 from mmenv.live.guard import GuardConfig
 from mmenv.live.journal import read
@@ -145,3 +147,44 @@ def test_an_account_in_hedge_mode_is_refused_before_the_first_order(recorded, tm
         _ = runs((5.0,)).session.state
     assert "hedge mode" in str(runs.errors[0])
     assert not runs.requests("POST", "/order")
+
+
+@pytest.mark.parametrize("venue", VENUES)
+def test_orders_below_the_smallest_value_are_refused_before_the_first(
+    recorded, tmp_path: Path, venue: str
+) -> None:
+    """And one that is large enough at first is cut by a limit to less, which is then not sent."""
+    runs = Runs(recorded[venue], tmp_path / "one", venue)
+    runs.listing.min_notional = Decimal(5)
+    with pytest.raises(AttributeError):
+        _ = runs((5.0,)).session.state
+    assert "order_lots = 1 is too small" in str(runs.errors[0])
+    assert "--order-lots 9" in str(runs.errors[0])
+    runs = Runs(recorded[venue], tmp_path / "two", venue)
+    runs.listing.min_notional = Decimal(5)
+    runs((15.0,), lots=10, limit=14, player=Fixed(-0.95))
+    assert not [told for told in updates(runs, "Reject") if told["trouble"] == "bad-order"]
+    assert runs.account.trades
+
+
+def test_open_orders_are_cancelled_before_the_journal_is_played(
+    recorded, tmp_path: Path, monkeypatch
+) -> None:
+    runs, seen = Runs(recorded["binance-usdm"], tmp_path), []
+    recover = desk_module.recovered
+
+    def recovered(*given: Any) -> Any:
+        seen.append(len(runs.account.open()))
+        return recover(*given)
+
+    monkeypatch.setattr(desk_module, "recovered", recovered)
+    runs(
+        (6.0, 4.0),
+        player=Fixed(-0.5),
+        kill=True,
+        countdown_s=60.0,
+        between=lambda _: seen.append(len(runs.account.open())),
+    )
+    assert seen[0] > 0
+    assert seen[1] == 0
+    assert not runs.latched

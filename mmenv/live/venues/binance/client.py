@@ -19,10 +19,12 @@ from typing import Any, Final
 from mmenv.data.source import FEES_BP
 from mmenv.live.market_feed import Instrument
 from mmenv.live.orders import Trouble, VenueError
+from mmenv.live.redact import Redacting, hide, redact
 from mmenv.live.throttle import ORDERS, WEIGHT, RateLimit, Throttle, TooOften
 from mmenv.live.venues.base import Clock, Credentials
 from mmenv.live.venues.binance.errors import refusal
 from mmenv.live.venues.binance.market import Market
+from mmenv.live.venues.refusal import Refusal
 from mmenv.times import MILLISECOND, SECOND
 
 try:
@@ -88,7 +90,10 @@ class BinanceClient(ccxt.pro.binance):  # type: ignore[misc]
         }
         if credentials is not None:
             config |= {"apiKey": credentials.key, "secret": credentials.secret}
+            hide(credentials.key, credentials.secret)
         super().__init__(config)
+        # It writes down whole requests.
+        self.logger.addFilter(Redacting())
         # ccxt's throttle knows neither what shrinks risk nor what the venue has counted; ours does.
         self.enableRateLimit = False
         self.streaming["keepAlive"] = PING_MS
@@ -128,6 +133,11 @@ class BinanceClient(ccxt.pro.binance):  # type: ignore[misc]
                 found = await super().request(path, list(api), method, given, dict(config or {}))
         except TimeoutError:
             raise NetworkError(f"no answer within {self.answer_s:g} s") from None
+        except Refusal:
+            raise
+        except BaseError as error:
+            # ccxt names the whole address, signature and all; so does what caused it.
+            raise type(error)(redact(str(error))) from None
         if path == "exchangeInfo":
             self.throttle.limits = _limits(found.get("rateLimits", ()))
         return found
@@ -222,6 +232,7 @@ class BinanceClient(ccxt.pro.binance):  # type: ignore[misc]
             maker_fee_bp=maker,
             taker_fee_bp=taker,
             base=found["base"],
+            reduces=self.market.futures,
             max_orders=self.throttle.share(10.0),
             quote=found["quote"],
             min_lots=math.ceil(

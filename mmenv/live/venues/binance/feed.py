@@ -29,6 +29,7 @@ from mmenv.data.problems import Problem, Report
 from mmenv.data.rows import RAW, ROW, UNKNOWN_NS, CaptureError
 from mmenv.data.source import Source
 from mmenv.live.market_feed import NEVER_NS, Batch, Instrument, MarketFeed
+from mmenv.live.redact import redact
 from mmenv.live.throttle import TooOften
 from mmenv.live.venues.base import Keep
 from mmenv.live.venues.binance.client import RETRY_S, BaseError, BinanceClient
@@ -178,7 +179,7 @@ class BinanceFeed(MarketFeed):
                 await asyncio.wait((broken, silent, renewed), return_when=asyncio.FIRST_COMPLETED)
                 reason = f"silent for {self._silence_s:g} s"
                 if broken.done():
-                    reason = str(broken.exception())
+                    reason = redact(str(broken.exception()))
                 elif renewed.done():
                     reason = self._doubt
             finally:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mmenv.live.orders import LOST, Ack, AnyEvent, Cancel, Fill, Reject, Trouble
+from mmenv.live.redact import redact
 from mmenv.live.venues.binance.errors import trouble_of
 from mmenv.live.venues.binance.requests import Requests
 from mmenv.times import MILLISECOND
@@ -68,6 +69,8 @@ class Tracker:
     def tell(self, kind: Callable[..., AnyEvent], client_id: str = "", exch_ns: int = 0, **more: Any) -> None:
         """Tell an event of this kind."""
         local_ns = self._requests.client.clock()
+        if "reason" in more:
+            more["reason"] = redact(more["reason"])
         self._events.put_nowait(kind(client_id=client_id, exch_ns=exch_ns, local_ns=local_ns, **more))
 
     def told(self, event: AnyEvent) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import orjson
 
 from mmenv.live.orders import Stream, Trouble, VenueError
+from mmenv.live.redact import hide, redact
 from mmenv.live.venues.binance.client import RETRY_S, BinanceClient
 from mmenv.live.venues.binance.requests import REQUEST_ERRORS, trouble_of
 from mmenv.live.venues.binance.tracker import TrackedOrder, Tracker
@@ -69,7 +70,7 @@ class UserStream:
                 await self._listen(url, message)
                 reason, tries = self._why, 0
             except (*REQUEST_ERRORS, VenueError, TimeoutError) as error:
-                reason, tries = str(error) or "no connection", tries + 1
+                reason, tries = redact(str(error)) or "no connection", tries + 1
                 if trouble_of(error.__cause__ or error) in REFUSED and not self.opened.is_set():
                     self.refused = reason
                     self.opened.set()
@@ -106,6 +107,7 @@ class UserStream:
         """Where the stream is, and what subscribes to it if that is not enough."""
         if self._client.market.futures:
             answer = await self._client.fapiPrivatePostListenKey()
+            hide(answer["listenKey"])
             return self._client.get_private_ws_url(self._client.market.socket, answer["listenKey"]), None
         url = self._client.urls["api"]["ws"]["ws-api"][self._client.market.socket]
         method = "userDataStream.subscribe.signature"
