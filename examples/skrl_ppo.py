@@ -13,13 +13,17 @@ import gymnasium as gym
 import numpy as np
 import torch
 import tyro
-from skrl.agents.torch.ppo import PPO, PPO_CFG
-from skrl.envs.wrappers.torch import wrap_env
-from skrl.memories.torch import RandomMemory
-from skrl.models.torch import DeterministicMixin, GaussianMixin, Model
-from skrl.trainers.torch import SequentialTrainer
-from skrl.utils import set_seed
 from torch import Tensor, nn
+
+try:
+    from skrl.agents.torch.ppo import PPO, PPO_CFG
+    from skrl.envs.wrappers.torch import wrap_env
+    from skrl.memories.torch import RandomMemory
+    from skrl.models.torch import DeterministicMixin, GaussianMixin, Model
+    from skrl.trainers.torch import SequentialTrainer
+    from skrl.utils import set_seed
+except ImportError as error:
+    raise SystemExit(f"skrl is missing or too old ({error}): pip install 'skrl>=2'") from None
 
 
 @dataclass

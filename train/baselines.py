@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,6 +141,15 @@ def make_baselines(
         except ConfigError as error:
             left_out(f"{family} is left out: {error}")
     return [*policies, make_policy("no-trade", config)]
+
+
+def best_parameters(family: str, config: EnvConfig, calibration: Path | None = None) -> dict[str, float]:
+    """Parameters of a policy that has one to tune: the exactly best, or where none is known by trying."""
+    if solvable(config):
+        found = tune(family, config)
+        return {found.parameter: found.best}
+    print(f"choosing the parameters of {family} on the training data...", file=sys.stderr)
+    return best_by_simulation(family, config, calibration)
 
 
 def best_by_simulation(family: str, config: EnvConfig, calibration: Path | None = None) -> dict[str, float]:

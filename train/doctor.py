@@ -8,6 +8,7 @@ import platform
 import re
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -60,17 +61,17 @@ class Doctor:
 def main(options: Doctor) -> None:
     """Run the command."""
     broken = absent("")
-    sections = {
-        "Versions": versions(),
-        "Processor": processor(),
-        "Graphics processor": [gpu()],
-        "Places": places(),
-        "Extras": [extra_line(extra, wanted) for extra, wanted in WANTED_BY.items()],
+    sections: dict[str, Callable[[], list[str]]] = {
+        "Versions": versions,
+        "Processor": processor,
+        "Places": places,
+        "Extras": lambda: [extra_line(extra, wanted) for extra, wanted in WANTED_BY.items()],
+        "Graphics processor": lambda: [gpu()],  # last, for torch takes seconds to import
     }
     for title, lines in sections.items():
-        print(f"{title}:")
-        for line in lines:
-            print(f"  {line}")
+        print(f"{title}:", flush=True)
+        for line in lines():
+            print(f"  {line}", flush=True)
     if broken:
         sys.exit(f"Missing: {', '.join(broken)}: pip install {' '.join(broken)}")
     print("Nothing that training needs is missing.")

@@ -22,13 +22,13 @@ from mmenv.files import replacing
 from mmenv.market.book import Book
 from mmenv.market.replay import Replay
 from mmenv.progress import progress_bar
-from policies.base import POLICIES, Policy
+from policies.base import POLICIES, Policy, tuned_policies
 from policies.bundle import SUFFIX
 from policies.bundle import load as load_bundle
 from policies.make import make_policy, split_parameters
 from policies.network.trained import TrainedPolicy
 from policies.sb3 import BEST, ENV_CONFIG, SavedModel, is_ours, load_model, model_file, there
-from train.baselines import Scale, closed_form_config, make_baselines, scale
+from train.baselines import Scale, best_parameters, closed_form_config, make_baselines, scale
 from train.ladder import ladder_of, ladder_sheets, summary
 from train.learner.recurrent_ppo import FastRecurrentPPO
 from train.options.evaluate import Evaluate
@@ -226,7 +226,7 @@ def judged_policy(options: Evaluate) -> tuple[EnvConfig, Callable[[EnvConfig], P
         if options.market is None:
             POLICIES.find(split_parameters(text)[0])  # what is not known is said first
             raise ConfigError(f"--market = None is not possible: name the market that {text!r} plays on.")
-        return make_config(options.market), lambda config: make_policy(text, config)
+        return make_config(options.market), lambda config: named_policy(text, config, options.calibration)
     if options.market is not None:
         raise ConfigError(
             f"--market = {options.market!r} is not possible: {path} brings its own; leave it out."
@@ -237,6 +237,13 @@ def judged_policy(options: Evaluate) -> tuple[EnvConfig, Callable[[EnvConfig], P
     model, config = load(path)
     trained = TrainedPolicy(model.policy)
     return config, lambda config: trained
+
+
+def named_policy(text: str, config: EnvConfig, calibration: Path | None) -> Policy:
+    """The policy of a name; without parameters, one that has some to tune is tuned."""
+    if text in tuned_policies():
+        return make_policy(text, config, **best_parameters(text, config, calibration))
+    return make_policy(text, config)
 
 
 def _judged_model(model: SavedModel, market: str | None) -> tuple[EnvConfig, Callable[[EnvConfig], Policy]]:

@@ -85,6 +85,7 @@ def work(settings: Settings, config: EnvConfig, folder: Path, ray: str | None) -
     from train.launch import launch
     from train.run import train
 
+    print("Preparing environments and learner; what is not in the cache is compiled first ...", flush=True)
     torch.set_num_threads(1)  # the update brings its own
     if settings.final_episodes > 0:
         look_ahead(settings)

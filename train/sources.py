@@ -22,8 +22,7 @@ from policies.bundle import SUFFIX
 from policies.bundle import load as load_bundle
 from policies.make import make_policy, read_parameters
 from policies.sb3 import OTHER_FRAMEWORK, is_ours, load_model, model_file, there
-from policies.tune import tune
-from train.baselines import best_by_simulation, solvable
+from train.baselines import best_parameters, solvable
 
 
 @dataclass(frozen=True)
@@ -144,12 +143,9 @@ def make_source(
             file.make(config)  # says at once where it does not fit
         return file, 0
     if name in tuned_policies() and not rest:
-        if solvable(config):
-            found = tune(name, config)
-            return Named(label, name, ((found.parameter, found.best),)), 0
-        print(f"choosing the parameters of {name} on the training data...", file=sys.stderr)
-        best = best_by_simulation(name, config, calibration)
-        return Named(label, name, tuple(best.items())), len(tuned_policies()[name].tried) - 1
+        best = best_parameters(name, config, calibration)
+        tried = 0 if solvable(config) else len(tuned_policies()[name].tried) - 1
+        return Named(label, name, tuple(best.items())), tried
     if name in POLICIES:
         source = Named(label, name, read_parameters(rest))
         source.make(config)  # says at once what is wrong with them

@@ -14,8 +14,8 @@ class Evaluate:
 
     model: tyro.conf.Positional[Path]
     """A saved model (.zip), the folder of a run (its best model), a bundle (.mmz), or, with --market, any
-    other model of Stable-Baselines3 (its zip), the name of a policy such as glft:gamma=0.1 (`neuralmm list
-    policies`), or module:name."""
+    other model of Stable-Baselines3 (its zip), the name of a policy such as glft:gamma=0.1, or glft, which is
+    then tuned (`neuralmm list policies`), or module:name."""
     market: str | None = None
     """Market of a policy that does not bring its own, as a model of `neuralmm train` and a bundle do."""
     episodes: int = 4096
