@@ -2,8 +2,10 @@
 
 Thirty commands of README and docs, in their order, in an empty folder that holds one capture. Of each: when
 the first word came, the longest silence and the end; whether it ended well, with a traceback, or with a word
-cut by the edge of a table. Then the time of `--help` of every command. Sizes are cut by NEURALMM_SHORT,
-not with `--full`. The exit status is 1 where anything is wrong; being slow is only shown, for it is the machine's.
+cut by the edge of a table. Then the time of `--help` of every command.
+
+Sizes are cut by NEURALMM_SHORT, but not with `--full`. The exit status is 1 where anything is wrong; being
+slow is only shown, for that is the machine's too.
 """
 
 from __future__ import annotations

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from tqdm import tqdm
@@ -41,6 +43,32 @@ class LogLines(tqdm):
     def close(self) -> None:
         self._next = float("inf")
         super().close()
+
+
+@contextmanager
+def ticking(text: str) -> Iterator[None]:
+    """In a terminal, `text` and the seconds that the block has taken, until it is over; elsewhere nothing."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    over, begun = threading.Event(), time.monotonic()
+
+    def tick() -> None:
+        shown = f"{text} ..."
+        while True:
+            print(shown, end="\r", file=sys.stderr, flush=True)
+            if over.wait(1.0):
+                print(" " * len(shown), end="\r", file=sys.stderr, flush=True)
+                return
+            shown = f"{text} ... {time.monotonic() - begun:.0f} s"
+
+    thread = threading.Thread(target=tick, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> Any:

@@ -11,8 +11,7 @@ import importlib
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 INTERRUPTED = 130
@@ -260,28 +259,16 @@ def _perform(name: str, command: Command, words: list[str]) -> None:
         return
     import tyro
 
+    from mmenv.progress import ticking
     from train.options.numbers import check_numbers
     from train.short import shorten
 
     more = {"default": find(command.default)(words)} if command.default else {}
     options = tyro.cli(find(command.options), args=words, prog=f"neuralmm {name}", **more)
     check_numbers(options)
-    with waiting():
+    with ticking("Loading"):
         work = find(command.run)
     work(shorten(options))
-
-
-@contextmanager
-def waiting() -> Iterator[None]:
-    """Say in a terminal that libraries are loaded, which takes seconds, and take it back."""
-    shown = sys.stderr.isatty()
-    if shown:
-        print("Loading ...", end="\r", file=sys.stderr, flush=True)
-    try:
-        yield
-    finally:
-        if shown:
-            print("           ", end="\r", file=sys.stderr, flush=True)
 
 
 def find(path: str) -> Any:

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig
+from mmenv.progress import ticking
 from train.options.evaluate import Evaluate
 from train.settings import (
     LAST_MODEL,
@@ -48,9 +49,10 @@ def main(settings: Settings) -> None:
             raise ConfigError(f"--ray = {ray!r} is not possible with one worker: give --workers too.")
         config = env_config(settings)
         folder = new_folder(settings)
-        print(f"Training on {settings.market}. Loading torch ...", flush=True)
+        print(f"Training on {settings.market}.", flush=True)
         if settings.store is not None and settings.final_episodes > 0:
-            from train.evaluate import on_tapes
+            with ticking("Loading torch"):
+                from train.evaluate import on_tapes
 
             on_tapes(judge_config(settings), table_of(settings, folder))  # what the end would refuse
         settings = with_steps(settings, config)
@@ -72,7 +74,8 @@ def with_steps(settings: Settings, config: EnvConfig) -> Settings:
     if settings.steps is not None:
         return settings
     # Here and below, for torch takes seconds to import.
-    from train.run import measured_steps
+    with ticking("Loading torch"):
+        from train.run import measured_steps
 
     print(f"Finding out how far {settings.minutes:g} minutes go here ...", flush=True)
     return dataclasses.replace(settings, steps=measured_steps(settings, config))
@@ -80,10 +83,11 @@ def with_steps(settings: Settings, config: EnvConfig) -> Settings:
 
 def work(settings: Settings, config: EnvConfig, folder: Path, ray: str | None) -> None:
     """Train, here or by several workers."""
-    import torch
+    with ticking("Loading torch"):
+        import torch
 
-    from train.launch import launch
-    from train.run import train
+        from train.launch import launch
+        from train.run import train
 
     print("Preparing environments and learner; what is not in the cache is compiled first ...", flush=True)
     torch.set_num_threads(1)  # the update brings its own
