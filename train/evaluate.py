@@ -109,10 +109,13 @@ def on_tapes(config: EnvConfig, options: Evaluate) -> dict[str, EnvConfig]:
     for venue, symbol in dict.fromkeys((tape.info.venue, tape.info.symbol) for tape in chosen):
         try:
             tape = on_tape(config, options.store, symbol, venue, options.day, options.fees)
+            feed = tape.market.attach(1, tape.horizon, tape.risk.position_limit)  # or it has no stretch
+            assert feed is not None
+            feed.close()
         except ValueError as error:
             raise ConfigError(
-                f"{symbol} of {venue} in {options.store}: {error} Leave it out with --venue, --symbol or "
-                "--day."
+                f"{symbol} of {venue} in {options.store}: {str(error).rstrip('.')}. Leave it out with --venue, "
+                "--symbol or --day."
             ) from None
         info = next(tape.info for tape in chosen if (tape.info.venue, tape.info.symbol) == (venue, symbol))
         found[f"{symbol} of {venue}, test split, {unit_of(info, tape)}"] = tape

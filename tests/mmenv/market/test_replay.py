@@ -224,6 +224,10 @@ def test_every_symbol_has_its_own_table_and_fee(fees):
     assert [tape.maker_fee_bp for tape in own.values()] == [1.5, -0.5]
     assert [title.split()[0] for title in own] == ["BTCUSDT", "ETHUSDT"]
     assert all("USDT, fee" in title for title in own)
+    with pytest.raises(
+        ConfigError, match=r"BTCUSDT of binance-usdm in .*no stretch.*Leave it out with --venue"
+    ):
+        on_tapes(make_config("brownian", horizon=100_000), Evaluate(model=Path("it"), store=fees))
     given = Evaluate(model=Path("it"), store=fees, symbol="ETH*", fees=3.0)
     assert [tape.maker_fee_bp for tape in on_tapes(config, given).values()] == [3.0]
 
