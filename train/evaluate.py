@@ -114,8 +114,8 @@ def on_tapes(config: EnvConfig, options: Evaluate) -> dict[str, EnvConfig]:
             feed.close()
         except ValueError as error:
             raise ConfigError(
-                f"{symbol} of {venue} in {options.store}: {str(error).rstrip('.')}. Leave it out with --venue, "
-                "--symbol or --day."
+                f"{symbol} of {venue} in {options.store}: {str(error).rstrip('.')}. Leave it out with "
+                "--venue, --symbol or --day."
             ) from None
         info = next(tape.info for tape in chosen if (tape.info.venue, tape.info.symbol) == (venue, symbol))
         found[f"{symbol} of {venue}, test split, {unit_of(info, tape)}"] = tape
