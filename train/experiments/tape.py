@@ -73,7 +73,7 @@ def calibrated(study: TapeStudy, days: list[Tape], folder: Path) -> str:
     """The calibrated market, FILE.json:book; raises `ConfigError` where the tape gives none."""
     path = folder / "calibration.json"
     if not path.exists():
-        found = calibrate_tapes(days, study.step)
+        found = calibrate_tapes(days, study.step, study.evaluations)
         if "book" not in found.presets:
             raise ConfigError(
                 f"{study.store}: no market `book` could be calibrated; see `neuralmm calibrate`."

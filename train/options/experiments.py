@@ -136,6 +136,8 @@ class TapeStudy:
     """Time after which a policy starts anew, seconds."""
     maker_fee_bp: float | None = None
     """Maker fee, basis points, negative for a rebate; by default that of the tape."""
+    evaluations: int = 400
+    """Simulations that the calibration of a large-tick market may spend, about a second each."""
     family: float = 0.2
     """Every parameter of the training markets differs from the calibrated one by up to this part; 0 trains in
     the calibrated market alone."""
