@@ -188,6 +188,8 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return np.stack([market.venue.lane_tape, market.venue.outcomes["time_ns"]])
 
     def close_extras(self, **kwargs: Any) -> None:
+        if not hasattr(self, "_screen"):
+            return  # refused by the constructor: gymnasium's __del__ closes it all the same
         self._desk.close()
         if self._screen is not None:
             self._screen.close()
