@@ -60,6 +60,14 @@ def test_books_agree_to_the_last_unit(tape, seed, seconds):
     assert found.fills > 2
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_books_agree_at_a_venue_as_they_are(tape, seed):
+    """Bans, lost user streams, funding, fees in a coin and rebates, thousands of old trades, besides."""
+    found = chaos.run(tape, seed, 10.0, unruly=True)
+    assert found.violations == []
+    assert found.orders > 10
+
+
 def test_a_restart_asks_from_before_what_may_be_missing():
     """A newer fill of one order does not say that an older one of another was heard."""
     working = Working(4, position_limit=10)
