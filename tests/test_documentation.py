@@ -70,6 +70,7 @@ LEFT_OUT = {
     r"neuralmm (record|live)": "needs a venue; tests/mmenv/live runs them at the local exchange",
     r"neuralmm paper (?!.*--store)": "needs a venue; tests/mmenv/live runs it at the local exchange",
     r"neuralmm solve (large-tick|book)": "searches rules for a minute; tests/policies/book does with fewer",
+    r".* --symbol MSFT": "needs the recorded tape of a stock, which is not in this repository",
     r"neuralmm members": "solves each member's optimum; tests/train/experiments plays them",
     r"neuralmm (study|population|sweep|reproduce)": "starts processes; tests/train/experiments runs them",
 }
@@ -149,6 +150,7 @@ def run(words: list[str]) -> str | None:
 def test_every_printed_block_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Page by page, Python and commands in the order in which they stand there."""
     wrong: list[str | None] = []
+    ran: set[str] = set()
     for page in PAGES:
         names: dict[str, object] = {}
         exec(BEFORE.get(page, ""), names)
@@ -157,7 +159,9 @@ def test_every_printed_block_runs(folder: Path, capsys: pytest.CaptureFixture[st
                 exec(compile(text, page, "exec"), names)
             elif language == "sh":
                 for words in split(text):
-                    if not any(re.match(what, " ".join(words)) for what in LEFT_OUT):
+                    command = " ".join(words)
+                    if command not in ran and not any(re.match(what, command) for what in LEFT_OUT):
+                        ran.add(command)  # a command that several pages print is run once
                         wrong.append(run(words))
     assert [line for line in wrong if line] == []
     assert "Traceback" not in "".join(capsys.readouterr())
