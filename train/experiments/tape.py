@@ -199,7 +199,6 @@ def run(study: TapeStudy, console: Console) -> Path:
     days = one_symbol(study)
     info = days[0].info
     folder = study.logs / f"{info.venue}-{info.symbol}"
-    folder.mkdir(parents=True, exist_ok=True)
     claim(study, folder)
     fee = float(info.maker_fee_bp) if study.maker_fee_bp is None else study.maker_fee_bp
     console.print(f"{folder}: calibrating to the training part")
@@ -227,6 +226,7 @@ def run(study: TapeStudy, console: Console) -> Path:
 
 def claim(study: TapeStudy, folder: Path) -> None:
     """Keep the options in the folder; raises `ConfigError` where it holds a study of other ones."""
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "study.json"
     told = {
         name: str(value) if isinstance(value, Path) else value
