@@ -71,6 +71,10 @@ class EnvConfig:
             bool(names) or not self.curriculum_episodes, "EnvConfig", "curriculum_episodes",
             self.curriculum_episodes, "0 where nothing is randomised"
         )  # fmt: skip
+        require(
+            self.market.on_ticks or not self.quote.from_touch, "EnvConfig", "quote", self.quote.name,
+            f"one that counts from the mid, such as {DEFAULT!r}: market {self.market.name!r} has no book"
+        )  # fmt: skip
         if self.networks:
             check_signals(self)
 

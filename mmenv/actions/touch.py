@@ -5,7 +5,7 @@
 | leave the side | a tick behind the touch | join the touch | a tick before it, where there is room |
 
 The order of the four is one of aggressiveness, so that a policy near a boundary is near it in what it does.
-Without a book the touch is the mid.
+It needs a market with a book.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from train.evaluate import compare, load, value_sheet
 from train.learner.recurrent_ppo import FastRecurrentPPO
 from train.learner.vec_env import NeuralMMVecEnv
 from train.pictures import Quotes, place_value
-from train.run import device_of
+from train.run import device_of, measured_steps
 from train.settings import Settings
 from train.simulate import interval, simulate
 
@@ -257,6 +257,18 @@ def test_bad_settings_are_sentences():
         assert result.returncode != 0
         assert sentence in result.stderr
         assert "Traceback" not in result.stderr
+
+
+def test_minutes_become_steps_and_too_few_are_a_sentence():
+    config = make_config("brownian", horizon=20)
+    small = {"market": "brownian", "num_envs": 4, "n_steps": 20, "batch_size": 40}
+    with pytest.raises(
+        ConfigError, match=r"minutes = 1e-09 .*an update takes .*give at least"
+    ):
+        measured_steps(Settings(minutes=1e-9, **small), config)
+    steps = measured_steps(Settings(minutes=0.2, **small), config)
+    assert steps > 0
+    assert steps % (4 * 20) == 0
 
 
 def test_table_has_a_row_for_each_policy():

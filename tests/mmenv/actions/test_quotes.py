@@ -137,6 +137,12 @@ def test_the_efficient_price_is_a_martingale():
     assert (count > 1000).sum() > 20
 
 
+@pytest.mark.parametrize("market", ["brownian", "hidden-regime", "correlated", "bursts"])
+def test_the_touch_is_refused_where_there_is_no_book(market):
+    with pytest.raises(ConfigError, match=rf"quote = 'touch' .*'spread-skew'.*{market!r} has no book"):
+        make_config(market, quote={"name": "touch"})
+
+
 def test_an_unknown_action_gets_the_nearest_name():
     with pytest.raises(ConfigError, match=r"tuoch.*Did you mean 'touch'"):
         make_config("book", quote={"name": "tuoch"})
