@@ -262,9 +262,7 @@ def test_bad_settings_are_sentences():
 def test_minutes_become_steps_and_too_few_are_a_sentence():
     config = make_config("brownian", horizon=20)
     small = {"market": "brownian", "num_envs": 4, "n_steps": 20, "batch_size": 40}
-    with pytest.raises(
-        ConfigError, match=r"minutes = 1e-09 .*an update takes .*give at least"
-    ):
+    with pytest.raises(ConfigError, match=r"minutes = 1e-09 .*an update takes .*give at least"):
         measured_steps(Settings(minutes=1e-9, **small), config)
     steps = measured_steps(Settings(minutes=0.2, **small), config)
     assert steps > 0

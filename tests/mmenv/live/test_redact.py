@@ -16,7 +16,7 @@ from rich.console import Console
 
 from mmenv.exchange import loopback
 from mmenv.live.redact import hide, redact
-from mmenv.live.screen import screen
+from mmenv.live.screen import Screen
 from mmenv.live.venues.base import Credentials
 from tests.helpers import desks
 from tests.helpers.desks import Runs
@@ -55,7 +55,7 @@ def test_what_is_planted_comes_up_nowhere(
     runs((8.0, 5.0), acts=[(5.0, lose)])
     journals = b"".join(path.read_bytes() for path in tmp_path.glob("*.journal*"))
     console = Console(record=True, width=300)
-    console.print(screen(runs.desks))
+    console.print(Screen(runs.desks).draw())
     errors = ["".join(traceback.format_exception(error)) for error in runs.errors]
     shown = [*(m for d in runs.desks for m in d.messages), *errors, caplog.text, *capfd.readouterr()]
     text = journals.decode(errors="replace") + "\n".join([*shown, console.export_text()])

@@ -14,7 +14,7 @@ from mmenv.data.importer import Import
 from mmenv.data.tape import tapes
 from mmenv.measure import facts, facts_page, touch
 from mmenv.measure.calibrate import calibrate_tapes
-from mmenv.measure.intervals import Estimate
+from mmenv.measure.intervals import Estimate, TooShort
 from mmenv.measure.options import Facts
 from mmenv.measure.record import record_market, record_tape
 from tests.helpers.captures import market, write
@@ -110,7 +110,7 @@ def test_a_lot_at_the_touch_order_by_order():
     for row, (lots, decisions, worth, marked) in ((shorter, counts[True]), (longer, counts[False])):
         assert lots > 20
         assert row.rate.value == pytest.approx(lots / (decisions * 0.5 / 120))
-        assert row.rate.low < row.rate.value < row.rate.high
+        assert isinstance(row.rate, TooShort) or row.rate.low < row.rate.value < row.rate.high
         assert row.after[5.0].value == pytest.approx(worth / marked)
     rate, worth = touch.every_fill(found)
     whole = touch.fills(found)[0]
