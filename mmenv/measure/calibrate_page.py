@@ -29,7 +29,7 @@ def main(options: Calibrate) -> None:
         return record_market(market, options.environments, options.seconds, options.seed)
 
     if is_recorded(options.source):
-        days = one_symbol(options)
+        days = one_symbol(Path(options.source), options.venue, options.symbol)
         config = ReplayConfig(fractions=options.fractions)
         found = calibrate_tapes(days, options.step_seconds, options.evaluations, options.fractions)
         shown = [record_tape(days, options.step_seconds, split="train", config=config)]
@@ -54,14 +54,14 @@ def main(options: Calibrate) -> None:
     print(f"Plots: {page}")
 
 
-def one_symbol(options: Calibrate) -> list[Tape]:
-    """Open the tapes of the one symbol that the options name; raise `ConfigError` where they name several."""
-    path = Path(options.source)
-    days = [Tape(path)] if path.is_file() else tapes(path, options.venue, options.symbol)
+def one_symbol(path: Path, venue: str, symbol: str) -> list[Tape]:
+    """Open a tape, or those of the one symbol of a store that patterns name; raise `ConfigError` where they
+    name several."""
+    days = [Tape(path)] if path.is_file() else tapes(path, venue, symbol)
     symbols = {f"{tape.info.venue} {tape.info.symbol}" for tape in days}
     if len(symbols) != 1:
         raise ConfigError(
-            f"--venue {options.venue!r} and --symbol {options.symbol!r} match {len(symbols)} symbols "
+            f"--venue {venue!r} and --symbol {symbol!r} match {len(symbols)} symbols "
             f"({', '.join(sorted(symbols))}): name one."
         )
     return days

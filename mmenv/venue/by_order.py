@@ -22,7 +22,7 @@ from numba import njit
 
 from mmenv.data.events import BUY_FLAG
 from mmenv.data.rows import ADD, BUY, CANCEL, CLEAR, FILL, MODIFY, TRADE
-from mmenv.venue.matcher import clear, fill, put
+from mmenv.venue.matcher import clear, cross, fill, put
 from mmenv.venue.outcome import count_trade
 
 
@@ -44,7 +44,7 @@ def apply_order(book, event, as_hftbacktest):
         if kind == ADD:
             book.arrivals[0] = event.ival
             if became_best:
-                _cross(book, side, tick, time_ns)
+                cross(book, side, tick, time_ns)
         else:
             _move_up(book, side, tick, int(event.fval), event.ival)
 
@@ -99,16 +99,4 @@ def _execute(book, side, tick, lots, arrival, time_ns, as_hftbacktest):
             filled = min(lots, order.left) if book.partial_fills else order.left
             lots -= filled
             done = fill(book, place, filled, time_ns)
-        place += not done
-
-
-@njit(cache=True, nogil=True)
-def _cross(book, side, tick, time_ns):
-    """A level has become the best of its side: it fills what it meets of ours."""
-    place = 0
-    while place < book.resting[-1]:
-        order = book.orders[book.resting[place]]
-        done = False
-        if order.side == -side and (tick - order.tick) * side >= 0:
-            done = fill(book, place, order.left, time_ns)
         place += not done

@@ -321,8 +321,13 @@ def set_level(book, side, tick, lots, time_ns):
         order = book.orders[book.resting[place]]
         if order.side == side and order.tick == tick:
             _requeue(order, before, lots, book.queue_model, book.queue_exponent)
-    if not is_best:
-        return
+    if is_best:
+        cross(book, side, tick, time_ns)
+
+
+@njit(cache=True, nogil=True)
+def cross(book, side, tick, time_ns):
+    """A level has become the best of its side: it fills what it meets of ours."""
     place = 0
     while place < book.resting[-1]:
         order = book.orders[book.resting[place]]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -26,8 +27,9 @@ from mmenv.backtest import Settings as Played
 from mmenv.backtest.unit import write_json
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig, make_config
-from mmenv.data.tape import Tape, tapes
+from mmenv.data.tape import Tape
 from mmenv.measure.calibrate import calibrate_tapes, write
+from mmenv.measure.calibrate_page import one_symbol
 from mmenv.measure.facts import Finding, findings
 from mmenv.measure.record import record_market, record_tape
 from mmenv.report import write_report
@@ -57,18 +59,6 @@ PATH = "trained"
 """The trained policy's folder, and its name in every table."""
 
 
-def one_symbol(study: TapeStudy) -> list[Tape]:
-    """The days of the one symbol; raises `ConfigError` where the options name several."""
-    days = tapes(study.store, study.venue, study.symbol)
-    names = sorted({f"{tape.info.venue} {tape.info.symbol}" for tape in days})
-    if len(names) != 1:
-        raise ConfigError(
-            f"--venue {study.venue!r} and --symbol {study.symbol!r} match {len(names)} symbols "
-            f"({', '.join(names)}): name one."
-        )
-    return days
-
-
 def calibrated(study: TapeStudy, days: list[Tape], folder: Path) -> str:
     """The calibrated market, FILE.json:book; raises `ConfigError` where the tape gives none."""
     path = folder / "calibration.json"
@@ -95,7 +85,7 @@ def gate(study: TapeStudy, days: list[Tape], market: str) -> list[Gate]:
 
 def known(finding: Finding) -> bool:
     """Whether the record held enough for the fact and its interval."""
-    return finding.estimate.low == finding.estimate.low
+    return not math.isnan(finding.estimate.low)
 
 
 def trained(study: TapeStudy, market: str, fee: float, folder: Path) -> tuple[Path, EnvConfig]:
@@ -196,7 +186,7 @@ def table(cells: list[Cell]) -> Table:
 
 def run(study: TapeStudy, console: Console) -> Path:
     """Do what is not done yet; the folder of the study."""
-    days = one_symbol(study)
+    days = one_symbol(study.store, study.venue, study.symbol)
     info = days[0].info
     folder = study.logs / f"{info.venue}-{info.symbol}"
     claim(study, folder)

@@ -56,4 +56,4 @@ def test_another_study_in_its_folder_is_refused(study: TapeStudy) -> None:
 
 def test_a_symbol_that_is_not_there_is_refused(study: TapeStudy) -> None:
     with pytest.raises(ValueError, match="no tape of"):
-        tape.one_symbol(dataclasses.replace(study, symbol="nothing-of-this-name"))
+        tape.run(dataclasses.replace(study, symbol="nothing-of-this-name"), Console(quiet=True))
