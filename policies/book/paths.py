@@ -138,6 +138,7 @@ def _look(w, i, first, row):
 def decision(own, count, age, substeps, first, rows):
     """A decision of `count` lanes, into rows (substeps + 1, lanes)."""
     w, p = own.own, own.params
+    count = np.uint64(count)  # as the market counts: its functions are compiled for that already
     for i in range(count):
         w.age[i] = np.uint32(age)
         _look(w, i, first, rows[0, i])
@@ -167,6 +168,7 @@ def _record(own, count, horizon, substeps, first, rows):
 def advance(own, count, age, substeps):
     """One decision of the others, unrecorded."""
     w, p = own.own, own.params
+    count = np.uint64(count)
     for i in range(count):
         w.age[i] = np.uint32(age)
     drift(w, p, count)
