@@ -137,7 +137,8 @@ def new_model(
         prediction_coef=settings.prediction_coef,
         noise_memory=settings.noise_memory,
         policy_kwargs={
-            "cell": settings.cell,
+            "cell": "lstm" if settings.cell == "none" else settings.cell,
+            "forgetful": settings.cell == "none",
             "lstm_hidden_size": settings.lstm_size,
             "shared_lstm": settings.critic == "shared",
             "enable_critic_lstm": settings.critic == "lstm",

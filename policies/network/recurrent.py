@@ -73,6 +73,9 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
     min_std
         The Gaussian's standard deviation never falls below it. Where it shrinks to nothing, any step of the
         mean is many deviations, and PPO's ratios explode.
+    forgetful
+        The LSTM's memory is held shut: no weight on the state before, and the gate that keeps it at 0. What
+        is left is a feed-forward policy of the same size, to measure what memory is worth.
     """
 
     def __init__(
@@ -87,9 +90,13 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         privileged: int = 0,
         critic_reads_memory: bool = False,
         min_std: float = 0.0,
+        forgetful: bool = False,
         **kwargs: Any,
     ):
         _require(cell in CELLS, "cell", cell, f"one of {', '.join(CELLS)}")
+        _require(
+            cell == "lstm" or not forgetful, "forgetful", forgetful, "False with another cell than an LSTM"
+        )
         shared = kwargs.get("shared_lstm", False)
         _require(shared or not critic_gradient, "critic_gradient", True, "False without shared_lstm=True")
         _require(not (shared and privileged), "privileged", privileged, "0 with shared_lstm=True")
@@ -99,6 +106,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         super().__init__(observation_space, action_space, lr_schedule, *args, **kwargs)
         self.critic_gradient = critic_gradient
         self.min_std = min_std
+        self.forgetful = forgetful
         some = 0 <= privileged < self.features_dim
         _require(some, "privileged", privileged, f"from 0 to {self.features_dim - 1}: the actor needs some")
         own = self.critic is not None or not critic_reads_memory
@@ -120,6 +128,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         for rnn in (self.lstm_actor, self.lstm_critic):
             if rnn is not None and rnn.bias:
                 _bias_towards_memory(rnn, forget_bias)
+        self.hold()
 
     @staticmethod
     def _process_sequence(features: Tensor, lstm_states: Any, episode_starts: Tensor, lstm: Any) -> Any:
@@ -179,11 +188,15 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         distribution, values, _ = self._actor_and_critic(obs, lstm_states.pi, episode_starts)
         return values, distribution.log_prob(actions), distribution.entropy()
 
-    def keep_exploring(self) -> None:
-        """Hold `min_std`; called after each step of the optimiser."""
+    @torch.no_grad()
+    def hold(self) -> None:
+        """Hold `min_std` and `forgetful`; called after each step of the optimiser."""
         if self.min_std > 0:
-            with torch.no_grad():
-                self.log_std.clamp_(min=math.log(self.min_std))
+            self.log_std.clamp_(min=math.log(self.min_std))
+        if self.forgetful:
+            for rnn in (self.lstm_actor, self.lstm_critic):
+                if rnn is not None:
+                    _shut_memory(rnn)
 
     # Packed sequences (layout: `policies.network.packed_lstm`) of N steps without resets inside.
     # `batch_sizes`: int64, falling, summing to N; states before each sequence: (hidden, cell), (layers,
@@ -365,6 +378,18 @@ def _require(condition: bool, name: str, value: object, allowed: str) -> None:
 
 def _remake(rnn: nn.RNNBase, kind: Any, kwargs: dict[str, Any], privileged: int = 0) -> Any:
     return kind(rnn.input_size - privileged, rnn.hidden_size, num_layers=rnn.num_layers, **kwargs)
+
+
+SHUT = -100.0
+"""Bias of a gate that lets nothing through, whatever the inputs."""
+
+
+def _shut_memory(rnn: nn.LSTM) -> None:
+    keep_gate = slice(rnn.hidden_size, 2 * rnn.hidden_size)
+    for layer in range(rnn.num_layers):
+        getattr(rnn, f"weight_hh_l{layer}").zero_()
+        for name in ("weight_ih", "bias_ih", "bias_hh"):
+            getattr(rnn, f"{name}_l{layer}")[keep_gate] = SHUT if name == "bias_ih" else 0.0
 
 
 def _bias_towards_memory(rnn: nn.RNNBase, amount: float) -> None:

@@ -75,7 +75,7 @@ class MinibatchUpdate(RecurrentPPO):
                     for parameter, gradient in zip(parameters, self._clipped(gradients), strict=True):
                         parameter.grad = gradient
                     policy.optimizer.step()
-                    policy.keep_exploring()
+                    policy.hold()
                 self._n_updates += 1
                 if stop:
                     break

@@ -303,6 +303,17 @@ def test_truncated_reward_by_hand():
 # It learns, saves and predicts ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("forgetful", [True, False])
+def test_a_forgetful_policy_acts_on_what_it_sees_alone(forgetful):
+    """Also after updates, which must not open its memory; an ordinary one remembers."""
+    model = build(FastRecurrentPPO, policy={"forgetful": forgetful, **CRITICS["separate"]})
+    model.learn(STEPS * ENVS * 2)
+    obs, states = model.env.reset(), tuple(torch.randn(1, ENVS, 12).numpy() for _ in range(2))
+    fresh, _ = model.policy.predict(obs, deterministic=True)
+    later, _ = model.policy.predict(obs, states, np.zeros(ENVS, bool), deterministic=True)
+    assert np.allclose(fresh, later, atol=1e-5) == forgetful
+
+
 def test_recall_over_ten_steps():
     """Solved only with memory across ten steps of noise; without it half of the answers are right."""
     policy = {"forget_bias": 2.0, "lstm_hidden_size": 32, "net_arch": [32], **CRITICS["shared"]}
@@ -402,6 +413,8 @@ def test_clear_refusals():
         build(FastRecurrentPPO, chunk_length=STEPS + 1)
     with pytest.raises(ValueError, match="cell = 'rnn'"):
         build(FastRecurrentPPO, policy={"cell": "rnn"})
+    with pytest.raises(ValueError, match="forgetful = True"):
+        build(FastRecurrentPPO, policy={"cell": "gru", "forgetful": True})
 
 
 # Resume -----------------------------------------------------------------------------------------------------
