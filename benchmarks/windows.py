@@ -14,7 +14,7 @@ from mmenv.config import make_config
 from mmenv.recording import labels
 from mmenv.recording.record import at_distance, record
 from mmenv.recording.windows import split
-from train.signals.tasks import recording_config
+from train.signals.tasks import TASKS, recording_config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Options:
 
 def main() -> None:
     options = tyro.cli(Options)
-    config = recording_config(make_config(options.market), False)
+    config = recording_config(make_config(options.market), TASKS["order-flow"])
     with tempfile.TemporaryDirectory() as folder:
         quote = at_distance(config, 0.0)
         record(config, Path(folder) / "compiled", sequences=1, quote=quote)

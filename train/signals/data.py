@@ -28,7 +28,7 @@ Array = np.ndarray
 WITHOUT_BOOK = ("brownian", "hidden-regime", "correlated")
 
 
-def data_config(data: str, settings: tuple[str, ...], symbol: str, inventory: bool) -> EnvConfig:
+def data_config(data: str, settings: tuple[str, ...], symbol: str, task: Task) -> EnvConfig:
     """The configuration under which `data`, a market or a store, is recorded."""
     if data in MARKETS and data != Replay.name:
         config = env_config(PolicySettings(market=data, set=settings))
@@ -40,14 +40,14 @@ def data_config(data: str, settings: tuple[str, ...], symbol: str, inventory: bo
     else:
         known = ", ".join(name for name in MARKETS if name != Replay.name)
         raise ConfigError(f"--data = {data!r} is not possible: it must be a folder, or one of {known}.")
-    return recording_config(config, inventory)
+    return recording_config(config, task)
 
 
 def get_recording(options: Train | Evaluate, data: str, task: Task, distance: float | None) -> Recording:
     """The recording in a folder, or one made of a market or store, which is kept for the next time."""
     if (Path(data) / "recording.json").exists():
         return open_recording(Path(data))
-    config = data_config(data, options.set, options.symbol, task.inventory)
+    config = data_config(data, options.set, options.symbol, task)
     away = distance if distance is not None else (1.0 if config.market.name in WITHOUT_BOOK else 0.0)
     made = (json.dumps(config.to_dict(), sort_keys=True), options.sequences, options.seed, away)
     key = hashlib.sha256(repr(made).encode()).hexdigest()[:12]

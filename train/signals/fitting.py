@@ -17,7 +17,7 @@ from mmenv.progress import progress_bar
 from mmenv.recording.windows import Part, Recording
 from policies.signals.network import Design, Net
 from train.signals.data import Batches
-from train.signals.inputs import signs
+from train.signals.inputs import signs, swapped
 from train.signals.settings import Train
 from train.signals.tasks import Task
 
@@ -75,6 +75,7 @@ class Fit:
         if self.checkpoint.exists():
             self._resume()
         self._flip = torch.from_numpy(signs(material.names)).to(self.device)
+        self._swap = torch.from_numpy(swapped(material.names)).to(self.device)
         self._weight = torch.as_tensor(material.weights(), dtype=torch.float32, device=self.device)
         self._writer = SummaryWriter(str(folder), purge_step=self.epoch)
 
@@ -107,7 +108,7 @@ class Fit:
             # Who buys and who sells may change places: half of each batch is seen so.
             turned = torch.from_numpy(self.generator.random(len(x)) < 0.5).to(self.device)[:, None, None]
             mirrored = torch.from_numpy(self.material.task.mirror(y.cpu().numpy())).to(self.device)
-            x, y = torch.where(turned, x * self._flip, x), torch.where(turned, mirrored, y)
+            x, y = torch.where(turned, x[..., self._swap] * self._flip, x), torch.where(turned, mirrored, y)
             self.optimizer.zero_grad()
             loss = self.net.loss(self.net(x), y, self._weight).sum()
             loss.backward()

@@ -21,6 +21,7 @@ MARKET = ORDER_FLOW + names("""
     trade_size trade_gap book_imbalance volatility flow_fast flow_medium flow_slow trade_run imbalance_change
     volatility_ratio depth_taken microprice_gap
 """)
+BOOK = MARKET + names("ask_queue bid_queue ask_queue_change bid_queue_change")
 INVENTORY = names("inventory unrealised holding_time entry_gap risk_exposure")
 RISK = names("""
     volatility volume_ratio spread_rank day_fraction own_impact loss_used correlation_loss liquidity
@@ -39,3 +40,14 @@ def signs(names: tuple[str, ...]) -> Array:
     """-1 for each input that changes sign where buyers and sellers change places, else 1, float32."""
     odd = [name in ODD or name.startswith("asset_") for name in names]
     return np.where(odd, -1, 1).astype(np.float32)
+
+
+def swapped(names: tuple[str, ...]) -> Array:
+    """Where each input is found once buyers and sellers have changed places, int64: asks among bids."""
+    other = {"ask": "bid", "bid": "ask"}
+
+    def partner(name: str) -> str:
+        side, _, rest = name.partition("_")
+        return f"{other[side]}_{rest}" if side in other else name
+
+    return np.array([names.index(partner(name)) for name in names])

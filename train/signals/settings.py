@@ -19,7 +19,7 @@ class Train:
     """Train a signal and print what it is worth beside simpler forecasts."""
 
     name: tyro.conf.Positional[
-        Literal["order-flow", "adverse-selection", "multi-task", "cross-asset", "risk"]
+        Literal["order-flow", "fair-value", "adverse-selection", "multi-task", "cross-asset", "risk"]
     ]
     """The signal."""
     data: str = "hidden-regime"

@@ -15,6 +15,7 @@ import numpy as np
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig
 from mmenv.features.base import Feature
+from mmenv.market.book import Book
 from mmenv.market.correlated import Correlated
 from mmenv.market.hidden_regime import HiddenRegime
 from mmenv.market.replay import Replay
@@ -26,7 +27,7 @@ from policies.base import spread_skew
 from policies.signals.exact import Filter, forecast
 from policies.signals.network import Design, Head
 from train.baselines import measured_dynamics
-from train.signals.inputs import DETECTOR, INVENTORY, MARKET, ORDER_FLOW, OWN_ASSET, RISK
+from train.signals.inputs import BOOK, DETECTOR, INVENTORY, MARKET, ORDER_FLOW, OWN_ASSET, RISK
 
 Array = np.ndarray
 
@@ -62,6 +63,8 @@ class Task:
     mirror: Mirror
     horizons: tuple[float, ...]
     """Default horizons of the labels, seconds."""
+    groups: tuple[str, ...] = ()
+    """Feature groups that are recorded for it besides the usual ones."""
     inventory: bool = False
     """Its data are recorded under the position limit, from random positions."""
     limits: str = ""
@@ -108,6 +111,27 @@ def _beliefs(recording: Recording) -> tuple[Filter, Array]:
     known = Filter(market)
     mid, buy, sell = (recording.field(name) for name in ("mid", "buy_lots", "sell_lots"))
     return known, known.beliefs(mid, buy, sell, recording.first)
+
+
+# --- Fair value ---------------------------------------------------------------------------------------------
+
+
+def _fair_inputs(config: EnvConfig) -> tuple[str, ...]:
+    if not isinstance(config.market, Book):
+        raise ConfigError(
+            f"--data = {config.market.name!r} is not possible: fair-value learns from the efficient price of "
+            "a simulated book, so it must be 'book'."
+        )
+    return BOOK
+
+
+def _fair_design(config: EnvConfig, options: Any) -> Design:
+    head = Head("fair_gap", "value", "efficient price less mid, price units", -10.0, 10.0)
+    return Design((len(BOOK),), 0, options.lstm or (64,), (64,), (head,), dropout=options.dropout)
+
+
+def _fair_labels(recording: Recording, options: Any) -> Labels:
+    return Labels(column(recording, "latent")[:, None].astype(np.float32), 1, {})
 
 
 # --- Adverse selection --------------------------------------------------------------------------------------
@@ -327,6 +351,18 @@ TASKS = {
             limits="The chance is given that the mid moves at all within the horizon.",
         ),
         Task(
+            "fair-value",
+            "efficient price less mid, from 20 market features and the queues",
+            100,
+            _fair_inputs,
+            _fair_design,
+            _fair_labels,
+            lambda values: -values,
+            (1.0,),
+            groups=("queues", "latent"),
+            limits="Taught by a simulated market, which knows its efficient price; no tape says it.",
+        ),
+        Task(
             "adverse-selection",
             "chance that a fill now loses money, from fifteen features of trades and book",
             1,
@@ -383,13 +419,14 @@ def features_of(config: EnvConfig, names: tuple[str, ...]) -> tuple[Feature, ...
     return tuple(known[name] for name in names)
 
 
-def recording_config(config: EnvConfig, inventory: bool) -> EnvConfig:
+def recording_config(config: EnvConfig, task: Task) -> EnvConfig:
     """`config` as it is recorded: all features a signal may read; without limits where inventory is no
     matter, so that quotes never stop."""
     observed = ("observed",) if config.market.assets else ()
-    groups = ("order_flow", "trade_book", "microstructure", "inventory", "risk", *observed)
+    usual = ("order_flow", "trade_book", "microstructure", "inventory", "risk")
+    groups = (*usual, *observed, *task.groups)
     config = dataclasses.replace(config, features=groups, signals=(), manager=None)
-    if inventory:
+    if task.inventory:
         return dataclasses.replace(config, start_inventory=config.risk.position_limit)
     wide = dataclasses.replace(config.risk, position_limit=1_000_000, daily_loss_limit=1e9)
     return dataclasses.replace(config, risk=wide)

@@ -31,14 +31,21 @@ from policies.signals.network import Design, Head, Net
 from policies.signals.warm_start import warm_start
 from policies.tick import require_alone
 from train.learner.vec_env import NeuralMMVecEnv
-from train.signals.inputs import DETECTOR, INVENTORY, MARKET, RISK, signs
+from train.signals.inputs import BOOK, DETECTOR, INVENTORY, MARKET, RISK, signs, swapped
 from train.signals.metrics import AUC, Bootstrap, Ratio, brier, log_loss, r2
 from train.signals.tasks import TASKS, features_of, recording_config
 
 QUOTED = ("order_flow", "trade_book", "microstructure", "inventory", "risk")
 """Feature groups that have the inputs of the multi-task network."""
 
-SIZES = {"order-flow": 8, "adverse-selection": 15, "multi-task": 25, "cross-asset": 9, "risk": 10}
+SIZES = {
+    "order-flow": 8,
+    "fair-value": 24,
+    "adverse-selection": 15,
+    "multi-task": 25,
+    "cross-asset": 9,
+    "risk": 10,
+}
 
 
 class Options:
@@ -56,7 +63,7 @@ def market_of(task):
 
 def make_signal(task, seed=0, config=None, options=None):
     """An untrained signal whose outputs differ from row to row."""
-    config = recording_config(config or make_config(market_of(task)), TASKS[task].inventory)
+    config = recording_config(config or make_config(market_of(task)), TASKS[task])
     design = TASKS[task].design(config, options or Options(task))
     names = TASKS[task].inputs(config)
     generator = np.random.default_rng(seed)
@@ -121,13 +128,15 @@ ORDER_FLOW = make_signal("order-flow")
 # In the environment.
 
 
-@pytest.mark.parametrize("task", ["order-flow", "adverse-selection", "multi-task", "cross-asset"])
+@pytest.mark.parametrize(
+    "task", ["order-flow", "fair-value", "adverse-selection", "multi-task", "cross-asset"]
+)
 def test_the_environment_gives_what_the_batch_gives(task, tmp_path):
     """One step a decision, in one environment or many, equals the signal over the recorded sequences."""
     config = make_config(market_of(task), horizon=50)
     _, signal = make_signal(task, config=config)
     save(signal, tmp_path / "signal.mms")
-    recorded = recording_config(config, TASKS[task].inventory)
+    recorded = recording_config(config, TASKS[task])
     recorded = dataclasses.replace(recorded, risk=config.risk, start_inventory=0)
     data = record(recorded, tmp_path / "data", sequences=4, quote=at_distance(config, 1.0))
     columns = data.columns(tuple(feature.name for feature in signal.inputs))
@@ -481,7 +490,7 @@ def test_correlation_loss_sees_a_reference_that_goes_its_own_way():
 def test_a_mirrored_market_has_mirrored_features(tmp_path):
     """Where buyers and sellers change places, the inputs that `signs` names turn round and the others stay:
     so only those go with the direction of the market, of the last 20 steps or of the next."""
-    config = recording_config(make_config("book"), False)
+    config = recording_config(make_config("book"), TASKS["fair-value"])
     data = record(config, tmp_path / "data", sequences=150)
     names = tuple(name for name in dict.fromkeys((*DETECTOR, *MARKET)) if not name.startswith("day_"))
     x = np.asarray(data.features[:, data.columns(names)])
@@ -491,13 +500,18 @@ def test_a_mirrored_market_has_mirrored_features(tmp_path):
     for name, sign, column in zip(names, signs(names), x[rows].T, strict=True):
         together = max(abs(np.corrcoef(column, direction)[0, 1]) for direction in (came, goes))
         assert (together > 0.05) == (sign < 0), (name, together)
+    queues = tuple(name for name in BOOK if "_queue" in name)
+    x = data.features[:, data.columns(queues)][rows]
+    for name, column, mirrored in zip(queues, x.T, x[:, swapped(queues)].T, strict=True):
+        ours, others = (np.corrcoef(side, goes)[0, 1] for side in (column, mirrored))
+        assert abs(ours) > 0.05 > abs(ours + others), (name, ours, others)
 
 
 # The exact filter, and the figures.
 
 
 def test_the_filter_is_calibrated_and_nothing_beats_it(tmp_path):
-    config = recording_config(make_config("hidden-regime"), False)
+    config = recording_config(make_config("hidden-regime"), TASKS["order-flow"])
     data = record(config, tmp_path / "data", sequences=200, quote=at_distance(config, 1.0))
     values = {task: TASKS[task].label(data, Options(task)) for task in ("order-flow", "adverse-selection")}
     for task, labels in values.items():
