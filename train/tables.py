@@ -26,6 +26,11 @@ ALL = 10_000
 """A width at which nothing is cut into several tables."""
 
 
+def as_columns(rows: Sequence[dict[str, str]]) -> dict[str, list[str]]:
+    """The columns of rows that have the same headings."""
+    return {heading: [row[heading] for row in rows] for heading in rows[0]}
+
+
 @dataclass(frozen=True)
 class Sheet:
     """A table of text; the first column names the rows. A line break in a heading stands for a blank."""

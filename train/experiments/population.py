@@ -45,10 +45,10 @@ from policies.network.trained import TrainedPolicy
 from train.baselines import CACHE, bound, scale
 from train.evaluate import load, save_table, wide_console
 from train.experiments.members import able, play
+from train.experiments.statistics import interquartile_mean
 from train.experiments.study import (
     Run,
     in_a_sentence,
-    interquartile_mean,
     origin_of,
     plan,
     prepare,

@@ -7,7 +7,8 @@ interrupted ones resume.
 
 It writes `table.txt`, `results.csv` and `curves.png`: the interquartile mean over seeds with its 95%
 bootstrap interval (Agarwal et al. 2021), a dot for each seed, learning curves against steps and wall time,
-and lines for the optimum and the baselines.
+and lines for the optimum and the baselines. Differences from the first variant are paired on the same paths,
+and so is the distance from what is known of a market `book` (`train.experiments.pairs`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import json
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,11 @@ import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from scipy import stats
 
 from mmenv.checks import ConfigError, check_keys
+from mmenv.config import EnvConfig
 from mmenv.files import replacing
+from mmenv.market.book import Book
 from mmenv.run.job import Job, Tell, Workers
 from mmenv.run.jobs import run as run_jobs
 from mmenv.run.jobs import workers
@@ -42,11 +44,16 @@ from policies.network.trained import TrainedPolicy
 from policies.optimal import solve
 from train.baselines import CACHE, KINDS, Scale, bound, scale, solvable
 from train.evaluate import load, save_table, wide_console
+from train.experiments.pairs import compared, in_ladder
+from train.experiments.statistics import difference, interquartile, interquartile_mean
 from train.experiments.training import Training
 from train.options.experiments import Study
 from train.settings import STUDY_STEPS, Settings, env_config, from_table, read_settings, write_settings
-from train.simulate import Interval, simulate
-from train.tables import Sheet
+from train.simulate import simulate
+from train.tables import Sheet, as_columns
+
+EARNED = "earned.npy"
+"""What a run's best model earned in each of the episodes that it was judged on, float64 (episodes,)."""
 
 
 @dataclass(frozen=True)
@@ -181,12 +188,14 @@ def result(run: Run, episodes: int) -> dict[str, float]:
     the chance in the paths cancels.
     """
     path = run.folder / "result.json"
-    if path.exists():
+    if path.exists() and (run.folder / EARNED).exists():
         kept = json.loads(path.read_text())
         if kept["episodes"] == episodes:
             return {name: value for name, value in kept.items() if name != "provenance"}
     model, config = load(run.folder)
     earned, known = simulate(TrainedPolicy(model.policy), config, episodes).controlled, 0.0
+    with replacing(run.folder / EARNED) as temporary, temporary.open("wb") as file:
+        np.save(file, earned)
     best = bound(config)
     if best is not None:
         earned = earned - simulate(make_policy(best, config, cache=CACHE), config, episodes).controlled
@@ -210,56 +219,27 @@ def origin_of(run: Run) -> dict[str, Any]:
     return origin
 
 
-def interquartile(values: np.ndarray, axis: int = -1) -> Any:
-    """The mean of the middle half of `values` along `axis`."""
-    return stats.trim_mean(values, 0.25, axis=axis)
-
-
-def interquartile_mean(values: np.ndarray) -> Interval:
-    """Interquartile mean of `values`, (seeds,), with its 95% bootstrap interval over seeds."""
-    mean = float(interquartile(values))
-    if len(values) < 2 or np.ptp(values) == 0:
-        return Interval(mean, mean, mean)
-    found = stats.bootstrap(
-        (values,), interquartile, n_resamples=2000, method="percentile", rng=0
-    ).confidence_interval
-    return Interval(mean, float(found.low), float(found.high))
-
-
-def difference(values: np.ndarray, others: np.ndarray) -> Interval:
-    """Interquartile mean of `values`, (seeds,), less that of `others`, with its 95% bootstrap interval."""
-    generator = np.random.default_rng(0)
-    ours, theirs = (
-        interquartile(x[generator.integers(len(x), size=(2000, len(x)))], axis=1) for x in (values, others)
-    )
-    low, high = np.quantile(ours - theirs, [0.025, 0.975])
-    return Interval(float(interquartile(values) - interquartile(others)), float(low), float(high))
-
-
 def tabulate(name: str, results: pd.DataFrame, label: str) -> Sheet:
     """A row for each variant, with its difference from the first."""
     seeds = results.groupby("variant")["seed"].nunique().max()
     score = label.replace("% of ", "% of\n")
-    headings = ("variant", score, "minus the\nfirst", "value", "steps/s", "minutes", "each seed")
-    columns: dict[str, list[str]] = {heading: [] for heading in headings}
+    table: list[dict[str, str]] = []
     first: np.ndarray | None = None
     for variant, rows in results.groupby("variant", sort=False):
         scores = rows["score"].to_numpy()
         more = None if first is None else difference(scores, first)
         first = scores if first is None else first
-        cells = (
-            str(variant),
-            interquartile_mean(scores).text(".1f"),
-            "" if more is None else more.text("+.1f"),
-            f"{interquartile_mean(rows['value'].to_numpy()).mean:.2f}",
-            f"{rows['steps_per_second'].median():,.0f}",
-            f"{rows['seconds'].median() / 60:.1f}",
-            " ".join(f"{value:.1f}" for value in rows["score"]),
-        )
-        for column, cell in zip(columns.values(), cells, strict=True):
-            column.append(cell)
+        table.append({
+            "variant": str(variant),
+            "value": f"{interquartile_mean(rows['value'].to_numpy()).mean:.2f}",
+            score: interquartile_mean(scores).text(".1f"),  # in its place where the value is the score
+            "minus the\nfirst": "" if more is None else more.text("+.1f"),
+            "steps/s": f"{rows['steps_per_second'].median():,.0f}",
+            "minutes": f"{rows['seconds'].median() / 60:.1f}",
+            "each seed": " ".join(f"{value:.1f}" for value in rows["score"]),
+        })  # fmt: skip
     title = f"{name}: interquartile mean over {seeds} seeds [95% bootstrap interval]"
-    return Sheet(title, columns, left=frozenset({"each seed"}))
+    return Sheet(title, as_columns(table), left=frozenset({"each seed"}))
 
 
 def draw(runs: list[Run], results: pd.DataFrame, measure: Scale, lines: dict[str, float]) -> Figure:
@@ -360,13 +340,28 @@ def report(study: Study, runs: list[Run], origin: dict[str, Any], console: Conso
         kinds = KINDS[type(config.market)] if solvable(config) else []
         lines = {kind: solve(config, kind, cache=CACHE).value for kind in kinds}
         folder = chosen[0].folder.parent
-        table = tabulate(f"{folder.name}, {market}", results, measure.label)
-        table.print(console)
-        save_table(folder / f"table-{market}.txt", table, in_words(origin))
+        title = f"{folder.name}, {market}"
+        sheets = [tabulate(title, results, measure.label), *paired(title, config, chosen)]
+        for sheet in sheets:
+            sheet.print(console)
+        save_table(folder / f"table-{market}.txt", *sheets, in_words(origin))
         results.to_csv(folder / f"results-{market}.csv", index=False)
         figure = draw(chosen, results, measure, lines)
         figure.savefig(folder / f"curves-{market}.png", dpi=110, metadata={"Description": in_words(origin)})
         console.print(f"Plots and table: {folder}")
+
+
+def paired(title: str, config: EnvConfig, runs: list[Run]) -> list[Sheet]:
+    """The variants on the same paths, as far as all of their seeds are judged."""
+    earned = {
+        variant: np.stack([np.load(run.folder / EARNED) for run in runs if run.variant == variant])
+        for variant in dict.fromkeys(run.variant for run in runs)
+    }
+    sheets = [compared(title, earned)]
+    if isinstance(config.market, Book):
+        with suppress(ConfigError):  # larger orders or latency: nothing is known
+            sheets.append(in_ladder(title, config, earned))
+    return sheets
 
 
 @contextmanager

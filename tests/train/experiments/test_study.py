@@ -9,8 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mmenv.config import make_config
+from policies.book.ladder import Row
 from train.baselines import Scale
-from train.experiments.study import Run, difference, draw, interquartile_mean, plan, prepare, tabulate
+from train.experiments import pairs
+from train.experiments.pairs import compared
+from train.experiments.statistics import difference, interquartile_mean
+from train.experiments.study import Run, draw, plan, prepare, tabulate
+from train.ladder import PATHS
 from train.options.experiments import Study
 from train.signals import signals as command
 
@@ -38,6 +44,45 @@ def test_the_table_compares_with_the_first_variant():
     assert cells[0] == ""
     assert cells[1].startswith("+10.0 [")
     assert interquartile_mean(np.array(scores["plain"])).mean == 2.5
+
+
+def numbers(cell):
+    """Mean, low and high of a cell."""
+    return tuple(float(x) for x in re.findall(r"[-+]?[0-9.]+", cell))
+
+
+def test_differences_are_paired_by_episode_and_worst_episodes_are_compared():
+    """What is added to every episode is found although episodes differ by far more; what is taken off the
+    worst ones shows there. Seeds that differ widen the interval, which one seed cannot know."""
+    generator = np.random.default_rng(0)
+    luck = generator.normal(70, 25, 1000)
+    milder = np.where(luck < np.quantile(luck, 0.02), luck + 5, luck)
+    seeds = np.array([-6.0, -2.0, 0.0, 2.0, 6.0])[:, None]
+    table = compared("t", {"base": luck[None], "more": luck[None] + 0.5, "milder": milder[None]}).columns
+    assert table["minus the\nfirst"][:2] == ["", "+0.50 [+0.50, +0.50]"]
+    assert numbers(table["worst 1%"][0])[0] == pytest.approx(np.sort(luck)[:10].mean(), abs=0.01)
+    mean, low, high = numbers(table["worst 1% minus\nthe first"][2])
+    assert 4 < low <= mean <= high < 5.2
+    several = compared("t", {"base": luck + 0 * seeds, "apart": luck + 1 + seeds}).columns
+    mean, low, high = numbers(several["minus the\nfirst"][1])
+    assert mean == pytest.approx(1)
+    assert low < 0 < 2 < high
+
+
+def test_variants_stand_among_what_is_known_of_the_market(monkeypatch):
+    luck = np.random.default_rng(0).normal(0, 30, PATHS)
+    worth = {"no-trade": 0, "imbalance-rule": 60, "book-programme": 70, "told": 80}
+    rows = [Row(name, "", luck + x, luck + x, np.ones(PATHS)) for name, x in worth.items()]
+    rows.append(Row("bound", "", luck + 100, luck + 100, None))
+    monkeypatch.setattr(pairs, "computed", lambda config, paths, seed: rows)
+    longer = np.append(luck + 64, np.full(100, 1e6))  # episodes that the ladder does not have do not count
+    table = pairs.in_ladder("t", make_config("book"), {"ours": longer[None]}).columns
+    assert table["policy"] == [*worth, "ours"]
+    assert table["minus\nimbalance-rule"][1] == "+0.00 [+0.00, +0.00]"
+    assert table["minus\nimbalance-rule"][-1] == "+4.00 [+4.00, +4.00]"
+    assert table["minus\nbook-programme"][-1] == "-6.00 [-6.00, -6.00]"
+    assert numbers(table["% of told"][-2]) == (100, 100, 100)
+    assert numbers(table["% of the way from\nrule to bound"][-1]) == pytest.approx((10, 10, 10), abs=0.6)
 
 
 def test_the_study_of_signals_names_the_files_that_its_commands_make(tmp_path, monkeypatch):
