@@ -1,4 +1,4 @@
-"""Networks as lists of layers, without torch: LSTM, GRU and dense ones (identity, tanh, relu, sigmoid).
+"""Networks as lists of layers, without torch: recurrent and dense (identity, tanh, relu, sigmoid).
 
 Each layer reads the one before it, or those it names in `reads` (-1 is the observation), joined end to end,
 so branches, several heads and inputs that skip the recurrent layers are all written the same way. Columns
@@ -18,24 +18,29 @@ import numpy as np
 
 from mmenv.checks import require
 
-GATES = {"dense": 1, "lstm": 4, "gru": 3}
+GATES = {"dense": 1, "lstm": 4, "gru": 3, "mingru": 2}
 ACTIVATIONS = ("identity", "tanh", "relu", "sigmoid")
-WEIGHTS = {"dense": ("weight",), "lstm": ("weight_ih", "weight_hh"), "gru": ("weight_ih", "weight_hh")}
-BIASES = {"dense": ("bias",), "lstm": ("bias_ih", "bias_hh"), "gru": ("bias_ih", "bias_hh")}
+WEIGHTS = {"dense": ("weight",), "mingru": ("weight",)} | dict.fromkeys(
+    ("lstm", "gru"), ("weight_ih", "weight_hh")
+)
+BIASES = {"dense": ("bias",), "mingru": ("bias",)} | dict.fromkeys(("lstm", "gru"), ("bias_ih", "bias_hh"))
+STATES = {"dense": 0, "lstm": 2, "gru": 1, "mingru": 1}
+"""Floats of memory for each unit: hidden state, and the cell of an LSTM."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer, its arrays named and laid out as in torch (gates i, f, g, o and r, z, n; rows are units).
+    """One layer, its arrays named and laid out as in torch (gates i, f, g, o and r, z, n; of a minGRU
+    gate and candidate; rows are units).
 
     Weights may be int8, with `scale`, float32 (rows,): the real weight is weight x scale of its row.
     """
 
     kind: str
-    """"dense", "lstm" or "gru"."""
+    """One of `GATES`."""
     arrays: Mapping[str, np.ndarray]
-    """dense: weight (units, inputs), bias (units,). lstm, gru: weight_ih (gates x units, inputs), weight_hh
-    (gates x units, units), bias_ih and bias_hh (gates x units,)."""
+    """dense, mingru: weight (gates x units, inputs), bias (gates x units,). lstm, gru: weight_ih
+    (gates x units, inputs), weight_hh (gates x units, units), bias_ih and bias_hh (gates x units,)."""
     activation: str = "identity"
     """The function after a dense layer."""
     reads: tuple[int, ...] | None = None
@@ -74,7 +79,7 @@ class Layer:
     @property
     def state_size(self) -> int:
         """Floats of memory: hidden state, and the cell of an LSTM."""
-        return self.units * {"dense": 0, "lstm": 2, "gru": 1}[self.kind]
+        return self.units * STATES[self.kind]
 
     def real(self, name: str) -> np.ndarray:
         """The array in float32, int8 weights multiplied out."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mmenv.checks import ConfigError
-from policies.network.layers import Layer, Network
+from policies.network.layers import STATES, Layer, Network
 from policies.network.program import LARGEST, trusted
 from policies.network.runtime import pack_state, unpack_state
 
@@ -38,8 +38,7 @@ def states(network: Network) -> list[tuple[str, int]]:
     """Name and size of each state, in the order of `Network.state_size`."""
     found = []
     for i, layer in enumerate(network.layers):
-        kinds = {"lstm": ("hidden", "cell"), "gru": ("hidden",), "dense": ()}[layer.kind]
-        found += [(f"{kind}_{i}", layer.units) for kind in kinds]
+        found += [(f"{kind}_{i}", layer.units) for kind in ("hidden", "cell")[: STATES[layer.kind]]]
     return found
 
 
@@ -51,7 +50,8 @@ def to_onnx(network: Network) -> bytes:
     outputs = {-1: "observation"}
     for i, layer in enumerate(network.layers):
         x = graph.joined([outputs[j] for j in network.reads(i)], f"joined_{i}")
-        outputs[i] = (graph.dense if layer.kind == "dense" else graph.recurrent)(layer, i, x)
+        kind = {"dense": graph.dense, "mingru": graph.min_gru}.get(layer.kind, graph.recurrent)
+        outputs[i] = kind(layer, i, x)
     last = len(network.layers)
     result = graph.joined([outputs[j % last] for j in network.outputs], "joined")
     low, high = network.bounds or (-np.inf, np.inf)
@@ -100,6 +100,19 @@ class _Graph:
         if layer.activation == "identity":
             return y
         return self.node(OPERATORS[layer.activation], [y], [f"active_{i}"])
+
+    def min_gru(self, layer: Layer, i: int, x: str) -> str:
+        """hidden + gate x (candidate - hidden), with the axis that ONNX gives to directions."""
+        weights = [self.constant(f"{name}_{i}", layer.real(name)) for name in ("weight", "bias")]
+        y = self.node("Gemm", [x, *weights], [f"linear_{i}"], transB=1)
+        raw = [f"raw_gate_{i}", f"raw_candidate_{i}"]
+        self.node("Split", [y], raw, axis=1)
+        gate = self.node("Sigmoid", raw[:1], [f"gate_{i}"])
+        before = self.node("Squeeze", [f"hidden_{i}", "first_axis"], [f"before_{i}"])
+        new = self.node("Sub", [self.node("Tanh", raw[1:], [f"candidate_{i}"]), before], [f"new_{i}"])
+        memory = self.node("Add", [before, self.node("Mul", [gate, new], [f"step_{i}"])], [f"memory_{i}"])
+        self.node("Unsqueeze", [memory, "first_axis"], [f"next_hidden_{i}"])
+        return memory
 
     def recurrent(self, layer: Layer, i: int, x: str) -> str:
         sequence = self.node("Unsqueeze", [x, "first_axis"], [f"sequence_{i}"])

@@ -17,7 +17,7 @@ from policies.network.layers import ACTIVATIONS, GATES, Layer, Network
 
 F = np.float32
 
-START, PRODUCT, PRODUCT8, DOT, SCALE, ACTIVATE, LSTM, GRU, COPY = range(9)
+START, PRODUCT, PRODUCT8, DOT, SCALE, ACTIVATE, LSTM, GRU, MINGRU, COPY = range(10)
 NARROW = 8  # outputs, below which the sums run along the inputs
 OPERATION = 6
 MEMORY, OPERATIONS, INPUTS, STATE_AT, STATES, ACTION_AT, ACTIONS, BOUNDS, HEADER = range(9)
@@ -91,6 +91,15 @@ def _gru(gates, recurrent, hidden):
 
 
 @compiled
+def _min_gru(gates, hidden):
+    """`policies.network.min_gru`; gate, candidate."""
+    n = hidden.size
+    for j in range(n):
+        z = sigmoid(gates[j])
+        hidden[j] = (F(1) - z) * hidden[j] + z * tanh(gates[n + j])
+
+
+@compiled
 def advance(program):
     """One step of the network of `program`, from its input and state to its action and state."""
     base = program[MEMORY]
@@ -119,6 +128,8 @@ def advance(program):
             _lstm(x, y[: size // 2], y[size // 2 :])
         elif what == GRU:
             _gru(x[: 3 * size], x[3 * size :], y)
+        elif what == MINGRU:
+            _min_gru(x, y)
         else:
             bounds = carray(array_at(program[BOUNDS], types.float32), (2,))
             for j in range(size):
@@ -217,6 +228,9 @@ class Program:
         if layer.kind == "lstm":
             self._affine(layer, gates, [("weight_ih", reads), ("weight_hh", own)], ("bias_ih", "bias_hh"))
             self._operations.append((LSTM, state_at, 2 * units, gates, rows, 0))
+        elif layer.kind == "mingru":
+            self._affine(layer, gates, [("weight", reads)], ("bias",))
+            self._operations.append((MINGRU, state_at, units, gates, rows, 0))
         else:
             self._affine(layer, gates, [("weight_ih", reads)], ("bias_ih",))
             self._affine(layer, gates + rows, [("weight_hh", own)], ("bias_hh",))

@@ -75,7 +75,7 @@ def _quantise(layer: Layer, x: np.ndarray) -> dict[str, np.ndarray]:
     errors = np.hsplit((small * scale[:, None] - weight) * x.mean(axis=0), [layer.inputs])
     for name, error in zip(BIASES[layer.kind], errors, strict=False):
         arrays[name] = (layer.real(name) - error.sum(axis=1)).astype(np.float32)
-    if layer.kind != "dense":  # biases that are only ever added to each other: zeros take no space in a file
+    if len(BIASES[layer.kind]) > 1:  # they are only ever added to each other: zeros take no space in a file
         merged = {"lstm": 4, "gru": 2}[layer.kind] * layer.units
         arrays["bias_ih"][:merged] += arrays["bias_hh"][:merged]
         arrays["bias_hh"][:merged] = 0

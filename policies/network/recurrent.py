@@ -1,4 +1,4 @@
-"""The recurrent actor-critic policy: sb3-contrib's, with a GRU, a forget-gate bias and packed sequences.
+"""The recurrent actor-critic policy: sb3-contrib's, with other memories, a forget bias, packed sequences.
 
 It runs anywhere `RecurrentActorCriticPolicy` runs (Box observations), with the same constructor arguments
 and the same `predict(observation, state, episode_start, deterministic)`.
@@ -22,7 +22,9 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from mmenv.checks import require
+from policies.network import min_gru
 from policies.network.compiled import pack
+from policies.network.min_gru import MinGRU, min_gru_step, pack_min_gru
 from policies.network.packed_lstm import (
     draw,
     is_plain_lstm,
@@ -37,8 +39,6 @@ from policies.network.packed_lstm import (
     tanh_network,
 )
 
-CELLS = ("lstm", "gru")
-
 
 class GRU(nn.GRU):
     """`torch.nn.GRU` called like an LSTM: its state is (hidden, cell), and the cell passes through."""
@@ -48,15 +48,19 @@ class GRU(nn.GRU):
         return output, (hidden, state[1])
 
 
+CELLS: dict[str, type[nn.Module]] = {"lstm": nn.LSTM, "gru": GRU, "mingru": MinGRU}
+
+
 class RecurrentPolicy(RecurrentActorCriticPolicy):
-    """Actor and critic over an LSTM or a GRU. Arguments as `RecurrentActorCriticPolicy`, and those below.
+    """Actor and critic over a recurrent memory. Arguments as `RecurrentActorCriticPolicy`, and those below.
 
     Parameters
     ----------
     cell
-        "lstm" or "gru".
+        "lstm", "gru", or "mingru" (`policies.network.min_gru`).
     forget_bias
-        Added at initialisation to the bias of the gate that keeps the memory (LSTM: forget; GRU: update),
+        Added at initialisation to the bias of the gate that keeps the memory (LSTM: forget; GRU: update; a
+        minGRU begins with memories of all lengths and takes none),
         after Jozefowicz et al. (2015). With 0, as in sb3-contrib, the memory halves every step at first and
         tasks with delays of tens of steps are not learned.
     critic_gradient
@@ -113,8 +117,8 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         _require(own, "critic_reads_memory", True, "False where the critic has or shares an LSTM")
         self.critic_reads_memory = critic_reads_memory
         self.predictor: nn.Linear | None = None
-        if cell == "gru" or privileged or critic_reads_memory:
-            kind = GRU if cell == "gru" else nn.LSTM
+        if cell != "lstm" or privileged or critic_reads_memory:
+            kind = CELLS[cell]
             self.lstm_actor = _remake(self.lstm_actor, kind, self.lstm_kwargs, privileged)
             if self.lstm_critic is not None:
                 self.lstm_critic = _remake(self.lstm_critic, kind, self.lstm_kwargs)
@@ -126,7 +130,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
             optimizer: Any = self.optimizer_class
             self.optimizer = optimizer(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
         for rnn in (self.lstm_actor, self.lstm_critic):
-            if rnn is not None and rnn.bias:
+            if isinstance(rnn, nn.RNNBase) and rnn.bias:
                 _bias_towards_memory(rnn, forget_bias)
         self.hold()
 
@@ -213,7 +217,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         self, features: Tensor, states: tuple[Tensor, ...], batch_sizes: np.ndarray
     ) -> tuple[Tensor, Tensor]:
         """The actor's memory (N, H) and what its head makes of it."""
-        memory = run_packed(self.lstm_actor, features[:, : self.lstm_actor.input_size], states, batch_sizes)
+        memory = _remember(self.lstm_actor, features[:, : self.lstm_actor.input_size], states, batch_sizes)
         return memory, run_network(self.mlp_extractor.policy_net, memory)
 
     def critic_sequences(
@@ -221,7 +225,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
     ) -> Tensor:
         """What the critic's head makes of its own memory, or of the actor's (not needed if `apart`)."""
         if self.lstm_critic is not None:
-            latent = run_packed(self.lstm_critic, features, states, batch_sizes)
+            latent = _remember(self.lstm_critic, features, states, batch_sizes)
         elif self.shared_lstm:
             assert memory is not None
             latent = memory if self.critic_gradient else memory.detach()
@@ -259,7 +263,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
 
 
 class CompiledForward:
-    """`RecurrentActorCriticPolicy.forward` for an LSTM policy with tanh heads on CPU, weights packed once.
+    """`RecurrentActorCriticPolicy.forward` on CPU with an LSTM or minGRU and tanh heads, weights packed once.
 
     A step of 64 environments spends more time in torch's dispatch than in arithmetic; here it is a handful
     of calls.
@@ -267,6 +271,7 @@ class CompiledForward:
 
     def __init__(self, policy: RecurrentPolicy):
         self.policy = policy
+        self.step = min_gru_step if isinstance(policy.lstm_actor, MinGRU) else recurrent_step
         self.actor_lstm = _pack_layers(policy.lstm_actor)
         self.seen = policy.lstm_actor.input_size
         shape = policy.observation_space.shape or ()
@@ -286,7 +291,7 @@ class CompiledForward:
     def knows(policy: RecurrentPolicy) -> bool:
         heads = (policy.mlp_extractor.policy_net, policy.mlp_extractor.value_net)
         return (
-            is_plain_lstm(policy.lstm_actor)
+            _has_kernels(policy.lstm_actor)
             and all(tanh_layers(head) for head in heads)
             and policy.share_features_extractor
         )
@@ -300,7 +305,7 @@ class CompiledForward:
         self, obs: np.ndarray, lstm_states: RNNStates, episode_starts: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, RNNStates]:
         features = obs if self.plain else self._extract(obs)
-        hidden, cell, latent, mean = recurrent_step(
+        hidden, cell, latent, mean = self.step(
             features[:, : self.seen],
             episode_starts,
             self.actor_lstm,
@@ -311,7 +316,7 @@ class CompiledForward:
         states_pi = states_vf = torch.from_numpy(hidden), torch.from_numpy(cell)
         actions, log_prob = self._sample(latent, mean)
         if self.critic_lstm is not None:
-            hidden, cell, _, values = recurrent_step(
+            hidden, cell, _, values = self.step(
                 features,
                 episode_starts,
                 self.critic_lstm,
@@ -351,8 +356,20 @@ def _arrays(states: tuple[Tensor, ...]) -> tuple[np.ndarray, ...]:
     return states[0].numpy(), states[1].numpy()
 
 
-def _pack_layers(lstm: nn.LSTM) -> tuple[np.ndarray, ...]:
-    return tuple(pack_lstm(*lstm_weights(lstm, layer)) for layer in range(lstm.num_layers))
+def _has_kernels(rnn: Any) -> bool:
+    """Whether the compiled kernels can run this memory."""
+    return rnn.compiled if isinstance(rnn, MinGRU) else is_plain_lstm(rnn)
+
+
+def _remember(rnn: Any, x: Tensor, state: tuple[Tensor, ...], batch_sizes: np.ndarray) -> Tensor:
+    """Output (N, H) of a memory over packed sequences."""
+    return (min_gru.run_packed if isinstance(rnn, MinGRU) else run_packed)(rnn, x, state, batch_sizes)
+
+
+def _pack_layers(rnn: Any) -> tuple[np.ndarray, ...]:
+    if isinstance(rnn, MinGRU):
+        return pack_min_gru(rnn)
+    return tuple(pack_lstm(*lstm_weights(rnn, layer)) for layer in range(rnn.num_layers))
 
 
 def _pack_linear(layer: nn.Linear) -> tuple[np.ndarray, np.ndarray]:

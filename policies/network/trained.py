@@ -9,6 +9,7 @@ from torch import nn
 
 from mmenv.checks import ConfigError
 from policies.network.layers import ACTIVATIONS, Layer, Network
+from policies.network.min_gru import MinGRU
 from policies.network.recurrent import RecurrentPolicy
 
 
@@ -56,7 +57,7 @@ def actor_network(policy: RecurrentPolicy) -> Network:
 
 
 def layers_of(module: nn.Module) -> list[Layer]:
-    """The layers of an LSTM, a GRU, a linear layer, or a sequence of these with activations and dropout.
+    """The layers of a recurrent memory, a linear layer, or a sequence of these with activations and dropout.
 
     Raises `ConfigError` for a module that has no compiled counterpart.
     """
@@ -83,11 +84,14 @@ def layers_of(module: nn.Module) -> list[Layer]:
             Layer(kind, {name: _numbers(getattr(module, f"{name}_l{depth}")) for name in names})
             for depth in range(module.num_layers)
         ]
+    if isinstance(module, MinGRU):
+        pairs = (map(_numbers, module.weights(depth)) for depth in range(module.num_layers))
+        return [Layer("mingru", {"weight": weight, "bias": bias}) for weight, bias in pairs]
     if isinstance(module, nn.Linear):
         bias = np.zeros(module.out_features, np.float32) if module.bias is None else _numbers(module.bias)
         return [Layer("dense", {"weight": _numbers(module.weight), "bias": bias})]
     raise ConfigError(
-        f"{module} cannot be exported: LSTM, GRU (one direction, with bias), linear layers, "
+        f"{module} cannot be exported: LSTM, GRU (one direction, with bias), minGRU, linear layers, "
         f"{', '.join(ACTIVATIONS)} and dropout can."
     )
 

@@ -198,7 +198,9 @@ def test_rollout_losses_and_gradients_equal_stock(critic, threads, losses, monke
 
 @pytest.mark.parametrize("chunk_length", [5, 8, STEPS])
 @pytest.mark.parametrize(
-    "policy", [{}, {"cell": "gru"}, {"n_lstm_layers": 2}, {"activation_fn": torch.nn.ReLU}], ids=str
+    "policy",
+    [{}, {"cell": "gru"}, {"cell": "mingru"}, {"n_lstm_layers": 2}, {"activation_fn": torch.nn.ReLU}],
+    ids=str,
 )
 def test_before_an_update_the_batch_repeats_the_rollout(policy, chunk_length):
     """Whatever the cell and the chunks, a rollout evaluated again under the same weights gives its values."""
@@ -314,9 +316,10 @@ def test_a_forgetful_policy_acts_on_what_it_sees_alone(forgetful):
     assert np.allclose(fresh, later, atol=1e-5) == forgetful
 
 
-def test_recall_over_ten_steps():
+@pytest.mark.parametrize("cell", ["lstm", "mingru"])
+def test_recall_over_ten_steps(cell):
     """Solved only with memory across ten steps of noise; without it half of the answers are right."""
-    policy = {"forget_bias": 2.0, "lstm_hidden_size": 32, "net_arch": [32], **CRITICS["shared"]}
+    policy = {"cell": cell, "forget_bias": 2.0, "lstm_hidden_size": 32, "net_arch": [32], **CRITICS["shared"]}
     settings = {"n_steps": 64, "batch_size": 512, "n_epochs": 4, "learning_rate": 4e-3, "gamma": 0.95}
     model = build(FastRecurrentPPO, Recall(), policy, **settings)
     model.learn(64 * 32 * 40)
