@@ -18,12 +18,14 @@ import tyro
 from rich.table import Table
 from tqdm import tqdm
 
-from mmenv.config import EnvConfig, make_config
+from mmenv.config import EnvConfig
 from mmenv.signals import Signal
 from mmenv.step.sizing import ManagerConfig
 from policies.make import make_policy
 from policies.signals import load
 from train.evaluate import wide_console
+from train.experiments.pairs import worst
+from train.settings import Settings, env_config
 from train.simulate import simulate
 
 PROFIT = ("spread_capture", "adverse_selection", "carry")
@@ -39,6 +41,8 @@ class Options:
     signal: tyro.conf.Positional[Path]
     """The .mms file of a risk signal."""
     market: str = "bursts"
+    set: tuple[str, ...] = ()
+    """Environment settings as name=value, such as market.jump_rate=0.02."""
     policy: str = "optimum"
     episodes: int = 20_000
     tuning_episodes: int = 5_000
@@ -74,12 +78,6 @@ def profits(config: EnvConfig, options: Options, episodes: int, seed: int) -> np
     return sum((outcome.terms[name] for name in PROFIT), -outcome.terms["fees"])
 
 
-def worst(profit: np.ndarray) -> np.ndarray:
-    """Mean of the worst percent of the last axis (expected shortfall)."""
-    count = max(profit.shape[-1] // 100, 1)
-    return np.partition(profit, count, axis=-1)[..., :count].mean(axis=-1)
-
-
 def choose(config: EnvConfig, signal: Signal, options: Options, plain: np.ndarray) -> ManagerConfig:
     """The share with the mildest worst percent among those that cost little, on the tuning paths."""
     best, mildest = None, -np.inf
@@ -97,7 +95,7 @@ def choose(config: EnvConfig, signal: Signal, options: Options, plain: np.ndarra
 def main() -> None:
     options = tyro.cli(Options)
     console = wide_console()
-    config = make_config(options.market)
+    config = env_config(Settings(market=options.market, set=options.set))
     network: Signal = load(options.signal)
     tuning = profits(config, options, options.tuning_episodes, TUNING_SEED)
     plain = profits(config, options, options.episodes, SEED)

@@ -3,7 +3,8 @@
 1. Calibrate `book` to the training part of a symbol's recorded time.
 2. Compare the stylised facts of the calibrated market with those of that part: what differs is named first
    in the report, for a policy trained there has learned another market.
-3. Train the recurrent policy there, in a family around the calibration, and search the rules there too.
+3. There, in a family around the calibration, teach a forecast of the efficient price, train the recurrent
+   policy that observes it, and search the rules.
 4. Play the rest of the tape, which nothing was chosen on: policy, rules, GLFT and no-trade, paired on blocks
    of tape time, under every latency and queue model.
 
@@ -45,6 +46,8 @@ from train.options.backtest import Backtest
 from train.options.experiments import TapeStudy
 from train.run import measured_steps, train
 from train.settings import Settings, env_config, judge_config, market_defaults, read_settings, write_settings
+from train.signals import signals
+from train.signals.settings import Train
 from train.sources import Named
 
 FRACTIONS = (0.6, 0.0, 0.4)
@@ -53,6 +56,10 @@ VARIED = (
     *("volatility", "order_rate", "informed_rate", "pull_rate", "race", "queue_rate", "refill", "response"),
 )
 """Parameters of `book` that the training markets vary: how it moves, who trades, how its queues live."""
+PACE = {"gamma": 0.998, "gae_lambda": 0.97, "noise_memory": 0.98}
+"""What of a value, of what followed and of the noise lasts a tenth of a second (docs/training.md)."""
+FORECAST, EPOCHS = "fair-value", 6
+"""The signal that the policy observes, and the passes over the episodes that teach it."""
 PATHS, SECONDS = 16, 600.0
 """Paths of the calibrated market, and their length, on which its facts are measured."""
 PATH = "trained"
@@ -88,11 +95,13 @@ def known(finding: Finding) -> bool:
     return not math.isnan(finding.estimate.low)
 
 
-def trained(study: TapeStudy, market: str, fee: float, folder: Path) -> tuple[Path, EnvConfig]:
+def trained(
+    study: TapeStudy, market: str, fee: float, observed: tuple[str, ...], folder: Path
+) -> tuple[Path, EnvConfig]:
     """Train the policy, or go on; its folder, and the configuration that it is judged under."""
     run = folder / PATH
     if not (run / "config.json").exists():
-        settings = settings_of(study, market, fee, folder)
+        settings = settings_of(study, market, fee, observed, folder)
         if settings.steps is None:
             settings = dataclasses.replace(settings, steps=measured_steps(settings, env_config(settings)))
         write_settings(run, settings, env_config(settings))
@@ -102,21 +111,53 @@ def trained(study: TapeStudy, market: str, fee: float, folder: Path) -> tuple[Pa
     return run, judge_config(settings)
 
 
-def settings_of(study: TapeStudy, market: str, fee: float, folder: Path) -> Settings:
-    """The run's settings: the defaults of `book`, in a family around the calibration."""
-    base = market_defaults(market)
-    own = (*base.set, f"horizon={round(study.session / study.step)}", f"maker_fee_bp={fee}")
-    nominal = env_config(dataclasses.replace(base, set=own)).market
+def forecast(study: TapeStudy, market: str, console: Console, folder: Path) -> tuple[str, ...]:
+    """The setting by which the policy observes the forecast of the efficient price, taught once; none where
+    the study wants none."""
+    if not study.lessons:
+        return ()
+    path = folder / FORECAST / signals.SUFFIX
+    options = Train(
+        name=FORECAST,
+        data=market,
+        set=(f"horizon={round(study.session / study.step)}", f"randomise={family(study, market)}"),
+        sequences=study.lessons,
+        epochs=EPOCHS,
+        dropout=0.0,
+        seed=study.seed,
+        logs=folder,
+        recordings=folder / "recordings",
+        run=FORECAST,
+    )
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        signals.train(options, path.parent, console)
+    return (f"signals={json.dumps([f'policies.signals:{path}'])}",)
+
+
+def family(study: TapeStudy, market: str) -> str:
+    """The family around the calibration, as JSON."""
+    nominal = env_config(market_defaults(market)).market
     width = 1 + study.family
     ranges = {
         name: {"log-uniform": [value / width, value * width]}
         for name in VARIED
         if study.family and (value := getattr(nominal, name)) > 0
     }
+    return json.dumps(ranges)
+
+
+def settings_of(
+    study: TapeStudy, market: str, fee: float, observed: tuple[str, ...], folder: Path
+) -> Settings:
+    """The run's settings: the defaults of `book`, in a family around the calibration."""
+    base = market_defaults(market)
+    own = (*base.set, *observed, f"horizon={round(study.session / study.step)}", f"maker_fee_bp={fee}")
     return dataclasses.replace(
         base,
-        set=(*own, f"randomise={json.dumps(ranges)}"),
+        set=(*own, f"randomise={family(study, market)}"),
         judged=("randomise={}",),
+        **{name: value ** (study.step / 0.1) for name, value in PACE.items()},  # type: ignore[arg-type]
         minutes=study.minutes,
         steps=study.steps,
         seed=study.seed,
@@ -198,7 +239,9 @@ def run(study: TapeStudy, console: Console) -> Path:
     console.print(f"{len(facts) - len(differ)} of {len(facts)} facts agree with the tape's", highlight=False)
     for name in differ:
         console.print(f"  differs: {name}", highlight=False)
-    run_folder, config = trained(study, market, fee, folder)
+    console.print("teaching the forecast and the policy in the calibrated market")
+    observed = forecast(study, market, console, folder)
+    run_folder, config = trained(study, market, fee, observed, folder)
     console.print("searching the best rule of the calibrated market")
     rule, tries = rule_of(config, console)
     cells = []

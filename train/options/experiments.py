@@ -141,6 +141,8 @@ class TapeStudy:
     family: float = 0.2
     """Every parameter of the training markets differs from the calibrated one by up to this part; 0 trains in
     the calibrated market alone."""
+    lessons: int = 600
+    """Episodes that teach the forecast of the efficient price which the policy observes; 0: without one."""
     minutes: float = 10.0
     """Time to train for where `steps` does not say how far."""
     steps: int | None = None

@@ -19,7 +19,7 @@ from mmenv.progress import progress_bar
 from mmenv.recording.record import at_distance, record
 from mmenv.recording.windows import Part, Recording, open_recording
 from train.settings import Settings as PolicySettings
-from train.settings import env_config
+from train.settings import env_config, kind
 from train.signals.settings import Evaluate, Train
 from train.signals.tasks import Labels, Task, recording_config
 
@@ -30,7 +30,7 @@ WITHOUT_BOOK = ("brownian", "hidden-regime", "correlated")
 
 def data_config(data: str, settings: tuple[str, ...], symbol: str, task: Task) -> EnvConfig:
     """The configuration under which `data`, a market or a store, is recorded."""
-    if data in MARKETS and data != Replay.name:
+    if kind(data) in MARKETS and kind(data) != Replay.name:
         config = env_config(PolicySettings(market=data, set=settings))
     elif Path(data).is_dir():
         # Without fees, which no label knows, tapes of venues with different ones go together.

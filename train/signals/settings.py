@@ -23,7 +23,8 @@ class Train:
     ]
     """The signal."""
     data: str = "hidden-regime"
-    """A registered market, the folder of a store of recorded tapes, or the folder of a recording."""
+    """A registered market or FILE.json:NAME of a calibration, the folder of a store of recorded tapes, or the
+    folder of a recording."""
     set: tuple[str, ...] = ()
     """Environment settings as name=value, such as market.preset=binance-usdm-eth or horizon=1000."""
     symbol: str = "*"

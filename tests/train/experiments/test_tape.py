@@ -10,6 +10,7 @@ from rich.console import Console
 from mmenv.checks import ConfigError
 from mmenv.data.importer import Import
 from tests.helpers.captures import market, write
+from train.evaluate import load
 from train.experiments import tape
 from train.options.experiments import TapeStudy
 
@@ -24,6 +25,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> TapeStudy:
         session=5.0,
         steps=1,
         evaluations=0,
+        lessons=12,
         latencies_ms=(1.0,),
         queues=("power-prob",),
         logs=folder / "logs",
@@ -41,11 +43,13 @@ def test_it_calibrates_trains_plays_and_goes_on(study: TapeStudy, monkeypatch: p
     for said in ("trained", "touch", "glft", "no-trade", "power-prob", "The test part", "Facts"):
         assert said in page
     assert (folder / "tear-sheet.html").exists()
-    made = {path: path.stat().st_mtime_ns for path in folder.rglob("*.zip")}
-    assert made
+    made = {path: path.stat().st_mtime_ns for path in folder.rglob("*.[zm][im][ps]")}
+    assert {path.suffix for path in made} == {".zip", ".mms"}
+    _, config = load(folder / "trained")
+    assert [signal.name for signal in config.signals] == ["fair-value"]
     assert tape.run(study, console) == folder
     assert (folder / "report.html").read_text() == page
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.zip")} == made
+    assert {path: path.stat().st_mtime_ns for path in made} == made
 
 
 def test_another_study_in_its_folder_is_refused(study: TapeStudy) -> None:
