@@ -18,6 +18,7 @@ import itertools
 import json
 import math
 from pathlib import Path
+from typing import Final
 
 import torch
 from rich.console import Console
@@ -58,8 +59,10 @@ VARIED = (
 """Parameters of `book` that the training markets vary: how it moves, who trades, how its queues live."""
 PACE = {"gamma": 0.998, "gae_lambda": 0.97, "noise_memory": 0.98}
 """What of a value, of what followed and of the noise lasts a tenth of a second (docs/training.md)."""
-FORECAST, EPOCHS = "fair-value", 6
-"""The signal that the policy observes, and the passes over the episodes that teach it."""
+FORECAST: Final = "fair-value"
+"""The signal that the policy observes."""
+EPOCHS = 6
+"""Passes over the episodes that teach it."""
 PATHS, SECONDS = 16, 600.0
 """Paths of the calibrated market, and their length, on which its facts are measured."""
 PATH = "trained"
@@ -157,7 +160,7 @@ def settings_of(
         base,
         set=(*own, f"randomise={family(study, market)}"),
         judged=("randomise={}",),
-        **{name: value ** (study.step / 0.1) for name, value in PACE.items()},  # type: ignore[arg-type]
+        **{name: value ** (study.step / 0.1) for name, value in PACE.items()},
         minutes=study.minutes,
         steps=study.steps,
         seed=study.seed,

@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+import tyro
 
 from mmenv.config import make_config
 from policies.book.ladder import Row
@@ -85,18 +86,17 @@ def test_variants_stand_among_what_is_known_of_the_market(monkeypatch):
     assert numbers(table["% of the way from\nrule to bound"][-1]) == pytest.approx((10, 10, 10), abs=0.6)
 
 
-def test_the_study_of_signals_names_the_files_that_its_commands_make(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["signals", "fair-value", "cross-asset", "needs"])
+def test_a_study_of_signals_names_the_files_that_its_commands_make(name, tmp_path, monkeypatch):
     """And says what to do where one is missing."""
     monkeypatch.chdir(tmp_path)
-    named = set(re.findall(r"logs/signals/\S+?\.mms", (Study.known / "signals.toml").read_text()))
-    made = set()
-    for market in ("hidden-regime", "book"):
-        for name in ("order-flow", "adverse-selection", "multi-task"):
-            folder = command.new_folder(command.Train(name=name, data=market))
-            made.add(str(folder / command.SUFFIX))
-    assert named == made
+    text = (Study.known / f"{name}.toml").read_text()
+    named = set(re.findall(r"logs/signals/\S+?\.mms", text))
+    commands = re.findall(r"neuralmm signals train (.+)", text.replace("\\\n#", ""))
+    asked = [tyro.cli(command.Train, args=line.split()) for line in commands]
+    assert named == {str(command.new_folder(options) / command.SUFFIX) for options in asked}
     with pytest.raises(FileNotFoundError, match="no such signal; `neuralmm signals train`"):
-        prepare(plan(Study(name="signals", seeds=1)))
+        prepare(plan(Study(name=name, seeds=1)))
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
