@@ -77,6 +77,15 @@ class Wanderer:
         lean = np.random.default_rng(self.memory).uniform(-0.03, 0.03)
         return np.array([-1.0, lean], np.float32)
 
+    @property
+    def state(self) -> bytes:
+        """The memory."""
+        return str(self.memory).encode()
+
+    @state.setter
+    def state(self, saved: bytes) -> None:
+        self.memory = int(saved)
+
 
 @dataclass
 class Outcome:

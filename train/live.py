@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
+import pickle
 import signal
 import sys
 import time
@@ -53,14 +54,23 @@ class Solo:
     """Any `Policy` for one desk."""
 
     def __init__(self, policy: Policy) -> None:
-        self.policy, self.state = policy, policy.reset(1)
+        self.policy, self._memory = policy, policy.reset(1)
 
     def reset(self) -> None:
-        self.state = self.policy.reset(1)
+        self._memory = self.policy.reset(1)
 
     def step(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
-        action, self.state = self.policy.act(observation[None], self.state)
+        action, self._memory = self.policy.act(observation[None], self._memory)
         return action[0]
+
+    @property
+    def state(self) -> bytes:
+        """The policy's memory, whatever it is made of."""
+        return pickle.dumps(self._memory)
+
+    @state.setter
+    def state(self, saved: bytes) -> None:
+        self._memory = pickle.loads(saved)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from mmenv.desk.family import Family
 from mmenv.desk.stages import make_stages
 from mmenv.engine import plan as engine
 from mmenv.engine import state, threads
-from mmenv.engine.memory import LINE, address, aligned_zeros
+from mmenv.engine.memory import LINE, address, aligned_zeros, fill
 from mmenv.engine.plan import make_plan
 from mmenv.engine.rng import keys
 from mmenv.engine.stage import Call
@@ -275,6 +275,12 @@ class Desk:
             _take_over(ours, theirs)
         if self.external is not None:
             self.reset()
+
+    def take_back(self, stages: list[np.ndarray]) -> None:
+        """Continue exactly from the "stages" of `get_state`, be they bytes, of a desk with the same
+        configuration whose market outside is where it was. Raises `ValueError` where they do not fit."""
+        for ours, saved in zip(self._states, stages, strict=True):
+            fill(ours, saved)
 
     def close(self) -> None:
         if self.external is not None:

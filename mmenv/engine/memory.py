@@ -47,6 +47,14 @@ def aligned_zeros(shape: int | tuple[int, ...], kind: Any) -> np.ndarray:
     return memory[start : start + size].view(kind).reshape(shape)
 
 
+def fill(own: np.ndarray, value: np.ndarray) -> None:
+    """Copy into an array what was saved of one of the same layout, be it as bytes.
+
+    Raises `ValueError` where that is of another size.
+    """
+    own.reshape(-1).view(np.uint8)[:] = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+
+
 def address(array: np.ndarray) -> int:
     """Where the data of `array` begin."""
     return int(array.__array_interface__["data"][0])

@@ -39,25 +39,37 @@ class RateRule:
 class Listing:
     """A symbol on offer: its playback, the grid of its prices and sizes, its fees, what was published last.
 
-    For the parameters see `mmenv.exchange.playback.Playback`.
+    Ticks and lots in the books are the tape's divided by `finer`, so that the grid on offer, `grid`, can
+    change from the tape's to finer ones while it is traded. For the other parameters see
+    `mmenv.exchange.playback.Playback`.
     """
 
     dialect: Dialect
     """The ways of its market; known once an exchange lists it."""
 
     def __init__(
-        self, tapes: Sequence[Tape], *, queue_model: str = "risk-adverse", repeat: bool = False
+        self,
+        tapes: Sequence[Tape],
+        *,
+        queue_model: str = "risk-adverse",
+        repeat: bool = False,
+        finer: int = 1,
     ) -> None:
         info = tapes[0].info
         self.venue, self.symbol = info.venue, info.symbol
         self.playback = Playback(tapes, queue_model, repeat)
         self.quote = next((found for found in QUOTES if info.symbol.endswith(found)), "")
         self.base = info.symbol.removesuffix(self.quote)
-        self.tick, self.lot = Decimal(info.tick_size), Decimal(info.lot_size)
+        self.finer = finer
+        self.tick, self.lot = Decimal(info.tick_size) / finer, Decimal(info.lot_size) / finer
+        self.grid = Decimal(info.tick_size), Decimal(info.lot_size)
+        """Tick and lot on offer: multiples of those in the books."""
+        self.status = "TRADING"
+        """"TRADING", or why it is not traded now."""
         self.maker = Decimal(str(info.maker_fee_bp)) / 10_000
         self.taker = Decimal(str(info.taker_fee_bp)) / 10_000
-        tick = decimal_units("tick size", info.tick_size)
-        lot = decimal_units("lot size", info.lot_size)
+        tick = decimal_units("tick size", f"{self.tick:f}")
+        lot = decimal_units("lot size", f"{self.lot:f}")
         self.price_text = lru_cache(1 << 16)(lambda ticks: decimal_text(ticks * tick) or "0")
         self.size_text = lru_cache(1 << 16)(lambda lots: decimal_text(lots * lot) or "0")
         self.ticker: Json = {}
@@ -68,6 +80,10 @@ class Listing:
         """Smallest value of an order."""
         self.funding_rate, self.funding_every_ns, self.funding_ns = ZERO, 0, 0
         """Part of the notional that a long position pays, how often (0: never), and when next."""
+
+    def level_text(self, ticks: int, lots: int) -> list[str]:
+        """A price and a size of the tape as text."""
+        return [self.price_text(ticks * self.finer), self.size_text(lots * self.finer)]
 
     def value(self, tick_lots: int) -> Decimal:
         """Value of so many ticks x lots, in the quote asset."""
@@ -208,6 +224,8 @@ class Dialect(ABC):
     """Error of a post-only order that would trade at once."""
     duplicate: ClassVar[tuple[int, str]]
     """Error of a client id that an open order has."""
+    closed: ClassVar[tuple[int, str]]
+    """Error of an order while the symbol is not traded."""
     too_small: ClassVar[tuple[int, str]]
     """Error of an order of less than the smallest value, which its text names as {}."""
     poor: ClassVar[tuple[int, str]]

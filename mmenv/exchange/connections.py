@@ -69,8 +69,8 @@ class Connections:
         if connection in self.open:
             self.open.remove(connection)
 
-    def cut(self) -> None:
-        """Break all of them."""
-        for connection in list(self.open):
+    def cut(self, venue: str = "") -> None:
+        """Break all of them, or those of one venue."""
+        for connection in [found for found in self.open if venue in ("", found.venue)]:
             connection.outbox.append(None)
             self.close(connection)

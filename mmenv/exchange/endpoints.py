@@ -106,8 +106,13 @@ class Endpoints(ABC):
             raise ApiError(-1102, "Mandatory parameter 'side' or 'type' was not sent, empty or malformed.")
         if force not in ("GTC", "GTX", "IOC", "FOK"):
             raise ApiError(-1115, "Invalid timeInForce.")
-        lots = whole_steps(params, "quantity", listing.lot, "LOT_SIZE")
-        tick = 0 if kind == "MARKET" else whole_steps(params, "price", listing.tick, "PRICE_FILTER")
+        if listing.status != "TRADING":
+            raise ApiError(*self.dialect.closed)
+        grid_tick, grid_lot = listing.grid
+        lots = int(whole_steps(params, "quantity", grid_lot, "LOT_SIZE") * grid_lot / listing.lot)
+        tick = 0
+        if kind != "MARKET":
+            tick = int(whole_steps(params, "price", grid_tick, "PRICE_FILTER") * grid_tick / listing.tick)
         client_id = params.get("newClientOrderId") or f"x-{next(self.present.numbers)}"
         if CLIENT_ID.fullmatch(client_id) is None:
             raise ApiError(-1100, "Illegal characters found in parameter 'newClientOrderId'.")

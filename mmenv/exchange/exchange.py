@@ -129,6 +129,32 @@ class Exchange:
         listing.funding_rate, listing.funding_every_ns = rate, round(every_s * SECOND)
         listing.funding_ns = self.present.now_ns + listing.funding_every_ns
 
+    def relist(self, listing: Listing, tick: Decimal, lot: Decimal) -> None:
+        """Take orders on another grid from now on, a multiple of that of the books; what is open is
+        cancelled."""
+        self._cancel_open(listing)
+        listing.grid = tick, lot
+
+    def suspend(self, listing: Listing, status: str) -> None:
+        """Trade the symbol no more for this reason, and cancel what is open; "TRADING" trades it again."""
+        if status != "TRADING":
+            self._cancel_open(listing)
+        listing.status = status
+
+    def maintain(self, venue: str, seconds: float) -> None:
+        """Close a market for so long: connections are cut, none is accepted, each request is refused."""
+        self.gateway.maintained_until_ns[venue] = self.present.now_ns + round(seconds * SECOND)
+        self.connections.cut(venue)
+
+    def close_out(self, account: Account, listing: Listing, lots: int, name: str) -> None:
+        """Take lots off a position, as the venue does that liquidates or deleverages."""
+        self._matching.close_out(account, listing, lots, name)
+
+    def _cancel_open(self, listing: Listing) -> None:
+        for account in self.accounts.values():
+            for order in account.open(listing):
+                self._matching.end(order, "CANCELED")
+
     def trade_long_ago(self, account: Account, listing: Listing, count: int, at_ns: int) -> None:
         """Give an account trades from before, of orders that it may ask for no more."""
         self._matching.trade_long_ago(account, listing, count, at_ns)

@@ -39,6 +39,8 @@ class Gateway:
     ) -> None:
         self.markets, self._accounts = markets, accounts
         self._connections, self._present = connections, present
+        self.maintained_until_ns: dict[str, int] = {}
+        """Until when a market is under maintenance, by venue."""
 
     # Connections
 
@@ -57,8 +59,13 @@ class Gateway:
                 break
         else:
             raise ApiError(-1, f"no such path: {path}", 404)
+        self._check_open(connection.venue)
         self._connections.open.append(connection)
         return connection
+
+    def _check_open(self, venue: str) -> None:
+        if self._present.now_ns < self.maintained_until_ns.get(venue, 0):
+            raise ApiError(-1016, "This service is no longer available.", 503)
 
     def _stream(self, venue: str, path: str, parts: list[str], query: str) -> Connection:
         connection = Connection(venue)
@@ -155,6 +162,7 @@ class Gateway:
         market = next((found for found in self.markets.values() if found.dialect.rest == first), None)
         if market is None or len(parts) < 2:
             raise ApiError(-1, f"no such path: {path}", 404)
+        self._check_open(market.dialect.venue)
         name = "/".join(parts[1:])
         headers |= market.limits.charge(method, name, self._accounts.get(key or ""))
         params = dict(parse_qsl(query, keep_blank_values=True) + parse_qsl(body, keep_blank_values=True))

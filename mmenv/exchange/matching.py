@@ -27,8 +27,7 @@ class Matching:
     def place(self, order: ExchangeOrder) -> None:
         """Carry out a new order. Raises `ApiError` where it is refused."""
         takes = order.kind == "MARKET" or order.force != "GTX"
-        playback = order.listing.playback
-        found = playback.take(order.side, order.tick or None, order.lots) if takes else []
+        found = self._taken(order) if takes else []
         self._check_funds(order, found)
         if order.force == "FOK" and sum(lots for _, lots in found) < order.lots:
             found = []
@@ -60,10 +59,26 @@ class Matching:
     def execute(self, listing: Listing, execution: Execution) -> None:
         """A resting order has traded in the playback."""
         order = self._by_slot[listing, execution.slot]
-        if order.filled + execution.lots == order.lots:
+        lots = min(execution.lots * listing.finer, order.left)
+        if lots == order.left:
             del self._by_slot[listing, execution.slot]
             order.slot = None
-        self._fill(order, order.tick, execution.lots, maker=True)
+        self._fill(order, order.tick, lots, maker=True)
+
+    def close_out(self, account: Account, listing: Listing, lots: int, name: str) -> None:
+        """Take so many lots off a position at the last price, as the venue itself does by an order of its
+        `name`: a liquidation, or deleveraging for somebody else's."""
+        held, now_ns = account.position(listing).lots, self._present.now_ns
+        lots, side = min(lots, abs(held)), SELL if held > 0 else BUY
+        if not lots:
+            return
+        order = ExchangeOrder(
+            next(self._ids), name, account, listing, side, listing.last_tick, lots, "MARKET", "IOC", False,
+            now_ns, now_ns,
+        )  # fmt: skip
+        account.orders[order.id] = order
+        self._users.tell(order, "NEW")
+        self._fill(order, order.tick, lots, maker=False)
 
     def end(self, order: ExchangeOrder, status: str) -> None:
         """Cancel or expire an open order."""
@@ -96,12 +111,25 @@ class Matching:
         if not order.listing.dialect.can_pay(order, order.listing.value(units)):
             raise ApiError(*order.listing.dialect.poor)
 
+    def _taken(self, order: ExchangeOrder) -> list[tuple[int, int]]:
+        """What an order would trade at once: (tick, lots)."""
+        finer, side = order.listing.finer, order.side
+        limit = side * (side * order.tick // finer) if order.tick else None
+        found = order.listing.playback.take(side, limit, -(-order.lots // finer))
+        left, taken = order.lots, []
+        for tick, lots in found:
+            taken.append((tick * finer, min(lots * finer, left)))
+            left -= taken[-1][1]
+        return taken
+
     def _rest(self, order: ExchangeOrder) -> None:
         """Put an order into the book. Raises `ApiError` if it would trade at once or lies too far away."""
         listing = order.listing
         tape_ns = self._present.tape_ns(listing.playback)
+        # Between two of the tape's ticks it stands where it is no better than it is.
+        tick = order.side * (order.side * order.tick // listing.finer)
         try:
-            order.slot = listing.playback.submit(order.side, order.tick, order.lots, tape_ns)
+            order.slot = listing.playback.submit(order.side, tick, -(-order.lots // listing.finer), tape_ns)
         except ValueError as error:
             raise ApiError(-1013, f"Filter failure: PERCENT_PRICE ({error})") from None
         if order.slot is None:

@@ -57,6 +57,7 @@ class Spot(Dialect):
     }  # fmt: skip
     crossed = (-2010, "Order would immediately match and take.")
     duplicate = (-2010, "Duplicate order sent.")
+    closed = (-1013, "Market is closed.")
     too_small = (-1013, "Filter failure: NOTIONAL")
     poor = (-2010, "Account has insufficient balance for requested action.")
 

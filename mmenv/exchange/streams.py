@@ -68,9 +68,9 @@ class MarketStreams:
         listing, stamp = self._listing, self._present.clock_ms
         row = message.rows[0]
         tick, lots, buy = int(row["price"]), int(row["size"]), int(row["side"]) == BUY
-        listing.last_tick = tick
+        listing.last_tick = tick * listing.finer
         trade = {"e": "trade", "E": stamp, "T": stamp, "s": listing.symbol, "t": message.id}
-        trade |= {"p": listing.price_text(tick), "q": listing.size_text(lots)}
+        trade |= dict(zip("pq", listing.level_text(tick, lots), strict=True))
         self._broadcast("trade", trade | self._dialect.aggressor(buy))
         self._collect_trade([stamp, tick, buy, lots, message.id, message.id])
 
@@ -87,20 +87,16 @@ class MarketStreams:
         self._aggregate_id += 1
         stamp, tick, buy, lots, first, last = held
         data = {"e": "aggTrade", "E": self._present.clock_ms, "s": listing.symbol, "a": self._aggregate_id}
-        data |= {"p": listing.price_text(tick), "q": listing.size_text(lots), "f": first, "l": last}
+        data |= dict(zip("pq", listing.level_text(tick, lots), strict=True)) | {"f": first, "l": last}
         self._broadcast("aggTrade", data | {"T": stamp, "m": not buy})
 
     def _tell_ticker(self, message: Message) -> None:
         listing = self._listing
         bid, ask = message.rows[0], message.rows[-1]
-        listing.ticker = {
-            "u": message.id,
-            "s": listing.symbol,
-            "b": listing.price_text(int(bid["price"])),
-            "B": listing.size_text(int(bid["size"])),
-            "a": listing.price_text(int(ask["price"])),
-            "A": listing.size_text(int(ask["size"])),
-        }
+        listing.ticker = {"u": message.id, "s": listing.symbol}
+        for names, side in (("bB", bid), ("aA", ask)):
+            level = listing.level_text(int(side["price"]), int(side["size"]))
+            listing.ticker |= zip(names, level, strict=True)
         ticker, stamp = listing.ticker, self._present.clock_ms
         if self._dialect.stamped:
             ticker = {"e": "bookTicker", **ticker, "T": stamp, "E": stamp}

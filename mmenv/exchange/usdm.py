@@ -92,6 +92,7 @@ class Usdm(Dialect):
         "Due to the order could not be executed as maker, the Post Only order will be rejected.",
     )
     duplicate = (-4116, "ClientOrderId is duplicated.")
+    closed = (-4141, "Symbol is closed.")
     too_small = (-4164, "Order's notional must be no smaller than {} (unless you choose reduce only).")
     poor = (-2019, "Margin is insufficient.")
 
@@ -127,8 +128,8 @@ class Usdm(Dialect):
             "deliveryDate": 4133404800000,
             "onboardDate": 1569398400000,
             "marginAsset": listing.quote,
-            "pricePrecision": max(-int(listing.tick.as_tuple().exponent), 0),
-            "quantityPrecision": max(-int(listing.lot.as_tuple().exponent), 0),
+            "pricePrecision": max(-int(listing.grid[0].as_tuple().exponent), 0),
+            "quantityPrecision": max(-int(listing.grid[1].as_tuple().exponent), 0),
             "orderTypes": ["LIMIT", "MARKET"],
             "timeInForce": ["GTC", "IOC", "FOK", "GTX"],
         }

@@ -26,10 +26,10 @@ def side_name(order: ExchangeOrder) -> str:
 
 def symbol_view(listing: Listing) -> Json:
     """A symbol of exchangeInfo."""
-    tick, lot = str(listing.tick), str(listing.lot)
+    tick, lot = (text(step) for step in listing.grid)
     return {
         "symbol": listing.symbol,
-        "status": "TRADING",
+        "status": listing.status,
         "baseAsset": listing.base,
         "quoteAsset": listing.quote,
         "baseAssetPrecision": 8,
@@ -45,8 +45,8 @@ def symbol_view(listing: Listing) -> Json:
 
 
 def levels_view(listing: Listing, levels: Iterable[tuple[int, int]]) -> list[list[str]]:
-    """Levels of a book, (tick, lots), as text."""
-    return [[listing.price_text(tick), listing.size_text(lots)] for tick, lots in levels]
+    """Levels of a book, (tick, lots) of the tape, as text."""
+    return [listing.level_text(tick, lots) for tick, lots in levels]
 
 
 def order_view(order: ExchangeOrder) -> Json:

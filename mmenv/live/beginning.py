@@ -144,6 +144,8 @@ def recovered(plan: Plan, instrument: Instrument, player: Player) -> Session:
     if plan.mode == "live" and plan.maker_fee_bp is None:
         # Fees are counted as charged; the rate may be another by now, and is but an estimate.
         plan = replace(plan, maker_fee_bp=found.config.maker_fee_bp)
+    # It may have changed since the journal began, which says so further on.
+    instrument = replace(instrument, tick_size=found.tick_size, lot_size=found.lot_size)
     asked = make_setup(plan, instrument, found.market, 0, (found.low_tick, found.high_tick))
     # Its limits may have changed since, and the throttle knows those of today.
     guard = replace(asked.guard, **{name: getattr(found.guard, name) for name in OF_VENUE})

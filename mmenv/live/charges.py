@@ -9,8 +9,13 @@ from __future__ import annotations
 from decimal import Decimal
 
 from mmenv.live.orders import Fill, Funding, Rate
+from mmenv.live.snapshot import Kept, give_back, keep
 
 ZERO = Decimal(0)
+_STATE = (
+    "fees", "funding", "owed", "lots_gone", "_rates", "_unpriced", "_cost", "_received", "_in_base",
+    "_owed_before",
+)  # fmt: skip
 
 
 class Charges:
@@ -40,6 +45,10 @@ class Charges:
         self._cost = self._received = self._in_base = ZERO
         self._owed_before, self.lots_gone = ZERO, 0
         """What was owed at the last `settle`, and the lots that have left the position since."""
+
+    def value(self, units: int) -> Decimal:
+        """Ticks x lots in the quote asset."""
+        return units * self._tick * self._lot
 
     def fill(self, fill: Fill) -> int:
         """Take in a fill's fee; the lots that leave the position for it (negative: come to it)."""
@@ -78,6 +87,14 @@ class Charges:
         amount = Decimal(funding.amount)
         self.funding[funding.asset] = self.funding.get(funding.asset, ZERO) + amount
         self._received += amount * self._rates.get(funding.asset, Decimal(1))
+
+    def kept(self) -> Kept:
+        """All that it knows; see `restore`."""
+        return keep(self, *_STATE)
+
+    def restore(self, state: Kept) -> None:
+        """Go on from what `kept` gave."""
+        give_back(self, state)
 
     def settle(self, mid: float, move: float) -> tuple[float, float]:
         """Fees paid and funding received since the last call, in the quote asset.

@@ -29,9 +29,10 @@ from mmenv.live.beginning import check_size, make_setup, measure, recovered, reh
 from mmenv.live.halt import HaltFile
 from mmenv.live.journal import Journal, read, require_free
 from mmenv.live.market_feed import NEVER_NS, Batch, Instrument, MarketFeed
-from mmenv.live.orders import OpenOrder, OrderClient
+from mmenv.live.orders import OpenOrder, OrderClient, VenueError
 from mmenv.live.plan import Plan
 from mmenv.live.redact import redact
+from mmenv.live.relisting import changed, terms_of
 from mmenv.live.router import OrderRouter
 from mmenv.live.session import Session
 from mmenv.live.setup import Player
@@ -44,6 +45,14 @@ HEED_S: Final = 0.1
 """The halt file is looked at this often."""
 RENEW_S: Final = 5.0
 """A feed that is not trusted is begun anew this often."""
+LOOK_S: Final = 60.0
+"""The venue is asked this often what the symbol is now."""
+LOOK_AGAIN_S: Final = 5.0
+"""And this often while it is not traded."""
+AT_MOST_S: Final = 1.0
+"""But never more often than this."""
+QUIET_S: Final = 0.02
+"""Pause between two looks at whether all orders are gone."""
 KEPT: Final = 10_000
 """Decisions whose latencies are remembered."""
 
@@ -96,7 +105,10 @@ class LiveDesk:
         self.work: deque[float] = deque(maxlen=KEPT)
         """Seconds that a decision took."""
         self._tasks = Tasks(self._fail)
-        self._router = OrderRouter(client, plan, self._tasks, clock, self.note) if client else None
+        self._doubtful = asyncio.Event()
+        self._router = (
+            OrderRouter(client, plan, self._tasks, clock, self.note, self._doubtful.set) if client else None
+        )
         self._halt_file = HaltFile(plan.folder)
         self._early: list[tuple[str, str]] = []
         self._running: asyncio.Task[None] | None = None
@@ -161,19 +173,20 @@ class LiveDesk:
     # Beginning.
 
     async def _begin(self) -> Session:
-        rehearse(self.plan, self.player)
-        instrument = await self.feed.open()
-        if self.client is not None:
-            await self.client.open()
         known = self.plan.journal.exists() and next(read(self.plan.journal), None) is not None
         standing: list[OpenOrder] = []
+        if self.client is not None:
+            await self.client.open()
         if known and self._router is not None:
-            # Before the journal is played, which may take long: nothing may trade that nobody watches. But
-            # not where another desk is at work with it, whose orders these are.
+            # Before anything that takes time: nothing may trade that nobody watches. But not where another
+            # desk is at work with the journal, whose orders these are.
             require_free(self.plan.journal)
             standing = await self._router.cancelled()
+        rehearse(self.plan, self.player)
+        instrument = await self.feed.open()
         if known:
             session = recovered(self.plan, instrument, self.player)
+            self._before_change(session, instrument)
         else:
             session = await self._new(instrument)
         self.session = session
@@ -188,6 +201,18 @@ class LiveDesk:
             self.command(command, reason)
         self._heed(session)
         return session
+
+    def _before_change(self, session: Session, instrument: Instrument) -> None:
+        """Where the instrument has changed while the desk was down: what was done before is told in the units
+        of then, and the change is heeded once that is booked."""
+        if what := changed(session.setup, instrument):
+            setup = session.setup
+            was = replace(instrument, tick_size=setup.tick_size, lot_size=setup.lot_size)
+            session.unlist(what)
+            self.feed.adopt(was)
+            if self._router is not None:
+                self._router.adopt(was)
+            self._doubtful.set()
 
     def _resume(self, session: Session) -> None:
         """Go on deciding, on the old grid of times; with the memory there was, unless it is stale."""
@@ -248,7 +273,10 @@ class LiveDesk:
             # All there is by now stays; what comes is collected when there is time for it.
             gc.freeze()
             gc.disable()
-        for work in (self._watch_market(session), self._decide(session), self._watch_halt(session)):
+        for work in (
+            self._watch_market(session), self._decide(session), self._watch_halt(session),
+            self._watch_instrument(session),
+        ):  # fmt: skip
             self._tasks.start(work)
         if self._router is not None:
             self._tasks.start(self._router.stay_alive())
@@ -271,6 +299,8 @@ class LiveDesk:
     def _see(self, session: Session, batch: Batch) -> None:
         if batch.problems:
             self.note(f"feed: {batch.problems[-1]}")
+            if any(problem.kind == "off-grid" for problem in batch.problems):
+                self._doubtful.set()
         session.feed(batch.live, batch.reason)
         if len(batch.rows):
             self.rows += len(batch.rows)
@@ -293,6 +323,8 @@ class LiveDesk:
         if (why := session.distrust) and self.clock() >= self._renew_ns:
             self._renew_ns = self.clock() + round(RENEW_S * SECOND)
             self.feed.renew(why)
+        if session.work >= self.plan.snapshot_work:
+            session.snapshot()
         if isinstance(session.sink, Journal):
             session.sink.rotate(self.clock(), round(self.plan.rotate_mb * 1e6))
         if self.realtime:
@@ -334,6 +366,41 @@ class LiveDesk:
         while True:
             self._heed(session)
             await asyncio.sleep(HEED_S)
+
+    async def _watch_instrument(self, session: Session) -> None:
+        """Ask now and then whether the symbol is still what it was, and at once where there is a doubt."""
+        pause = LOOK_S
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._doubtful.wait()
+            self._doubtful.clear()
+            try:
+                found = await self.feed.look()
+            except (VenueError, ValueError) as error:
+                self.note(f"is the instrument as it was? {error}")
+                continue
+            if found is None:
+                return
+            await self._heed_instrument(session, found)
+            pause = LOOK_AGAIN_S if found.status else LOOK_S
+            await asyncio.sleep(AT_MOST_S)
+
+    async def _heed_instrument(self, session: Session, found: Instrument) -> None:
+        """Stop where the symbol is not traded; stop, reload and go on where its terms have changed."""
+        session.unlist(f"{found.symbol} is {found.status} at the venue" if found.status else "")
+        if found.status or not (what := changed(session.setup, found)):
+            return
+        self.note(f"the instrument changes: {what}")
+        session.unlist(what)
+        while not session.quiet:
+            await asyncio.sleep(QUIET_S)
+        self.feed.adopt(found)
+        self.feed.take()
+        if self._router is not None:
+            self._router.adopt(found)
+        session.relist(terms_of(found))
+        self.note(f"goes on by the new terms of {found.symbol}")
 
     def _heed(self, session: Session) -> None:
         """Act on a new word in the halt file."""

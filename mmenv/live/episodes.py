@@ -9,7 +9,10 @@ from mmenv.desk.networks import make_desk
 from mmenv.engine.state import FEE_DIGITS
 from mmenv.live.charges import Charges
 from mmenv.live.setup import Player, Setup
+from mmenv.live.snapshot import Kept, give_back, keep
 from mmenv.market.live import Live
+
+_STATE = ("observation", "terms", "over", "ended", "_carried", "_gap")
 
 
 class Episodes:
@@ -40,6 +43,8 @@ class Episodes:
             self.desk.core[name][0] for name in names
         )
         self._carried = 0.0
+        self._gap: list[float] = []
+        """Where the instrument has changed: the mid of before, in the quote asset."""
 
     def learn(self, position: int, charges: Charges | None = None) -> float:
         """Hand the market's answer to the desk; its reward, 0 before the first decision.
@@ -66,7 +71,33 @@ class Episodes:
             if self._player is not None:
                 self._player.reset()
             self.over = False
+            self._close_gap(position)
         return reward
+
+    def take_over(self, before: Episodes) -> None:
+        """Go on from episodes of which the instrument was another, an interval of theirs being booked.
+
+        What the position gains or loses until the next is booked there, as carry.
+        """
+        self.terms[:] = before.terms
+        self._carried = before.wealth / self._money
+        self._gap = before._gap if before.over else [float(before._mid[0]) * before._half_tick]
+
+    def _close_gap(self, position: int) -> None:
+        if self._gap and (mid := float(self._mid[0]) * self._half_tick) > 0:
+            move = mid - self._gap.pop()
+            gained = position * move / self._half_tick * self._money
+            self._carried += gained / self._money
+            self.terms[2] += gained
+
+    def kept(self) -> Kept:
+        """All that it knows beside the policy's memory; see `restore`."""
+        return keep(self, *_STATE) | {"desk": self.desk.get_state()["stages"]}
+
+    def restore(self, state: Kept) -> None:
+        """Go on from what `kept` gave."""
+        self.desk.take_back(state.pop("desk"))
+        give_back(self, state)
 
     def _charge(self, charges: Charges) -> None:
         """Book what the venue has charged in place of what a rate would have."""

@@ -30,12 +30,17 @@ from mmenv.live.orders import (
     Trouble,
     Unknown,
 )
+from mmenv.live.snapshot import Kept, give_back, keep
 from mmenv.times import SECOND
 from mmenv.venue.outcome import ASK, BID, book_fill
 from mmenv.venue.view import View
 from mmenv.venue.working import FILL, Working
 
 SETTLE_NS: Final = SECOND
+_STATE: Final = (
+    "notional", "paid_before", "funded_ns", "last_trade", "stream", "crossed", "silent_until_ns", "silence",
+    "_unknown", "_trade_before", "_trades", "_payments", "_fills",
+)  # fmt: skip
 """A request without an answer for longer than this is of unknown fate."""
 
 
@@ -43,7 +48,7 @@ class LiveExecution:
     """Orders of one symbol at a real venue, as a session knows them; fills are booked in the view's event.
 
     Client ids begin with `prefix`, which no other session of this account may use. `last_trade` is the newest
-    trade id of the account before the session.
+    trade id of the account before the session. A venue that says it is closed is left alone for `closed_s`.
     """
 
     def __init__(
@@ -53,10 +58,14 @@ class LiveExecution:
         prefix: str,
         last_trade: int = 0,
         charges: Charges | None = None,
+        closed_s: float = 0.0,
     ) -> None:
+        self._closed_ns = round(closed_s * SECOND)
         self.view, self.working, self.prefix = view, working, prefix
         self.notional = 0
-        """Ticks x lots paid for the lots bought less those sold."""
+        """Ticks x lots paid for the lots bought less those sold, since the instrument last changed."""
+        self.paid_before = Decimal(0)
+        """The same in the quote asset, from before."""
         self.charges = charges or Charges("", "", Decimal(1), Decimal(1), 0.0)
         self.funded_ns = 0
         """When the newest funding was paid, by the venue's clock."""
@@ -93,7 +102,7 @@ class LiveExecution:
         outcome = self.view.outcome
         outcome["ask_open_lots"], outcome["bid_open_lots"] = self.working.open_lots()
         outcome["position_lots"] = self.working.position
-        fills = np.array(self._fills, FILL)
+        fills = np.array([tuple(fill) for fill in self._fills], FILL)
         self._fills = []
         return fills
 
@@ -192,6 +201,27 @@ class LiveExecution:
                 ("unknown-order", f"position {position} at the venue, {expected} by the journal")
             )
 
+    @property
+    def paid(self) -> Decimal:
+        """What was paid for the lots bought less those sold, in the quote asset."""
+        return self.paid_before + self.charges.value(self.notional)
+
+    def take_over(self, before: LiveExecution, owed: Decimal) -> None:
+        """Go on from one whose instrument was another, `owed` being less than a lot of this one."""
+        state = before.kept()
+        charges = state.pop("charges") | {"owed": owed, "_owed_before": owed}
+        self.charges.restore(charges)
+        give_back(self, state | {"notional": 0, "paid_before": before.paid})
+
+    def kept(self) -> Kept:
+        """All that it knows beside the view and our orders; see `restore`."""
+        return keep(self, *_STATE) | {"charges": self.charges.kept()}
+
+    def restore(self, state: Kept) -> None:
+        """Go on from what `kept` gave."""
+        self.charges.restore(state.pop("charges"))
+        give_back(self, state)
+
     def _stray(self, event: AnyEvent, number: int) -> None:
         """A report on an order that is not open as far as we know."""
         if isinstance(event, (Ack, Fill)):
@@ -231,6 +261,8 @@ class LiveExecution:
         self._free(slot)
         if event.kind in HARMLESS:
             self.crossed += 1
+        elif event.kind == Trouble.CLOSED and self._closed_ns:
+            self.silent_until_ns, self.silence = event.local_ns + self._closed_ns, event.reason
         elif event.kind != Trouble.UNSENT:
             self.rejects.append(event.reason)
 

@@ -14,6 +14,7 @@ state is the strictest that any rule asks for.
 | book | | gap, disconnection, no bid or no ask | by itself |
 | crossed | | `max_crossed` orders in a row would have traded at once: the book is stale | once it is new |
 | silence | | the venue wants no orders for a while | by itself |
+| instrument | | the symbol is not traded now, or its tick, lot or limits change | by itself |
 | order-stream | | the venue's reports on our orders are interrupted | by itself |
 | unsettled | an order or cancel of unknown fate | for longer than `unsettled_ms` | by itself |
 | clock-skew | | fastest message of a decision off by `clock_skew_ms` | by itself |
@@ -38,6 +39,7 @@ from typing import Final
 
 from mmenv.checks import require_number
 from mmenv.engine.state import ACTIVE, HALTED, REDUCING
+from mmenv.live.snapshot import Kept, give_back, keep
 from mmenv.times import DAY, MILLISECOND, SECOND
 
 
@@ -63,6 +65,8 @@ class GuardConfig:
     """0: streams are not told apart."""
     max_crossed: int = 20
     """0: any number."""
+    closed_s: float = 5.0
+    """No order is sent for so long after the venue has said that it is closed; 0: that is one more reject."""
 
     def __post_init__(self) -> None:
         for name in ("daily_loss", "drawdown", "clock_skew_ms", "late_ms", "stale_ms", "unsettled_ms"):
@@ -78,6 +82,7 @@ class GuardConfig:
         require_number(self, "calm_s", 0.0, 3_600.0)
         require_number(self, "stream_patience", 0.0, 1e6)
         require_number(self, "max_crossed", 0, 1_000_000, integer=True)
+        require_number(self, "closed_s", 0.0, 86_400.0)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,6 +105,8 @@ class Facts:
     """Orders in a row that the venue refused for they would have traded at once."""
     silence: str = ""
     """Why the venue wants no orders now."""
+    unlisted: str = ""
+    """Why the symbol cannot be quoted now."""
     stream: str = ""
     """What is wrong with the venue's reports on our orders."""
     skew_ns: int | None = None
@@ -119,6 +126,10 @@ class Finding:
 
 CALM: Final = (ACTIVE, "")
 """What a rule says that has nothing to say. Reasons are only put in words when there is one."""
+
+_STATE: Final = (
+    "state", "latched_ns", "now_ns", "_day", "_opening", "_peak", "_orders", "_rejects", "_calm_ns",
+)  # fmt: skip
 
 Rule = Callable[["Guard", Facts], tuple[int, str]]
 
@@ -187,6 +198,19 @@ class Guard:
         if gone & {"daily-loss", "drawdown"}:
             self._day = -1
         return gone
+
+    def kept(self) -> Kept:
+        """All that it knows; see `restore`."""
+        latched = [[found.rule, found.state, found.reason] for found in self.latched.values()]
+        findings = [[found.rule, found.state, found.reason] for found in self.findings]
+        return keep(self, *_STATE) | {"latched": latched, "findings": findings}
+
+    def restore(self, state: Kept) -> None:
+        """Go on from what `kept` gave."""
+        latched = (Finding(*found) for found in state.pop("latched"))
+        self.latched = {found.rule: found for found in latched}
+        self.findings = tuple(Finding(*found) for found in state.pop("findings"))
+        give_back(self, state)
 
     def sent(self, time_ns: int, orders: int) -> None:
         """Orders (not cancels) have been sent."""
@@ -259,6 +283,9 @@ class Guard:
     def silence(self, facts: Facts) -> tuple[int, str]:
         return (HALTED, facts.silence) if facts.silence else CALM
 
+    def instrument(self, facts: Facts) -> tuple[int, str]:
+        return (HALTED, facts.unlisted) if facts.unlisted else CALM
+
     def book(self, facts: Facts) -> tuple[int, str]:
         return (HALTED, facts.book) if facts.book else CALM
 
@@ -300,12 +327,13 @@ RULES: Final[dict[str, Rule]] = {
     "book": Guard.book,
     "crossed": Guard.crossed,
     "silence": Guard.silence,
+    "instrument": Guard.instrument,
     "order-stream": Guard.order_stream,
     "unsettled": Guard.unsettled,
     "clock-skew": Guard.clock_skew,
     "late": Guard.late,
 }
-BEFORE: Final = {"stream_patience": 0.0, "max_crossed": 0}
+BEFORE: Final = {"stream_patience": 0.0, "max_crossed": 0, "closed_s": 0.0}
 """Fields of a `GuardConfig` that old journals lack: there were no such rules then."""
 DISTRUST: Final = frozenset({"silent-stream", "crossed"})
 """Rules by which the feed is not to be trusted: it must begin anew."""

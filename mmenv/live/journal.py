@@ -28,23 +28,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmenv.data.rows import ROW
+from mmenv.live.snapshot import MARK
 from mmenv.times import DAY
 from mmenv.venue.working import COMMAND
 from mmenv.venue.working import FILL as FILL_ROW
 
 MAGIC: Final = b"NeuralMM journal 2\n"
 
-(HEADER, ROWS, FEED, UPDATE, OPERATOR, TICK, FILLS, STATE, DECISION, ORDERS, ACCOUNT, ERROR) = range(1, 13)
+(
+    HEADER, ROWS, FEED, UPDATE, OPERATOR, TICK, FILLS, STATE, DECISION, ORDERS, ACCOUNT, ERROR, SNAPSHOT,
+    INSTRUMENT,
+) = range(1, 15)  # fmt: skip
 NAMES: Final = {
     HEADER: "header", ROWS: "rows", FEED: "feed", UPDATE: "update", OPERATOR: "operator",
     TICK: "tick", FILLS: "fills", STATE: "state", DECISION: "decision", ORDERS: "orders",
-    ACCOUNT: "account", ERROR: "error",
+    ACCOUNT: "account", ERROR: "error", SNAPSHOT: "snapshot",
+    INSTRUMENT: "instrument",
 }  # fmt: skip
-INPUTS: Final = frozenset({ROWS, FEED, UPDATE, OPERATOR, TICK, ACCOUNT})
-"""Kinds that a session is told; the others follow from them."""
+INPUTS: Final = frozenset({ROWS, FEED, UPDATE, OPERATOR, TICK, ACCOUNT, SNAPSHOT, INSTRUMENT})
+"""Kinds that a session is told; the others follow from them. What a snapshot holds follows, too."""
 
 ARRAYS: Final = {ROWS: ROW, FILLS: FILL_ROW, ORDERS: COMMAND}
-"""Kinds whose payload is an array of this record; the payload of the rest is JSON, but for DECISION."""
+"""Kinds whose payload is an array of this record; the payload of the rest is JSON, but for DECISION
+and SNAPSHOT."""
 
 _FRAME: Final = struct.Struct("<IIQB")
 _CHECKED: Final = struct.Struct("<QB")
@@ -76,7 +82,7 @@ class Frame:
     def __str__(self) -> str:
         if self.kind in ARRAYS:
             return f"{self.number} {NAMES[self.kind]}: {len(self.array())} x {ARRAYS[self.kind].names}"
-        text = f"{len(self.payload)} bytes" if self.kind == DECISION else self.payload.decode()
+        text = f"{len(self.payload)} bytes" if self.kind in (DECISION, SNAPSHOT) else self.payload.decode()
         return f"{self.number} {NAMES[self.kind]}: {text}"
 
 
@@ -135,15 +141,17 @@ class Journal:
 
     def _open(self) -> tuple[int, int]:
         """Number of frames there, and bytes of the newest file once an incomplete frame is cut off."""
-        earlier = parts(self.path)[:-1]
-        count = sum(1 for _ in _frames(earlier, 0, whole=True))
+        start = newest_snapshot(self.path)
+        count, end = start.number, start.at
+        if earlier := start.files[:-1]:
+            count += sum(1 for _ in _frames(earlier, count, start.at, whole=True))
+            end = len(MAGIC)
         size = os.fstat(self._file).st_size
         if size <= len(MAGIC) and MAGIC.startswith(self.path.read_bytes()):
             os.ftruncate(self._file, 0)
             os.write(self._file, MAGIC)
             return count, len(MAGIC)
-        end = len(MAGIC)
-        for frame in _frames([self.path], count):
+        for frame in _frames([self.path], count, end):
             count, end = count + 1, end + _FRAME.size + len(frame.payload)
         os.ftruncate(self._file, end)
         return count, end
@@ -240,29 +248,68 @@ def _open_locked(path: Path) -> int:
     return file
 
 
-def read(path: Path) -> Iterator[Frame]:
-    """The complete frames of a journal, all its files; an incomplete last one is left out.
+@dataclass(frozen=True)
+class Start:
+    """Where to begin to read: at byte `at` of the first of `files`, which is frame `number`."""
+
+    files: list[Path]
+    at: int
+    number: int
+
+
+def newest_snapshot(path: Path) -> Start:
+    """Where the newest snapshot of a journal is, or its first frame if there is none.
+
+    Only what comes from there on is looked at, however long the journal is.
+    """
+    files = parts(path)
+    for index in reversed(range(len(files))):
+        if files[index].exists() and (found := _last_snapshot(files[index])) is not None:
+            return Start(files[index:], *found)
+    return Start(files, len(MAGIC), 0)
+
+
+def _last_snapshot(path: Path) -> tuple[int, int] | None:
+    """Byte and number of the last whole snapshot in a file."""
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size <= len(MAGIC):
+            return None
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            place = len(data)
+            while (place := data.rfind(MARK, 0, place)) >= 0:
+                if (at := place - _FRAME.size) >= len(MAGIC):
+                    number = _FRAME.unpack_from(data, at)[2]
+                    frame = _frame_at(data, at, number)
+                    if frame is not None and frame.kind == SNAPSHOT:
+                        return at, number
+    return None
+
+
+def read(path: Path, start: Start | None = None) -> Iterator[Frame]:
+    """The complete frames of a journal, all its files or from `start` on; an incomplete last one is left out.
 
     Raises `JournalError` where a file is no journal or damaged before its end.
     """
     if not path.exists():
         raise JournalError(f"{path}: there is no journal; `neuralmm paper` writes one.")
-    *earlier, newest = parts(path)
-    number = 0
-    for frame in _frames(earlier, 0, whole=True):
+    start = start or Start(parts(path), len(MAGIC), 0)
+    *earlier, newest = start.files
+    number = start.number
+    for frame in _frames(earlier, number, start.at, whole=True):
         number = frame.number + 1
         yield frame
-    yield from _frames([newest], number)
+    yield from _frames([newest], number, len(MAGIC) if earlier else start.at)
 
 
-def _frames(files: Sequence[Path], number: int, whole: bool = False) -> Iterator[Frame]:
-    """Frames of consecutive files from a number on; if they must be `whole`, to the last byte."""
+def _frames(files: Sequence[Path], number: int, start: int, whole: bool = False) -> Iterator[Frame]:
+    """Frames of consecutive files, the first from byte `start` on, which is frame `number`; if they must be
+    `whole`, to the last byte."""
     for path in files:
         with path.open("rb") as file:
             if file.read(len(MAGIC)) != MAGIC:
                 raise JournalError(f"{path} is not a journal of this version.")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                at = len(MAGIC)
+                at, start = start, len(MAGIC)
                 while (found := _frame_at(data, at, number)) is not None:
                     yield found
                     number, at = number + 1, at + _FRAME.size + len(found.payload)

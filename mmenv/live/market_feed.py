@@ -53,6 +53,8 @@ class Instrument:
     """Whether there are orders that only reduce a position."""
     min_notional: str = "0"
     """Smallest value of an order that does not reduce, in the quote asset."""
+    status: str = ""
+    """Why it is not traded now, in the venue's word for it; empty if it is."""
 
 
 class MarketFeed(AsyncIterable[Batch], Protocol):
@@ -77,6 +79,14 @@ class MarketFeed(AsyncIterable[Batch], Protocol):
     def renew(self, reason: str) -> None:
         """Begin anew, book and connection: what comes is not to be trusted. By default nothing is done."""
         return None
+
+    async def look(self) -> Instrument | None:
+        """What the symbol is now; None, as by default, where that cannot be asked. Raises as `open` does."""
+        return None
+
+    def adopt(self, instrument: Instrument) -> None:
+        """Give rows in these ticks and lots from now on, and begin anew."""
+        self.renew("the instrument has changed")
 
     def take(self) -> Batch | None:
         """What has come that was not iterated over yet, without waiting; None if nothing has."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal, Protocol, TypeAlias
 
+from mmenv.live.market_feed import Instrument
+
 
 class Trouble(StrEnum):
     """What a venue's error means to a desk, whatever its code and words are there."""
@@ -245,6 +247,9 @@ class OrderClient(Protocol):
 
     async def cancel_all(self) -> None:
         """Cancel every order of the symbol, ours or not. Raises `VenueError` while they may be open."""
+
+    def adopt(self, instrument: Instrument) -> None:
+        """Speak in these ticks and lots from now on; no order is open."""
 
     async def cancel_after(self, seconds: float) -> bool:
         """Ask the venue to cancel all unless asked again within `seconds` (0: never mind).

@@ -44,6 +44,8 @@ class Plan:
     """Desks of the account, which share what the venue takes of it."""
     rotate_mb: float = 1_000.0
     """The journal goes on in a new file at this size, and at midnight UTC."""
+    snapshot_work: int = 500_000
+    """A snapshot is made after so many rows, or what takes as long: a few seconds of playing them again."""
     sync: bool = False
     """Let the journal outlive the machine, not only the process: a disk write for each decision."""
 

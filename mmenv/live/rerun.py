@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, get_args
 
@@ -13,8 +15,9 @@ from mmenv.data.rows import CLEAR, ROW, SNAPSHOT, TRADE
 from mmenv.data.tape import Tape, TapeInfo, TapeWriter, tape_path
 from mmenv.files import replacing
 from mmenv.live import journal
-from mmenv.live.journal import Frame, Journal, JournalError
+from mmenv.live.journal import Frame, Journal, JournalError, Start
 from mmenv.live.orders import AnyEvent, OpenOrder
+from mmenv.live.relisting import Terms
 from mmenv.live.session import Session
 from mmenv.live.setup import Player, Setup, decision_type
 from mmenv.venue.paper import STEP_NS
@@ -87,9 +90,16 @@ def give(session: Session, frame: Frame) -> None:
     if frame.kind == journal.ROWS:
         session.see(np.frombuffer(frame.payload, ROW))
         return
+    if frame.kind == journal.SNAPSHOT:
+        session.snapshot(frame.payload)
+        return
     content = frame.json()
     if frame.kind == journal.TICK:
         session.tick(content["now_ns"])
+    elif frame.kind == journal.INSTRUMENT and "reason" in content:
+        session.unlist(content["reason"])
+    elif frame.kind == journal.INSTRUMENT:
+        session.relist(Terms(**content))
     elif frame.kind == journal.FEED:
         session.feed(content["live"], content["reason"])
     elif frame.kind == journal.UPDATE:
@@ -125,15 +135,17 @@ def check(path: Path, player: Player | None = None) -> tuple[Session, int]:
 def recover(path: Path, player: Player, sync: bool = False) -> Session:
     """The session of a killed desk as it was when it last wrote, the policy's memory included.
 
-    Nothing is sent again: the outbox is empty, and what the venue has must be told by `Session.account`.
+    It is played from the newest snapshot on, so however long the journal is, that takes seconds. Nothing is
+    sent again: the outbox is empty, and what the venue has must be told by `Session.account`.
 
     Raises `JournalError` where the journal is in use or damaged, `Mismatch` where the policy is another.
     """
     file = Journal(path, sync)
     try:
-        sink = Comparing(journal.read(path))
-        session = Session(setup_of(path), player, sink)
-        play(journal.read(path), session)
+        session, start = _begin(path, player)
+        sink = Comparing(_after(path, start))
+        session.sink = sink
+        play(_after(path, start), session)
         # What the desk was in the middle of when it died.
         for kind, payload in sink.beyond:
             file.write(kind, payload)
@@ -144,6 +156,24 @@ def recover(path: Path, player: Player, sync: bool = False) -> Session:
     session.sink = file
     session.outbox.clear()
     return session
+
+
+def _begin(path: Path, player: Player) -> tuple[Session, Start | None]:
+    """A session as it was at the newest snapshot of its journal, and where that is; None at the beginning."""
+    setup = setup_of(path)
+    start = journal.newest_snapshot(path)
+    if start.number:
+        session = Session(setup, player, journal.Memory())
+        with suppress(JournalError):
+            session.restore(next(journal.read(path, start)).payload)
+            return session, start
+    session = Session(setup, player, journal.Memory())
+    return session, None
+
+
+def _after(path: Path, start: Start | None) -> Iterator[Frame]:
+    """The frames behind that of `start`, or behind the first."""
+    return itertools.islice(journal.read(path, start), 1, None)
 
 
 def decisions(path: Path) -> NDArray[np.void]:

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 from mmenv.checks import ConfigError
 from mmenv.live.execution import LiveExecution
 from mmenv.live.market_feed import Instrument
-from mmenv.live.orders import Fill, Funding, OpenOrder, Order, OrderClient, Reject, Terms, VenueError
+from mmenv.live.orders import Fill, Funding, OpenOrder, Order, OrderClient, Reject, Terms, Trouble, VenueError
 from mmenv.live.plan import Plan
 from mmenv.live.session import Session
 from mmenv.live.setup import Outgoing
@@ -30,7 +30,8 @@ GRACE_S: Final = 5.0
 
 
 class OrderRouter:
-    """Orders of one desk. `tasks` runs the requests that nobody waits for; `note` shows a message."""
+    """Orders of one desk. `tasks` runs the requests that nobody waits for; `note` shows a message, `doubt` is
+    called where the venue's answer says that the symbol is not what it was."""
 
     def __init__(
         self,
@@ -39,9 +40,10 @@ class OrderRouter:
         tasks: Tasks,
         clock: Callable[[], int],
         note: Callable[[str], None],
+        doubt: Callable[[], None],
     ) -> None:
         self._client, self._plan, self._tasks = client, plan, tasks
-        self._clock, self._note = clock, note
+        self._clock, self._note, self._doubt = clock, note, doubt
 
     async def first_books(self, instrument: Instrument) -> dict[str, Any]:
         """Fields of a new session's `Setup`: what it must know of the account and of the venue's limits.
@@ -130,6 +132,8 @@ class OrderRouter:
             session.hear(event)
             if isinstance(event, Reject):
                 self._note(f"rejected: {event.reason}")
+                if event.kind in (Trouble.BAD_ORDER, Trouble.CLOSED):
+                    self._doubt()
 
     async def stay_alive(self) -> None:
         """Keep the venue's countdown from cancelling our orders; it does once we are gone."""
@@ -170,6 +174,10 @@ class OrderRouter:
             except VenueError as error:
                 self._note(str(error))
                 await asyncio.sleep(RETRY_S)
+
+    def adopt(self, instrument: Instrument) -> None:
+        """Speak in the units of an instrument that has changed."""
+        self._client.adopt(instrument)
 
     async def finish(self, session: Session) -> None:
         """Cancel all, and wait until no order is open, or for GRACE_S."""

@@ -25,7 +25,9 @@ from mmenv.live.execution import LiveExecution
 from mmenv.live.guard import DISTRUST, Facts, Guard
 from mmenv.live.journal import Sink
 from mmenv.live.orders import AnyEvent, OpenOrder
+from mmenv.live.relisting import Terms, relisted
 from mmenv.live.setup import NOTHING_SENT, OF_POLICY, Outgoing, Player, Setup, decision_type
+from mmenv.live.snapshot import Kept, give_back, keep, memory_of, pack, same_layout, unpack
 from mmenv.live.streams import Streams
 from mmenv.live.supervisor import Supervisor
 from mmenv.times import MILLISECOND
@@ -35,6 +37,12 @@ from mmenv.venue.view import View
 from mmenv.venue.working import Working
 
 NO_SKEW: Final = np.iinfo(np.int64).max
+DECISION_WORK: Final = 50
+"""Rows that take as long to play again as a decision does."""
+_STATE: Final = (
+    "next_ns", "decision", "fills", "flatten", "heard_ns", "_moved", "_broken", "_unlisted", "_last_ns",
+    "_heard_ns", "_skew_ns", "_last_trade", "_decisions",
+)  # fmt: skip
 
 
 class Session:
@@ -46,7 +54,38 @@ class Session:
     """
 
     def __init__(self, setup: Setup, player: Player | None, sink: Sink) -> None:
-        self.setup, self.player, self.sink = setup, player, sink
+        self.player, self.sink = player, sink
+        self._build(setup)
+        self.guard = Guard(setup.guard)
+        self._streams = Streams(setup.guard.stream_patience, round(setup.guard.stale_ms * MILLISECOND))
+        self._supervisor = Supervisor(self.guard, *self._kernel_states(), self._note, self._halted)
+        self.outbox: list[Outgoing] = []
+        self.next_ns = setup.start_ns
+        """When the next decision is due."""
+        self.fills = 0
+        self.flatten = False
+        self._moved = ""
+        """What of the book is not known since the window moved."""
+        self.heard_ns = 0
+        """When the newest word of the operator that was heard out of the halt file was given."""
+        self._broken = "no book yet"
+        """Why the book is not whole; empty if it is."""
+        self._unlisted = ""
+        """Why the symbol cannot be quoted: it is not traded now, or its terms change."""
+        self._last_ns = 0
+        self._heard_ns = setup.start_ns
+        self._skew_ns = NO_SKEW
+        self._last_trade = 0
+        self.given: tuple[NDArray[np.float32], str] = (np.zeros(2, np.float32), "")
+        """Without a player: the next decision's action, and what the policy raised."""
+        self._decisions = 0
+        self.work = 0
+        """Done since the last snapshot, in rows: what takes as long to play again."""
+        sink.write(journal.HEADER, setup.to_json())
+
+    def _build(self, setup: Setup) -> None:
+        """All that counts in ticks and lots."""
+        self.setup = setup
         self.view = View(setup.low_tick, setup.high_tick)
         interval = self._interval_ns = setup.interval_ns
         self.working = Working(3 + 2 * -(-2 * setup.latency_ns // interval), setup.config.risk.position_limit)
@@ -57,47 +96,31 @@ class Session:
                 setup.partial_fills,
             )
             if setup.mode == "paper"
-            else LiveExecution(self.view, self.working, setup.session, setup.last_trade, setup.charges())
+            else LiveExecution(
+                self.view, self.working, setup.session, setup.last_trade, setup.charges(),
+                setup.guard.closed_s,
+            )
         )  # fmt: skip
         self._charges = None
         if isinstance(self.execution, LiveExecution) and setup.quote:
             self._charges = self.execution.charges
-        self.episodes = Episodes(setup, player)
+        self.episodes = Episodes(setup, self.player)
         self.desk, self.link = self.episodes.desk, self.episodes.link
         # Views, so that a decision spends its time on deciding: what we see is what the desk learns from.
         self.link.outcomes = self.view.outcomes
         self._seen = {name: self.view.outcomes[name] for name in OUTCOME.names or ()}
         self._seen_words = self.view.outcomes.view(np.int64)
-        names = ("age", "risk_state", "risk_floor")
-        self._age, risk_state, risk_floor = (self.desk.core[name][0] for name in names)
-        self.guard = Guard(setup.guard)
-        self._streams = Streams(setup.guard.stream_patience, round(setup.guard.stale_ms * MILLISECOND))
-        self._supervisor = Supervisor(self.guard, risk_state, risk_floor, self._note, self._halted)
-        self.outbox: list[Outgoing] = []
-        self.next_ns = setup.start_ns
-        """When the next decision is due."""
+        self._age = self.desk.core["age"][0]
         self.decision = np.zeros((), decision_type(self.desk.entries))
         """The last one."""
         self._integers: NDArray[np.int64] = np.ndarray(
             4 + len(self._seen_words), np.int64, self.decision.data
         )
         self._fields = {name: self.decision[name] for name in ("reward", "wealth", *OF_POLICY)}
-        self.fills = 0
-        self.flatten = False
-        self._moved = ""
-        """What of the book is not known since the window moved."""
-        self.heard_ns = 0
-        """When the newest word of the operator that was heard out of the halt file was given."""
-        self._broken = "no book yet"
-        """Why the book is not whole; empty if it is."""
-        self._last_ns = 0
-        self._heard_ns = setup.start_ns
-        self._skew_ns = NO_SKEW
-        self._last_trade = 0
-        self.given: tuple[NDArray[np.float32], str] = (np.zeros(2, np.float32), "")
-        """Without a player: the next decision's action, and what the policy raised."""
-        self._decisions = 0
-        sink.write(journal.HEADER, setup.to_json())
+
+    def _kernel_states(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """The kernel's own state, and the one that it may not fall below."""
+        return self.desk.core["risk_state"][0], self.desk.core["risk_floor"][0]
 
     @property
     def state(self) -> int:
@@ -144,6 +167,7 @@ class Session:
         self.sink.write(journal.ROWS, rows.tobytes())
         self._heard_ns = int(rows["local_ns"][-1])
         self._skew_ns = min(self._skew_ns, _skew(rows))
+        self.work += len(rows)
         if self.setup.guard.stream_patience:
             self._streams.take(rows)
         self.execution.take(self.view.take(rows))
@@ -186,6 +210,44 @@ class Session:
         self.execution.reconcile(open_orders, str(position), expected)
         self._collect_faults(time_ns)
 
+    def unlist(self, reason: str) -> None:
+        """Quote no more for this reason, until `relist` or an empty one."""
+        if reason != self._unlisted:
+            self._unlisted = reason
+            self._note(journal.INSTRUMENT, {"reason": reason})
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no order is open and no fill is still to be booked."""
+        fills = self._seen["ask_fill_lots"][0] or self._seen["bid_fill_lots"][0]
+        return not (self.working.slots["id"].any() or fills)
+
+    def relist(self, terms: Terms) -> None:
+        """Go on by new terms of the instrument, once all is `quiet`; rows are in its ticks and lots from now
+        on, and begin anew.
+
+        Position, profit and what was charged stay what they are worth, an episode ends, and limits keep their
+        meaning. Raises `ConfigError` where an order would be less than the venue takes.
+        """
+        if not self.quiet:
+            raise ValueError("the instrument cannot change while orders are open or fills to be booked.")
+        execution, episodes, next_id = self.execution, self.episodes, self.working.next_id
+        owed = execution.charges.owed if isinstance(execution, LiveExecution) else Decimal(0)
+        setup, owed = relisted(self.setup, terms, self.working.position, owed)
+        self._note(journal.INSTRUMENT, dataclasses.asdict(terms))
+        ticks = Decimal(self.setup.tick_size) / Decimal(terms.tick_size)
+        touch = [int(self._seen[name][0]) * ticks for name in ("best_bid_ticks", "best_ask_ticks")]
+        self._build(setup)
+        self._seen["best_bid_ticks"][0], self._seen["best_ask_ticks"][0] = map(round, touch)
+        self.working.next_id = next_id
+        if isinstance(self.execution, LiveExecution) and isinstance(execution, LiveExecution):
+            self.execution.take_over(execution, owed)
+        self.episodes.take_over(episodes)
+        self.guard.config = setup.guard
+        self._supervisor.rebind(*self._kernel_states())
+        self._unlisted, self._broken, self._moved, self._last_trade = "", "the instrument has changed", "", 0
+        self._streams.interrupt()
+
     def operator(self, command: str, reason: str, time_ns: int, said_ns: int = 0) -> None:
         """Obey a command, given at `said_ns` if it comes out of the halt file.
 
@@ -221,6 +283,54 @@ class Session:
                 "release, clear, stop, error, resume, reopen or restart."
             )
 
+    def snapshot(self, recorded: bytes = b"") -> None:
+        """Put all that it knows on record, so that it can go on from here; between two decisions.
+
+        Where a journal is played again, `recorded` is the snapshot there: the policy's memory is taken from
+        it, and all of it where another version made it.
+        """
+        memory = memory_of(recorded) if recorded else self.player.state if self.player is not None else b""
+        payload = pack(self._state(), memory)
+        if recorded and not same_layout(payload, recorded):
+            payload = recorded
+        self.sink.write(journal.SNAPSHOT, payload)
+        self.sink.flush()
+        self.work = 0
+
+    def restore(self, payload: bytes) -> None:
+        """Go on from a snapshot, in a session that has just been made from the same setup.
+
+        Raises `JournalError` where another version made it.
+        """
+        if not same_layout(pack(self._state()), payload):
+            raise journal.JournalError("the snapshot was made by another version.")
+        kept, memory = unpack(payload)
+        if (setup := kept.pop("setup").encode()) != self.setup.to_json():
+            # Its instrument has changed since the journal began.
+            self._build(Setup.from_json(setup))
+            self.guard.config = self.setup.guard
+            self._supervisor.rebind(*self._kernel_states())
+        for name, part in self._parts().items():
+            part.restore(kept.pop(name))
+        give_back(self.working, kept.pop("working"))
+        self.link.window[0] = self.view.low_tick, self.view.high_tick
+        give_back(self, kept)
+        if self.player is not None:
+            self.player.state = memory
+
+    def _parts(self) -> dict[str, Any]:
+        """What has a state of its own."""
+        return {
+            "view": self.view, "execution": self.execution, "episodes": self.episodes, "guard": self.guard,
+            "streams": self._streams, "supervisor": self._supervisor,
+        }  # fmt: skip
+
+    def _state(self) -> Kept:
+        working = keep(self.working, "slots", "position_limit", "position", "next_id")
+        parts = {name: part.kept() for name, part in self._parts().items()}
+        setup = self.setup.to_json().decode()
+        return parts | {"working": working, "setup": setup} | keep(self, *_STATE)
+
     def tick(self, now_ns: int) -> None:
         """Make the decision that is due; `now_ns` is the time it is."""
         time_ns = self.next_ns
@@ -245,6 +355,7 @@ class Session:
         self._last_ns, self.next_ns = time_ns, time_ns + self._interval_ns
         self._skew_ns = NO_SKEW
         self._decisions += 1
+        self.work += DECISION_WORK
         self._follow()
 
     def _follow(self) -> None:
@@ -292,6 +403,7 @@ class Session:
             streams=self._streams.silent(time_ns) if self.setup.guard.stream_patience else "",
             crossed=crossed,
             silence=silence,
+            unlisted=self._unlisted,
             stream=stream,
             skew_ns=None if self._skew_ns == NO_SKEW else self._skew_ns,
             unsettled_ns=unsettled,

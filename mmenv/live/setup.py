@@ -26,6 +26,9 @@ NOTHING_SENT: Final = np.zeros(0, COMMAND)
 class Player(Protocol):
     """A policy for one desk, with its memory."""
 
+    state: bytes
+    """The memory, from which it goes on where it is set."""
+
     def reset(self) -> None:
         """A new episode begins."""
 

@@ -9,6 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from mmenv.data.rows import BBO, DEPTH, TRADE
+from mmenv.live.snapshot import Kept, give_back, keep
 from mmenv.times import HOUR, MILLISECOND, SECOND
 
 STREAMS: Final = {DEPTH: "depth", TRADE: "trades", BBO: "ticker"}
@@ -44,6 +45,14 @@ class Streams:
     def take(self, rows: NDArray[np.void]) -> None:
         """Take in ROW rows [n]."""
         _take(rows, self._ages, self._behind, self._patience, float(self._least_ns))
+
+    def kept(self) -> Kept:
+        """All that it knows; see `restore`."""
+        return keep(self, "_ages", "_behind")
+
+    def restore(self, state: Kept) -> None:
+        """Go on from what `kept` gave."""
+        give_back(self, state)
 
     def interrupt(self) -> None:
         """The feed begins anew: the time until then is nobody's gap. What was silent must still speak."""

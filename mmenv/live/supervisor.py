@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mmenv.engine.state import ACTIVE, HALTED, STATES
 from mmenv.live import journal
 from mmenv.live.guard import Facts, Guard
+from mmenv.live.snapshot import Kept, give_back, keep
 
 
 class Supervisor:
@@ -33,6 +34,11 @@ class Supervisor:
         self._note, self._halted = note, halted
         self._causes: list[list[Any]] = []
 
+    def rebind(self, risk_state: NDArray[np.int32], risk_floor: NDArray[np.int32]) -> None:
+        """Keep the state of a kernel that takes the place of the last."""
+        self._risk_state, self._risk_floor = risk_state, risk_floor
+        self._risk_floor[0] = self.state
+
     def check(self, facts: Facts) -> None:
         """Ask the guard, at the beginning of a decision."""
         self._set(self.guard.check(facts))
@@ -51,6 +57,14 @@ class Supervisor:
         """Halt where the kernel has."""
         if self.state < HALTED and self._risk_state[0] == HALTED:
             self.latch("loss-limit", "the episode's loss limit is reached")
+
+    def kept(self) -> Kept:
+        """All that it knows beside the guard and the kernel; see `restore`."""
+        return keep(self, "state", "_causes")
+
+    def restore(self, state: Kept) -> None:
+        """Go on from what `kept` gave."""
+        give_back(self, state)
 
     def clear(self, said_ns: int, rules: Collection[str] | None = None) -> set[str]:
         """The operator takes back what is latched; see `Guard.clear`."""

@@ -10,7 +10,7 @@ gives the same fills byte for byte; it is tested.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numba import njit
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mmenv.data.events import BUY_FLAG, EXCH_FLAG
 from mmenv.data.rows import BUY, ROW, SELL
+from mmenv.engine.memory import fill
 from mmenv.times import MILLISECOND
 from mmenv.venue.by_order import apply_order
 from mmenv.venue.latency import Latency
@@ -129,6 +130,29 @@ class PaperVenue:
         self.book = self.book._replace(low_tick=low_tick)
         renew_best(self.book)
         self._book = tuple(self.book)
+
+    def kept(self) -> dict[str, Any]:
+        """All that it knows beside the view and our orders, in arrays and numbers; see `restore`."""
+        book = self.book
+        return {
+            "low_tick": book.low_tick,
+            "book": [book.sizes, book.best, book.orders, book.resting, book.arrivals],
+            "pending": self._pending[self._first[0] : self._end[0]],
+            "played": [int(self._progress[name][0]) for name in ("played_ns", "late")],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `kept` gave, of a venue with the same settings."""
+        self.book = book = self.book._replace(low_tick=state["low_tick"])
+        self._book = tuple(book)
+        own = (book.sizes, book.best, book.orders, book.resting, book.arrivals)
+        for array, saved in zip(own, state["book"], strict=True):
+            fill(array, saved)
+        waiting = np.ascontiguousarray(state["pending"]).view(ROW).reshape(-1)
+        self._first[0] = self._end[0] = 0
+        self._make_room(len(waiting))
+        self._pending[: len(waiting)], self._end[0] = waiting, len(waiting)
+        self._progress["played_ns"], self._progress["late"] = state["played"]
 
     def drop(self) -> None:
         """All orders are gone, as after a lost connection."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 from mmenv.data.book import FUSE_START, NO_ASK, fused
 from mmenv.data.events import BUY_FLAG, LOCAL_FLAG
 from mmenv.data.rows import BUY, CLEAR, TRADE
+from mmenv.engine.memory import fill
 from mmenv.venue.by_order import see_order
 from mmenv.venue.matcher import Levels, clear, empty_levels, put, renew_best, shift
 from mmenv.venue.outcome import OUTCOME, begin_interval, count_trade
@@ -58,6 +61,21 @@ class View:
         self.book = self.book._replace(low_tick=low_tick)
         renew_best(self.book)
         self._levels = tuple(self.book)
+
+    def kept(self) -> dict[str, Any]:
+        """All that it knows, in arrays and numbers; see `restore`."""
+        levels = {"low_tick": self.low_tick, "sizes": self.book.sizes, "best": self.book.best}
+        return levels | {"outcomes": self.outcomes, "fused": self._fused, "fuse": self._fuse}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `kept` gave, of a view as wide."""
+        self.high_tick += state["low_tick"] - self.low_tick
+        self.low_tick = state["low_tick"]
+        self.book = self.book._replace(low_tick=self.low_tick)
+        self._levels = tuple(self.book)
+        own = (self.book.sizes, self.book.best, self.outcomes, self._fused, self._fuse)
+        for array, name in zip(own, ("sizes", "best", "outcomes", "fused", "fuse"), strict=True):
+            fill(array, state[name])
 
     def observe(self, time_ns: int) -> None:
         """Complete the outcome with the book at a decision."""

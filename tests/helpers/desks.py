@@ -38,6 +38,7 @@ class Fixed:
 
     def __init__(self, half_spread: float = -0.9, skew: float = 0.0) -> None:
         self.action = np.array([half_spread, skew], np.float32)
+        self.state = b""
 
     def reset(self) -> None:
         pass
@@ -64,6 +65,8 @@ class Runs:
     tape: Tape
     folder: Path
     venue: str = "binance-usdm"
+    finer: int = 1
+    """Ticks and lots of the exchange's books in one of the tape's; see `Listing`."""
     exchange: Exchange = field(init=False)
     account: Account = field(init=False)
     listing: Listing = field(init=False)
@@ -75,7 +78,7 @@ class Runs:
         self.account = Account(
             KEY.key, KEY.secret, balances={"BTC": Decimal(100), "USDT": Decimal(1_000_000)}
         )
-        self.listing = Listing([self.tape], repeat=True)
+        self.listing = Listing([self.tape], repeat=True, finer=self.finer)
         self.exchange = Exchange([self.listing], start_ns=START_NS, accounts=[self.account], faults=Faults())
         self._listen()
 

@@ -49,6 +49,14 @@ class Wanderer:
         self.memory = (self.memory * 31 + zlib.crc32(observation.tobytes())) % (1 << 61)
         return np.random.default_rng(self.memory).uniform(self.low, self.high, 2).astype(np.float32)
 
+    @property
+    def state(self) -> bytes:
+        return str(self.memory).encode()
+
+    @state.setter
+    def state(self, saved: bytes) -> None:
+        self.memory = int(saved)
+
 
 def setup(latency_ms: float = 20.0, mode: str = "paper", guard: dict | None = None, **config) -> Setup:
     """A session over `rows`, two seconds after they begin."""
@@ -71,17 +79,21 @@ def setup(latency_ms: float = 20.0, mode: str = "paper", guard: dict | None = No
     )
 
 
-def run(session: Session, given: NDArray[np.void], seed: int = 0) -> Session:
-    """Feed rows in batches of random size."""
+def run(session: Session, given: NDArray[np.void], seed: int = 0, snapshots: float = 0.0) -> Session:
+    """Feed rows in batches of random size, with snapshots before this share of them."""
     random, at = np.random.default_rng(seed), 0
     session.feed(True, "")
     while at < len(given):
         count = int(random.integers(1, 50))
+        if snapshots and random.random() < snapshots:
+            session.snapshot()
         session.take(given[at : at + count])
         at += count
     return session
 
 
-def paper(sink: Sink, seed: int = 0, player: Wanderer | None = None, **settings) -> Session:
+def paper(
+    sink: Sink, seed: int = 0, player: Wanderer | None = None, snapshots: float = 0.0, **settings
+) -> Session:
     """A whole paper session."""
-    return run(Session(setup(**settings), player or Wanderer(), sink), rows(), seed)
+    return run(Session(setup(**settings), player or Wanderer(), sink), rows(), seed, snapshots)

@@ -22,10 +22,10 @@ pytest.importorskip("hftbacktest")
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The journal of a session that nothing interrupted."""
+    """The journal of a session that nothing interrupted, with some fifteen snapshots."""
     path = tmp_path_factory.mktemp("whole") / "journal"
     file = Journal(path)
-    session = paper(file)
+    session = paper(file, snapshots=0.05)
     file.close()
     assert session.fills > 5
     return path
@@ -143,6 +143,15 @@ def test_a_journal_is_private(tmp_path):
     assert (tmp_path / "j").stat().st_mode & 0o077 == 0
 
 
+def flip(path: Path, at: int) -> None:
+    """Change one bit of a file."""
+    with path.open("r+b") as file:
+        file.seek(at)
+        [byte] = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte ^ 1]))
+
+
 def test_a_session_plays_again_to_the_same_bytes(whole):
     """With its policy, and with the recorded actions alone."""
     frames = sum(1 for _ in read(whole))
@@ -161,13 +170,22 @@ def test_another_policy_is_noticed(whole):
 @given(st.floats(0.05, 0.999))
 def test_a_session_killed_anywhere_goes_on_as_if_nothing_had_been(whole, tmp_path, share):
     """Recovered from a journal cut at any byte and told the rest of the market, it makes the same decisions,
-    orders and fills: position, open orders, windows and the policy's memory are all there."""
+    orders and fills: position, open orders, windows and the policy's memory are all there. What lies before
+    the newest snapshot is not even looked at, but a replay finds that it is damaged."""
     path = tmp_path / "cut"
     path.write_bytes(whole.read_bytes()[: int(share * whole.stat().st_size)])
+    start = journal.newest_snapshot(path)
+    if start.number:
+        flip(path, start.at - 3)
     session = recover(path, Wanderer())
+    if start.number:
+        with pytest.raises(JournalError, match="damaged at byte"):
+            check(path)
+        flip(path, start.at - 3)
     known = sum(len(np.frombuffer(frame.payload, ROW)) for frame in read(path) if frame.kind == ROWS)
     run(session, rows()[known:], seed=1)
     session.sink.close()
+    check(path)
     for kind in (journal.DECISION, journal.ORDERS, journal.FILLS, journal.STATE):
         ours, theirs = (
             [frame.payload for frame in read(file) if frame.kind == kind] for file in (path, whole)

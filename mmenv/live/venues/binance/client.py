@@ -199,8 +199,8 @@ class BinanceClient(ccxt.pro.binance):  # type: ignore[misc]
             with suppress(Exception):
                 await connection.close()
 
-    async def instrument(self, symbol: str) -> Instrument:
-        """What the venue says about `symbol`.
+    async def instrument(self, symbol: str, anew: bool = False) -> Instrument:
+        """What the venue says about `symbol`; `anew`, if it has been asked before.
 
         Raises
         ------
@@ -210,13 +210,13 @@ class BinanceClient(ccxt.pro.binance):  # type: ignore[misc]
             It gives no answer.
         """
         try:
-            await self.load_markets()
+            await self.load_markets(anew)
         except (BaseError, TooOften) as error:
             raise VenueError(
                 f"{self.market.venue} does not say what it trades: {error}. Is there a network? `neuralmm "
                 "paper --store STORE` needs none."
             ) from error
-        found = next((each for each in self.markets_by_id.get(symbol, ()) if each["active"]), None)
+        found = next(iter(self.markets_by_id.get(symbol, ())), None)
         if found is None:
             raise ValueError(
                 f"symbol = {symbol!r} is not possible: it must be one that {self.market.venue} trades, "
@@ -239,6 +239,7 @@ class BinanceClient(ccxt.pro.binance):  # type: ignore[misc]
                 Decimal(filters["LOT_SIZE"]["minQty"]) / Decimal(filters["LOT_SIZE"]["stepSize"])
             ),
             min_notional=next((each[name] for kind, name in VALUES if (each := filters.get(kind))), "0"),
+            status="" if found["active"] else str(found["info"].get("status", "closed")),
         )
 
     def market_url(self, index: int) -> str:

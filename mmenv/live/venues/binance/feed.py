@@ -29,6 +29,7 @@ from mmenv.data.problems import Problem, Report
 from mmenv.data.rows import RAW, ROW, UNKNOWN_NS, CaptureError
 from mmenv.data.source import Source
 from mmenv.live.market_feed import NEVER_NS, Batch, Instrument, MarketFeed
+from mmenv.live.orders import VenueError
 from mmenv.live.redact import redact
 from mmenv.live.throttle import TooOften
 from mmenv.live.venues.base import Keep
@@ -108,10 +109,24 @@ class BinanceFeed(MarketFeed):
         """See `MarketFeed.open`; `async for` does it if not done before."""
         if self.instrument is None:
             self.instrument = await self.client.instrument(self.symbol)
+            if self.instrument.status:
+                raise VenueError(f"{self.symbol} is not traded now: {self.instrument.status}")
             self._tick = decimal_units("tick size", self.instrument.tick_size)
             self._lot = decimal_units("lot size", self.instrument.lot_size)
             self._task = asyncio.create_task(self._stay_connected())
         return self.instrument
+
+    async def look(self) -> Instrument:
+        return await self.client.instrument(self.symbol, anew=True)
+
+    def adopt(self, instrument: Instrument) -> None:
+        self.instrument = instrument
+        self._tick = decimal_units("tick size", instrument.tick_size)
+        self._lot = decimal_units("lot size", instrument.lot_size)
+        # What has come is in units of before.
+        self._decoder.discard()
+        self._broke("the instrument has changed")
+        super().adopt(instrument)
 
     async def close(self) -> None:
         self._closed = True
@@ -156,7 +171,9 @@ class BinanceFeed(MarketFeed):
             self._broke("a message was lost")
         rows, off = _on_grid(raw, self._tick, self._lot)
         if off:
+            # So the book is not known, and the instrument is another than it was.
             self._decoder.problem("off-grid", f"{off} rows fit no tick or lot; skipped")
+            self._broke("prices that fit no tick")
         return rows
 
     async def _stay_connected(self) -> None:

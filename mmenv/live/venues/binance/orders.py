@@ -89,6 +89,10 @@ class BinanceOrders(OrderClient):
         if self.client.market.futures:
             self._tasks.start(self._keep_funding())
 
+    def adopt(self, instrument: Instrument) -> None:
+        self.instrument = instrument
+        self._requests.adopt(instrument)
+
     async def close(self) -> None:
         with suppress(ValueError):
             self.client.throttle.listeners.remove(self._silenced)

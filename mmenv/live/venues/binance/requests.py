@@ -34,7 +34,12 @@ class Requests:
     """Requests for one symbol."""
 
     def __init__(self, client: BinanceClient, instrument: Instrument) -> None:
-        self.client, self.market, self.instrument = client, client.market, instrument
+        self.client, self.market = client, client.market
+        self.adopt(instrument)
+
+    def adopt(self, instrument: Instrument) -> None:
+        """Read and write in its ticks and lots from now on."""
+        self.instrument = instrument
         self._tick, self._lot = Decimal(instrument.tick_size), Decimal(instrument.lot_size)
 
     async def signed(
