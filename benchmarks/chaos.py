@@ -3,10 +3,12 @@
 Each schedule is a live desk with real orders at the in-process exchange, on a virtual clock. Messages are
 lost, delayed, doubled, halved; requests are refused, lost, never answered; connections break, clocks jump;
 the desk is killed in the middle of what it does, its last write torn, and started again; an operator halts
-it, flattens, and clears what waits for him. The venue bans the address, forgets the key of the user stream,
-pays funding, takes fees or gives rebates, in a coin or not, and has thousands of old trades. After each,
-the desk's journal and the exchange's own books must tell the same story to the last unit. Stopped, it goes on
-where it was: results are kept by seed.
+it, flattens, and clears what waits for him. The venue, USD-M or spot, bans the address, forgets the key of
+the user stream, pays funding, takes fees or gives rebates in what was bought, in a coin or in money, has
+thousands of old trades, changes tick and lot, suspends the symbol, is under maintenance, liquidates or
+deleverages part of the position, and has the account in hedge mode for a while. After each, the desk's
+journal and the exchange's own books must tell the same story to the last unit. Stopped, it goes on where it
+was: results are kept by seed.
 """
 
 from __future__ import annotations
@@ -57,6 +59,10 @@ from mmenv.times import SECOND
 
 START_NS = 1_760_000_000 * SECOND
 SYMBOL = "BTCUSDT"
+VENUES = ("binance-usdm", "binance-spot")
+BALANCES = {"BTC": Decimal(100), "USDT": Decimal(1_000_000), "BNB": Decimal(5)}
+FINER = 2
+"""The finest grid that a schedule can change to, of the tape's."""
 LIMIT = 3
 MAX_ORDERS = 120
 DRAWDOWN = 0.012
@@ -93,6 +99,7 @@ class Outcome:
 
     seed: int
     faults: list[str]
+    venue: str = "binance-usdm"
     kills: int = 0
     decisions: int = 0
     orders: int = 0
@@ -110,13 +117,13 @@ class Outcome:
     violations: list[str] = field(default_factory=list)
 
 
-def plan(folder: Path, symbol: str = SYMBOL) -> Plan:
+def plan(folder: Path, venue: str, symbol: str = SYMBOL) -> Plan:
     """A desk with tight limits, so that they are met."""
-    market = Live(venue="binance-usdm", symbol=symbol)
+    market = Live(venue=venue, symbol=symbol)
     return Plan(
         config=make_config(market, horizon=60, risk={"position_limit": LIMIT}),
         policy="wanderer",
-        venue="binance-usdm",
+        venue=venue,
         symbol=symbol,
         folder=folder,
         mode="live",
@@ -126,6 +133,8 @@ def plan(folder: Path, symbol: str = SYMBOL) -> Plan:
         warm_up_s=0.5,
         countdown_s=3.0,
         rotate_mb=0.03,
+        snapshot_work=2_000,
+        look_s=1.0,
     )
 
 
@@ -158,35 +167,54 @@ class Trial:
         self.desk: LiveDesk | None = None
         self.whole: list[tuple[int, bool, BinanceFeed]] = []
         """When which feed said whether its book is whole."""
-        self.account = Account("key", "secret")
-        self.listing = Listing(tape, repeat=True)
+        self.account = Account("key", "secret", balances=dict(BALANCES), coins={"BNB": BALANCES["BNB"]})
+        self.venue = tape[0].info.venue
+        self.futures = self.venue == "binance-usdm"
+        self.listing = Listing(tape, repeat=True, finer=FINER)
         horizon = round(seconds * SECOND)
         self.faults = Faults.random(seed, horizon, count=int(self.rng.integers(0, 9)))
         self.exchange = Exchange(
             [self.listing], start_ns=START_NS, accounts=[self.account], faults=self.faults
         )
         self.unruly = list(self._unruliness()) if unruly else []
-        kinds = [kind for _, kind, _ in self.unruly]
-        self.outcome = Outcome(seed, [*(fault.kind for fault in self.faults.faults), *kinds])
+        kinds = [kind for _, kind, _ in self.unruly if kind]
+        self.closed_out = bool({"adl", "liquidation"} & set(kinds))
+        self.outcome = Outcome(seed, [*(fault.kind for fault in self.faults.faults), *kinds], self.venue)
         self.wallet = self.account.wallet
 
     def _unruliness(self) -> Iterator[tuple[float, str, Callable[[], None]]]:
         """What real venues do besides: when, its name, and what does it."""
         rng, exchange, listing = np.random.default_rng([self.seed, 3]), self.exchange, self.listing
-        coin = str(rng.choice(("", "BNB")))
-        if coin:
-            exchange.present.prices[coin] = Decimal(600)
-            self.account.fees_in = coin
+        account, tick, lot = self.account, *self.listing.grid
+        exchange.present.prices["BNB"] = Decimal(600)
+        account.fees_in = str(rng.choice(("", "BNB") if self.futures else ("", "BNB", "received")))
         listing.maker = Decimal(str(rng.choice(("-0.00005", "0", "0.0002", "0.0004"))))
         if rng.random() < 0.3:
-            exchange.trade_long_ago(self.account, listing, 2_000, START_NS - 10**15)
+            exchange.trade_long_ago(account, listing, 2_000, START_NS - 10**15)
         acts: dict[str, Callable[[], None]] = {
-            "ban": lambda: exchange.ban("binance-usdm", float(rng.uniform(0.5, 3.0))),
+            "ban": lambda: exchange.ban(self.venue, float(rng.uniform(0.5, 3.0))),
             "lost-stream": exchange.lose_user_streams,
-            "funding": lambda: exchange.fund(listing, Decimal("0.0003"), 2.0),
+            "finer-grid": lambda: exchange.relist(listing, tick / FINER, lot / FINER),
+            "first-grid": lambda: exchange.relist(listing, tick, lot),
+            "suspension": lambda: exchange.suspend(listing, "BREAK"),
+            "maintenance": lambda: exchange.maintain(self.venue, float(rng.uniform(0.3, 2.0))),
         }
-        for name in rng.choice(list(acts), int(rng.integers(1, 4))):
-            yield float(rng.uniform(0.1, 0.7)) * self.seconds, str(name), acts[str(name)]
+        if self.futures:
+            acts |= {
+                "funding": lambda: exchange.fund(listing, Decimal("0.0003"), 2.0),
+                "adl": lambda: exchange.close_out(account, listing, FINER, "adl_autoclose"),
+                "liquidation": lambda: exchange.close_out(account, listing, 9, f"autoclose-{self.seed}"),
+                "hedge-mode": lambda: setattr(account, "hedged", True),
+            }
+        undo: dict[str, Callable[[], None]] = {
+            "suspension": lambda: exchange.suspend(listing, "TRADING"),
+            "hedge-mode": lambda: setattr(account, "hedged", False),
+        }
+        for name in rng.choice(list(acts), int(rng.integers(1, 5))):
+            at = float(rng.uniform(0.1, 0.7))
+            yield at * self.seconds, str(name), acts[str(name)]
+            if str(name) in undo:
+                yield float(rng.uniform(at, 0.9)) * self.seconds, "", undo[str(name)]
 
     def run(self) -> Outcome:
         """Run it and compare. Faults end before the desk does, so that it can find out what happened."""
@@ -271,16 +299,18 @@ class Trial:
 
     async def make_desk(self, carrier: Loopback, loop: VirtualLoop) -> LiveDesk:
         """A desk that has not begun, as soon as the venue says what the symbol is."""
-        client = carrier.client("binance-usdm", Credentials("key", "secret"))
+        client = carrier.client(self.venue, Credentials("key", "secret"))
         while True:
             try:
                 instrument = await client.instrument(SYMBOL)
                 break
             except Exception:
                 await asyncio.sleep(0.5)
-        feed = WatchedFeed(carrier.client("binance-usdm"), SYMBOL, self.whole)
-        orders = BinanceOrders(client, instrument)
-        self.desk = LiveDesk(plan(self.folder), Wanderer(), feed, orders, clock=loop.time_ns, timer=loop.time)
+        feed = WatchedFeed(carrier.client(self.venue), SYMBOL, self.whole)
+        orders = BinanceOrders(client, instrument, keep_alive_s=2.0)
+        self.desk = LiveDesk(
+            plan(self.folder, self.venue), Wanderer(), feed, orders, clock=loop.time_ns, timer=loop.time
+        )
         return self.desk
 
     async def kill(self, desk: LiveDesk) -> None:
@@ -315,26 +345,35 @@ class Trial:
             return
         execution = session.execution
         assert isinstance(execution, LiveExecution)
-        book = self.account.position(self.listing)
-        if session.working.position != book.lots:
-            say(f"position {session.working.position}, at the exchange {book.lots}")
-        paid = execution.notional * self.listing.tick * self.listing.lot
-        charges, quote = execution.charges, self.listing.quote
-        cash = charges.funding.get(quote, Decimal(0)) - charges.fees.get(quote, Decimal(0)) - paid
-        if cash != self.account.wallet - self.wallet - book.cost:
-            say(f"cash {cash}, at the exchange {self.account.wallet - self.wallet - book.cost}")
-        coins = {asset: -fee for asset, fee in charges.fees.items() if asset != quote}
-        if coins != self.account.coins:
-            say(f"coins {coins}, at the exchange {self.account.coins}")
-        ours = sorted(execution.client_id(int(n)) for n in session.working.slots["id"].reshape(-1) if n)
-        theirs = sorted(order.client_id for order in self.account.open(self.listing))
-        if ours != theirs:
-            say(f"open orders {ours}, at the exchange {theirs}")
-        held = 0
+        setup, charges, quote = session.setup, execution.charges, self.listing.quote
+        base, none = self.listing.base, Decimal(0)
+        held = (setup.baseline + session.working.position) * Decimal(setup.lot_size) - charges.owed
+        cash = charges.funding.get(quote, none) - charges.fees.get(quote, none) - execution.paid
+        book, balances = self.account.position(self.listing), self.account.balances
+        theirs = {
+            "position": balances[base],
+            "cash": balances[quote] - BALANCES[quote],
+            "BNB": balances["BNB"],
+        }
+        if self.futures:
+            theirs = {
+                "position": book.lots * self.listing.lot,
+                "cash": self.account.wallet - self.wallet - book.cost,
+                "BNB": self.account.coins["BNB"],
+            }
+        ours = {"position": held, "cash": cash, "BNB": BALANCES["BNB"] - charges.fees.get("BNB", none)}
+        for name, value in ours.items():
+            if value != theirs[name]:
+                say(f"{name} {value}, at the exchange {theirs[name]}")
+        known = sorted(execution.client_id(int(n)) for n in session.working.slots["id"].reshape(-1) if n)
+        standing = sorted(order.client_id for order in self.account.open(self.listing))
+        if known != standing:
+            say(f"open orders {known}, at the exchange {standing}")
+        lots = 0
         for trade in self.account.trades:
-            held += trade.order.side * trade.lots
-            if abs(held) > LIMIT:
-                say(f"position {held} beyond the limit")
+            lots += trade.order.side * trade.lots
+            if abs(lots) > LIMIT * FINER:
+                say(f"position {lots / FINER} beyond the limit")
         outcome.fills = session.fills
         outcome.latched += [f"{f.rule}: {f.reason}" for f in session.guard.latched.values()]
         outcome.recoveries = list(self._recoveries())
@@ -367,7 +406,8 @@ class Trial:
                 outcome.rules.update(rules)
                 lost = "drawdown" in rules and frame.json()["to"] == "HALTED"
                 # Nobody else trades here, and the policy raises nothing.
-                yield from (f"false alarm: {frame.json()['reasons']}" for r in rules if r in NEVER)
+                never = NEVER[self.closed_out :]
+                yield from (f"false alarm: {frame.json()['reasons']}" for r in rules if r in never)
             elif frame.kind == journal.DECISION:
                 made = np.frombuffer(frame.payload, kind)[0]
                 outcome.decisions += 1
@@ -392,7 +432,7 @@ class Trial:
         if len(rate) and rate.max() > MAX_ORDERS:
             yield f"{rate.max()} orders in 10 s"
         for order in self.account.orders.values():
-            if order.client_id not in known:
+            if order.client_id not in known and not order.client_id.startswith(("adl_", "autoclose-")):
                 yield f"{order.client_id} is at the exchange, but not in the journal"
 
     def _recoveries(self) -> Iterator[float]:
@@ -419,7 +459,7 @@ class Trial:
 
 
 NEVER = ("unknown-order", "policy", "position", "far-quote")
-"""Rules that nothing here can give a reason for."""
+"""Rules that nothing here can give a reason for; the first is what a liquidation looks like."""
 
 
 def run(
@@ -435,7 +475,7 @@ class Chaos:
     """Run random schedules and print what was found."""
 
     store: Path | None = None
-    """Store of tapes with binance-usdm BTCUSDT; otherwise a random market."""
+    """Store of tapes with BTCUSDT of binance-usdm and binance-spot; otherwise a random market."""
     schedules: int = 1000
     """Number of schedules."""
     first: int = 0
@@ -453,10 +493,12 @@ class Chaos:
             print(f"{kept} of them are in {self.results}; delete it to run them again")
         began = time.process_time()
         with tempfile.TemporaryDirectory() as folder, self.results.open("a") as file:
-            tape = tapes(self.store or random_store(Path(folder)), "binance-usdm", SYMBOL)
+            store = self.store or random_store(Path(folder))
+            played = [tapes(store, venue, SYMBOL) for venue in VENUES]
             bar = tqdm([seed for seed in seeds if seed not in done], unit=" schedules")
             for seed in bar:
-                found = done[seed] = run(tape, seed, self.seconds, unruly=True)
+                # One in three on spot.
+                found = done[seed] = run(played[seed % 3 == 2], seed, self.seconds, unruly=True)
                 file.write(json.dumps(self._key() | vars(found)) + "\n")
                 file.flush()
                 bar.set_postfix_str(f"{sum(bool(done[s].violations) for s in seeds if s in done)} wrong")
@@ -496,7 +538,8 @@ def report(outcomes: Sequence[Outcome]) -> int:
     rules = sum((o.rules for o in outcomes), Counter[str]())
     latched = Counter(reason.split(":")[0] for o in outcomes for reason in o.latched)
     halted = np.mean([o.halted for o in outcomes])
-    print(f"{len(outcomes)} schedules, {len(wrong)} wrong")
+    at = ", ".join(f"{count} at {venue}" for venue, count in Counter(o.venue for o in outcomes).items())
+    print(f"{len(outcomes)} schedules ({at}), {len(wrong)} wrong")
     print(", ".join(f"{count:,} {name}" for name, count in total.items()), f"{halted:.0%} of time HALTED")
     print("faults:", ", ".join(f"{count} {kind}" for kind, count in faults.most_common()))
     print("rules:", ", ".join(f"{rule} {count}" for rule, count in rules.most_common()))
@@ -511,12 +554,14 @@ def report(outcomes: Sequence[Outcome]) -> int:
 
 
 def random_store(folder: Path) -> Path:
-    """A store with a minute of a random market."""
+    """A store with a minute of a random market, at each of VENUES."""
     from mmenv.data.importer import Import
     from tests.helpers.captures import market, write
 
-    path = write(folder / "capture.gz", market(seconds=60, seed=5).lines)
-    Import("binance", (path,), folder / "store", progress=False).run()
+    for venue in VENUES:
+        sent = market(seconds=60, seed=5, venue=venue.removeprefix("binance-"))
+        path = write(folder / f"{venue}.gz", sent.lines)
+        Import("binance", (path,), folder / "store", progress=False).run()
     return folder / "store"
 
 

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from mmenv.actions.spread_skew import SpreadSkew
 from mmenv.backtest import Entrant, Result, Settings, backtest
-from mmenv.backtest.result import FIGURES
+from mmenv.backtest.result import TITLES
 from mmenv.backtest.unit import write_json
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig, make_config
@@ -148,16 +148,17 @@ def default_folder(options: Backtest, chosen: list[Entrant]) -> Path:
 
 
 SHOWN = (
-    *("profit", "spread_capture", "adverse_selection", "carry", "fees", "sharpe_annual", "max_drawdown"),
-    *("fills", "profit_bp", "win_rate", "mean_inventory"),
+    *("profit", "spread_capture", "adverse_selection", "carry", "fees", "funding", "sharpe_annual"),
+    *("max_drawdown", "fills", "profit_bp", "win_rate", "mean_inventory"),
 )
 
 
 def sheet(result: Result) -> Sheet:
     """Tabulate the main figures of every policy, a column for each."""
     rates = "".join(f"; {rate}" for rate in result.rates)
-    columns = {"": [FIGURES[figure][0] for figure in SHOWN]}
+    shown = [figure for figure in SHOWN if figure in result.figures[result.first.name]]
+    columns = {"": [TITLES[figure][0] for figure in shown]}
     for name, figures in result.figures.items():
-        columns[name] = [show(figures[figure], FIGURES[figure][1]) for figure in SHOWN]
+        columns[name] = [show(figures[figure], TITLES[figure][1]) for figure in shown]
     legend = [f"Money in {result.currency}{rates}; 95% intervals by blocks of time."]
     return Sheet(str(result.folder), columns, legend)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from mmenv.backtest.tables import PARTS, SUMS, horizons
+from mmenv.backtest.tables import FUNDING, PARTS, horizons
 from mmenv.checks import ConfigError
 from mmenv.data.currency import Rate
 from mmenv.measure import intervals, metrics
@@ -67,6 +67,9 @@ FIGURES: dict[str, tuple[str, str, str]] = {
 }
 """Every figure of a run: its title, its unit (a value in "%" is a fraction) and its meaning."""
 
+TITLES = FIGURES | {FUNDING: ("Funding", "money", "received less paid for what was held or borrowed")}
+"""The same, with the figure that only those have that count funding."""
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -77,7 +80,7 @@ class Samples:
     times_ns: np.ndarray
     """Ends of the intervals, (n,); those without data are left out."""
     sums: dict[str, np.ndarray]
-    """What was earned, lost and traded in each interval, money, (n,), by the names in `SUMS`."""
+    """What was earned, lost and traded in each interval, money, (n,), by the names of `Run.sums`."""
 
 
 class Run:
@@ -115,6 +118,16 @@ class Run:
         return np.array([float(unit["rate"]) for unit in self.units])
 
     @cached_property
+    def parts(self) -> tuple[str, ...]:
+        """Parts of its profit: funding where it is counted."""
+        return (*PARTS, FUNDING) if any(FUNDING in unit["totals"] for unit in self.units) else PARTS
+
+    @cached_property
+    def sums(self) -> tuple[str, ...]:
+        """Running totals of its equity."""
+        return ("profit", *self.parts, "turnover")
+
+    @cached_property
     def paths(self) -> list[int]:
         """Number of paths of each unit."""
         return [int(unit["paths"]) for unit in self.units]
@@ -148,7 +161,7 @@ class Run:
         equity = self.table("equity")
         if (self.rates != 1).any():
             rates = self.rates[equity["unit"].to_numpy()]
-            for name in SUMS:
+            for name in self.sums:
                 equity[name] *= rates
         return equity
 
@@ -179,7 +192,7 @@ class Run:
         starts = np.flatnonzero(np.diff(equity["unit"], prepend=-1))
         cells, place = np.unique(cell, return_inverse=True)
         sums = {}
-        for name in SUMS:
+        for name in self.sums:
             values = equity[name].to_numpy()
             steps = np.diff(values, prepend=0.0)
             steps[starts] = values[starts]
@@ -359,9 +372,12 @@ class Result:
         profits = samples.sums["profit"]
         equity = np.cumsum(profits)
         profit, trips, decisions = float(equity[-1]), run.trips, counts["decisions"]
-        parts = metrics.attribution(fills, profit)
+        funding = float(samples.sums[FUNDING].sum()) if FUNDING in run.parts else 0.0
+        parts = metrics.attribution(fills, profit - funding)
+        if FUNDING in run.parts:
+            parts[FUNDING] = funding
         annual = metrics.annual_factor(self.interval)
-        totals = {name: intervals.bootstrap(_total, [samples.sums[name]]) for name in ("profit", *PARTS)}
+        totals = {name: intervals.bootstrap(_total, [samples.sums[name]]) for name in ("profit", *run.parts)}
         sharpe = intervals.bootstrap(metrics.sharpe, [profits])
         short = isinstance(totals["profit"], TooShort)  # then no figure may rest on how profits vary
 
@@ -403,7 +419,7 @@ class Result:
             **{name: metrics.ratio(counts[name], decisions) for name in ("active", "reducing", "halted")},
         }
         as_estimates = {k: v if isinstance(v, Estimate) else Estimate(float(v)) for k, v in found.items()}
-        return {name: as_estimates[name] for name in FIGURES}
+        return {name: as_estimates[name] for name in TITLES if name in as_estimates}
 
     def _per_turnover(self, samples: Samples, name: str) -> Estimate:
         """One of the sums per money traded, basis points."""
@@ -433,7 +449,7 @@ class Result:
         """Compare policy `name` with the first on the same intervals: sums, Sharpe ratio, basis points."""
         ours, theirs = self.samples[name], self.samples[self.first.name]
         _, i, j = np.intersect1d(ours.times_ns, theirs.times_ns, return_indices=True)
-        pairs = {part: [ours.sums[part][i], theirs.sums[part][j]] for part in SUMS}
+        pairs = {part: [ours.sums[part][i], theirs.sums[part][j]] for part in self.first.sums}
         lead = pairs["profit"][0] - pairs["profit"][1]
         found = {
             "profit": intervals.bootstrap(_total, [lead]),
@@ -448,7 +464,7 @@ class Result:
                 lead=lead,
             ),
         }
-        for part in PARTS:
+        for part in self.first.parts:
             found[part] = intervals.bootstrap(_total, [pairs[part][0] - pairs[part][1]])
         return found
 

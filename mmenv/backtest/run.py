@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmenv.backtest.result import Result
 from mmenv.backtest.tables import Scale
@@ -75,6 +76,10 @@ class Settings:
     rates: tuple[str, ...] = ()
     """Prices of currencies in one, such as BTC/USDT=61000, or BTC/USDT for that of the store's tapes: profits
     are then counted in that one. Without, results are those of each currency."""
+    funding: str | None = None
+    """File of funding rates that tapes of perpetual contracts pay, see `mmenv.data.funding`."""
+    borrow: float = 0.0
+    """What is paid in a year for what was sold short on tapes, part of its value."""
     command: str = ""
     """What is shown on the sheet as the command that made it."""
 
@@ -83,6 +88,7 @@ class Settings:
         require_number(self, "seed", 0, 2**62, integer=True)
         require_number(self, "patience", 1e-3, 1e6)
         require_number(self, "tries", 1, 10**12, integer=True)
+        require_number(self, "borrow", 0.0, 100.0)
         if self.jobs is not None:
             require_number(self, "jobs", 1, 1024, integer=True)
         if self.capital is not None:
@@ -178,7 +184,11 @@ def _recorded(entrants: Sequence[Entrant], settings: Settings) -> list[Unit]:
                 signal=settings.signal,
                 patience=settings.patience,
                 data=file_hash(Path(piece.tape)),
+                funding=settings.funding or "",
+                borrow=settings.borrow,
             )
+            # What is wrong with the file is said before any work is done.
+            _ = unit.holding
             shown.append(unit)
             if settings.sensitivity:
                 scenarios += _scenarios(unit, piece, settings)
@@ -289,7 +299,7 @@ def backtest(
     _play(planned, folder, settings, progress)
     plan = {
         "version": VERSION,
-        "settings": {k: v for k, v in dataclasses.asdict(settings).items() if k not in ("jobs", "ray")},
+        "settings": _told(settings),
         "policies": [
             {"name": e.source.name, "key": e.source.key, "config": e.config.to_dict()} for e in entrants
         ],
@@ -304,6 +314,12 @@ def backtest(
     }
     write_json(folder / "plan.json", plan)
     return Result(folder)
+
+
+def _told(settings: Settings) -> dict[str, Any]:
+    """The settings that a plan keeps; those of funding and borrowing where there is any."""
+    left = {"jobs", "ray"} | {name for name in ("funding", "borrow") if not getattr(settings, name)}
+    return {name: value for name, value in dataclasses.asdict(settings).items() if name not in left}
 
 
 def _claim(folder: Path, planned: Sequence[Unit]) -> None:

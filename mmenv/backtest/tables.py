@@ -15,9 +15,15 @@ from numba import njit
 
 from mmenv.backtest.play import Played
 from mmenv.config import EnvConfig
+from mmenv.data.funding import FundingRates
 from mmenv.engine.state import ACTIVE, FEE_DIGITS, STATES, fee_rate
 from mmenv.measure.metrics import coin_prices
 from mmenv.times import SECOND
+
+FUNDING = "funding"
+"""A further part of the profit, where funding or borrowing is counted: received less paid."""
+
+YEAR_SECONDS = 365 * 86_400
 
 PARTS = ("spread_capture", "adverse_selection", "carry", "fees")
 """Parts of the profit: the first three less the fees."""
@@ -238,11 +244,21 @@ def _orders(rows, path, orders):
     return count, orders
 
 
-def equity_of(played: Played, config: EnvConfig, scale: Scale) -> Table:
+@dataclass(frozen=True)
+class Holding:
+    """What it costs, or earns, to hold a position."""
+
+    funding: FundingRates | None = None
+    """Payments of a perpetual contract: longs pay shorts a positive rate of the notional."""
+    borrow: float = 0.0
+    """What is paid in a year for what was sold short, part of its value."""
+
+
+def equity_of(played: Played, config: EnvConfig, scale: Scale, holding: Holding | None = None) -> Table:
     """Make running totals of the profit and its parts, money, at the end of every second or decision.
 
     Money of an inverse contract is coin. `time_ns` is the end of the interval. `profit` = spread_capture +
-    adverse_selection + carry - fees.
+    adverse_selection + carry - fees, and with `holding` + funding.
     """
     rows = played.rows
     step_ns = config.market.step_ns
@@ -252,6 +268,9 @@ def equity_of(played: Played, config: EnvConfig, scale: Scale) -> Table:
     steps = _amounts(rows, scale)
     steps["fees"] = steps["turnover"] * share_of_fee(config)
     steps["profit"] = steps["spread_capture"] + steps["adverse_selection"] + steps["carry"] - steps["fees"]
+    if holding is not None:
+        steps[FUNDING] = _held(rows, step_ns, scale, holding)
+        steps["profit"] = steps["profit"] + steps[FUNDING]
     # Whole seconds of the clock, so that longer intervals are made of whole ones of these.
     cell = (rows["time_ns"] + step_ns - 1) // base_ns
     last = np.flatnonzero(np.diff(cell, append=-1) | np.diff(played.path, append=-1))
@@ -264,6 +283,26 @@ def equity_of(played: Played, config: EnvConfig, scale: Scale) -> Table:
     for name, amounts in steps.items():
         table[name] = np.cumsum(amounts)[last]
     return table
+
+
+def _held(rows: np.ndarray, step_ns: int, scale: Scale, holding: Holding) -> np.ndarray:
+    """Money received less paid in each decision for the position that was held into it.
+
+    What is paid between two decisions is so for the position of the first: when it was filled in between is
+    not known.
+    """
+    worth = np.abs(scale.worth(rows["mid"].astype(np.float64)))
+    short = np.maximum(-rows["position"].astype(np.float64), 0)
+    amounts = -short * worth * (holding.borrow * step_ns / SECOND / YEAR_SECONDS)
+    paid = holding.funding
+    if paid is not None and len(rows):
+        times = rows["time_ns"]
+        here = (paid.times_ns >= times[0]) & (paid.times_ns < times[-1] + step_ns)
+        at = np.searchsorted(times, paid.times_ns[here], side="right") - 1
+        marked = np.abs(scale.worth(paid.marks[here] / scale.price))
+        value = np.where(np.isfinite(marked), marked, worth[at])
+        np.add.at(amounts, at, -rows["position"][at] * value * paid.rates[here])
+    return amounts
 
 
 def _amounts(rows: np.ndarray, scale: Scale) -> Table:

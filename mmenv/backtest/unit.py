@@ -20,13 +20,14 @@ import pyarrow.parquet as pq
 
 from mmenv.backtest import tables
 from mmenv.backtest.play import Played, Player, Tabulated, play, signal_column
-from mmenv.backtest.tables import SUMS, Scale
+from mmenv.backtest.tables import FUNDING, SUMS, Scale
 from mmenv.config import EnvConfig
+from mmenv.data.funding import read_funding
 from mmenv.files import replacing
 from mmenv.market.stretch import Stretch
 from mmenv.observation import observation_names
 from mmenv.run.job import Tell
-from mmenv.run.provenance import digest, provenance
+from mmenv.run.provenance import digest, file_hash, provenance
 
 VERSION = 3
 """Version of what is kept; results of another one are not continued."""
@@ -67,11 +68,18 @@ class Unit:
     """Whether only totals and their course are kept."""
     data: str = ""
     """What the market's data are; changes when they do."""
+    funding: str = ""
+    """File of funding rates, if they are counted."""
+    borrow: float = 0.0
+    """What is paid in a year for what was sold short, part of its value."""
 
     @property
     def _told(self) -> dict[str, Any]:
         """Everything the outcome depends on."""
-        return {
+        held: dict[str, Any] = {}
+        if self.funding or self.borrow:
+            held = {"funding": file_hash(Path(self.funding)) if self.funding else "", "borrow": self.borrow}
+        return held | {
             "version": VERSION,
             "policy": [self.source.name, self.source.key],
             "config": self.config.to_dict(),
@@ -100,6 +108,14 @@ class Unit:
         return [market.tape] if isinstance(market, Stretch) else []
 
     @property
+    def holding(self) -> tables.Holding | None:
+        """What a position costs or earns, if that is counted. Raises `ConfigError` for a file of another."""
+        if not (self.funding or self.borrow):
+            return None
+        funding = read_funding(Path(self.funding), self.labels["symbol"]) if self.funding else None
+        return tables.Holding(funding, self.borrow)
+
+    @property
     def decisions(self) -> int:
         """How many decisions it makes, if the data do not end before."""
         market = self.config.market
@@ -124,7 +140,7 @@ class Unit:
             progress=progress,
         )
         origin = provenance(self._told, self.first_seed, data=self.tapes)
-        equity = tables.equity_of(played, self.config, self.scale)
+        equity = tables.equity_of(played, self.config, self.scale, self.holding)
         summary = self._summary(played, equity, origin)
         write_parquet(folder / "equity" / f"{self.name}.parquet", equity, origin)
         if not self.scenario:
@@ -156,7 +172,9 @@ class Unit:
             "first_ns": int(rows["time_ns"][0]) if some else 0,
             "last_ns": int(equity["time_ns"][-1]) if some else 0,
             "first_mid": float(rows["mid"][0] * self.scale.price) if some else math.nan,
-            "totals": {name: float(equity[name][-1]) if some else 0.0 for name in SUMS},
+            "totals": {
+                name: float(equity[name][-1]) if some else 0.0 for name in (*SUMS, FUNDING) if name in equity
+            },
             "fills": int((rows["bid_fill"] > 0).sum() + (rows["ask_fill"] > 0).sum()),
             "halted": int((rows["risk_state"] != 0).sum()),
             "ended_early": isinstance(market, Stretch) and len(rows) < self.decisions,

@@ -45,10 +45,8 @@ HEED_S: Final = 0.1
 """The halt file is looked at this often."""
 RENEW_S: Final = 5.0
 """A feed that is not trusted is begun anew this often."""
-LOOK_S: Final = 60.0
-"""The venue is asked this often what the symbol is now."""
 LOOK_AGAIN_S: Final = 5.0
-"""And this often while it is not traded."""
+"""A symbol that is not traded is looked at this often."""
 AT_MOST_S: Final = 1.0
 """But never more often than this."""
 QUIET_S: Final = 0.02
@@ -369,7 +367,7 @@ class LiveDesk:
 
     async def _watch_instrument(self, session: Session) -> None:
         """Ask now and then whether the symbol is still what it was, and at once where there is a doubt."""
-        pause = LOOK_S
+        pause = self.plan.look_s
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
@@ -383,7 +381,7 @@ class LiveDesk:
             if found is None:
                 return
             await self._heed_instrument(session, found)
-            pause = LOOK_AGAIN_S if found.status else LOOK_S
+            pause = min(LOOK_AGAIN_S, self.plan.look_s) if found.status else self.plan.look_s
             await asyncio.sleep(AT_MOST_S)
 
     async def _heed_instrument(self, session: Session, found: Instrument) -> None:

@@ -44,6 +44,9 @@ class Plan:
     """Desks of the account, which share what the venue takes of it."""
     rotate_mb: float = 1_000.0
     """The journal goes on in a new file at this size, and at midnight UTC."""
+    look_s: float = 60.0
+    """The venue is asked this often what the symbol is now, and at least every five seconds while it is not
+    traded."""
     snapshot_work: int = 500_000
     """A snapshot is made after so many rows, or what takes as long: a few seconds of playing them again."""
     sync: bool = False

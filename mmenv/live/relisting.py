@@ -87,6 +87,6 @@ def relisted(setup: Setup, terms: Terms, position: int, owed: Decimal) -> tuple[
         high_tick=max(math.ceil(setup.high_tick * ticks), low + 2),
         baseline=baseline,
         dust=f"{own - baseline * lot:f}" if own != baseline * lot else "0",
-        position=int(held / lot),
+        position=round(held / lot),
     )
     return made, made.position * lot - held

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from mmenv.backtest.result import FIGURES, Result, Run
+from mmenv.backtest.result import TITLES, Result, Run
 from mmenv.files import replacing
 from mmenv.measure.intervals import FEWEST_BLOCKS, Estimate
 from mmenv.report import comparison, portrait, words
@@ -22,8 +22,8 @@ from mmenv.run.provenance import in_words
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Profit and where it came from": (
-        "profit", "total_return", "spread_capture", "adverse_selection", "carry", "fees", "profit_bp",
-        "captured_bp",
+        "profit", "total_return", "spread_capture", "adverse_selection", "carry", "fees", "funding",
+        "profit_bp", "captured_bp",
     ),
     "Risk": (
         "sharpe", "sharpe_annual", "sortino", "deflated_sharpe", "max_drawdown", "max_drawdown_fraction",
@@ -44,8 +44,8 @@ PORTRAIT: tuple[tuple[str, str, str, Picture], ...] = (
         "waterfall",
         "From spread to profit",
         "Spread capture is what fills earned against the mid at the decision; adverse selection and carry "
-        "are what the mid then did to lots just filled and to lots held before. Less fees, they sum to the "
-        "profit exactly.",
+        "are what the mid then did to lots just filled and to lots held before. Less fees, with funding "
+        "where it is counted, they sum to the profit exactly.",
         portrait.waterfall,
     ),
     (
@@ -293,7 +293,9 @@ def _table(result: Result) -> str:
     for group, figures in GROUPS.items():
         rows.append(f'<tr class="group"><td colspan="{2 + 2 * len(names)}">{group}</td></tr>')
         for figure in figures:
-            title, unit, meaning = FIGURES[figure]
+            if figure not in result.figures[result.first.name]:
+                continue
+            title, unit, meaning = TITLES[figure]
             cells = [_cell(result.figures[name][figure], unit) for name in names]
             cells += [_cell(differences[name].get(figure), unit) for name in names[1:]]
             shown = unit.replace("money", result.currency)

@@ -33,8 +33,9 @@ PARTS = {
     "adverse_selection": ("Adverse selection", "#dc2626"),
     "carry": ("Carry", "#64748b"),
     "fees": ("Fees", "#d97706"),
+    "funding": ("Funding", "#0891b2"),
 }
-"""Title and colour of each part of the profit."""
+"""Title and colour of each part of the profit; funding only where it is counted."""
 
 WINDOW = 240
 """Decisions in the close-up of quotes and fills."""
@@ -53,16 +54,16 @@ def waterfall(result: Result, run: Run) -> Figure:
     """Draw the way from spread capture to profit."""
     figures = result.figures[run.name]
     signs = {"fees": -1}
-    values = [signs.get(part, 1) * figures[part].value for part in PARTS] + [figures["profit"].value]
+    values = [signs.get(part, 1) * figures[part].value for part in run.parts] + [figures["profit"].value]
     return {
         "data": [
             {
                 "type": "waterfall",
-                "x": [title.replace(" ", "<br>") for title, _ in PARTS.values()] + ["Profit"],
+                "x": [PARTS[part][0].replace(" ", "<br>") for part in run.parts] + ["Profit"],
                 "y": rounded(values),
-                "measure": ["relative"] * len(PARTS) + ["total"],
+                "measure": ["relative"] * len(run.parts) + ["total"],
                 "text": [
-                    amount(figures[part], v) for part, v in zip((*PARTS, "profit"), values, strict=True)
+                    amount(figures[part], v) for part, v in zip((*run.parts, "profit"), values, strict=True)
                 ],
                 "textposition": "outside",
                 "cliponaxis": False,
@@ -81,7 +82,7 @@ def attribution(result: Result, run: Run) -> Figure:
     times, samples = Times(result), fine(run)
     data = []
     lines = {
-        **{p: (t, c, -1 if p == "fees" else 1) for p, (t, c) in PARTS.items()},
+        **{part: (*PARTS[part], -1 if part == "fees" else 1) for part in run.parts},
         "profit": ("Profit", INK, 1),
     }
     for part, (title, tone, sign) in lines.items():

@@ -71,6 +71,8 @@ def _why(figures: dict[str, Estimate]) -> str:
         f"{did('adverse_selection', 'added', 'took')}, carry {did('carry', 'added', 'took')} "
         + (f"and {did('fees', 'fees took', 'rebates added')}." if paid else "and there were no fees.")
     )
+    if "funding" in figures:
+        text += f" Funding {did('funding', 'added', 'took')}."
     capture, adverse, fees = (figures[n].value for n in ("spread_capture", "adverse_selection", "fees"))
     if capture > 0 and fees > capture:
         text += " Fees alone are more than the spread it captured."

@@ -89,6 +89,11 @@ class Backtest:
     rates: tuple[str, ...] = ()
     """Count profits of several currencies in one: prices such as BTC/USDT=61000, or BTC/USDT for the mean
     price on the tapes of that pair. Without, there is a result for each currency."""
+    funding: str | None = None
+    """File of funding rates (CSV, of Binance's archive or API, or Tardis's) that positions in perpetual
+    contracts pay or receive (tapes)."""
+    borrow: float = 0.0
+    """What is paid in a year for what was sold short, part of its value: 0.05 is 5% (tapes)."""
     tries: int = 1
     """Configurations that were tried before these were chosen: the Sharpe ratio is deflated for them."""
     sensitivity: bool = True

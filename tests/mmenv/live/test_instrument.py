@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from mmenv.checks import ConfigError
 from mmenv.data.tape import Tape
-from mmenv.live import desk as desk_module
 from mmenv.live.execution import LiveExecution
 from mmenv.live.relisting import Terms, relisted
 from mmenv.live.rerun import check
@@ -27,12 +26,6 @@ from tests.helpers.exchanges import VENUES, tape
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tape]:
     folder = tmp_path_factory.mktemp("stores")
     return {venue: tape(folder, venue) for venue in VENUES}
-
-
-@pytest.fixture(autouse=True)
-def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(desk_module, "LOOK_S", 1.0)
-    monkeypatch.setattr(desk_module, "LOOK_AGAIN_S", 1.0)
 
 
 def relist(runs: Runs, times: int) -> None:
@@ -72,7 +65,7 @@ def test_a_finer_grid_is_found_and_taken(recorded, tmp_path: Path, venue: str) -
     nothing is refused for its grid, and the journal plays again."""
     runs = Runs(recorded[venue], tmp_path, venue, finer=10)
     acts = [(6.0, lambda _: relist(runs, 2)), (13.0, lambda _: relist(runs, 10))]
-    desk = runs((22.0,), player=Fixed(-0.95), limit=40, lots=4, acts=acts)
+    desk = runs((22.0,), player=Fixed(-0.95), limit=40, lots=4, acts=acts, look_s=1.0)
     session = desk.session
     assert session is not None
     assert not runs.errors
@@ -118,7 +111,7 @@ def test_a_symbol_that_is_not_traded_is_left_alone_until_it_is(recorded, tmp_pat
         (6.0, lambda _: runs.exchange.suspend(runs.listing, "BREAK")),
         (14.0, lambda _: runs.exchange.suspend(runs.listing, "TRADING")),
     ]
-    runs((20.0,), acts=acts)
+    runs((20.0,), acts=acts, look_s=1.0)
     assert "instrument" in runs.rules() or "silence" in runs.rules()
     refused = [one for one in runs.requests("POST", "/order", since=6.0, until=14.0) if one.status != 200]
     assert len(refused) <= 6

@@ -37,7 +37,7 @@ from mmenv.live.tasks import Tasks
 from mmenv.live.venues.binance.client import RETRY_S, BinanceClient
 from mmenv.live.venues.binance.requests import PAGE, RECV_WINDOW_MS, REQUEST_ERRORS, Requests, trouble_of
 from mmenv.live.venues.binance.tracker import TrackedOrder, Tracker
-from mmenv.live.venues.binance.user_stream import UserStream
+from mmenv.live.venues.binance.user_stream import KEEP_ALIVE_S, UserStream
 from mmenv.times import MILLISECOND, SECOND
 
 GRACE_S: Final = 0.5
@@ -55,7 +55,7 @@ UNSETTLED: Final = (Trouble.IN_DOUBT, Trouble.DUPLICATE)
 class BinanceOrders(OrderClient):
     """Orders of one symbol, by a client with credentials that no other symbol shares.
 
-    All is compared every `reconcile_s`.
+    All is compared every `reconcile_s`, and the key of a user stream kept alive every `keep_alive_s`.
     """
 
     def __init__(
@@ -64,12 +64,13 @@ class BinanceOrders(OrderClient):
         instrument: Instrument,
         *,
         reconcile_s: float = 5.0,
+        keep_alive_s: float = KEEP_ALIVE_S,
     ) -> None:
         self.client, self.instrument = client, instrument
         self._reconcile_s = reconcile_s
         self._requests = Requests(client, instrument)
         self._tracker = Tracker(self._requests, self._complete_later, self._worth)
-        self._stream = UserStream(client, self._tracker, self._reconcile)
+        self._stream = UserStream(client, self._tracker, self._reconcile, keep_alive_s)
         self._tasks = Tasks(self._failed)
         self._priced_ns: dict[str, int] = {}
 

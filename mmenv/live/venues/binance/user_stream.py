@@ -36,7 +36,9 @@ class UserStream:
         client: BinanceClient,
         tracker: Tracker,
         compare: Callable[[], Awaitable[None]],
+        keep_alive_s: float = KEEP_ALIVE_S,
     ) -> None:
+        self._keep_alive_s = keep_alive_s
         self.opened = asyncio.Event()
         """Set once the stream has run, or the venue has refused us."""
         self.refused = ""
@@ -115,7 +117,7 @@ class UserStream:
 
     async def _keep_alive(self) -> None:
         while self._client.market.futures:
-            await asyncio.sleep(KEEP_ALIVE_S)
+            await asyncio.sleep(self._keep_alive_s)
             try:
                 await self._client.fapiPrivatePutListenKey()
             except REQUEST_ERRORS as error:
