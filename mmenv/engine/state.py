@@ -168,6 +168,8 @@ CORE = np.dtype(
         per_lane("old_spread", "i4"),  # at the decision before, kept by `mmenv.step.orders`
         per_lane("old_ask_lots", "i4"),
         per_lane("old_bid_lots", "i4"),
+        per_lane("ask_fill_surprise", "f4"),  # what only `book` knows: our fills less their mean
+        per_lane("bid_fill_surprise", "f4"),
     ],
     align=True,
 )

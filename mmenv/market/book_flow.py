@@ -119,8 +119,10 @@ def flow(w, p, count):
         knows_up, buys = draw < informed_buy, draw < informed_buy + plain_buy
         knows_down, sells = draw > F(1) - informed_sell, draw > F(1) - informed_sell - plain_sell
         size = w.order_size[i]
-        buy = I(ask_queue + I(above * half_depth)) if knows_up else size
-        sell = I(bid_queue + I(below * half_depth)) if knows_down else size
+        sweep_up, sweep_down = I(ask_queue + I(above * half_depth)), I(bid_queue + I(below * half_depth))
+        w.plain_buy[i], w.informed_buy[i], w.sweep_up[i] = plain_buy, informed_buy, sweep_up
+        w.plain_sell[i], w.informed_sell[i], w.sweep_down[i] = plain_sell, informed_sell, sweep_down
+        buy, sell = sweep_up if knows_up else size, sweep_down if knows_down else size
         buy, sell = buy if buys else I(0), sell if sells else I(0)
         w.buy[i], w.sell[i] = buy, sell
         trades = buys | sells

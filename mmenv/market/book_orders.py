@@ -35,23 +35,32 @@ def place(order, wanted, lots, touch, queue, opposite, depth, side):
 
 
 @njit
+def reach(order, volume, old, depth, side):
+    """What a market order does to our order: (lots taken of it, lots then ahead).
+
+    It takes the touch, then `depth` lots a tick, then those ahead of us, then us; `old` is the book's
+    (touch, queue) on our side before it.
+    """
+    price, _, left, ahead = order
+    touch, queue = old
+    behind = min(I(side * I(price - touch)), FAR)
+    first = I(queue + I(depth * I(behind - I(1)))) if behind > 0 else I(0)
+    reached = max(I(volume - first), I(0))
+    return min(left, max(I(reached - ahead), I(0))), max(I(ahead - reached), I(0))
+
+
+@njit
 def fill(order, volume, cancel, rounding, old, new, depth, side):
     """What a micro-step does to our order: (fill, ahead).
 
     `old` is the book's (touch, queue) on our side before it, `new` (touch, queue, opposite touch, opposite
-    queue) after it. A market order takes the touch, then `depth` lots a tick, then those ahead of us, then
-    us. Cancels at the touch are spread evenly over the queue, rounded by chance. The opposite touch at or
-    past our price trades with us.
+    queue) after it. Cancels at the touch are spread evenly over the queue, rounded by chance. The opposite
+    touch at or past our price trades with us.
     """
-    price, _, left, ahead = order
-    touch, queue = old
+    price, _, left, _ = order
     new_touch, new_queue, opposite, opposite_queue = new
-    behind = min(I(side * I(price - touch)), FAR)
-    first = I(queue + I(depth * I(behind - I(1)))) if behind > 0 else I(0)
-    reached = max(I(volume - first), I(0))
-    taken = min(left, max(I(reached - ahead), I(0)))
-    ahead = max(I(ahead - reached), I(0))
-    cancelled = I(F(ahead) * cancel + rounding) if behind == 0 else I(0)
+    taken, ahead = reach(order, volume, old, depth, side)
+    cancelled = I(F(ahead) * cancel + rounding) if price == old[0] else I(0)
     ahead = max(I(ahead - cancelled), I(0))
     distance = I(side * I(price - new_touch))
     ahead = min(ahead, new_queue) if distance == 0 else ahead
@@ -59,6 +68,18 @@ def fill(order, volume, cancel, rounding, old, new, depth, side):
     crossed = I(side * I(opposite - price)) >= 0
     taken = I(taken + (min(I(left - taken), opposite_queue) if crossed else I(0)))
     return taken, ahead
+
+
+@njit
+def surprise(order, volume, plain, size, informed, sweep, old, depth, side):
+    """Lots that a market order took of ours, less their mean given all but whether one came.
+
+    `plain` and `informed` are the chances of an order of `size` and of one of `sweep` lots.
+    """
+    taken, _ = reach(order, volume, old, depth, side)
+    by_plain, _ = reach(order, size, old, depth, side)
+    by_informed, _ = reach(order, sweep, old, depth, side)
+    return F(taken) - (plain * F(by_plain) + informed * F(by_informed))
 
 
 @njit
@@ -82,7 +103,7 @@ def orders(w, p, count, k):
         old_ask = w.old_ask[i], w.old_ask_queue[i]
         old_bid = w.old_bid[i], w.old_bid_queue[i]
         ask, ask_queue, bid, bid_queue = w.ask[i], w.ask_queue[i], w.bid[i], w.bid_queue[i]
-        rounding = w.rounding[i]
+        rounding, size = w.rounding[i], w.order_size[i]
 
         order = w.ask_price[i], w.ask_placed[i], w.ask_left[i], w.ask_ahead[i]
         filled = w.ask_fill[i]
@@ -91,6 +112,9 @@ def orders(w, p, count, k):
         order = chosen(new, order, arrives)
         after = (ask, ask_queue, bid, bid_queue)
         taken, ahead = fill(order, w.buy[i], w.ask_cancel[i], rounding, old_ask, after, depth, I(1))
+        w.ask_surprise[i] += surprise(
+            order, w.buy[i], w.plain_buy[i], size, w.informed_buy[i], w.sweep_up[i], old_ask, depth, I(1)
+        )
         w.ask_price[i], w.ask_placed[i] = order[0], order[1]
         w.ask_left[i], w.ask_ahead[i] = I(order[2] - taken), ahead
         w.ask_fill[i] = I(filled + taken)
@@ -103,6 +127,17 @@ def orders(w, p, count, k):
         order = chosen(new, order, arrives)
         after = (bid, bid_queue, ask, ask_queue)
         taken, ahead = fill(order, w.sell[i], w.bid_cancel[i], rounding, old_bid, after, depth, I(-1))
+        w.bid_surprise[i] += surprise(
+            order,
+            w.sell[i],
+            w.plain_sell[i],
+            size,
+            w.informed_sell[i],
+            w.sweep_down[i],
+            old_bid,
+            depth,
+            I(-1),
+        )
         w.bid_price[i], w.bid_placed[i] = order[0], order[1]
         w.bid_left[i], w.bid_ahead[i] = I(order[2] - taken), ahead
         w.bid_fill[i] = I(filled + taken)

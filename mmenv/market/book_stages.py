@@ -26,6 +26,7 @@ def take(s, w):
         w.ask_late[i], w.bid_late[i] = I(0), I(0)
         w.ask_fill[i], w.bid_fill[i] = I(0), I(0)
         w.buy_lots[i], w.sell_lots[i], w.trades[i] = I(0), I(0), I(0)
+        w.ask_surprise[i], w.bid_surprise[i] = F(0), F(0)
         w.value[i] = 0.0
 
 
@@ -54,6 +55,7 @@ def answer(s, w, p):
         s.ask_reach[i], s.bid_reach[i] = I(-1), I(-1)
         # The innovations of the efficient price come with orders that fill us in the same decision.
         s.noise_move[i], s.order_flow_noise[i] = F(0), w.innovation[i]
+        s.ask_fill_surprise[i], s.bid_fill_surprise[i] = w.ask_surprise[i], w.bid_surprise[i]
         s.latent[i], s.activity[i] = w.gap[i] * at(p.per_unit, i), w.rate[i]
     for i in prange(s.count):
         price, left = I(I(2) * w.ask_price[i]), w.ask_left[i]

@@ -58,6 +58,13 @@ STATE = np.dtype(
         per_lane("sell", "i4"),
         per_lane("ask_cancel", "f4"),  # part of what the market order left
         per_lane("bid_cancel", "f4"),
+        # What was known of its market order: chances, and lots of an informed one (`order_size` of another).
+        per_lane("plain_buy", "f4"),
+        per_lane("plain_sell", "f4"),
+        per_lane("informed_buy", "f4"),
+        per_lane("informed_sell", "f4"),
+        per_lane("sweep_up", "i4"),
+        per_lane("sweep_down", "i4"),
         # Our orders.
         per_lane("ask_price", "i4"),  # ticks
         per_lane("bid_price", "i4"),
@@ -79,6 +86,8 @@ STATE = np.dtype(
         per_lane("ask_late_price", "i4"),
         per_lane("bid_late_price", "i4"),
         per_lane("innovation", "f4"),  # of the efficient price in this decision, mean zero, half-ticks
+        per_lane("ask_surprise", "f4"),  # lots that market orders took of ours, less their mean
+        per_lane("bid_surprise", "f4"),
     ],
     align=True,
 )

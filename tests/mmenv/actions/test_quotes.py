@@ -109,32 +109,37 @@ def test_touch_stands_where_it_says():
     assert (desk.get("ask_lots") == 0).all()
 
 
-def test_the_efficient_price_is_a_martingale():
-    """Innovations that are taken off the rewards have mean zero given what is known and what is quoted, to
-    four errors of ten million decisions: by imbalance, mispricing, activity, at the touch or far from it."""
+def test_innovations_and_surprises_have_mean_zero():
+    """What is taken off the rewards, and the surprises of our fills, average to zero given what is known and
+    what is quoted, to four errors of ten million decisions: by imbalance, mispricing, activity and the lots
+    ahead of us, for orders that hold their place at the touch or a tick behind it."""
     n, bins = 16_896, np.array([-0.6, -0.2, 0.2, 0.6])
+    published = ("order_flow_noise", "ask_fill_surprise", "bid_fill_surprise")
     base = make_config("book")
     config = dataclasses.replace(base, features=(*base.features, "latent"))
     names = observation_names(config)
-    columns = [names.index(name) for name in ("book_imbalance", "latent", "activity")]
+    columns = [names.index(name) for name in ("book_imbalance", "latent", "activity", "ask_order_ahead")]
     desk = Desk(config, n, autoreset=False)
     desk.seed(range(n))
     seen = desk.reset()[:, columns]
-    total, squares, count = np.zeros((3, 3, 10))
+    total, squares, count = np.zeros((3, len(published), len(columns), 10))
     for step in range(config.horizon):
         half = (desk.get("spread") / 2).astype(float)
-        near = (np.arange(n) + step) % 2
-        after = desk.step(config.quote.to_action(half + 4 * near, half + 4 * near))
-        noise = desk.get("order_flow_noise").astype(float)
-        for row, values in enumerate(seen.T):
-            middle, width = (0.0, 1.0) if row == 0 else (np.median(values), values.std() + 1e-9)
+        near = (np.arange(n) + step // 20) % 2
+        after = desk.step(config.quote.to_action(half + 2 * near, half + 2 * near))
+        drawn = [desk.get(name).astype(float) for name in published]
+        for column, values in enumerate(seen.T):
+            middle, width = (0.0, 1.0) if column == 0 else (np.median(values), values.std() + 1e-9)
             cell = 2 * np.digitize((values - middle) / width, bins) + near
-            for into, weights in ((total, noise), (squares, noise**2), (count, np.ones(n))):
-                into[row] += np.bincount(cell, weights, minlength=10)
+            for of, noise in enumerate(drawn):
+                for into, weights in ((total, noise), (squares, noise**2), (count, np.ones(n))):
+                    into[of, column] += np.bincount(cell, weights, minlength=10)
         seen = after.observations[:, columns]
-    assert count[0].sum() == n * config.horizon
-    assert (np.abs(total) < 4 * np.sqrt(squares))[count > 1000].all()
-    assert (count > 1000).sum() > 20
+    assert (count[:, 0].sum(axis=1) == n * config.horizon).all()
+    large = count > 1000
+    assert (np.abs(total) <= 4 * np.sqrt(squares))[large].all()
+    assert (large.sum(axis=(1, 2)) > 25).all()
+    assert (squares[1:, 0, ::2].sum(axis=1) > 0.01 * n * config.horizon).all()
 
 
 @pytest.mark.parametrize("market", ["brownian", "hidden-regime", "correlated", "bursts"])
