@@ -15,12 +15,13 @@ import torch
 from rich.console import Console
 
 from mmenv.checks import ConfigError, differences
-from mmenv.config import EnvConfig, make_config
+from mmenv.config import EnvConfig, check_reach, make_config
 from mmenv.data.currency import currency_of
 from mmenv.data.tape import TapeInfo, tapes
 from mmenv.files import replacing
 from mmenv.market.book import Book
 from mmenv.market.replay import Replay
+from mmenv.measure.naming import named_market
 from mmenv.progress import progress_bar
 from policies.base import POLICIES, Policy, tuned_policies
 from policies.bundle import SUFFIX
@@ -85,13 +86,19 @@ def on_tape(
     venue: str = "*",
     day: str = "*",
     maker_fee_bp: float | None = None,
+    step_seconds: float | None = None,
 ) -> EnvConfig:
     """A model's configuration, its actions and observations kept, over the test split of recorded tapes.
 
-    The fee is each tape's own where none is given.
+    The fee is each tape's own where none is given. Time between decisions, latency and queue are those of the
+    tapes that the model was trained on, else `Replay`'s.
     """
-    own = maker_fee_bp is None
-    market = Replay(store=str(store), venue=venue, symbol=symbol, day=day, split="test", own_fees=own)
+    chosen: dict[str, Any] = {"store": str(store), "venue": venue, "symbol": symbol, "day": day}
+    chosen |= {"split": "test", "own_fees": maker_fee_bp is None}
+    if step_seconds is not None:
+        chosen["step_seconds"] = step_seconds
+    trained = config.market
+    market = dataclasses.replace(trained, **chosen) if isinstance(trained, Replay) else Replay(**chosen)
     fee = {} if maker_fee_bp is None else {"maker_fee_bp": maker_fee_bp}
     tape = make_config(market, features=config.features, **fee)
     return dataclasses.replace(tape, quote=config.quote, risk=config.risk, horizon=config.horizon)
@@ -108,7 +115,8 @@ def on_tapes(config: EnvConfig, options: Evaluate) -> dict[str, EnvConfig]:
     chosen = tapes(options.store, options.venue, options.symbol, options.day)
     for venue, symbol in dict.fromkeys((tape.info.venue, tape.info.symbol) for tape in chosen):
         try:
-            tape = on_tape(config, options.store, symbol, venue, options.day, options.fees)
+            tape = on_tape(config, options.store, symbol, venue, options.day, options.fees, options.step)
+            check_reach(tape.market, tape.quote)  # the box is that of the market the policy is from
             feed = tape.market.attach(1, tape.horizon, tape.risk.position_limit)  # or it has no stretch
             assert feed is not None
             feed.close()
@@ -118,7 +126,8 @@ def on_tapes(config: EnvConfig, options: Evaluate) -> dict[str, EnvConfig]:
                 "--venue, --symbol or --day."
             ) from None
         info = next(tape.info for tape in chosen if (tape.info.venue, tape.info.symbol) == (venue, symbol))
-        found[f"{symbol} of {venue}, test split, {unit_of(info, tape)}"] = tape
+        pace = f"a decision every {tape.market.step_seconds:g} s"
+        found[f"{symbol} of {venue}, test split, {pace}, {unit_of(info, tape)}"] = tape
     return found
 
 
@@ -162,9 +171,9 @@ def value_sheet(title: str, outcomes: list[Outcome], measure: Scale | None) -> S
         columns[heading] = [f"{share:.1f}" for share in measure.percents(outcomes)]
     if less:
         columns[f"minus {first.name}\n[paired, 95%]"] = ["", *(one.text(form) for one in less)]
-    quoted = [float(outcome.quoted.mean()) for outcome in outcomes]
-    if any(0 < share < 1 for share in quoted):  # else no side was ever left by choice
-        columns["sides\nquoted"] = [f"{100 * share:.0f}%" for share in quoted]
+    quoted = {outcome.name: float(outcome.quoted.mean()) for outcome in outcomes}
+    if any(share < 1 for name, share in quoted.items() if name != "no-trade"):  # or no side was ever left
+        columns["sides\nquoted"] = [f"{100 * share:.0f}%" for share in quoted.values()]
     return Sheet(title, columns, legend(outcomes, measure))
 
 
@@ -229,7 +238,9 @@ def judged_policy(options: Evaluate) -> tuple[EnvConfig, Callable[[EnvConfig], P
         if options.market is None:
             POLICIES.find(split_parameters(text)[0])  # what is not known is said first
             raise ConfigError(f"--market = None is not possible: name the market that {text!r} plays on.")
-        return make_config(options.market), lambda config: named_policy(text, config, options.calibration)
+        return make_config(named_market(options.market)), lambda config: named_policy(
+            text, config, options.calibration
+        )
     if options.market is not None:
         raise ConfigError(
             f"--market = {options.market!r} is not possible: {path} brings its own; leave it out."
@@ -259,7 +270,7 @@ def _judged_model(model: SavedModel, market: str | None) -> tuple[EnvConfig, Cal
         raise ConfigError(
             f"--market = {market!r} is not possible: {model.path} brings its own; leave it out."
         )
-    return model.env_config or make_config(str(market)), model.policy
+    return model.env_config or make_config(named_market(str(market))), model.policy
 
 
 @dataclass

@@ -20,9 +20,10 @@ from rich.table import Table
 from mmenv.checks import ConfigError
 from mmenv.data.tape import Tape, tapes
 from mmenv.files import replacing
-from mmenv.measure import touch
+from mmenv.measure import large_tick, touch
 from mmenv.measure.facts import (
     FACTS,
+    REGIMES,
     Fact,
     Finding,
     area,
@@ -35,7 +36,7 @@ from mmenv.measure.facts import (
     regime_of,
     share,
 )
-from mmenv.measure.intervals import Array, Estimate
+from mmenv.measure.intervals import Array, Estimate, TooShort
 from mmenv.measure.naming import is_recorded, named_market
 from mmenv.measure.options import MARKET_HELP, Facts
 from mmenv.measure.record import Record, record_market, record_tape
@@ -54,6 +55,8 @@ def main(options: Facts) -> None:
     found = list(records(options))
     console = Console()
     console.print(table(found, [findings(record) for record in found]))
+    if any(regime_of(record) == REGIMES[0] for record in found):
+        console.print(moments_table(found), markup=False)
     for record in found:
         if record.has_book:
             console.print(touch_table(record), markup=False)
@@ -97,12 +100,29 @@ def table(all_records: Sequence[Record], all_findings: Sequence[Sequence[Finding
     return result
 
 
+def moments_table(all_records: Sequence[Record]) -> Table:
+    """What a large-tick book is fitted to, a column for each record with a book."""
+    shown = [record for record in all_records if record.has_book]
+    result = Table(title="What `neuralmm calibrate` fits a large-tick book to")
+    result.caption = (
+        "Moves of the mid in ticks, root mean square; share of intervals in which it moves; share of time "
+        "with a spread of one tick; lots as each market counts them."
+    )
+    result.add_column("")
+    for record in shown:
+        result.add_column(record.name, justify="right")
+    columns = [large_tick.moments(record) for record in shown]
+    for name in large_tick.TOLERANCES:
+        result.add_row(name, *(short(Estimate(found[name]), ".4g") for found in columns))
+    return result
+
+
 def touch_table(record: Record) -> Table:
     """What becomes of a lot that joins the queue at the touch and stays, and of the book around it."""
     result = Table(title=f"{record.name}: one lot at the touch, both sides, {record.minutes:,.0f} min")
     result.caption = (
         "Mark-out from the fill price, or move of the mid towards the event, in half-ticks, so many seconds "
-        "later. 95% intervals by blocks of these minutes."
+        "later. 95% intervals by blocks of these minutes, where there are enough of them."
     )
     result.add_column("")
     result.add_column("a minute", justify="right")
@@ -128,6 +148,8 @@ def short(estimate: Estimate, form: str) -> str:
     if math.isnan(estimate.value):
         return "-"
     value, low, high = (format(x, form) for x in estimate)
+    if isinstance(estimate, TooShort):
+        return f"{value}\ntoo short"
     return value if math.isnan(estimate.low) else f"{value}\n[{low}, {high}]"
 
 

@@ -147,13 +147,18 @@ def make_row(record: Record, name: str, sides: list[tuple[NDArray[Any], ...]]) -
 
 
 def quotient(part: Array, whole: Array) -> Estimate:
-    """Sum of the parts over the sum of the wholes, of cells in order of time, by moving blocks of them."""
+    """Sum of the parts over the sum of the wholes, of cells in order of time, by moving blocks of them.
+
+    How long blocks are goes by what each cell does to the quotient: both sums follow the activity.
+    """
 
     def total(a: Array, b: Array) -> Any:
         with np.errstate(divide="ignore", invalid="ignore"):
             return a.sum(axis=-1) / b.sum(axis=-1)
 
-    return bootstrap(total, (part.ravel(), whole.ravel()), resamples=300)
+    cells = part.ravel(), whole.ravel()
+    influence = cells[0] - np.nan_to_num(total(*cells)) * cells[1]
+    return bootstrap(total, cells, lead=influence, resamples=300)
 
 
 def queues(record: Record) -> dict[str, Estimate]:

@@ -53,8 +53,8 @@ CASES = len(CHARGED) + 2
 BEHIND_AHEAD = 20
 """Lots ahead of the order one tick behind; any number gives a valid penalty."""
 SETTLED = 15
-"""The last mispricing is redrawn from the last decisions, so many; earlier fills take the mean at the
-first."""
+"""The last mispricing is redrawn at each of the last seconds, so many (or decisions, if these are longer); a
+fill takes the mean at the next one."""
 MOST_AHEAD = 4096
 """Longest queue for which the bound is computed, lots."""
 
@@ -118,9 +118,9 @@ def _outcomes(rows, side, values, scale, held, terms, into):
 
 
 @compiled
-def _surprises(own, other, rows, values, scale, terms, horizon, redraws, inner, charges, settle):
+def _surprises(own, other, rows, values, scale, terms, horizon, redraws, inner, charges, settle, apart):
     """X less the mean of its redraws, for every decision, side and case of a block's paths; and the mean of
-    the last mispricing from each decision on."""
+    the last mispricing from decisions on that are `apart`."""
     held, mean, now = np.zeros(PLACES), np.zeros((2, CASES)), np.zeros(CASES)
     for t in range(horizon):
         for i in range(rows.shape[0]):
@@ -129,7 +129,7 @@ def _surprises(own, other, rows, values, scale, terms, horizon, redraws, inner, 
             for j in range(redraws):
                 for s in range(2):
                     _outcomes(inner[:, j], 1 - 2 * s, values, scale, held, terms, mean[s])
-            if t >= horizon - SETTLED:
+            if (horizon - t) % apart == 0 and horizon - t <= SETTLED * apart:
                 for later in range(t + 1, horizon):
                     decision(other, redraws, later, terms.substeps, terms.start, inner)
                 for j in range(redraws):
@@ -249,16 +249,17 @@ def bound(
     charges = np.zeros((n, horizon, 2, CASES), np.float32)
     settle = np.zeros((n, horizon + 1))
     inner, other = np.zeros((terms.substeps + 1, LANES), ROW), workspace(market)
+    apart = max(round(1 / market.step_seconds), 1)
     scale = market.queue / NODES_FOR
     for block, own in enumerate(start(market, paths.seeds)):
         part = slice(block * LANES, (block + 1) * LANES)
         rows = paths.rows[part]
-        _surprises(
-            own, other, rows, values, scale, terms, horizon, redraws, inner, charges[part], settle[part]
-        )
+        into = charges[part], settle[part], apart
+        _surprises(own, other, rows, values, scale, terms, horizon, redraws, inner, *into)
         note(len(rows))
     settle[:, horizon] = gap(paths)[:, horizon]
-    settle[:, : max(horizon - SETTLED, 0)] = settle[:, max(horizon - SETTLED, 0), None]
+    left = np.arange(horizon, -1, -1)
+    settle = settle[:, horizon - np.minimum(left // apart, SETTLED) * apart]
     value = np.array(
         [_hindsight_path(*each, terms) for each in zip(paths.rows, charges, settle, strict=True)]
     )

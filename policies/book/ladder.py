@@ -11,7 +11,7 @@ import numpy as np
 
 from mmenv.config import EnvConfig
 from mmenv.run.provenance import digest
-from policies.book.bound import bound, fill_values
+from policies.book.bound import MOST_AHEAD, bound, fill_values
 from policies.book.orders import money, play, value
 from policies.book.paths import Paths, record, require_book
 from policies.book.programme import (
@@ -29,11 +29,13 @@ from policies.cache import read, write
 
 CACHE = Path("logs/optima")
 """What was found is kept here, beside the solutions of the solvable markets."""
-VERSION = 1
+VERSION = 2
 """Part of every cache key: raise it when results change."""
 TRAINING_SEED = 2_000_000_000
 TRAINING_PATHS = 1024
 ROUNDS = 4
+CHOOSING = 8
+"""Training paths on which the penalty of the bound is chosen."""
 SEED = 1_000_000_000
 """First seed of the paths that are judged: those of `neuralmm evaluate`."""
 PATHS, BOUND_PATHS = 1024, 128
@@ -57,7 +59,7 @@ class Found:
     programme: Programme
     told: Programme
     values: np.ndarray
-    """The told programme's, without gaps: for the bound."""
+    """The told programme's, without gaps, or zeros where these make the bound tighter."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,18 @@ def find(config: EnvConfig, cache: Path | None = CACHE, note: Note = lambda what
     told = solve(paths, index, TOLD, rounds=2, smooth=True)
     often = np.bincount(index.ravel(), minlength=TOLD) >= LEAST
     values = fill_values(told.values, np.broadcast_to(often[:, None], told.values.shape))
+    if paths.market.exact_impact and max(paths.rows[f"{s}_queue"].max() for s in ("ask", "bid")) < MOST_AHEAD:
+        note("choosing the penalty of the bound")
+        values = _tighter(paths, values)
     found = Found(rules, filtered, programme, told, values)
     write(path, _pack(found))
     return found
+
+
+def _tighter(paths: Paths, values: np.ndarray) -> np.ndarray:
+    """The told programme's values, or none, as the penalty whose bound is tighter on training paths."""
+    few = Paths(paths.config, paths.seeds[:CHOOSING], paths.rows[:CHOOSING])
+    return min((values, np.zeros_like(values)), key=lambda each: bound(few, each).value.mean())
 
 
 def ladder(
@@ -243,7 +254,7 @@ def _pack(found: Found) -> dict[str, np.ndarray]:
     packed = {
         "weights": filtered.weights,
         "gaps": filtered.gaps,
-        "filter": np.array([filtered.queue, filtered.trend]),
+        "filter": np.array([filtered.queue, filtered.trend, filtered.seconds]),
         "values": found.values,
     }
     for name, programme in (("programme", found.programme), ("told", found.told)):
@@ -253,11 +264,11 @@ def _pack(found: Found) -> dict[str, np.ndarray]:
 
 
 def _unpack(kept: dict[str, np.ndarray]) -> Found:
-    queue, trend = kept["filter"]
+    queue, trend, seconds = kept["filter"]
     programme, told = (
         Programme(kept[f"{name}-table"], float(kept[f"{name}-scale"]), kept[f"{name}-values"])
         for name in ("programme", "told")
     )
     rules = {name: tuple(kept[f"rule:{name}"].tolist()) for name in FAMILIES}
-    filtered = Filter(float(queue), kept["weights"], kept["gaps"], float(trend))
+    filtered = Filter(float(queue), kept["weights"], kept["gaps"], float(trend), float(seconds))
     return Found(rules, filtered, programme, told, kept["values"])

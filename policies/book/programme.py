@@ -9,6 +9,7 @@ metaorder's side, interpolated; nobody can play it, but its values make the uppe
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +44,8 @@ from policies.book.rules import Look, both_sides, look
 # What is seen ---------------------------------------------------------------------------------------------
 
 SHORT, LONG, SIGNS = (1.0, 3.0, 10.0), (1.0, 4.0, 15.0), 30.0
-"""Time constants of the averages of book events and imbalance, of moves and flow, and of signs; decisions."""
+"""Time constants of the averages of book events and imbalance, of moves and flow, and of signs: seconds, and
+decisions too where these are shorter."""
 GAPS = (0.15, 0.3, 0.45, 0.6, 0.75, 0.88, 0.96)
 """Quantiles of the filtered mispricing's size between which states lie."""
 OWN = (0.12, 0.3, 0.6, 1.0)
@@ -64,10 +66,22 @@ class Filter:
     """Bounds between classes of the estimate's size, half-ticks."""
     trend: float
     """Bound between a trend of the signs and none."""
+    seconds: float
+    """Between two decisions."""
+
+    @property
+    def spans(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Time constants of the averages, decisions: short ones and long ones."""
+
+        def of(constants: tuple[float, ...]) -> tuple[float, ...]:
+            return constants + tuple(c / self.seconds for c in constants if c / self.seconds > constants[-1])
+
+        return of(SHORT), of(LONG)
 
     def start(self, n: int) -> tuple[Any, ...]:
         """The memory before the first decision of n episodes."""
-        return None, np.zeros((n, 2 * len(SHORT))), np.zeros((n, 2 * len(LONG))), np.zeros(n), np.zeros(n)
+        short, long = (np.zeros((n, 2 * len(constants))) for constants in self.spans)
+        return None, short, long, np.zeros(n), np.zeros(n)
 
     def follow(self, memory: tuple[Any, ...], seen: Look) -> tuple[tuple[Any, ...], np.ndarray]:
         """The memory after a decision, and what the estimate is made of, (n, features)."""
@@ -76,9 +90,10 @@ class Filter:
             events = np.clip(_events(before, seen) / self.queue, -1.7, 1.7)
             move = (seen.ask + seen.bid - before.ask - before.bid).astype(float)
             flow = np.clip(seen.flow / self.queue, -0.7, 0.7)
-            short = short + _gain(SHORT) * (np.repeat([events, imbalance], len(SHORT), axis=0).T - short)
-            long = long + _gain(LONG) * (np.repeat([move, flow], len(LONG), axis=0).T - long)
-            signs = signs + -np.expm1(-1 / SIGNS) * (np.sign(seen.flow) - signs)
+            brief, slow = self.spans
+            short = short + _gain(brief) * (np.repeat([events, imbalance], len(brief), axis=0).T - short)
+            long = long + _gain(slow) * (np.repeat([move, flow], len(slow), axis=0).T - long)
+            signs = signs + -np.expm1(-min(self.seconds, 1.0) / SIGNS) * (np.sign(seen.flow) - signs)
         now, ask, bid = seen.imbalance, seen.ask_queue, seen.bid_queue
         book = [now, now**3, np.log(bid / ask), ask**-0.5 - bid**-0.5, np.tanh((bid - ask) / self.queue)]
         mixed = [now * np.log(ask + bid), long[:, 0] * np.log(ask * bid)]
@@ -146,14 +161,17 @@ WARM = 20
 
 def fit_filter(paths: Paths) -> Filter:
     """The filter, fitted to the true efficient price of training paths."""
-    queue = paths.market.queue
-    features, signs = _all_features(Filter(queue, np.zeros(0), np.zeros(0), 0.0), paths)
+    empty = Filter(paths.market.queue, np.zeros(0), np.zeros(0), 0.0, paths.market.step_seconds)
+    features, signs = _all_features(empty, paths)
     x = features[:, WARM:].reshape(-1, features.shape[2]).astype(float)
     weights = solve_linear(
         product(x.T, x) + 1e-3 * np.eye(x.shape[1]), product(x.T, gap(paths)[:, WARM:].ravel())
     )
-    return Filter(
-        queue, weights, np.quantile(abs(product(x, weights)), GAPS), float(np.quantile(abs(signs), 0.4))
+    return dataclasses.replace(
+        empty,
+        weights=weights,
+        gaps=np.quantile(abs(product(x, weights)), GAPS),
+        trend=float(np.quantile(abs(signs), 0.4)),
     )
 
 

@@ -306,6 +306,8 @@ def test_a_side_that_is_left_is_counted_as_such():
     assert none.quoted.max() == 0
     sheet = value_sheet("title", [outcome, none], None)
     assert sheet.columns["sides\nquoted"] == ["75%", "0%"]
+    never = dataclasses.replace(none, name="never reaches the touch")
+    assert value_sheet("title", [never], None).columns["sides\nquoted"] == ["0%"]
     quotes = Quotes(config)
     simulate(Leaves(), config, 16, watch=quotes)
     _, distances, left = quotes.curves()

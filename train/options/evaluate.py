@@ -28,6 +28,8 @@ class Evaluate:
     """Which tapes of the store: names or patterns. Each symbol has a table of its own."""
     fees: float | None = None
     """Maker fee on tapes, basis points, negative for a rebate; by default each tape's own."""
+    step: float | None = None
+    """Time between two decisions on tapes, seconds; by default as trained on a tape, else 0.1."""
     tape_episodes: int = 64
     """Recorded episodes."""
     calibration: Path | None = None

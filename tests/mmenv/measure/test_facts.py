@@ -12,7 +12,7 @@ import tyro
 from mmenv import ConfigError, make_config
 from mmenv.data.importer import Import
 from mmenv.data.tape import tapes
-from mmenv.measure import facts, facts_page, touch
+from mmenv.measure import facts, facts_page, large_tick, touch
 from mmenv.measure.calibrate import calibrate_tapes
 from mmenv.measure.intervals import Estimate, TooShort
 from mmenv.measure.options import Facts
@@ -57,8 +57,10 @@ def test_facts_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "200")
     page = tmp_path / "facts.png"
     arguments = ["--seconds", "60", "--environments", "4", "--output", str(page)]
-    neuralmm_facts(["book:binance-usdm-eth", str(tmp_path / "store"), *arguments])
+    neuralmm_facts(["book:nasdaq-msft", "book:binance-usdm-eth", str(tmp_path / "store"), *arguments])
     text = capsys.readouterr().out
+    moments = large_tick.moments(record_market({"name": "book", "preset": "nasdaq-msft"}, 4, 60.0, seed=0))
+    assert f"{moments['fills']:.4g}" in re.search(r"fills +│.*", text).group()
     assert "binance-usdm-eth" in text
     assert "tails: Hill index" in text
     assert page.read_bytes().startswith(b"\x89PNG")
@@ -116,6 +118,16 @@ def test_a_lot_at_the_touch_order_by_order():
     whole = touch.fills(found)[0]
     assert rate == pytest.approx(whole.rate.value, rel=0.01)
     assert worth == pytest.approx({h: e.value for h, e in whole.after.items()})
+
+
+def test_blocks_of_a_ratio_go_by_the_ratio():
+    """Activity that wanders does not make a ratio of two of its sums unknown, but each of them."""
+    generator = np.random.default_rng(0)
+    whole = 2 + np.sin(np.arange(200) * 2 * np.pi / 100)
+    part = 0.5 * whole + 0.1 * generator.standard_normal(200)
+    found = touch.quotient(part, whole)
+    assert found.low < 0.5 < found.high < 0.55
+    assert isinstance(touch.quotient(part, np.ones(200)), TooShort)
 
 
 def test_a_price_that_comes_back_finds_its_queue():

@@ -158,6 +158,18 @@ def test_nor_one_that_acts_at_random(limit: bound.Bound, paths: Paths) -> None:
         assert (played(paths, table, charges=limit.charges).bounded <= limit.value + 1e-6).all()
 
 
+def test_nor_where_decisions_are_shorter_than_a_second() -> None:
+    """The last mispricing is then redrawn at some decisions only, and mispricings and queues are others."""
+    config = make_config({"name": "book", "preset": "nasdaq-msft"}, horizon=170)
+    few = record(config, range(16))
+    values = np.random.default_rng(0).normal(size=(programme.TOLD, orders.PLACES))
+    for penalty in (np.zeros_like(values), values):
+        limit = bound.bound(few, penalty, redraws=8)
+        assert len(np.unique(limit.charges[1][0])) == bound.SETTLED + 1
+        for table in TABLES.values():
+            assert (played(few, table, charges=limit.charges).bounded <= limit.value + 1e-6).all()
+
+
 def test_values_make_the_bound_tighter(limit: bound.Bound, paths: Paths) -> None:
     few = Paths(paths.config, paths.seeds[:32], paths.rows[:32])
     nothing = np.zeros((programme.TOLD, orders.PLACES))
