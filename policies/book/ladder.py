@@ -254,7 +254,7 @@ def _pack(found: Found) -> dict[str, np.ndarray]:
     packed = {
         "weights": filtered.weights,
         "gaps": filtered.gaps,
-        "filter": np.array([filtered.queue, filtered.trend, filtered.seconds]),
+        "filter": np.array([filtered.queue, filtered.long, filtered.trend, filtered.seconds]),
         "values": found.values,
     }
     for name, programme in (("programme", found.programme), ("told", found.told)):
@@ -264,11 +264,11 @@ def _pack(found: Found) -> dict[str, np.ndarray]:
 
 
 def _unpack(kept: dict[str, np.ndarray]) -> Found:
-    queue, trend, seconds = kept["filter"]
+    queue, long, trend, seconds = kept["filter"].tolist()
     programme, told = (
         Programme(kept[f"{name}-table"], float(kept[f"{name}-scale"]), kept[f"{name}-values"])
         for name in ("programme", "told")
     )
     rules = {name: tuple(kept[f"rule:{name}"].tolist()) for name in FAMILIES}
-    filtered = Filter(float(queue), kept["weights"], kept["gaps"], float(trend), float(seconds))
+    filtered = Filter(queue, long, kept["weights"], kept["gaps"], trend, seconds)
     return Found(rules, filtered, programme, told, kept["values"])

@@ -49,7 +49,7 @@ decisions too where these are shorter."""
 GAPS = (0.15, 0.3, 0.45, 0.6, 0.75, 0.88, 0.96)
 """Quantiles of the filtered mispricing's size between which states lie."""
 OWN = (0.12, 0.3, 0.6, 1.0)
-"""Bounds between classes of the own queue, of the market's `queue`."""
+"""Bounds between classes of the own queue, of `Filter.long`."""
 STATES = (2 * len(GAPS) + 2) * (len(OWN) + 1) * 3
 SEEN = STATES + 2 * len(GAPS) + 2
 """Markets as a side sees them; the last are those whose spread is wide."""
@@ -60,7 +60,9 @@ class Filter:
     """Efficient price less mid, estimated by least squares from what is seen."""
 
     queue: float
-    """`Book.queue`: the scale of sizes."""
+    """`Book.queue`: the scale at which sizes are clipped."""
+    long: float
+    """Lots that are a long queue: what queues tend to or start with, whichever is more."""
     weights: np.ndarray
     gaps: np.ndarray
     """Bounds between classes of the estimate's size, half-ticks."""
@@ -108,7 +110,7 @@ class Filter:
         def of(side: int) -> np.ndarray:
             own = seen.ask_queue if side > 0 else seen.bid_queue
             gap = np.digitize(side * estimate, gaps)
-            size = np.digitize(own, np.array(OWN) * self.queue)
+            size = np.digitize(own, np.array(OWN) * self.long)
             trend = np.digitize(side * signs, [-self.trend, self.trend])
             return np.where(wide, STATES + gap, (gap * (len(OWN) + 1) + size) * 3 + trend)
 
@@ -161,7 +163,9 @@ WARM = 20
 
 def fit_filter(paths: Paths) -> Filter:
     """The filter, fitted to the true efficient price of training paths."""
-    empty = Filter(paths.market.queue, np.zeros(0), np.zeros(0), 0.0, paths.market.step_seconds)
+    market, nothing = paths.market, np.zeros(0)
+    long = max(market.queue, market.refill)
+    empty = Filter(market.queue, long, nothing, nothing, 0.0, market.step_seconds)
     features, signs = _all_features(empty, paths)
     x = features[:, WARM:].reshape(-1, features.shape[2]).astype(float)
     weights = solve_linear(
