@@ -80,14 +80,18 @@ def calibrate_tapes(
 
 
 def calibrate_market(
-    market: MarketLike, environments: int = 16, seconds: float = 600.0, seed: int = 0
+    market: MarketLike,
+    environments: int = 16,
+    seconds: float = 600.0,
+    seed: int = 0,
+    evaluations: int = 0,
 ) -> Calibration:
     """Calibrate to a simulated market, seen through the same eyes: `environments` paths of `seconds` each."""
 
     def record(away: int) -> Record:
         return record_market(market, environments, seconds, seed, away)
 
-    return measure(market_name(market), record)
+    return measure(market_name(market), record, evaluations=evaluations)
 
 
 def measure(

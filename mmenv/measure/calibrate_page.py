@@ -35,7 +35,8 @@ def main(options: Calibrate) -> None:
         shown = [record_tape(days, options.step_seconds, split="train", config=config)]
     else:
         market = named_market(options.source, "the path of a store or tape")
-        found = calibrate_market(market, options.environments, options.seconds, options.seed)
+        size = options.environments, options.seconds, options.seed
+        found = calibrate_market(market, *size, options.evaluations)
         shown = [simulated(market)]
     write(found, options.output)
     Console().print(table(found))

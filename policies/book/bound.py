@@ -259,7 +259,7 @@ def bound(
         note(len(rows))
     settle[:, horizon] = gap(paths)[:, horizon]
     left = np.arange(horizon, -1, -1)
-    settle = settle[:, horizon - np.minimum(left // apart, SETTLED) * apart]
+    settle[:] = settle[:, horizon - np.minimum(left // apart, SETTLED) * apart]
     value = np.array(
         [_hindsight_path(*each, terms) for each in zip(paths.rows, charges, settle, strict=True)]
     )

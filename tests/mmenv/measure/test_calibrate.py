@@ -285,3 +285,10 @@ def test_a_large_tick_book_is_searched():
     assert far(truth) < 5 < far(wrong)
     assert far(large_tick.fit(record, 0)) < 10  # the record's lots are the model's
     assert large_tick.fit(record, 4) == large_tick.fit(record, 4)
+
+
+def test_the_search_is_made_of_a_simulated_market_too(monkeypatch):
+    spent = []
+    monkeypatch.setattr(large_tick, "fit", lambda record, evaluations: spent.append(evaluations) or {})
+    calibrate_market({"name": "book", "preset": "nasdaq-msft"}, 4, 60.0, evaluations=7)
+    assert spent == [7]
