@@ -21,8 +21,9 @@ import tyro
 from tqdm import tqdm
 
 from benchmarks.chaos import LIMIT, SYMBOL, Wanderer, plan, random_store
-from mmenv.data.rows import BBO, DEPTH, ROW, TRADE
+from mmenv.data.rows import BBO, CLEAR, DEPTH, ROW, SNAPSHOT, TRADE
 from mmenv.data.tape import Tape, tapes
+from mmenv.engine.state import ACTIVE
 from mmenv.exchange.books import Account, Listing
 from mmenv.exchange.exchange import Exchange
 from mmenv.exchange.loopback import Loopback, VirtualLoop
@@ -36,7 +37,7 @@ from mmenv.live.session import Session
 from mmenv.live.venues.base import Credentials
 from mmenv.live.venues.binance.feed import BinanceFeed
 from mmenv.live.venues.binance.orders import BinanceOrders
-from mmenv.times import SECOND
+from mmenv.times import DAY, SECOND
 
 VENUE = "binance-usdm"
 START_NS = 1_760_000_000 * SECOND
@@ -53,6 +54,8 @@ class Recovery:
     """Time between two decisions."""
     rows: float = 50.0
     """Rows of market data a second."""
+    drift: float = 0.0
+    """Part of itself by which the price rises a day, while the desk is away."""
 
     def run(self) -> None:
         """Print the size of the journal and how long its recovery took."""
@@ -104,7 +107,9 @@ class Recovery:
         )
         step_ns = session.setup.interval_ns
         snapshot_work, rotate = Plan.snapshot_work, round(Plan.rotate_mb * 1e6)
+        first, active, moves = bid, 0, 0
         for now_ns in tqdm(range(at_ns, end_ns, step_ns), unit=" decisions"):
+            bid = round(first * (1 + self.drift * (now_ns - at_ns) / DAY))
             rows = np.zeros(count, ROW)
             rows["local_ns"] = now_ns + np.sort(rng.integers(0, step_ns, count))
             rows["exch_ns"] = rows["local_ns"] - 2_000_000
@@ -116,12 +121,34 @@ class Recovery:
             rows["id"] = now_ns // 1_000 + np.arange(count)
             ticker = rows[-2:]
             ticker["kind"], ticker["side"], ticker["price"] = BBO, (1, -1), (bid, bid + 1)
+            if session.distrust:
+                moves += 1
+                session.feed(False, session.distrust)
+                session.take(_begun_anew(rows, bid))
+                session.feed(True, "")
             session.take(rows)
+            active += session.state == ACTIVE
             _answer(session)
             if session.work >= snapshot_work:
                 session.snapshot()
             session.sink.rotate(now_ns, rotate)
+        share = active / ((end_ns - at_ns) / step_ns)
+        print(
+            f"price {bid / first:.2f} of what it was, book begun anew {moves} times, ACTIVE {share:.1%} of "
+            "time"
+        )
         return end_ns
+
+
+def _begun_anew(rows: np.ndarray, bid: int) -> np.ndarray:
+    """The book anew, as a feed gives it before these rows."""
+    book = np.zeros(41, ROW)
+    book["local_ns"], book["exch_ns"] = rows["local_ns"][0], rows["exch_ns"][0]
+    book["kind"], book["kind"][0] = SNAPSHOT, CLEAR
+    book["side"][1:] = np.repeat((1, -1), 20)
+    book["price"][1:] = np.concatenate([bid - np.arange(20), bid + 1 + np.arange(20)])
+    book["size"][1:] = 10
+    return book
 
 
 def _answer(session: Session) -> None:

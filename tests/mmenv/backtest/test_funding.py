@@ -7,14 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmenv.backtest import Entrant, Settings, backtest
 from mmenv.backtest.loop import DECISION
 from mmenv.backtest.play import Clock, Played
-from mmenv.backtest.tables import YEAR_SECONDS, Holding, Scale, equity_of
+from mmenv.backtest.tables import FUNDING, PARTS, YEAR_SECONDS, Holding, Scale, equity_of
 from mmenv.checks import ConfigError
 from mmenv.config import make_config
 from mmenv.data.funding import FundingRates, read_funding
+from mmenv.data.importer import Import
+from mmenv.data.tape import tapes
 from mmenv.market.live import Live
+from mmenv.market.replay import Replay
+from mmenv.report import write_report
 from mmenv.times import SECOND
+from tests.helpers.captures import market, write
+from tests.helpers.entrants import Make
 
 START_NS = 1_723_100_000 * SECOND
 
@@ -65,6 +72,44 @@ def test_the_identity_holds_with_funding_and_every_payment_counts_once(inverse: 
     plain = equity_of(made, config, scale)
     assert "funding" not in plain
     assert equity["profit"] - equity["funding"] == pytest.approx(plain["profit"], rel=1e-12, abs=1e-12)
+
+
+def test_funding_is_a_part_of_the_result_and_of_its_sheet(tmp_path: Path) -> None:
+    """Recounted from the saved decisions; without a file there is no such part."""
+    pytest.importorskip("hftbacktest")
+    sent = market(seconds=60, seed=3)
+    Import("binance", (write(tmp_path / "c.gz", sent.lines),), tmp_path / "store", progress=False).run()
+    [tape] = tapes(tmp_path / "store")
+    at_ms = (tape.info.first_ns + 30 * SECOND) // 1_000_000
+    file = tmp_path / "rates.csv"
+    file.write_text(f"time,rate\n{at_ms - 10_000},0.001\n{at_ms},-0.002\n")
+    config = make_config(
+        Replay(store=str(tmp_path / "store"), split="all"),
+        horizon=200, maker_fee_bp=0.5, risk={"daily_loss_limit": 1e9, "position_limit": 6, "order_lots": 2},
+    )  # fmt: skip
+    entrants = [Entrant(Make("first"), config), Entrant(Make("second", "Wandering"), config)]
+    settings = {"jobs": 1, "sensitivity": False}
+    found = backtest(
+        entrants, tmp_path / "with", Settings(funding=str(file), borrow=0.5, **settings), progress=False
+    )
+    for run in found.runs.values():
+        figures, states = found.figures[run.name], run.states(0)
+        parts = [figures[name].value for name in (*PARTS, FUNDING)]
+        assert figures["profit"].value == pytest.approx(sum(parts[:3]) - parts[3] + parts[4], abs=1e-9)
+        assert "funding" in run.equity
+        times, held, mid = (states[name].to_numpy() for name in ("time_ns", "position_lots", "mid"))
+        lot, expected = run.units[0]["scale"]["lot"], 0.0
+        for time_ms, rate in ((at_ms - 10_000, 0.001), (at_ms, -0.002)):
+            row = np.searchsorted(times, time_ms * 1_000_000, side="right") - 1
+            expected -= held[row] * lot * mid[row] * rate
+        short = np.maximum(-held, 0) * lot * mid * 0.5 * 0.1 / YEAR_SECONDS
+        assert figures["funding"].value == pytest.approx(expected - short.sum(), rel=1e-6)
+    write_report(found, tmp_path / "sheet.html")
+    assert "Funding" in (tmp_path / "sheet.html").read_text()
+    plain = backtest(entrants[:1], tmp_path / "without", Settings(**settings), progress=False)
+    assert "funding" not in plain.figures["first"]
+    with pytest.raises(ConfigError, match="cannot be read"):
+        backtest(entrants, tmp_path / "no", Settings(funding="none.csv", **settings), progress=False)
 
 
 WRITTEN = {
