@@ -99,7 +99,7 @@ def of_market(
         measured, fills = measure_fills(known.__getitem__)
         found = {"fill rate at the mid, A": fills.rate, "decay of the fill rate, k": fills.decay}
         if measured.has_book:
-            found["fills at the touch over the exponential"] = fills.touch
+            found["fills at the touch, multiple of the exponential"] = fills.touch
         yield found | {f"volatility over {scale} s": each for scale, each in volatility(measured).items()}
 
 
@@ -122,9 +122,9 @@ def order_times(
     """Fits of order times on a clock of `TICK`; recordings for which BIC takes another number of exponentials
     give no intervals."""
     rate, branching, decay = truth
-    names = ["orders of their own"]
-    names += [f"orders that each sets off, {k + 1}" for k in range(len(decay))]
-    names += [f"decay of their excitation, {k + 1}" for k in range(len(decay))]
+    names = ["baseline intensity of market orders"]
+    names += [f"branching ratio, {k + 1}" for k in range(len(decay))]
+    names += [f"decay of the excitation, {k + 1}" for k in range(len(decay))]
 
     def found() -> Iterator[Named]:
         rng = np.random.default_rng(options.seed)

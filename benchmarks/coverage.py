@@ -71,13 +71,14 @@ def held(tapes: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> str:
         found = (
             intervals.bootstrap(mean, [ours]),
             intervals.bootstrap(mean, [ours - theirs]),
-            intervals.bootstrap(metrics.sharpe, [ours]),
+            intervals.bootstrap_ratio(metrics.sharpe, [ours], 1.0),
         )
         for row, (estimate, truth) in enumerate(zip(found, truths, strict=True)):
             if not isinstance(estimate, intervals.TooShort):
                 inside[row, k] = estimate.low <= truth <= estimate.high
     blocks = np.median([len(ours) / intervals.block_length(ours) for ours in tapes[0]])
-    cells = " | ".join(f"{100 * share:.1f}" for share in np.nanmean(inside, axis=1))
+    known = [row[~np.isnan(row)] for row in inside]
+    cells = " | ".join(f"{100 * row.mean():.1f}" if len(row) else "too short" for row in known)
     return f"{blocks:.0f} | {np.isnan(inside[0]).sum()} | {cells} |"
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import tyro
+from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
@@ -23,7 +24,6 @@ from mmenv.signals import Signal
 from mmenv.step.sizing import ManagerConfig
 from policies.make import make_policy
 from policies.signals import load
-from train.evaluate import wide_console
 from train.experiments.pairs import worst
 from train.settings import Settings, env_config
 from train.simulate import simulate
@@ -94,7 +94,7 @@ def choose(config: EnvConfig, signal: Signal, options: Options, plain: np.ndarra
 
 def main() -> None:
     options = tyro.cli(Options)
-    console = wide_console()
+    console = Console(width=120)
     config = env_config(Settings(market=options.market, set=options.set))
     network: Signal = load(options.signal)
     tuning = profits(config, options, options.tuning_episodes, TUNING_SEED)

@@ -94,11 +94,12 @@ class Bundle:
         require(engine in ENGINES, "Bundle", "engine", engine, f"one of {', '.join(ENGINES)}")
         return engine == "onnx"
 
-    def on(self, market: Market | str | dict[str, Any]) -> EnvConfig:
-        """The configuration under which this policy runs on another market: that one's fees and rewards, its
-        own features, quotes, limits and horizon."""
+    def on(self, market: Market | str | dict[str, Any], maker_fee_bp: float | None = None) -> EnvConfig:
+        """The configuration under which this policy runs on another market: that one's fees (or
+        `maker_fee_bp`) and rewards, its own features, quotes, limits and horizon."""
         kept = {f.name: getattr(self.config, f.name) for f in dataclasses.fields(EnvConfig)}
-        return make_config(market, **{name: kept[name] for name in kept if name not in UNSEEN})
+        more = {} if maker_fee_bp is None else {"maker_fee_bp": maker_fee_bp}
+        return make_config(market, **{name: kept[name] for name in kept if name not in UNSEEN}, **more)
 
     def check(self, config: EnvConfig, *, other_market: bool = False) -> None:
         """Raise `ConfigError`, naming the fields, unless the policy was made for `config`.

@@ -1,4 +1,4 @@
-"""The same bytes whatever threads the machine's BLAS has, and in the environment that Ray gives a worker.
+"""The same bytes whatever threads the machine's BLAS has, in the environment of Ray's workers and in one.
 
 python -m tests.test_threads        # prints the hashes of this process
 """
@@ -16,10 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from mmenv import make_config
 from mmenv.backtest import Entrant, Settings, backtest
 from mmenv.measure.calibrate import calibrate_market
+from mmenv.run.job import Job, Tell
+from mmenv.run.jobs import run, workers
 from policies.optimal import solve
 from tests.helpers.entrants import Make
 from train.learner.recurrent_ppo import FastRecurrentPPO
@@ -88,7 +91,17 @@ def hashes() -> dict[str, str]:
     return found
 
 
-def test_results_do_not_depend_on_the_threads_of_a_blas():
+@dataclasses.dataclass(frozen=True)
+class Hashes:
+    """The job of making them."""
+
+    def __call__(self, tell: Tell) -> dict[str, str]:
+        return hashes()
+
+
+@pytest.fixture(scope="module")
+def found() -> list[dict[str, str]]:
+    """The hashes of processes with one thread and with several."""
     command = [sys.executable, "-m", "tests.test_threads"]
     apart = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE", "MKL_NUM_THREADS")
     plain = {name: value for name, value in os.environ.items() if name not in apart}
@@ -96,8 +109,19 @@ def test_results_do_not_depend_on_the_threads_of_a_blas():
         subprocess.Popen(command, env=plain | own, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         for own in (RAY, THREADS)
     ]
-    here, there = (json.loads(child.communicate()[0].splitlines()[-1]) for child in children)
+    return [json.loads(child.communicate()[0].splitlines()[-1]) for child in children]
+
+
+def test_results_do_not_depend_on_the_threads_of_a_blas(found: list[dict[str, str]]):
+    here, there = found
     assert here == there
+
+
+def test_a_worker_of_ray_makes_the_same_bytes(found: list[dict[str, str]]):
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'neuralmm[scale]'")
+    with workers(1, "local") as pool:
+        [done] = run([Job("hashes", Hashes())], pool)
+    assert done.value == found[0]
 
 
 if __name__ == "__main__":

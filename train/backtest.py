@@ -28,11 +28,11 @@ from mmenv.measure.naming import named_market
 from mmenv.report import write_report
 from mmenv.report.words import show
 from mmenv.run.provenance import PLACES, without_places
+from mmenv.sheet import Sheet
 from mmenv.venue.settings import FIFO
 from policies.base import tuned_policies
 from train.options.backtest import Backtest
 from train.sources import make_source, model_config, short_names
-from train.tables import Sheet
 
 
 def main(options: Backtest) -> None:

@@ -31,7 +31,7 @@ from policies.make import make_policy
 from policies.optimal import solve
 from policies.solver.problem import make_problem
 from policies.tune import tune
-from train.simulate import Outcome, simulate
+from train.simulate import EVALUATION_SEED, Interval, Outcome, simulate
 
 CACHE = Path("logs/optima")
 """Solutions of the dynamic programmes are kept here."""
@@ -73,7 +73,11 @@ class Scale:
         top = next((outcome for outcome in outcomes if outcome.name == self.top), None)
         if top is None:
             return [float(self.percent(outcome.value().mean)) for outcome in outcomes]
-        return [float(self.percent(self.one + outcome.minus(top).mean)) for outcome in outcomes]
+        return [self.paired(outcome, top).mean for outcome in outcomes]
+
+    def paired(self, outcome: Outcome, top: Outcome) -> Interval:
+        """The percentage of a policy, from its paired difference to `top`, which earns 100%."""
+        return Interval(*(float(self.percent(self.one + less)) for less in outcome.minus(top)))
 
     def exact(self, name: str) -> float:
         """The exact value of a policy; NaN where it is not one of the two of the scale."""
@@ -103,6 +107,28 @@ def scale(config: EnvConfig, progress: bool = False) -> Scale | None:
     kinds = "memoryless", "belief-optimal"
     zero, one = (solve(config, kind, cache=CACHE, progress=progress).value for kind in kinds)
     return Scale("% of memory gap", zero, one, *kinds, gap=True)
+
+
+@dataclass(frozen=True)
+class Best:
+    """What earns 100% on some paths of a market."""
+
+    scale: Scale
+    outcome: Outcome
+
+    @classmethod
+    def of(
+        cls, config: EnvConfig, episodes: int, seed: int = EVALUATION_SEED, progress: bool = False
+    ) -> Best | None:
+        """Play it; None where it is not known. `progress`: of solving."""
+        kind, measure = bound(config), scale(config, progress)
+        if kind is None or measure is None:
+            return None
+        return cls(measure, simulate(make_policy(kind, config, cache=CACHE), config, episodes, seed=seed))
+
+    def percent(self, outcome: Outcome) -> Interval:
+        """The percentage of a policy on the same paths."""
+        return self.scale.paired(outcome, self.outcome)
 
 
 def closed_form_config(config: EnvConfig) -> EnvConfig:

@@ -18,11 +18,11 @@ from mmenv.checks import ConfigError, differences
 from mmenv.config import EnvConfig, check_reach, make_config
 from mmenv.data.currency import currency_of
 from mmenv.data.tape import TapeInfo, tapes
-from mmenv.files import replacing
 from mmenv.market.book import Book
 from mmenv.market.replay import Replay
 from mmenv.measure.naming import named_market
 from mmenv.progress import progress_bar
+from mmenv.sheet import Sheet, write_csv, write_markdown
 from policies.base import POLICIES, Policy, tuned_policies
 from policies.bundle import SUFFIX
 from policies.bundle import load as load_bundle
@@ -34,24 +34,6 @@ from train.ladder import ladder_of, ladder_sheets, summary
 from train.learner.recurrent_ppo import FastRecurrentPPO
 from train.options.evaluate import Evaluate
 from train.simulate import TERMS, Interval, Outcome, simulate
-from train.tables import Sheet, write_csv, write_markdown
-
-
-def wide_console() -> Console:
-    """A console that does not fold the table where its output is a file."""
-    console = Console()
-    return console if console.is_terminal else Console(width=180)
-
-
-def save_table(path: Path, *content: Any) -> None:
-    """Print to a file, whole or not at all."""
-    with replacing(path) as temporary, temporary.open("w") as file:
-        console = Console(file=file, width=160)
-        for part in content:
-            if isinstance(part, Sheet):
-                part.print(console)
-            else:
-                console.print(part)
 
 
 def load(path: Path, config: EnvConfig | None = None) -> tuple[FastRecurrentPPO, EnvConfig]:

@@ -21,11 +21,11 @@ from policies.bundle import REFERENCE_SEED, SUFFIX, Bundle, load, save
 from policies.network.onnx_engine import to_onnx
 from policies.network.quantise import to_float16, to_int8
 from policies.network.trained import TrainedPolicy, actor_network
-from train.baselines import scale
+from train.baselines import Best
 from train.evaluate import load as load_model
 from train.learner.recurrent_ppo import FastRecurrentPPO
 from train.options.bundles import Export
-from train.simulate import EVALUATION_SEED, simulate
+from train.simulate import EVALUATION_SEED, Interval, simulate
 
 CALIBRATION_EPISODES, CALIBRATION_SEED = 16, 4_000_000_000
 CALIBRATION_STEPS = 1000
@@ -101,17 +101,17 @@ def evaluation(bundle: Bundle, full: Bundle, episodes: int) -> dict[str, Any]:
         outcomes = [simulate(policy, config, episodes, progress=bar.update) for policy in policies]
     found: dict[str, Any] = {"market": config.market.name, "episodes": episodes, "seed": EVALUATION_SEED}
     found["value"] = rounded(outcomes[-1].value())
-    measure = scale(config, progress=True)
-    if measure:
-        found[measure.label] = round(measure.percent(outcomes[-1].value().mean), 2)
+    best = Best.of(config, episodes, progress=True)
+    if best is not None:
+        found[best.scale.label] = rounded(best.percent(outcomes[-1]), 2)
     if len(outcomes) > 1:
         found["minus float32"] = rounded(outcomes[1].minus(outcomes[0]))
     return found
 
 
-def rounded(interval: tuple[float, ...]) -> list[float]:
+def rounded(interval: Interval, places: int = 5) -> list[float]:
     """Mean, low, high."""
-    return [round(value, 5) for value in interval]
+    return [round(value, places) for value in interval]
 
 
 def main(options: Export) -> None:
@@ -122,5 +122,6 @@ def main(options: Export) -> None:
     size = options.output.stat().st_size
     console.print(f"{options.output}: {bundle.format}, {size:,} bytes, {bundle.network.describe()}")
     for name, value in bundle.evaluation.items():
-        console.print(f"  {name}: {value}")
+        shown = Interval(*value).text("g") if isinstance(value, list) else value
+        console.print(f"  {name}: {shown}")
     console.print(f"Next: neuralmm verify {options.output}")

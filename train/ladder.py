@@ -10,10 +10,10 @@ from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig
 from mmenv.market.book import Book
 from mmenv.progress import progress_bar
+from mmenv.sheet import Sheet
 from policies.book.ladder import BEST_RULE, BOUND, CACHE, SEED, TOLD_NAME, Row, known_ladder, ladder
 from train.baselines import closed_form_config
 from train.simulate import Outcome
-from train.tables import Sheet
 
 PATHS = 1024
 """Of the ladder that follows a table of policies; the first ones of the table's episodes."""

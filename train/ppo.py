@@ -116,9 +116,9 @@ def table_of(settings: Settings, folder: Path) -> Evaluate:
 
 def tell(settings: Settings, folder: Path) -> None:
     """Print the final table, and show it in TensorBoard too."""
+    from mmenv.sheet import as_markdown
     from train.callbacks import log_final
     from train.evaluate import report
-    from train.tables import as_markdown
 
     found = report(shorten(table_of(settings, folder)), Console())
     assert found.judged is not None

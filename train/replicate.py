@@ -14,12 +14,12 @@ from scipy import linalg
 
 from mmenv.config import EnvConfig, make_config
 from mmenv.engine.state import LEDGER
+from mmenv.sheet import Sheet
 from mmenv.vector import NeuralMMVectorEnv
 from policies.analytic import GLFT, AvellanedaStoikov
 from policies.base import Policy, QuotingPolicy
 from train.options.replicate import Replicate
 from train.simulate import EVALUATION_SEED
-from train.tables import Sheet
 
 Array = np.ndarray
 

@@ -23,13 +23,13 @@ from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig
 from mmenv.files import replacing
 from mmenv.run.provenance import code, libraries
+from mmenv.sheet import Sheet, write_markdown
 from mmenv.tasks import Task, find_task
 from policies.base import Policy
 from train.baselines import make_baselines
 from train.options.zoo import Leaderboard, Score
 from train.simulate import Interval, interval, simulate
 from train.sources import is_model, make_source, model_config
-from train.tables import Sheet, write_markdown
 
 VERSION = 1
 """Of the format of entries."""

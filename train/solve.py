@@ -6,13 +6,13 @@ import functools
 from collections.abc import Callable
 
 from rich.console import Console
-from rich.table import Table
 
 from mmenv.checks import require
 from mmenv.config import EnvConfig, make_config
 from mmenv.market.book import Book
 from mmenv.market.book_presets import PRESETS
 from mmenv.progress import progress_bar
+from mmenv.sheet import Sheet
 from policies.analytic import CarteaJaimungal
 from policies.base import tuned_policies
 from policies.book.ladder import CACHE, ladder
@@ -36,8 +36,8 @@ def main(options: Solve) -> None:
             note, value = job()
             rows.setdefault(market, []).append((name, note, value))
     console = Console()
-    console.print(_brownian_table(rows["brownian"]))
-    console.print(_hidden_table(rows["hidden-regime"]))
+    _brownian_sheet(rows["brownian"]).print(console)
+    _hidden_sheet(rows["hidden-regime"]).print(console)
 
 
 def print_ladder(options: Solve) -> None:
@@ -114,17 +114,18 @@ def _hidden_jobs(options: Solve) -> list[Job]:
     ]
 
 
-def _brownian_table(rows: list[tuple[str, str, float]]) -> Table:
-    table = Table("policy", "", "value", "% of optimum", title="brownian: value from position 0")
-    for name, note, value in rows:
-        table.add_row(name, note, f"{value:.3f}", f"{100 * value / rows[0][2]:.2f}")
-    return table
+def _brownian_sheet(rows: list[tuple[str, str, float]]) -> Sheet:
+    shown = [(name, note, f"{value:.3f}", f"{100 * value / rows[0][2]:.2f}") for name, note, value in rows]
+    return Sheet.of_rows("brownian: value from position 0", ("policy", "", "value", "% of optimum"), shown)
 
 
-def _hidden_table(rows: list[tuple[str, str, float]]) -> Table:
-    table = Table("policy", "", "value", "% of memory gap", title="hidden-regime: value from position 0")
+def _hidden_sheet(rows: list[tuple[str, str, float]]) -> Sheet:
     top = next(value for name, _, value in rows if name == "belief-optimal")
     floor = next(value for name, _, value in rows if name == "memoryless")
-    for name, note, value in rows:
-        table.add_row(name, note, f"{value:.3f}", f"{100 * (value - floor) / (top - floor):.1f}")
-    return table
+    shown = [
+        (name, note, f"{value:.3f}", f"{100 * (value - floor) / (top - floor):.1f}")
+        for name, note, value in rows
+    ]
+    legend = ["Memory gap: memoryless (no memory) is 0%, belief-optimal is 100%."]
+    headings = "policy", "", "value", "% of memory gap"
+    return Sheet.of_rows("hidden-regime: value from position 0", headings, shown, legend=legend)

@@ -165,7 +165,7 @@ def short_names(texts: list[str]) -> dict[str, str]:
 
     def short(text: str) -> str:
         if is_model(text):
-            return Path(text).stem
+            return Path(text).name if Path(text).is_dir() else Path(text).stem
         name, _, rest = text.partition(":")
         return name if name in POLICIES else rest or text
 

@@ -120,6 +120,19 @@ def the_model(path: Path, bundle: Bundle) -> Policy:
     return TrainedPolicy(load_model(path, bundle.config)[0].policy, path.name)
 
 
+def on_tapes(bundle: Bundle, options: Verify) -> EnvConfig:
+    """The bundle's configuration on the test split of the tapes; each has its own fee where none is given."""
+    tapes = Replay(
+        store=str(options.store),
+        venue=options.venue,
+        symbol=options.symbol,
+        day=options.day,
+        split="test",
+        own_fees=options.fees is None,
+    )
+    return bundle.on(tapes, options.fees)
+
+
 def values(bundle: Bundle, policy: Policy, reference: Policy, config: EnvConfig, episodes: int) -> list[str]:
     """What each is worth on its own, on the same paths."""
     from train.baselines import scale
@@ -131,9 +144,11 @@ def values(bundle: Bundle, policy: Policy, reference: Policy, config: EnvConfig,
         f"value, {episodes:,} episodes of {config.market.name}: {ours.value()}, reference {theirs.value()}",
         f"value less that of the reference, paired: {lost}",
     ]
-    if (measure := scale(config)) is not None and measure.zero == 0:
-        low, mean, high = (100 * value / measure.one for value in (lost.low, lost.mean, lost.high))
-        lines.append(f"that is {mean:+.3f}% [{low:+.3f}, {high:+.3f}] of the optimum, {measure.one:.3f}")
+    if (measure := scale(config)) is not None:
+        span = measure.one - measure.zero
+        low, mean, high = (100 * value / span for value in (lost.low, lost.mean, lost.high))
+        what = measure.label.removeprefix("% of ")
+        lines.append(f"that is {mean:+.3f}% [{low:+.3f}, {high:+.3f}] of the {what}, {span:.3f}")
     return lines
 
 
@@ -152,7 +167,7 @@ def verify(options: Verify, console: Console) -> bool:
     else:
         reference = the_model(options.against, bundle)
         if options.store is not None:
-            config = bundle.on(Replay(store=str(options.store), symbol=options.symbol, split="test"))
+            config = on_tapes(bundle, options)
         found = compare(policy, reference, config, options.episodes, config.horizon, REFERENCE_SEED)
     beside = f"{found.decisions:,} decisions on {config.market.name} beside {reference.name}"
     quotes = f"{100 * found.quotes:.3f}% of the quotes differ, by at most {found.ticks:g}"

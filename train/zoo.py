@@ -14,6 +14,7 @@ import policies
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig
 from mmenv.files import replacing
+from mmenv.sheet import Sheet
 from mmenv.tasks import Task, find_task, tasks
 from mmenv.vector import NeuralMMVectorEnv
 from policies.base import Policy
@@ -23,7 +24,6 @@ from train.baselines import CACHE, bound, closed_form_config
 from train.options.zoo import ZooEvaluate, ZooExport, ZooList, ZooPlay
 from train.score import Candidate, candidates, result_sheet, score, score_all
 from train.simulate import simulate
-from train.tables import Sheet
 
 FOLDER = Path(policies.__file__).with_name("zoo")
 PICTURED_EPISODES = 256

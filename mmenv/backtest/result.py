@@ -378,8 +378,9 @@ class Result:
             parts[FUNDING] = funding
         annual = metrics.annual_factor(self.interval)
         totals = {name: intervals.bootstrap(_total, [samples.sums[name]]) for name in ("profit", *run.parts)}
-        sharpe = intervals.bootstrap(metrics.sharpe, [profits])
+        sharpe = intervals.bootstrap_ratio(metrics.sharpe, [profits], self.interval)
         short = isinstance(totals["profit"], TooShort)  # then no figure may rest on how profits vary
+        no_ratio = isinstance(sharpe, TooShort)
 
         def lasting(estimate: Estimate | float) -> Estimate | float:
             return TooShort(math.nan) if short else estimate
@@ -390,9 +391,11 @@ class Result:
             "profit": totals["profit"],
             "total_return": scaled(totals["profit"], 1 / capital),  # profit is not reinvested
             "sharpe": sharpe,
-            "sharpe_annual": lasting(scaled(sharpe, annual)),
-            "sortino": intervals.bootstrap(metrics.sortino, [profits]),
-            "deflated_sharpe": lasting(metrics.deflated_sharpe(profits, self.tries)),
+            "sharpe_annual": TooShort(math.nan) if no_ratio else scaled(sharpe, annual),
+            "sortino": intervals.bootstrap_ratio(metrics.sortino, [profits], self.interval),
+            "deflated_sharpe": (
+                TooShort(math.nan) if no_ratio else metrics.deflated_sharpe(profits, self.tries)
+            ),
             "max_drawdown": metrics.max_drawdown(equity),
             "max_drawdown_fraction": metrics.max_drawdown_fraction(equity, capital),
             "value_at_risk": lasting(intervals.bootstrap(metrics.value_at_risk, [profits])),
@@ -453,8 +456,8 @@ class Result:
         lead = pairs["profit"][0] - pairs["profit"][1]
         found = {
             "profit": intervals.bootstrap(_total, [lead]),
-            "sharpe": intervals.bootstrap(
-                lambda a, b: metrics.sharpe(a) - metrics.sharpe(b), pairs["profit"], lead=lead
+            "sharpe": intervals.bootstrap_ratio(
+                lambda a, b: metrics.sharpe(a) - metrics.sharpe(b), pairs["profit"], self.interval, lead=lead
             ),
             "profit_bp": intervals.bootstrap(
                 lambda a, b, c, d: (

@@ -13,6 +13,7 @@ import asyncio
 import multiprocessing
 import signal
 import tempfile
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ FLUSH_S: Final = 0.25
 """A kill loses at most the lines of so long."""
 AGAIN_S: Final = 1.0
 """Pause before a venue that gave no answer is asked again."""
+GIVE_UP_S: Final = 30.0
+"""A venue that has not answered once in so long is not asked again: the address or the network is wrong."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,18 @@ class Recording:
         """Known once the venue has said what the symbol is."""
         self._store, self._venue, self._symbol = store, venue, symbol
         self._captures, self._progress = captures, progress
+        self._trouble = ""
+
+    @property
+    def unanswered(self) -> str:
+        """Why nothing could be recorded; empty once the venue has answered."""
+        if self.days is not None:
+            return ""
+        why = f" ({self._trouble.rstrip('.')})" if self._trouble else ""
+        return (
+            f"{self._venue.name} gave no answer about {self._symbol}{why}: nothing was recorded. Look at the "
+            "network, or name another server with --url."
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Record until `stop`, then make the tapes. Raises whatever made the recording stop before."""
@@ -124,13 +139,18 @@ class Recording:
 
     async def _read(self) -> None:
         name = f"{self._venue.name} {self._symbol}"
+        given_up = time.monotonic() + GIVE_UP_S
         with progress_bar(desc=name, unit="row", unit_scale=True, disable=not self._progress) as bar:
             while self.days is None:
                 try:
                     instrument = await self.feed.open()
                     self.days = Days(self._store, self._captures.folder, self._venue.format, instrument)
                 except VenueError as error:
-                    self._say(f"no answer yet: {error}")
+                    if str(error) != self._trouble:
+                        self._say(f"no answer yet: {error}; asking again for {GIVE_UP_S:g} s")
+                    self._trouble = str(error)
+                    if time.monotonic() > given_up:
+                        raise VenueError(self.unanswered) from None
                     await asyncio.sleep(AGAIN_S)
             async for batch in self.feed:
                 bar.set_postfix_str("live" if batch.live else f"broken: {batch.reason}", refresh=False)
@@ -183,7 +203,8 @@ class Record:
     """Show what is received."""
 
     def run(self) -> None:
-        """Record. Raises ValueError for a symbol that the venue does not trade."""
+        """Record. Raises ValueError for a symbol that the venue does not trade, `VenueError` where the venue
+        gave no answer."""
         require(bool(self.symbols), "Record", "symbols", self.symbols, "one or more names, such as BTCUSDT")
         require(self.rotate_minutes > 0, "Record", "rotate_minutes", self.rotate_minutes, "positive")
         kind = VENUES.find(self.venue)
@@ -200,24 +221,28 @@ class Record:
         venue = kind(self.url)
         try:
             async with asyncio.TaskGroup() as group:
-                for symbol in self.symbols:
-                    group.create_task(self._one(venue, symbol, stop))
-        except* (ValueError, OSError) as errors:
+                tasks = [group.create_task(self._one(venue, symbol, stop)) for symbol in self.symbols]
+        except* (ValueError, OSError, VenueError) as errors:
             raise errors.exceptions[0] from None
         finally:
             await venue.close()
+        if unanswered := next(filter(None, (task.result() for task in tasks)), ""):
+            raise VenueError(unanswered)
 
-    async def _one(self, venue: Venue, symbol: str, stop: asyncio.Event) -> None:
+    async def _one(self, venue: Venue, symbol: str, stop: asyncio.Event) -> str:
+        """Record a symbol; why nothing could be recorded, if so."""
         rotate_ns = round(self.rotate_minutes * HOUR / 60)
         with Captures(self.store, venue.name, symbol, rotate_ns) as captures:
-            await Recording(self.store, venue, symbol, captures, self.progress).run(stop)
+            recording = Recording(self.store, venue, symbol, captures, self.progress)
+            await recording.run(stop)
+            return recording.unanswered
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Command line of `neuralmm record`."""
     try:
         tyro.cli(Record, args=args, prog="neuralmm record").run()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, VenueError) as error:
         raise SystemExit(f"error: {error}") from None
 
 

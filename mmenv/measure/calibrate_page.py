@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
-from rich.table import Table
 
 from mmenv.checks import ConfigError
 from mmenv.data.tape import Tape, tapes
@@ -19,6 +18,7 @@ from mmenv.measure.fill_curve import FillCurve
 from mmenv.measure.naming import is_recorded, named_market
 from mmenv.measure.options import Calibrate
 from mmenv.measure.record import MarketLike, Record, record_market, record_tape
+from mmenv.sheet import Sheet
 from mmenv.venue.settings import ReplayConfig
 
 
@@ -39,7 +39,7 @@ def main(options: Calibrate) -> None:
         found = calibrate_market(market, *size, options.evaluations)
         shown = [simulated(market)]
     write(found, options.output)
-    Console().print(table(found))
+    sheet(found).print(Console())
     if "book" in found.presets:
         copy = simulated(found.presets["book"])
         shown.append(dataclasses.replace(copy, name="book, calibrated"))
@@ -68,25 +68,22 @@ def one_symbol(path: Path, venue: str, symbol: str) -> list[Tape]:
     return days
 
 
-def table(found: Calibration) -> Table:
+def sheet(found: Calibration) -> Sheet:
     """Show what was measured, with units."""
-    result = Table(title=f"{found.source}: {found.seconds:,.0f} s")
-    for heading in ("estimate", "unit", "value [95% interval]"):
-        result.add_column(heading, justify="left" if heading == "estimate" else "right")
     rows: list[tuple[str, str, object]] = []
     if found.fills is not None:
         rows += [
             ("fill rate at the mid, A", "1/s", found.fills.rate),
             ("its decay, k", "1/half-tick", found.fills.decay),
-            ("fills at the touch over the exponential", "", found.fills.touch),
-            ("fit beyond the touch, p-value", "", f"{found.fills.p_value:.3f}"),
+            ("fills at the touch, multiple of the exponential", "", found.fills.touch),
+            ("fit of the exponential beyond the touch, p-value", "", f"{found.fills.p_value:.3f}"),
         ]
     rows += [(f"volatility over {s} s", "half-ticks/sqrt(s)", e) for s, e in found.volatility.items()]
     if found.hawkes is not None:
         rows += [
-            ("orders of their own", "1/s", found.hawkes.rate),
-            *(("orders that each sets off", "", branching) for branching in found.hawkes.branching),
-            *(("decay of their excitation", "1/s", decay) for decay in found.hawkes.decay),
+            ("baseline intensity of market orders", "1/s", found.hawkes.rate),
+            *(("branching ratio", "", branching) for branching in found.hawkes.branching),
+            *(("decay of the excitation", "1/s", decay) for decay in found.hawkes.decay),
             ("BIC, one exponential and two", "", "{:.1f}, {:.1f}".format(*found.hawkes.bic)),
             ("likelihood ratio of the two, p-value", "", f"{found.hawkes.ratio_p_value:.3g}"),
             ("fit of the orders' times, p-value", "", f"{found.hawkes.p_value:.3g}"),
@@ -99,9 +96,9 @@ def table(found: Calibration) -> Table:
     if found.size is not None:
         rows.append(("Pareto exponent of order sizes", "", found.size))
     rows += [(name, "", estimate) for name, estimate in found.facts.items()]
-    for name, unit, value in rows:
-        result.add_row(name, unit, str(value).replace("[", "\\["))
-    return result
+    headings = "estimate", "unit", "value [95% interval]"
+    shown = [(name, unit, str(value)) for name, unit, value in rows]
+    return Sheet.of_rows(f"{found.source}: {found.seconds:,.0f} s", headings, shown)
 
 
 def plot_fills(found: Calibration, fills: FillCurve, path: Path) -> None:

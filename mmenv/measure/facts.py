@@ -72,13 +72,24 @@ class Finding:
     regime: str = ""
 
     @property
+    def accepted(self) -> tuple[float, float]:
+        """The accepted range."""
+        return self.fact.accepted(self.regime)
+
+    @property
+    def in_range(self) -> bool:
+        """Whether the value, whatever its interval, lies in the accepted range or is not measurable."""
+        low, high = self.accepted
+        return math.isnan(self.estimate.value) or low <= self.estimate.value <= high
+
+    @property
     def verdict(self) -> str:
         """One of "pass" (the whole interval lies in the accepted range), "fail" (the whole interval lies
         outside), "unclear" (neither, or there is no interval) and "-" (not measurable)."""
         value, low, high = self.estimate
         if math.isnan(value):
             return "-"
-        least, most = self.fact.accepted(self.regime)
+        least, most = self.accepted
         if least <= low and high <= most:
             return "pass"
         return "fail" if low > most or high < least else "unclear"

@@ -15,7 +15,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
 
 from mmenv.checks import ConfigError
 from mmenv.data.tape import Tape, tapes
@@ -40,6 +39,7 @@ from mmenv.measure.intervals import Array, Estimate, TooShort
 from mmenv.measure.naming import is_recorded, named_market
 from mmenv.measure.options import MARKET_HELP, Facts
 from mmenv.measure.record import Record, record_market, record_tape
+from mmenv.sheet import Sheet
 from mmenv.venue.settings import ReplayConfig
 
 
@@ -50,16 +50,16 @@ def main(options: Facts) -> None:
     if options.repeats > 1:
         if options.output is not None or any(map(is_recorded, options.sources)):
             raise ConfigError("--repeats counts simulated markets: give no tape with it, and no --output.")
-        Console().print(repeated(options))
+        repeated(options).print(Console(), options.wide)
         return
     found = list(records(options))
     console = Console()
-    console.print(table(found, [findings(record) for record in found]))
+    sheet(found, [findings(record) for record in found]).print(console, options.wide)
     if any(regime_of(record) == REGIMES[0] for record in found):
-        console.print(moments_table(found), markup=False)
+        moments_sheet(found).print(console, options.wide)
     for record in found:
         if record.has_book:
-            console.print(touch_table(record), markup=False)
+            touch_sheet(record).print(console, options.wide)
     if options.output is not None:
         plot(found, options.output)
         print(f"Plots: {options.output}")
@@ -87,60 +87,66 @@ def by_symbol(days: Sequence[Tape]) -> list[list[Tape]]:
     return list(found.values())
 
 
-def table(all_records: Sequence[Record], all_findings: Sequence[Sequence[Finding]]) -> Table:
+def sheet(all_records: Sequence[Record], all_findings: Sequence[Sequence[Finding]]) -> Sheet:
     """Lay out facts by row and records by column."""
-    result = Table(title="Stylised facts: value, 95% interval, verdict")
-    result.add_column("Fact")
-    result.add_column("Accepted", justify="right")
-    for record in all_records:
-        result.add_column(f"{record.name}\n{regime_of(record) or 'no book'}", justify="right")
     regimes = list(dict.fromkeys(map(regime_of, all_records)))
-    for row in zip(*all_findings, strict=True):
-        result.add_row(row[0].fact.name, accepted(row[0].fact, regimes), *map(cell, row))
-    return result
+    facts = [finding.fact for finding in all_findings[0]]
+    columns = {
+        "fact": [fact.name for fact in facts],
+        "accepted": [accepted(fact, regimes) for fact in facts],
+    }
+    names = distinct([f"{record.name}\n{regime_of(record) or 'no book'}" for record in all_records])
+    columns |= {name: list(map(cell, found)) for name, found in zip(names, all_findings, strict=True)}
+    title = "Stylised facts: value, verdict, [95% interval]"
+    return Sheet(title, columns, VERDICTS, keys=2, colours=COLOURS)
 
 
-def moments_table(all_records: Sequence[Record]) -> Table:
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names, numbered where one stands twice."""
+    counts = [names[: k + 1].count(name) for k, name in enumerate(names)]
+    return [f"{name} ({n})" if n > 1 else name for name, n in zip(names, counts, strict=True)]
+
+
+VERDICTS = (
+    "pass: the whole interval lies in the accepted range; fail: none of it does; else",
+    "unclear. An interval is for the market, not for these minutes alone.",
+)
+"""What the words in a table of facts mean."""
+
+
+def moments_sheet(all_records: Sequence[Record]) -> Sheet:
     """What a large-tick book is fitted to, a column for each record with a book."""
     shown = [record for record in all_records if record.has_book]
-    result = Table(title="What `neuralmm calibrate` fits a large-tick book to")
-    result.caption = (
-        "Moves of the mid in ticks, root mean square; share of intervals in which it moves; share of time "
-        "with a spread of one tick; lots as each market counts them."
+    columns = {"moment": list(large_tick.TOLERANCES)}
+    for name, record in zip(distinct([record.name for record in shown]), shown, strict=True):
+        found = large_tick.moments(record)
+        columns[name] = [short(Estimate(found[key]), ".4g") for key in large_tick.TOLERANCES]
+    legend = (
+        "Moves of the mid in ticks, root mean square; share of intervals in which it",
+        "moves; share of time with a spread of one tick; lots as each market counts them.",
     )
-    result.add_column("")
-    for record in shown:
-        result.add_column(record.name, justify="right")
-    columns = [large_tick.moments(record) for record in shown]
-    for name in large_tick.TOLERANCES:
-        result.add_row(name, *(short(Estimate(found[name]), ".4g") for found in columns))
-    return result
+    return Sheet("What `neuralmm calibrate` fits a large-tick book to", columns, legend)
 
 
-def touch_table(record: Record) -> Table:
+def touch_sheet(record: Record) -> Sheet:
     """What becomes of a lot that joins the queue at the touch and stays, and of the book around it."""
-    result = Table(title=f"{record.name}: one lot at the touch, both sides, {record.minutes:,.0f} min")
-    result.caption = (
-        "Mark-out from the fill price, or move of the mid towards the event, in half-ticks, so many seconds "
-        "later. 95% intervals by blocks of these minutes, where there are enough of them."
-    )
-    result.add_column("")
-    result.add_column("a minute", justify="right")
-    for horizon in touch.horizons(record):
-        result.add_column(f"{horizon:g} s", justify="right")
-    for row in touch.fills(record):
-        result.add_row(
-            f"fills: {row.name}", short(row.rate, ".1f"), *(short(e, ".2f") for e in row.after.values())
-        )
-    result.add_section()
-    for row in touch.events(record):
-        result.add_row(
-            f"after a {row.name}", short(row.rate, ".0f"), *(short(e, ".2f") for e in row.after.values())
-        )
-    result.add_section()
+    rows = [
+        [f"fills: {row.name}", short(row.rate, ".1f"), *(short(e, ".2f") for e in row.after.values())]
+        for row in touch.fills(record)
+    ]
+    rows += [
+        [f"after a {row.name}", short(row.rate, ".0f"), *(short(e, ".2f") for e in row.after.values())]
+        for row in touch.events(record)
+    ]
+    horizons = [f"{horizon:g} s" for horizon in touch.horizons(record)]
     for name, estimate in touch.queues(record).items():
-        result.add_row(f"queue {name}, over the mean", short(estimate, ".2f"))
-    return result
+        rows.append([f"queue {name}, over the mean", short(estimate, ".2f"), *("" for _ in horizons)])
+    legend = (
+        "Mark-out from the fill price, or move of the mid towards the event, so many",
+        "seconds later, half-ticks. [95% interval] by blocks of time, where enough.",
+    )
+    title = f"{record.name}: one lot at the touch, both sides, {record.minutes:,.0f} min"
+    return Sheet.of_rows(title, ["", "a minute", *horizons], rows, legend=legend)
 
 
 def short(estimate: Estimate, form: str) -> str:
@@ -153,15 +159,13 @@ def short(estimate: Estimate, form: str) -> str:
     return value if math.isnan(estimate.low) else f"{value}\n[{low}, {high}]"
 
 
-COLOURS = {"pass": "green", "fail": "red", "unclear": "yellow", "-": "dim"}
+COLOURS = {"pass": "green", "fail": "red", "unclear": "yellow"}
 
 
 def cell(finding: Finding) -> str:
-    """Write a finding with rich's markup."""
-    estimate, colour = finding.estimate, COLOURS[finding.verdict]
-    value = "" if math.isnan(estimate.value) else f"{estimate.value:.3f} "
-    span = "" if math.isnan(estimate.low) else f"\\[{estimate.low:.3f}, {estimate.high:.3f}] "
-    return f"{value}[dim]{span}[/dim][{colour}]{finding.verdict}[/]"
+    """A finding: value and verdict, the interval below."""
+    value, *span = short(finding.estimate, ".3f").split("\n")
+    return "\n".join([f"{value} {finding.verdict}" if finding.verdict != "-" else "-", *span])
 
 
 def accepted(fact: Fact, regimes: Sequence[str]) -> str:
@@ -179,34 +183,39 @@ def accepted(fact: Fact, regimes: Sequence[str]) -> str:
     return "\n".join(f"{' and '.join(names)}: {text}" for text, names in found.items())
 
 
-def repeated(options: Facts) -> Table:
-    """Count how often each fact holds when each source is simulated `repeats` times, each with new seeds."""
-    result = Table(title=f"Stylised facts: passes of {options.repeats} repeats, mean and range of the values")
-    result.add_column("Fact")
-    result.add_column("Accepted", justify="right")
-    cells: list[list[str]] = []
+def repeated(options: Facts) -> Sheet:
+    """Count the verdicts when each source is simulated `repeats` times, each with new seeds."""
+    cells: dict[str, list[str]] = {}
     regimes: list[str] = []
     for source in options.sources:
-        result.add_column(source, justify="right")
-        found = np.zeros((options.repeats, len(FACTS)))
+        found = []
         for k in range(options.repeats):
             seed = options.seed + k * options.environments
             [record] = records(dataclasses.replace(options, sources=(source,), seed=seed))
-            found[k] = [fact.value(record) for fact in FACTS]
+            found.append(findings(record))
         regimes.append(regime_of(record))
-        low, high = np.array([fact.accepted(regimes[-1]) for fact in FACTS]).T
-        passed = (found >= low) & (found <= high) | np.isnan(found)
-        cells.append(
-            [
-                "-" if np.isnan(v).all() else f"{p.sum()}  {v.mean():.3f} ({v.min():.3f} to {v.max():.3f})"
-                for p, v in zip(passed.T, found.T, strict=True)
-            ]
-        )
-        cells[-1].append(str(passed.all(axis=1).sum()))
-    names = [(fact.name, accepted(fact, [*dict.fromkeys(regimes)])) for fact in FACTS]
-    for (name, span), row in zip([*names, ("all of them", "")], zip(*cells, strict=True), strict=True):
-        result.add_row(name, span, *row)
-    return result
+        cells[source] = [count(same) for same in zip(*found, strict=True)]
+        whole = sum(all(one.verdict in ("pass", "-") for one in each) for each in found)
+        inside = sum(all(one.in_range for one in each) for each in found)
+        cells[source].append(f"{whole} pass\n{inside} in range")
+    columns = {
+        "fact": [*(fact.name for fact in FACTS), "all of them at once"],
+        "accepted": [*(accepted(fact, [*dict.fromkeys(regimes)]) for fact in FACTS), ""],
+    }
+    title = f"Stylised facts, {options.repeats} repeats: verdicts; values in range, mean (least to most)"
+    return Sheet(title, columns | cells, VERDICTS, keys=2, colours=COLOURS)
+
+
+def count(found: Sequence[Finding]) -> str:
+    """How often each verdict was given; how many values lie in the accepted range, their mean and range."""
+    values = np.array([finding.estimate.value for finding in found])
+    if np.isnan(values).all():
+        return "-"
+    verdicts = [finding.verdict for finding in found]
+    told = ", ".join(f"{verdicts.count(name)} {name}" for name in COLOURS if name in verdicts)
+    inside = sum(finding.in_range for finding in found)
+    span = f"({np.nanmin(values):.3f} to {np.nanmax(values):.3f})"
+    return f"{told}\n{inside} in range, {np.nanmean(values):.3f}\n{span}"
 
 
 # The page of plots.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 from mmenv.engine.products import line, product, solve_linear
 from mmenv.measure.intervals import Array, Estimate, jackknife, parts
@@ -151,5 +151,4 @@ def fit_exponential(distance: Array, fills: Array, trials: Array) -> tuple[float
         if np.abs(step).max() < 1e-10:
             break
     mean = trials * np.exp(product(design, theta))
-    ratio = np.where(fills > 0, fills * np.log(np.maximum(fills, 1e-12) / mean), 0.0)
-    return float(theta[0]), float(theta[1] / scale), float(2 * (ratio - (fills - mean)).sum())
+    return float(theta[0]), float(theta[1] / scale), float(2 * special.kl_div(fills, mean).sum())

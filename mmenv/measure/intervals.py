@@ -146,8 +146,15 @@ FEWEST_BLOCKS = 30
 """With fewer blocks there is no interval, nor a figure that rests on how profits vary."""
 
 
+RATIO_SECONDS = 3600.0
+"""A shorter record has no interval of a mean over a deviation. It shows one level of activity, and the
+deviation of a market whose activity wanders is made by its busiest times: in ten minutes of `book` the ratio
+is half as large again as the market's, and 86 of 100 bootstrap intervals hold that one (studentised 88; by
+`jackknife` 99, at more than twice the width). `benchmarks.coverage` measures it."""
+
+
 class TooShort(Estimate):
-    """What a series of fewer than `FEWEST_BLOCKS` blocks says: its value, or NaN for what rests on more."""
+    """What a series that bears no interval says: its value, or NaN for what rests on more."""
 
     def __str__(self) -> str:
         return "too short" if math.isnan(self.value) else f"{self.value:.4g} (too short)"
@@ -243,3 +250,15 @@ def bootstrap(
     wider = stats.t.ppf(0.975, blocks - 1) / stats.norm.ppf(0.975) * math.sqrt(blocks / (blocks - 1))
     half = float(wider * np.quantile(np.abs(drawn - value), 0.95))
     return Estimate(value, value - half, value + half)
+
+
+def bootstrap_ratio(
+    statistic: Callable[..., Any], samples: Sequence[Array], seconds: float, *, lead: Array | None = None
+) -> Estimate:
+    """`bootstrap` of a mean over a deviation, as the Sharpe ratio; `TooShort` below `RATIO_SECONDS`.
+
+    `seconds` is the length of an interval; the rest as there.
+    """
+    if len(samples[0]) * seconds < RATIO_SECONDS:
+        return TooShort(float(statistic(*samples)) if len(samples[0]) else math.nan)
+    return bootstrap(statistic, samples, lead=lead)

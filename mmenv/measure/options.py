@@ -46,7 +46,9 @@ class Facts:
     queue: str = "risk-adverse"
     """How cancels ahead of us move us up the queue of a tape; see docs/data.md."""
     repeats: int = 1
-    """Above 1: simulate every market so often, with other seeds, and count how often each fact holds."""
+    """Above 1: simulate every market so often, with other seeds, and count the verdicts on each fact."""
+    wide: bool = False
+    """Print each table in one piece, however wide the terminal is."""
     output: Path | None = None
     """Where to draw the plots (.png, .pdf or .svg); none without it."""
 

@@ -18,13 +18,13 @@ import gymnasium as gym
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 import mmenv  # noqa: F401  (registers the environment)
 from mmenv.engine.compiler import vector_extension
 from mmenv.engine.state import LANES
 from mmenv.measure.naming import named_market
 from mmenv.measure.options import MARKET_HELP
+from mmenv.sheet import Sheet
 
 Step = Callable[[], None]
 """Makes one step of what is timed."""
@@ -58,13 +58,13 @@ def main(options: Bench) -> None:
         single(gym.make("NeuralMM-v0", market=named_market(market)))()
     console.print(f"Compiled, or read from the cache, in {time.perf_counter() - start:.1f} s.")
     for n in options.sizes:
-        console.print(compare(n, options))
+        compare(n, options).print(console)
     widest, _ = vector_extension()
     versions = f"gymnasium {gym.__version__}, numpy {np.__version__}, {widest}, {os.cpu_count()} processors"
     console.print(f"Medians of {options.repeats}; {versions}.")
 
 
-def compare(n: int, options: Bench) -> Table:
+def compare(n: int, options: Bench) -> Sheet:
     """Time n environments and their peers by turns."""
     if n == 1:
         peers = {"CartPole-v1": single(gym.make("CartPole-v1"))}
@@ -81,11 +81,11 @@ def compare(n: int, options: Bench) -> Table:
     rates = {name: statistics.median(found) for name, found in samples.items()}
     threads = min(options.threads, -(-n // LANES))
     title = f"{n} environment{'s' if n > 1 else ''}, {threads} thread{'s' if threads > 1 else ''}"
-    table = Table("", "steps/s", "x CartPole-v1", "x NumPy loop", title=title)
-    for name, value in rates.items():
-        ratios = (value / rates[peer] for peer in peers)
-        table.add_row(name, f"{value:,.0f}", *(f"{ratio:.2f}" for ratio in ratios))
-    return table
+    rows = [
+        [name, f"{value:,.0f}", *(f"{value / rates[peer]:.2f}" for peer in peers)]
+        for name, value in rates.items()
+    ]
+    return Sheet.of_rows(title, ["environment", "steps/s", *(f"x {peer}" for peer in peers)], rows)
 
 
 def our_step(market: str, n: int, threads: int) -> Step:

@@ -22,8 +22,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("mmenv", "policies", "train")
 LIBRARIES = ("numpy", "numba", "torch", "stable-baselines3", "hftbacktest")
 """Those whose version can change a result."""
-PLACES = ("jobs", "ray", "out", "logs", "name")
-"""Options that say where work is done and where it is written: they change no result."""
+PLACES = ("jobs", "ray", "out", "logs", "name", "wide")
+"""Options that say where work is done, where it is written and how it is shown: they change no result."""
+FLAGS = ("--wide",)
+"""Those of them that have no value on the command line."""
 
 
 def provenance(
@@ -90,7 +92,7 @@ def without_places(command: Sequence[str]) -> list[str]:
     for word in command:
         if not skip and word.partition("=")[0] not in places:
             kept.append(word)
-        skip = not skip and word in places
+        skip = not skip and word in places and word not in FLAGS
     return kept
 
 

@@ -14,20 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.table import Table
+from rich.console import Console
 
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig, make_config
 from mmenv.desk.family import base_values, member
 from mmenv.market.varied import Distribution
 from mmenv.progress import progress_bar
-from policies.base import Policy
-from policies.network.trained import TrainedPolicy
-from policies.sb3 import is_ours, load_model, model_file
-from train.baselines import Scale, scale
-from train.evaluate import load, wide_console
+from mmenv.sheet import Sheet, write_csv, write_markdown
+from policies.base import POLICIES, Policy
+from policies.make import split_parameters
+from policies.sb3 import model_file, there
+from train.baselines import Best
+from train.evaluate import decimals
 from train.options.experiments import Members
 from train.simulate import EVALUATION_SEED, Outcome, simulate
+from train.sources import is_model, make_source, model_config, short_names
 
 Member = Mapping[str, float]
 
@@ -72,8 +74,8 @@ class Row:
 
     name: str
     outcomes: tuple[Outcome, ...]
-    scale: Scale | None
-    """What is known exactly of the member."""
+    best: Best | None
+    """What is known exactly of the member, on the same paths."""
 
 
 def play(
@@ -93,6 +95,11 @@ def play(
     ]
 
 
+def best_of(config: EnvConfig, values: Member, episodes: int, seed: int = EVALUATION_SEED) -> Best | None:
+    """What cannot be beaten on a member of `config`'s family."""
+    return Best.of(member(able(config, [values]), values), episodes, seed)
+
+
 def compare(
     policies: Sequence[tuple[Policy, EnvConfig]],
     members: Sequence[Member],
@@ -102,10 +109,10 @@ def compare(
     """Each policy, as it was made, on each member; then on the first one's family, if it has one."""
     rows = []
     played = [play(policy, config, members, episodes, progress=progress) for policy, config in policies]
+    first = policies[0][1]
     for values, outcomes in zip(members, zip(*played, strict=True), strict=True):
         name = ", ".join(f"{key} = {value:g}" for key, value in values.items())
-        rows.append(Row(name, outcomes, scale(member(able(policies[0][1], members), values))))
-    first = policies[0][1]
+        rows.append(Row(name, outcomes, best_of(first, values, episodes)))
     if first.randomise:
         drawn = dataclasses.replace(first, curriculum_episodes=0)
         outcomes = tuple(
@@ -120,45 +127,58 @@ def _with_family(config: EnvConfig, family: EnvConfig) -> EnvConfig:
     return dataclasses.replace(config, randomise=family.randomise, curriculum_episodes=0)
 
 
-def table(title: str, rows: Sequence[Row]) -> Table:
+def sheet(title: str, rows: Sequence[Row], names: Sequence[str]) -> Sheet:
     """A row for each member; for all but the first policy also the paired difference to it."""
-    result = Table(
-        title=title, caption="price units x lots per episode; intervals 95%, bootstrap over episodes"
-    )
-    result.add_column("member")
-    names = [outcome.name for outcome in rows[0].outcomes]
-    exact = next((row.scale.label for row in rows if row.scale), None)
+    form = f".{decimals([outcome.value() for row in rows for outcome in row.outcomes])}f"
+    columns = {"member": [row.name.replace(", ", ",\n") for row in rows]}
+    known = next((row.best.scale for row in rows if row.best), None)
+    legend = ["Value: mean reward of an episode, price units x lots; all on the same paths."]
+    if known:
+        exact = [f"{row.best.scale.one:{form}}" if row.best else "" for row in rows]
+        columns[f"{known.top},\nexact value"] = exact
+        legend.append(f"{known.label}: {known.bottom} is 0%, {known.top} is 100%, of each member.")
     for k, name in enumerate(names):
-        result.add_column(name, justify="right")
-        if exact:
-            result.add_column(exact, justify="right")
+        outcomes = [row.outcomes[k] for row in rows]
+        columns[f"{name},\nvalue"] = [outcome.value().text(form) for outcome in outcomes]
+        if known:
+            columns[f"{name},\n{known.label}"] = [
+                row.best.percent(outcome).text(".1f") if row.best else ""
+                for row, outcome in zip(rows, outcomes, strict=True)
+            ]
         if k:
-            result.add_column(f"minus {names[0]}", justify="right")
+            less = [outcome.minus(row.outcomes[0]) for row, outcome in zip(rows, outcomes, strict=True)]
+            columns[f"{name}\nminus {names[0]}"] = [one.text(f".{decimals(less)}f") for one in less]
+    return Sheet(title, columns, legend)
+
+
+def csv_rows(rows: Sequence[Row], names: Sequence[str]) -> list[dict[str, Any]]:
+    """What the table shows, unrounded: a row for each policy on each member."""
+    found = []
     for row in rows:
-        cells = [row.name]
-        for k, outcome in enumerate(row.outcomes):
-            value = outcome.value()
-            cells.append(value.text(".2f"))
-            if exact:
-                cells.append(f"{row.scale.percent(value.mean):.1f}" if row.scale else "")
-            if k:
-                cells.append(outcome.minus(row.outcomes[0]).text(".2f"))
-        result.add_row(*cells)
-    return result
+        for name, outcome in zip(names, row.outcomes, strict=True):
+            figures = {"value": outcome.value(), "minus_first": outcome.minus(row.outcomes[0])}
+            if row.best:
+                figures[row.best.scale.label] = row.best.percent(outcome)
+            told: dict[str, Any] = {"member": row.name, "policy": name, "episodes": len(outcome.returns)}
+            for figure, (mean, low, high) in figures.items():
+                told |= {figure: mean, f"{figure}_low": low, f"{figure}_high": high}
+            found.append(told)
+    return found
 
 
-def _read(path: Path, market: str | None) -> tuple[Policy, EnvConfig]:
-    """A saved model and what it was trained under, or the `market` where it does not say so."""
-    name = path.stem if path.is_file() else path.name
-    file = model_file(path)
-    if file is None or not file.exists() or is_ours(file):
-        model, config = load(path)
-        return TrainedPolicy(model.policy, name), config
-    stock = load_model(file)
-    if stock.env_config is None and market is None:
-        raise ConfigError(f"--market = None is not possible: {path} does not say on which it was trained.")
-    config = stock.env_config or make_config(str(market))
-    return stock.policy(config, name), config
+def _read(text: str, label: str, market: str | None) -> tuple[Policy, EnvConfig]:
+    """A policy and what it was made under, or the `market` where it does not say so."""
+    config = model_config(text)
+    if config is None:
+        if is_model(text):
+            there(model_file(text) or Path(text))
+        else:
+            POLICIES.find(split_parameters(text)[0])  # what is not known is said first
+        if market is None:
+            raise ConfigError(f"--market = None is not possible: {text} does not say on which it plays.")
+        config = make_config(market)
+    played: Any = make_source(text, label, config)[0].make(config)
+    return getattr(played, "policy", played), config
 
 
 def main(options: Members) -> None:
@@ -167,11 +187,15 @@ def main(options: Members) -> None:
         raise ConfigError("name at least one model: the folder of a run of `neuralmm train`.")
     torch.set_num_threads(1)
     members = [parse(text) for text in options.members]
-    policies: list[tuple[Policy, EnvConfig]] = []
-    for path in options.models:
-        policies.append(_read(path, options.market))
+    names = short_names(list(options.models))
+    policies = [_read(text, name, options.market) for text, name in names.items()]
     runs = len(policies) * (len(members) + bool(policies[0][1].randomise))
     with progress_bar(total=options.episodes * runs, unit=" episodes", leave=False) as bar:
         rows = compare(policies, members, options.episodes, bar.update)
-    title = f"members of {policies[0][1].market.name}: {options.episodes} episodes each"
-    wide_console().print(table(title, rows))
+    title = f"Members of {policies[0][1].market.name}: {options.episodes:,} episodes each [95% interval]"
+    table = sheet(title, rows, list(names.values()))
+    table.print(Console(), options.wide)
+    if options.out is not None:
+        write_markdown(options.out / "members.md", table)
+        write_csv(options.out / "members.csv", csv_rows(rows, list(names.values())))
+        print(f"Kept in {options.out}: members.md, members.csv")

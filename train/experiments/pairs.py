@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from mmenv.config import EnvConfig
+from mmenv.sheet import Sheet, as_columns
 from policies.book.ladder import BEST_RULE, PROGRAMME, SEED, TOLD_NAME
 from train.experiments.statistics import interquartile
 from train.ladder import PATHS, Standings, computed
 from train.simulate import EVALUATION_SEED, Interval
-from train.tables import Sheet, as_columns
 
 DRAWS = 1000
 TAIL = 100

@@ -13,7 +13,7 @@ Members are markets that nothing is trained on (`train.experiments.members`). Ev
 optimum (where none is known, its value). What is reported of it comes from `final`: other members, on other
 paths. A difference to the optimum is taken on the same paths, so most of the chance in them cancels.
 
-It writes `table.txt`, `members.csv`, `members.png`, and `best/`, a run that `neuralmm evaluate` takes.
+It writes `table.md`, `members.csv`, `members.png`, and `best/`, a run that `neuralmm evaluate` takes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from rich.console import Console
-from rich.table import Table
 
 from mmenv.checks import ConfigError, check_keys, differences
 from mmenv.config import EnvConfig
@@ -40,11 +39,11 @@ from mmenv.run.job import Job, Tell
 from mmenv.run.jobs import run as run_jobs
 from mmenv.run.jobs import workers
 from mmenv.run.provenance import columns, in_words
-from policies.make import make_policy
+from mmenv.sheet import Sheet, write_markdown
 from policies.network.trained import TrainedPolicy
-from train.baselines import CACHE, bound, scale
-from train.evaluate import load, save_table, wide_console
-from train.experiments.members import able, play
+from train.baselines import Best
+from train.evaluate import load
+from train.experiments.members import able, best_of, play
 from train.experiments.statistics import interquartile_mean
 from train.experiments.study import (
     Run,
@@ -58,7 +57,7 @@ from train.experiments.study import (
 from train.experiments.training import Training
 from train.options.experiments import Population
 from train.settings import Settings, env_config, judge_config
-from train.simulate import EVALUATION_SEED, Interval, interval, simulate
+from train.simulate import EVALUATION_SEED, Interval, interval
 
 Array = np.ndarray
 
@@ -194,34 +193,28 @@ class Measure:
     """Turns values on the members of a panel into scores: percent of each optimum, where they are known."""
 
     label: str
-    parts: tuple[tuple[Any, Array], ...] | None
-    """The scale of each member, and what the optimum earns on the paths, (episodes,)."""
+    best: tuple[Best, ...] | None
+    """What cannot be beaten on each member."""
 
     @classmethod
     def of(cls, config: EnvConfig, panel: Panel) -> Measure:
-        parts = []
+        found = []
         for each in panel.members:
-            market = member(able(config, [each]), each)
-            measure, best = scale(market), bound(market)
-            if measure is None or best is None:
+            best = best_of(config, each, panel.episodes, panel.seed)
+            if best is None:
                 return cls("value", None)
-            played = simulate(make_policy(best, market, cache=CACHE), market, panel.episodes, seed=panel.seed)
-            parts.append((measure, played.controlled))
-        return cls(parts[0][0].label, tuple(parts))
+            found.append(best)
+        return cls(found[0].scale.label, tuple(found))
 
     def scores(self, values: Array) -> Array:
         """The scores of values, (members, episodes); their mean over episodes is what counts.
 
         Values are taken as the optimum's exact value plus the paired difference from it.
         """
-        if self.parts is None:
+        if self.best is None:
             return values
-        return np.stack(
-            [
-                measure.percent(measure.one + row - best)
-                for row, (measure, best) in zip(values, self.parts, strict=True)
-            ]
-        )
+        pairs = zip(values, self.best, strict=True)
+        return np.stack([b.scale.percent(b.scale.one + row - b.outcome.controlled) for row, b in pairs])
 
 
 @dataclass(frozen=True)
@@ -299,42 +292,48 @@ def _cell(found: Interval) -> str:
     return f"{found.mean:.2f}" if found.low == found.high else found.text(".2f")
 
 
-def selection_table(result: Result, title: str) -> Table:
+def selection_sheet(result: Result, title: str) -> Sheet:
     """A row for each policy: by what it is ranked, and what it is worth elsewhere."""
-    both = (result.selection, result.final)
-    table = Table(title=title, caption="intervals 95%, bootstrap over episodes; the first policy is kept")
-    table.add_column("policy")
-    for judged in both:
-        heading = f"{result.criterion} of {len(judged.panel.members)} {judged.panel.role} members"
-        table.add_column(heading, justify="right")
-    for run in sorted(result.final.scores, key=lambda run: -result.selection.overall(run, result.criterion)):
-        cells = [_cell(judged.interval(run, result.criterion)) for judged in both]
-        table.add_row(f"{run.variant}, seed {run.seed}", *cells)
-    return table
+    order = sorted(result.final.scores, key=lambda run: -result.selection.overall(run, result.criterion))
+    columns = {"policy": [f"{run.variant}, seed {run.seed}" for run in order]}
+    for judged in (result.selection, result.final):
+        heading = f"{result.criterion} of {len(judged.panel.members)}\n{judged.panel.role} members"
+        columns[heading] = [_cell(judged.interval(run, result.criterion)) for run in order]
+    legend = ["The first policy is kept. 95% intervals, bootstrap over episodes.", *_scales(result)]
+    return Sheet(title, columns, legend)
 
 
-def final_table(result: Result) -> Table:
+def _scales(result: Result) -> list[str]:
+    """What a score is."""
+    if result.final.label == "value":
+        return ["A score is the mean reward of an episode, price units x lots."]
+    return [f"A score is {result.final.label}, of each member its own."]
+
+
+def final_sheet(result: Result) -> Sheet:
     """A row for each final member, and for their worst and mean: the kept policy, each variant's seeds."""
     final, kept = result.final, result.kept
-    table = Table(
-        title=f"held-out members: {final.label}",
-        caption="kept: 95% over episodes; variants: interquartile mean over seeds, 95% bootstrap over seeds",
-    )
-    table.add_column("member")
-    for heading in (f"kept: {kept.variant}, seed {kept.seed}", *result.variants):
-        table.add_column(heading, justify="right")
+    rows: list[list[str]] = []
 
     def add(name: str, of_kept: Interval, each: Mapping[Run, float]) -> None:
         seeds = [np.array([each[run] for run in runs]) for runs in result.variants.values()]
-        table.add_row(name, *map(_cell, (of_kept, *map(interquartile_mean, seeds))))
+        rows.append([name, *map(_cell, (of_kept, *map(interquartile_mean, seeds)))])
 
     for row, name in enumerate(final.panel.names()):
         means = {run: float(scores[row].mean()) for run, scores in final.scores.items()}
-        add(name, interval(final.scores[kept][row]), means)
+        add(name.replace(", ", ",\n"), interval(final.scores[kept][row]), means)
     for criterion in CRITERIA:
         of_all = {run: final.overall(run, criterion) for run in final.scores}
         add(f"{criterion} of them", final.interval(kept, criterion), of_all)
-    return table
+    headings = ["member", f"kept: {kept.variant},\nseed {kept.seed}"]
+    headings += [f"{variant},\nall seeds" for variant in result.variants]
+    legend = [
+        "Kept: 95% intervals over episodes.",
+        "Variants: interquartile mean over seeds, 95% bootstrap intervals over seeds.",
+    ]
+    return Sheet.of_rows(
+        f"Held-out members, trained on by no policy: {final.label}", headings, rows, legend=legend
+    )
 
 
 def rows(result: Result) -> list[dict[str, Any]]:
@@ -397,20 +396,24 @@ def report(population: Population, result: Result, origin: dict[str, Any], conso
     """Tables, plot, and the kept policy."""
     folder, words = population.folder, in_words(origin)
     title = f"{folder.name}: {result.selection.label}"
-    tables = selection_table(result, title), final_table(result)
-    for table in tables:
-        console.print(table)
-    save_table(folder / "table.txt", *tables, words)
+    sheets = selection_sheet(result, title), final_sheet(result)
+    for sheet in sheets:
+        sheet.print(console, population.wide)
+    write_markdown(folder / "table.md", *sheets, words)
     pd.DataFrame(rows(result)).to_csv(folder / "members.csv", index=False)
     draw(result).savefig(folder / "members.png", dpi=110, metadata={"Description": words})
     keep_best(result.kept, folder / "best")
-    console.print(f"Kept: {result.kept.variant}, seed {result.kept.seed}. Plot and table: {folder}")
-    console.print(f"Again: neuralmm evaluate {folder / 'best'}")
+    console.print(f"Kept: {result.kept.variant}, seed {result.kept.seed}.", highlight=False)
+    for line in (
+        f"In {folder}: table.md, members.csv, members.png",
+        f"The kept policy beside baselines: neuralmm evaluate {folder / 'best'}",
+    ):
+        console.print(line, soft_wrap=True, highlight=False)
 
 
 def main(population: Population) -> None:
     """Run `neuralmm population`."""
-    console = wide_console()
+    console = Console()
     torch.set_num_threads(1)
     with in_a_sentence():
         result, origin = judge(population, console)

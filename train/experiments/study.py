@@ -5,10 +5,11 @@ in which a variant differs; `randomise` is a table there, as for `gym.make`. Eve
 run in its own folder. A study that was stopped, or killed, goes on where it was: finished runs are kept,
 interrupted ones resume.
 
-It writes `table.txt`, `results.csv` and `curves.png`: the interquartile mean over seeds with its 95%
-bootstrap interval (Agarwal et al. 2021), a dot for each seed, learning curves against steps and wall time,
-and lines for the optimum and the baselines. Differences from the first variant are paired on the same paths,
-and so is the distance from what is known of a market `book` (`train.experiments.pairs`).
+It writes for each market `table-MARKET.md`, `results-MARKET.csv` and `curves-MARKET.png`: the interquartile
+mean over seeds with its 95% bootstrap interval (Agarwal et al. 2021), a dot for each seed, learning curves
+against steps and wall time, and lines for the optimum and the baselines. Differences from the first variant are
+paired on the same paths, and so is the distance from what is known of a market `book`
+(`train.experiments.pairs`).
 """
 
 from __future__ import annotations
@@ -39,18 +40,17 @@ from mmenv.run.job import Job, Tell, Workers
 from mmenv.run.jobs import run as run_jobs
 from mmenv.run.jobs import workers
 from mmenv.run.provenance import PLACES, columns, in_words, keep, provenance
-from policies.make import make_policy
+from mmenv.sheet import Sheet, write_markdown
 from policies.network.trained import TrainedPolicy
 from policies.optimal import solve
-from train.baselines import CACHE, KINDS, Scale, bound, scale, solvable
-from train.evaluate import load, save_table, wide_console
+from train.baselines import CACHE, KINDS, Best, Scale, scale, solvable
+from train.evaluate import load
 from train.experiments.pairs import compared, in_ladder
 from train.experiments.statistics import difference, interquartile, interquartile_mean
 from train.experiments.training import Training
 from train.options.experiments import Study
 from train.settings import STUDY_STEPS, Settings, env_config, from_table, read_settings, write_settings
 from train.simulate import simulate
-from train.tables import Sheet, as_columns
 
 EARNED = "earned.npy"
 """What a run's best model earned in each of the episodes that it was judged on, float64 (episodes,)."""
@@ -196,10 +196,9 @@ def result(run: Run, episodes: int) -> dict[str, float]:
     earned, known = simulate(TrainedPolicy(model.policy), config, episodes).controlled, 0.0
     with replacing(run.folder / EARNED) as temporary, temporary.open("wb") as file:
         np.save(file, earned)
-    best = bound(config)
+    best = Best.of(config, episodes)
     if best is not None:
-        earned = earned - simulate(make_policy(best, config, cache=CACHE), config, episodes).controlled
-        known = solve(config, best, cache=CACHE).value
+        earned, known = earned - best.outcome.controlled, best.scale.one
     seconds = float(read_progress(run.folder)["seconds"].iloc[-1])
     found = {
         "value": known + float(earned.mean()),
@@ -343,12 +342,13 @@ def report(study: Study, runs: list[Run], origin: dict[str, Any], console: Conso
         title = f"{folder.name}, {market}"
         sheets = [tabulate(title, results, measure.label), *paired(title, config, chosen)]
         for sheet in sheets:
-            sheet.print(console)
-        save_table(folder / f"table-{market}.txt", *sheets, in_words(origin))
+            sheet.print(console, study.wide)
+        write_markdown(folder / f"table-{market}.md", *sheets, in_words(origin))
         results.to_csv(folder / f"results-{market}.csv", index=False)
         figure = draw(chosen, results, measure, lines)
         figure.savefig(folder / f"curves-{market}.png", dpi=110, metadata={"Description": in_words(origin)})
-        console.print(f"Plots and table: {folder}")
+        kept = f"In {folder}: table-{market}.md, results-{market}.csv, curves-{market}.png"
+        console.print(kept, soft_wrap=True, highlight=False)
 
 
 def paired(title: str, config: EnvConfig, runs: list[Run]) -> list[Sheet]:
@@ -375,7 +375,7 @@ def in_a_sentence() -> Iterator[None]:
 
 def main(study: Study) -> None:
     """Run `neuralmm study`."""
-    console = wide_console()
+    console = Console()
     torch.set_num_threads(1)
     runs = prepare(plan(study))
     origin = write_plan(study, runs)

@@ -10,11 +10,9 @@ was stopped or killed goes on where it was (`train.experiments.search`).
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,16 +21,16 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from rich.console import Console
-from rich.table import Table
 
 from mmenv.checks import ConfigError
 from mmenv.files import replacing
 from mmenv.run.job import Job, Tell, Workers
 from mmenv.run.jobs import run, workers
 from mmenv.run.provenance import PLACES, columns, in_words, keep, provenance
+from mmenv.sheet import Sheet, write_csv, write_markdown
 from policies.network.trained import TrainedPolicy
-from train.baselines import scale
-from train.evaluate import load, save_table, wide_console
+from train.baselines import Best
+from train.evaluate import decimals, load
 from train.experiments.search import Search, evaluations
 from train.experiments.space import Space, read_space
 from train.experiments.study import in_a_sentence
@@ -60,6 +58,8 @@ class Winner:
 
     order: list[int | None]
     outcomes: dict[int | None, Outcome]
+    best: Best | None
+    """What cannot be beaten on those paths, where it is known."""
 
 
 def judge(search: Search, pool: Workers) -> Winner:
@@ -70,32 +70,29 @@ def judge(search: Search, pool: Workers) -> Winner:
     found = {done.name: done.value for done in run(list(jobs.values()), pool)}
     outcomes = {key: found[str(key)] for key in folders}
     order = sorted(outcomes, key=lambda key: -outcomes[key].value().mean)
-    return Winner(order, outcomes)
+    return Winner(order, outcomes, Best.of(judge_config(search.space.base), search.sweep.episodes))
 
 
-def finals_table(search: Search, winner: Winner) -> Table:
+def finals_sheet(search: Search, winner: Winner) -> Sheet:
     """A row for each finalist and the base: fresh paths, paired with the base."""
-    config = judge_config(search.space.base)
-    measure = scale(config)
-    table = Table(
-        title=f"{search.sweep.folder.name}: {search.sweep.episodes} fresh episodes",
-        caption="price units x lots per episode; intervals 95%, bootstrap over episodes",
-    )
-    headings = ["trial", *search.space.search, "value", *([measure.label] if measure else []), "minus base"]
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "trial" else "right")
+    names = list(search.space.search)
+    base, best = winner.outcomes[None], winner.best
+    form = f".{decimals([outcome.value() for outcome in winner.outcomes.values()])}f"
+    less = {key: outcome.minus(base) for key, outcome in winner.outcomes.items() if key is not None}
+    fine = f".{decimals([*less.values()])}f"
+    rows = []
     for key in winner.order:
         outcome = winner.outcomes[key]
         chosen = {} if key is None else search.parameters(key)
-        value, more = outcome.value(), outcome.minus(winner.outcomes[None])
-        cells = ["base" if key is None else str(key)]
-        cells += [_show(chosen.get(name, "")) for name in search.space.search]
-        cells.append(value.text(".2f"))
-        if measure:
-            cells.append(f"{measure.percent(value.mean):.1f}")
-        cells.append("" if key is None else more.text(".2f"))
-        table.add_row(*cells)
-    return table
+        cells = ["base" if key is None else str(key), outcome.value().text(form)]
+        cells += [best.percent(outcome).text(".1f")] if best else []
+        cells.append("" if key is None else less[key].text(fine))
+        rows.append([*cells, *(_show(chosen.get(name, "")) for name in names)])
+    label = [f"{best.scale.label}\n[95% interval]"] if best else []
+    headings = ["trial", "value\n[95% interval]", *label, "minus base\n[paired, 95%]", *names]
+    title = f"Sweep {search.sweep.folder.name}: {search.sweep.episodes:,} episodes that no trial has seen"
+    legend = ["Value: mean reward of an episode, price units x lots. The first row wins."]
+    return Sheet.of_rows(title, headings, rows, legend=legend)
 
 
 def _show(value: Any) -> str:
@@ -177,20 +174,12 @@ def write_best(path: Path, settings: Settings, title: str) -> None:
         temporary.write_text("\n".join(lines) + "\n")
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows with the same keys, whole or not at all."""
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def write_results(search: Search, winner: Winner, origin: dict[str, Any], console: Console) -> None:
     """Table, trials, plots, and the best settings."""
     folder, words = search.sweep.folder, in_words(origin)
-    table = finals_table(search, winner)
-    console.print(table)
-    save_table(folder / "table.txt", table, words)
+    sheet = finals_sheet(search, winner)
+    sheet.print(console, search.sweep.wide)
+    write_markdown(folder / "table.md", sheet, words)
     write_csv(folder / "trials.csv", [row | columns(origin) for row in trial_rows(search)])
     draw(search).savefig(folder / "sweep.png", dpi=110, metadata={"Description": words})
     best = winner.order[0]
@@ -202,8 +191,11 @@ def write_results(search: Search, winner: Winner, origin: dict[str, Any], consol
     write_best(folder / "best.toml", search.space.settings(chosen), title)
     states = [row["state"] for row in trial_rows(search)]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    console.print(f"{len(states)} trials: {counts}. Plots and trials: {folder}")
-    console.print(f"Train the best: neuralmm train --config {folder / 'best.toml'}")
+    for line in (
+        f"{len(states)} trials: {counts}. In {folder}: table.md, trials.csv, sweep.png",
+        f"Train the best: neuralmm train --config {folder / 'best.toml'}",
+    ):
+        console.print(line, soft_wrap=True, highlight=False)
 
 
 def claim(sweep: Sweep, space: Space) -> dict[str, Any]:
@@ -234,4 +226,4 @@ def main(sweep: Sweep) -> None:
     with in_a_sentence(), workers(sweep.jobs, sweep.ray) as pool:
         search.run(pool)
         winner = judge(search, pool)
-    write_results(search, winner, origin, wide_console())
+    write_results(search, winner, origin, Console())

@@ -22,7 +22,6 @@ from typing import Final
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from mmenv.backtest import Entrant, Result, backtest
 from mmenv.backtest import Settings as Played
@@ -36,12 +35,12 @@ from mmenv.measure.facts import Finding, findings
 from mmenv.measure.record import record_market, record_tape
 from mmenv.report import write_report
 from mmenv.run.provenance import PLACES
+from mmenv.sheet import Sheet, write_csv, write_markdown
 from policies.book.ladder import BEST_RULE, find
 from policies.book.rules import FAMILIES
 from policies.make import read_parameters
 from train.backtest import entrants
 from train.baselines import closed_form_config
-from train.evaluate import wide_console
 from train.experiments.tape_page import HEADINGS, Cell, Gate, rows, write_page
 from train.options.backtest import Backtest
 from train.options.experiments import TapeStudy
@@ -213,19 +212,12 @@ SHARED = ("quote", "risk", "horizon", "reward", "maker_fee_bp")
 """What the rules play under as the trained policy does."""
 
 
-def table(cells: list[Cell]) -> Table:
+def sheet(cells: list[Cell]) -> Sheet:
     """Profit of each policy, and of the trained one less its, under every latency and queue model."""
-    found = Table(
-        title="the test part of the tape",
-        caption=f"{cells[0].result.currency}; 95% intervals by blocks of tape time, the last column paired",
-    )
-    for heading in HEADINGS:
-        found.add_column(heading, justify="left" if heading in HEADINGS[:2] else "right")
-    for cell in cells:
-        for row in rows(cell):
-            found.add_row(*row)
-        found.add_section()
-    return found
+    found = [row for cell in cells for row in rows(cell)]
+    title = f"The test part of the tape, {cells[0].result.currency} [95% interval]"
+    legend = ["Intervals by blocks of tape time; those of the last column are of paired differences."]
+    return Sheet.of_rows(title, HEADINGS, found, legend=legend, keys=2)
 
 
 def run(study: TapeStudy, console: Console) -> Path:
@@ -254,9 +246,16 @@ def run(study: TapeStudy, console: Console) -> Path:
         result = play(study, run_folder, rule, tries, fee, (latency, queue), where)
         cells.append(Cell(latency, queue, result))
     write_report(cells[0].result, folder / "tear-sheet.html")
-    console.print(table(cells))
+    found = sheet(cells)
+    found.print(console, study.wide)
+    write_markdown(folder / "test.md", found)
+    write_csv(
+        folder / "test.csv", [dict(zip(HEADINGS, row, strict=True)) for cell in cells for row in rows(cell)]
+    )
     write_page(folder, facts, rule, cells)
-    console.print(f"report: {folder / 'report.html'}")
+    console.print(
+        f"In {folder}: report.html, tear-sheet.html, test.md, test.csv", soft_wrap=True, highlight=False
+    )
     return folder
 
 
@@ -281,4 +280,4 @@ def claim(study: TapeStudy, folder: Path) -> None:
 def main(study: TapeStudy) -> None:
     """Run `neuralmm study tape`."""
     torch.set_num_threads(1)
-    run(study, wide_console())
+    run(study, Console())

@@ -34,7 +34,12 @@ class Verify:
     store: Path | None = None
     """Store of recorded tapes (`neuralmm import`) to compare on, with `--against`; by default the market that
     it was made on."""
+    venue: str = "*"
     symbol: str = "*"
+    day: str = "*"
+    """Which tapes of the store: names or patterns."""
+    fees: float | None = None
+    """Maker fee on tapes, basis points, negative for a rebate; by default each tape's own."""
     episodes: int = 16
     """Episodes whose actions are compared, with `--against`."""
     value_episodes: int = 4096

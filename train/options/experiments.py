@@ -37,6 +37,8 @@ class Study:
     """Steps of each run, instead of what the study says."""
     episodes: int = 4096
     """Episodes of the evaluation of each trained policy, on paths that no run has seen."""
+    wide: bool = False
+    """Print each table in one piece, however wide the terminal is."""
     logs: Path = Path("logs/studies")
 
     @property
@@ -92,6 +94,8 @@ class Sweep:
     """Trials at the same time; by default one for each processor."""
     ray: str | None = None
     """Run on a Ray cluster: its address, "auto" for the one running here, "local" to start one for this."""
+    wide: bool = False
+    """Print the table in one piece, however wide the terminal is."""
     logs: Path = Path("logs/sweeps")
 
     @cached_property
@@ -105,16 +109,21 @@ class Members:
     """Print what saved models earn on members of a family of markets, held-out ones too."""
 
     models: Annotated[
-        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.Positional[tuple[str, ...]],
         tyro.conf.arg(metavar="MODEL...", help_behavior_hint="(one or more, required)"),
     ]
-    """Saved models (.zip) or folders of runs, all of one market; the first one is compared with."""
+    """Saved models (.zip, of Stable-Baselines3 too), folders of runs, bundles (.mmz), names of policies or
+    module:name, all of one market; the first one is compared with."""
     members: tuple[str, ...]
     """Each the parameters of a member, such as volatility=2 or tilt=0.15,maker_fee_bp=0.5."""
     market: str | None = None
     """Market of models that do not say which they were trained on, as those of stock Stable-Baselines3."""
     episodes: int = 1024
     """Episodes of each model on each member."""
+    wide: bool = False
+    """Print the table in one piece, however wide the terminal is."""
+    out: Path | None = None
+    """Folder for members.md and members.csv; by default none."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +162,8 @@ class TapeStudy:
     """Latencies of orders and queue models of the test; the first of each is that of the tear sheet."""
     threads: int = 1
     """CPU threads of the update."""
+    wide: bool = False
+    """Print the table in one piece, however wide the terminal is."""
     logs: Path = Path("logs/tape")
 
     def __post_init__(self) -> None:

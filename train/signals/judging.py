@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
-from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
 from mmenv.engine.products import product, solve_linear
 from mmenv.recording.windows import Part, Recording
+from mmenv.sheet import Sheet
 from policies.signals import TrainedSignal
 from train.signals.metrics import AUC, Bootstrap, Measure, brier, calibration_figure, log_loss, plain, r2
 from train.signals.tasks import Labels, Task
@@ -69,7 +69,7 @@ def evaluate(
         clusters = cluster_of(test_rows, recording, values.horizon)
         result = compare(forecasts, target[test_rows], usual, clusters, measures)
         figures[feature.name] = result
-        console.print(figure_table(feature.name, result))
+        figure_sheet(feature.name, result).print(console)
         console.print(verdict(task.name, result))
         if chance:
             names = [name for name in (task.name, REGRESSION, "exact filter") if name in forecasts]
@@ -166,23 +166,19 @@ def cluster_of(rows: Array, recording: Recording, horizon: int) -> Array:
     return sequence * 10**9 + (rows - recording.first[sequence]) // max(length, 1)
 
 
-def figure_table(head: str, result: dict[str, Any]) -> Table:
+def figure_sheet(head: str, result: dict[str, Any]) -> Sheet:
     """Figures of each forecast, and the paired difference of the network's first figure to each."""
     names = [name for name in result if name not in ("rows", "clusters")]
     figures = list(result[names[0]])
-    table = Table(
-        title=f"{head}: test part, {result['rows']:,} rows in {result['clusters']} clusters",
-        caption="95% intervals, bootstrap over clusters; all paired differences are on the card",
-    )
-    table.add_column("forecast")
+    columns = {"forecast": names}
     for figure in figures:
-        table.add_column(figure, justify="right")
-    table.add_column(f"{figures[0]}, ours less this", justify="right")
-    for name in names:
-        cells = [Interval(*result[name][figure]).text(".4f") for figure in figures]
-        difference = result[name].get(f"{figures[0]}, ours less this")
-        table.add_row(name, *cells, "" if difference is None else Interval(*difference).text(".4f"))
-    return table
+        columns[figure] = [Interval(*result[name][figure]).text(".4f") for name in names]
+    less = [result[name].get(f"{figures[0]}, ours less this") for name in names]
+    columns[f"{figures[0]},\nours less this"] = [Interval(*one).text(".4f") if one else "" for one in less]
+    title = f"{head}: test part, {result['rows']:,} rows in {result['clusters']} clusters"
+    return Sheet(
+        title, columns, ["[95% interval], bootstrap over clusters; more paired differences are on the card."]
+    )
 
 
 def verdict(ours: str, result: dict[str, Any]) -> str:

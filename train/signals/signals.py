@@ -22,15 +22,14 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from mmenv.config import EnvConfig
 from mmenv.features.base import GROUPS, Feature
 from mmenv.market.replay import Replay
 from mmenv.recording.windows import Part, Recording, split
+from mmenv.sheet import Sheet
 from policies.signals import TrainedSignal, load, save
 from policies.signals.network import Design
-from train.evaluate import wide_console
 from train.signals.data import Batches, get_recording
 from train.signals.fitting import Fit, Material, make_net
 from train.signals.judging import evaluate, write_plots
@@ -164,25 +163,24 @@ def run_evaluate(options: Evaluate, console: Console) -> None:
 
 def run_list(options: List, console: Console) -> None:
     """`neuralmm signals list`."""
-    table = Table()
-    table.add_column("signal", overflow="fold")  # to be copied whole
-    for heading in ("what", "data", "horizon, s", "figures, against the best simple rival"):
-        table.add_column(heading)
+    rows = []
     for path in sorted(options.logs.rglob("*.mms")):
         card = load(path).card
         figures = "\n".join(f"{head}: {entry['verdict']}" for head, entry in card["figures"].items())
         horizons = ", ".join(f"{x:g}" for x in card["horizons, seconds"])
-        table.add_row(str(path), card["what"], card["data"]["source"], horizons, figures)
-    if not table.row_count:
+        rows.append((str(path), card["what"], card["data"]["source"], horizons, figures))
+    if not rows:
         console.print(f"No signals under {options.logs}: `neuralmm signals train NAME` makes one.")
         return
-    console.print(table)
+    headings = "signal", "what", "data", "horizon, s", "figures, against the best simple rival"
+    left = frozenset((headings[1], headings[2], headings[4]))
+    Sheet.of_rows("", headings, rows, left=left).print(console)
 
 
 def main(chosen: Train | Evaluate | List) -> None:
     """Run `neuralmm signals`."""
     # One thread: at this size a second one costs more than it brings.
     torch.set_num_threads(1)
-    console = wide_console()
+    console = Console()
     run: Any = {Train: run_train, Evaluate: run_evaluate, List: run_list}[type(chosen)]
     run(chosen, console)

@@ -294,8 +294,9 @@ UNTESTED = {"half_life", "trip_seconds"}
 
 @pytest.mark.parametrize("kind", ["recorded", "simulated"])
 @pytest.mark.parametrize("name", ["first", "second"])
-def test_every_figure_from_what_is_saved(request, kind, name):
-    found = request.getfixturevalue("result" if kind == "recorded" else "simulated")
+def test_every_figure_from_what_is_saved(request, monkeypatch, kind, name):
+    monkeypatch.setattr(intervals, "RATIO_SECONDS", 0.0)  # so that figures of minutes are there to compare
+    found = Result(request.getfixturevalue("result" if kind == "recorded" else "simulated").folder)
     ours, theirs = found.figures[name], recomputed(found, name)
     assert set(theirs) == set(ours) - UNTESTED
     for figure, value in theirs.items():
@@ -411,6 +412,15 @@ def test_block_lengths_are_those_of_the_theory():
             series[k] = 0.7 * series[k - 1] + noise[k]
         lengths.append(intervals.block_length(series))
     assert np.median(lengths) == pytest.approx((6 * 0.49 / 0.51**2 * 20_000) ** (1 / 3), rel=0.1)
+
+
+def test_a_ratio_needs_an_hour():
+    """Minutes show one level of activity: they have an interval of the mean, none of mean over deviation."""
+    profits = np.random.default_rng(0).normal(0.1, 1.0, 3600)
+    assert math.isfinite(intervals.bootstrap(np.mean, [profits[:3599]]).low)
+    short, long = (intervals.bootstrap_ratio(metrics.sharpe, [profits[:n]], 1.0) for n in (3599, 3600))
+    assert show(short, "").endswith("(too short)")
+    assert long.low < 0.1 < long.high
 
 
 def test_fewer_than_thirty_blocks_are_too_short(store, tmp_path):

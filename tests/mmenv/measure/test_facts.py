@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 
 import numpy as np
 import pytest
 import tyro
+from rich.console import Console
 
 from mmenv import ConfigError, make_config
 from mmenv.data.importer import Import
@@ -69,19 +71,25 @@ def test_facts_command(tmp_path, monkeypatch, capsys):
         neuralmm_facts(["bok"])
 
 
-def test_facts_over_many_seeds(capsys, monkeypatch):
-    """Counts of passes are those of the single runs with the seeds that each repeat takes."""
-    monkeypatch.setenv("COLUMNS", "200")
+def test_facts_over_many_seeds():
+    """Counts of verdicts are those of the single runs with the seeds that each repeat takes."""
     size = {"environments": 4, "seconds": 60.0}
-    neuralmm_facts(["book", "brownian", "--repeats", "3", "--environments", "4", "--seconds", "60"])
-    shown = dict(re.findall(r"^│ (\S.*?) +│.*?│ +(\S+)", capsys.readouterr().out, re.MULTILINE))
+    options = Facts(sources=("book", "brownian"), repeats=3, **size)
+    sheet = facts_page.repeated(options)
     single = [facts.findings(record_market("book", seed=4 * k, **size)) for k in range(3)]
-    for rows in zip(*single, strict=True):
-        name = rows[0].fact.name
-        (low, high), values = rows[0].fact.accepted(rows[0].regime), [row.estimate.value for row in rows]
-        passed = sum(math.isnan(value) or low <= value <= high for value in values)
-        assert shown[name] == ("-" if all(row.verdict == "-" for row in rows) else str(passed)), name
-    assert len({shown[fact.fact.name] for fact in single[0]}) > 2
+    for shown, rows in zip(sheet.columns["book"], zip(*single, strict=True), strict=False):
+        verdicts = [row.verdict for row in rows]
+        if verdicts == ["-"] * 3:
+            assert shown == "-"
+            continue
+        counted = dict(re.findall(r"(pass|fail|unclear) (\d+)", re.sub(r"(\d+) (\w+)", r"\2 \1", shown)))
+        assert counted == {v: str(verdicts.count(v)) for v in verdicts if v != "-"}, rows[0].fact.name
+    passed = [all(row.verdict in ("pass", "-") for row in found) for found in single]
+    assert sheet.columns["book"][-1].startswith(f"{sum(passed)} pass")
+    file = io.StringIO()
+    sheet.print(Console(file=file, width=80))
+    assert max(map(len, file.getvalue().splitlines())) <= 80
+    assert all(cell.split("\n")[0] in file.getvalue() for cell in sheet.columns["book"])
     with pytest.raises(ConfigError, match="give no tape"):
         neuralmm_facts(["book", "--repeats", "2", "--output", "page.png"])
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from mmenv import ConfigError, make_config
 from mmenv.desk.desk import Desk
@@ -608,7 +609,7 @@ def test_train_resume_evaluate_and_list(tmp_path, capsys):
         logs=tmp_path / "logs",
         recordings=tmp_path / "recordings",
     )
-    console = command.wide_console()
+    console = Console()
     command.run_train(options, console)
     whole = load(tmp_path / "logs" / "adverse-selection-hidden-regime_1" / "signal.mms")
 

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from mmenv import ConfigError, make_config
 from mmenv.run.job import Done
@@ -15,7 +16,7 @@ from policies.make import make_policy
 from policies.network.trained import TrainedPolicy
 from train.baselines import scale
 from train.callbacks import SEED as TRAINING_SEED
-from train.evaluate import load, wide_console
+from train.evaluate import load
 from train.experiments import population
 from train.experiments.population import SELECTION_SEED, judge, read_panels, report
 from train.experiments.study import plan
@@ -82,8 +83,8 @@ class Here:
 def whole(made, monkeypatch, pool):
     """Train, judge and report on a pool."""
     monkeypatch.setattr(population, "workers", lambda *_: pool)
-    result, origin = judge(made, wide_console())
-    report(made, result, origin, wide_console())
+    result, origin = judge(made, Console())
+    report(made, result, origin, Console())
     return result
 
 
@@ -98,7 +99,7 @@ def test_stopped_and_resumed_it_is_the_same(made, monkeypatch, tmp_path):
     compared, found = compare(made.folder, again.folder)
     assert found == []
     assert compared > 20
-    assert find(made.folder / "table.txt")[1] == made.folder
+    assert find(made.folder / "table.md")[1] == made.folder
     assert len(pd.read_csv(made.folder / "members.csv")) == 4 * 3
 
     model, config = load(made.folder / "best")
@@ -134,7 +135,7 @@ def test_final_members_select_nothing(made, monkeypatch, criterion):
     monkeypatch.setattr(population, "values", pretend)
     monkeypatch.setattr(population.Measure, "of", lambda config, panel: population.Measure("value", None))
     monkeypatch.setattr(population, "workers", lambda *_: Here())
-    result, _ = judge(made, wide_console())
+    result, _ = judge(made, Console())
     assert result.kept.folder.name == {"worst": "family_0", "mean": "nominal_0"}[criterion]
     assert result.final.overall(result.kept, criterion) < 300
     roles = [role for role, _ in played]
@@ -180,7 +181,7 @@ def test_wrong_files_are_refused(made, old, new, said):
     assert text.count(old) == 1
     made.file.write_text(text.replace(old, new))
     with pytest.raises(ConfigError, match=said):
-        judge(made, wide_console())
+        judge(made, Console())
     assert not made.logs.exists()
 
 

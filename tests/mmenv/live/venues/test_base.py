@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("ccxt")
 
 from mmenv.checks import ConfigError
+from mmenv.live.orders import VenueError
 from mmenv.live.recorder import Record
 from mmenv.live.rerun import check, decisions
 from mmenv.live.venues.base import VENUES
@@ -45,6 +46,15 @@ def test_a_desk_trades_at_a_venue_of_ones_own(tmp_path: Path) -> None:
     assert len(decisions(path)) > 5
     assert Bazaar.closed == closed + 1
     check(path)
+
+
+def test_without_a_network_a_recording_fails(tmp_path: Path) -> None:
+    """Nobody listens at that port: nothing can be recorded, which is no success."""
+    record = Record(
+        "binance-usdm", ("BTCUSDT",), tmp_path, url="http://127.0.0.1:9", seconds=0.5, progress=False
+    )
+    with pytest.raises(VenueError, match=r"binance-usdm gave no answer about BTCUSDT.*nothing was recorded"):
+        record.run()
 
 
 def test_a_venue_whose_captures_no_importer_reads_is_not_recorded(tmp_path: Path) -> None:
