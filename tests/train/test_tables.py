@@ -25,7 +25,7 @@ from policies.book.ladder import BEST_RULE, BOUND
 from train import baselines
 from train.baselines import Best, Scale
 from train.evaluate import csv_rows, parts_sheet, value_sheet
-from train.experiments import members, population, study, sweep
+from train.experiments import members, pairs, population, study, sweep
 from train.experiments.members import Row
 from train.experiments.study import Run
 from train.ladder import ladder_sheets
@@ -131,6 +131,12 @@ def study_sheet() -> Sheet:
     return study.tabulate("optimum, hidden-regime", pd.DataFrame(rows), "% of memory gap")
 
 
+def paired_sheet() -> Sheet:
+    draws = np.random.default_rng(0)
+    names = ("default", "privileged critic without memory")
+    return pairs.compared("memory, hidden-regime", {name: draws.normal(58, 3, (5, 16)) for name in names})
+
+
 def sweep_sheet() -> Sheet:
     found = {
         "learning_rate": 0.00031623,
@@ -158,7 +164,7 @@ def facts_sheet() -> Sheet:
 SHEETS = {
     "members": lambda: [members_sheet()],
     "population": population_sheets,
-    "study": lambda: [study_sheet()],
+    "study": lambda: [study_sheet(), paired_sheet()],
     "sweep": lambda: [sweep_sheet()],
     "facts": lambda: [facts_sheet()],
 }

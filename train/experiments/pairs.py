@@ -74,7 +74,8 @@ def compared(title: str, earned: Mapping[str, np.ndarray]) -> Sheet:
         })  # fmt: skip
     seeds, episodes = next(iter(earned.values())).shape
     several = f"interquartile mean of {seeds} seeds" if seeds > 1 else "one seed"
-    return Sheet(f"{title}: {several}, {episodes:,} episodes, the same for all", as_columns(rows))
+    title = f"{title}: {several}, {episodes:,} episodes, the same for all"
+    return Sheet(title, as_columns(rows), left=frozenset({"each seed"}))
 
 
 def in_ladder(title: str, config: EnvConfig, earned: Mapping[str, np.ndarray]) -> Sheet:

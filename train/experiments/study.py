@@ -7,8 +7,8 @@ interrupted ones resume.
 
 It writes for each market `table-MARKET.md`, `results-MARKET.csv` and `curves-MARKET.png`: the interquartile
 mean over seeds with its 95% bootstrap interval (Agarwal et al. 2021), a dot for each seed, learning curves
-against steps and wall time, and lines for the optimum and the baselines. Differences from the first variant are
-paired on the same paths, and so is the distance from what is known of a market `book`
+against steps and wall time, and lines for the optimum and the baselines. Differences from the first variant
+are paired on the same paths, and so is the distance from what is known of a market `book`
 (`train.experiments.pairs`).
 """
 
@@ -40,7 +40,7 @@ from mmenv.run.job import Job, Tell, Workers
 from mmenv.run.jobs import run as run_jobs
 from mmenv.run.jobs import workers
 from mmenv.run.provenance import PLACES, columns, in_words, keep, provenance
-from mmenv.sheet import Sheet, write_markdown
+from mmenv.sheet import Sheet, as_columns, write_markdown
 from policies.network.trained import TrainedPolicy
 from policies.optimal import solve
 from train.baselines import CACHE, KINDS, Best, Scale, scale, solvable

@@ -417,7 +417,7 @@ def test_block_lengths_are_those_of_the_theory():
 def test_a_ratio_needs_an_hour():
     """Minutes show one level of activity: they have an interval of the mean, none of mean over deviation."""
     profits = np.random.default_rng(0).normal(0.1, 1.0, 3600)
-    assert math.isfinite(intervals.bootstrap(np.mean, [profits[:3599]]).low)
+    assert math.isfinite(intervals.bootstrap(lambda x: x.mean(axis=-1), [profits[:3599]]).low)
     short, long = (intervals.bootstrap_ratio(metrics.sharpe, [profits[:n]], 1.0) for n in (3599, 3600))
     assert show(short, "").endswith("(too short)")
     assert long.low < 0.1 < long.high
