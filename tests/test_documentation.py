@@ -71,7 +71,7 @@ LEFT_OUT = {
     r"neuralmm paper (?!.*--store)": "needs a venue; tests/mmenv/live runs it at the local exchange",
     r"neuralmm solve (large-tick|book)": "searches rules for a minute; tests/policies/book does with fewer",
     r".* --symbol MSFT": "needs the recorded tape of a stock, which is not in this repository",
-    r"neuralmm members": "solves each member's optimum; tests/train/experiments plays them",
+    r"neuralmm members logs/hidden": "solves each member's optimum; tests/mmenv/desk/test_family.py does",
     r"neuralmm (study|population|sweep|reproduce)": "starts processes; tests/train/experiments runs them",
 }
 """Commands that are not run here, by what they begin with, and why."""

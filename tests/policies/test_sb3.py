@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from mmenv import ConfigError, make_config
 from policies.make import make_policy
 from policies.sb3 import ENV_CONFIG, statistics_of
 from train.evaluate import report
+from train.experiments import members
 from train.options.evaluate import Evaluate
+from train.options.experiments import Members
 
 CONFIG = make_config("brownian", horizon=20)
 SMALL: dict[str, Any] = {"n_steps": 8, "batch_size": 8}
@@ -81,6 +84,10 @@ def test_a_model_that_knows_no_market_is_judged_on_the_one_that_is_named(tmp_pat
     setattr(model, ENV_CONFIG, CONFIG.to_dict())
     model.save(path)
     report(Evaluate(model=path, episodes=8, baselines=False), console)
+    members.main(Members((str(path), "no-trade"), ("volatility=1",), episodes=8, out=tmp_path / "out"))
+    rows = list(csv.DictReader((tmp_path / "out" / "members.csv").open()))
+    assert [row["policy"] for row in rows] == ["model", "no-trade"]
+    assert float(rows[0]["% of optimum"]) < 100
     with pytest.raises(ConfigError, match="brings its own"):
         report(Evaluate(model=path, market="brownian"), console)
 

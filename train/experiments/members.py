@@ -25,7 +25,7 @@ from mmenv.sheet import Sheet, write_csv, write_markdown
 from policies.base import POLICIES, Policy
 from policies.make import split_parameters
 from policies.sb3 import model_file, there
-from train.baselines import Best
+from train.baselines import Best, closed_form_config
 from train.evaluate import decimals
 from train.options.experiments import Members
 from train.simulate import EVALUATION_SEED, Outcome, simulate
@@ -166,19 +166,26 @@ def csv_rows(rows: Sequence[Row], names: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
-def _read(text: str, label: str, market: str | None) -> tuple[Policy, EnvConfig]:
-    """A policy and what it was made under, or the `market` where it does not say so."""
-    config = model_config(text)
-    if config is None:
-        if is_model(text):
-            there(model_file(text) or Path(text))
-        else:
-            POLICIES.find(split_parameters(text)[0])  # what is not known is said first
-        if market is None:
+def read(names: Mapping[str, str], market: str | None) -> list[tuple[Policy, EnvConfig]]:
+    """Policies, by what they are called, and what each was made under. Where one does not say so, it plays as
+    the first that does, or on `market`."""
+    configs = {text: model_config(text) for text in names}
+    shared = next(filter(None, configs.values()), None)
+    if shared is None and market is not None:
+        shared = make_config(market)
+    found = []
+    for text, name in names.items():
+        config = configs[text] or shared
+        if config is None:
+            if is_model(text):
+                there(model_file(text) or Path(text))
+            else:
+                POLICIES.find(split_parameters(text)[0])  # what is not known is said first
             raise ConfigError(f"--market = None is not possible: {text} does not say on which it plays.")
-        config = make_config(market)
-    played: Any = make_source(text, label, config)[0].make(config)
-    return getattr(played, "policy", played), config
+        config = config if is_model(text) else closed_form_config(config)
+        played: Any = make_source(text, name, config)[0].make(config)
+        found.append((getattr(played, "policy", played), config))
+    return found
 
 
 def main(options: Members) -> None:
@@ -188,7 +195,7 @@ def main(options: Members) -> None:
     torch.set_num_threads(1)
     members = [parse(text) for text in options.members]
     names = short_names(list(options.models))
-    policies = [_read(text, name, options.market) for text, name in names.items()]
+    policies = read(names, options.market)
     runs = len(policies) * (len(members) + bool(policies[0][1].randomise))
     with progress_bar(total=options.episodes * runs, unit=" episodes", leave=False) as bar:
         rows = compare(policies, members, options.episodes, bar.update)

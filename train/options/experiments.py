@@ -117,7 +117,7 @@ class Members:
     members: tuple[str, ...]
     """Each the parameters of a member, such as volatility=2 or tilt=0.15,maker_fee_bp=0.5."""
     market: str | None = None
-    """Market of models that do not say which they were trained on, as those of stock Stable-Baselines3."""
+    """Market of policies that do not say which they were made for, where no other one here does."""
     episodes: int = 1024
     """Episodes of each model on each member."""
     wide: bool = False

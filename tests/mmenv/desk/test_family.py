@@ -16,7 +16,7 @@ from mmenv.env import NeuralMMEnv
 from mmenv.vector import NeuralMMVectorEnv
 from policies.make import make_policy
 from policies.optimal import solve
-from train.experiments.members import able, compare, parse, table
+from train.experiments.members import able, compare, parse, sheet
 from train.simulate import simulate
 
 VARIED = {
@@ -240,10 +240,14 @@ def test_members_of_a_family_are_compared_on_their_own_markets():
     for (policy, config), found in zip(policies, rows[0].outcomes, strict=True):
         expected = simulate(policy, make_config(market, horizon=config.horizon), 16)
         assert (found.returns == expected.returns).all()
-    assert rows[0].scale is not None
-    assert rows[0].scale.one == pytest.approx(solve(make_config(market), "optimum").value)
+    best = rows[0].best
+    assert best is not None
+    assert best.scale.one == pytest.approx(solve(make_config(market), "optimum").value)
+    assert best.percent(best.outcome) == (100, 100, 100)
+    less = (rows[0].outcomes[0].controlled - best.outcome.controlled).mean()
+    assert best.percent(rows[0].outcomes[0]).mean == pytest.approx(100 + 100 * less / best.scale.one)
     assert [row.name for row in rows[1:]] == ["volatility = 0.5", "drawn from the family"]
-    assert table("title", rows).row_count == 3
+    assert len(sheet("title", rows, ["near", "far"]).columns["member"]) == 3
     observing = make_config("brownian", randomise=FAMILY, features=("inventory", "clock", "parameters"))
     with pytest.raises(ConfigError, match="arrival_rate, which the model's family does not have"):
         able(observing, [values])
