@@ -153,7 +153,7 @@ def _about_run(result: Result, run: Run) -> Iterator[Caveat]:
 def _about_trading(result: Result, run: Run) -> Iterator[Caveat]:
     """Say where a policy was too large, stopped by its limits, or traded little."""
     counts, figures = run.counts, result.figures[run.name]
-    if figures["participation"].value > PARTICIPATION:
+    if result.recorded and figures["participation"].value > PARTICIPATION:
         yield Caveat(
             f"{run.name}: larger than the market bears",
             f"Its fills are {number(100 * figures['participation'].value)}% of all that was traded. A "
