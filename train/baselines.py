@@ -77,7 +77,7 @@ class Scale:
 
     def paired(self, outcome: Outcome, top: Outcome) -> Interval:
         """The percentage of a policy, from its paired difference to `top`, which earns 100%."""
-        return Interval(*(float(self.percent(self.one + less)) for less in outcome.minus(top)))
+        return Interval(*(100 + 100 * less / (self.one - self.zero) for less in outcome.minus(top)))
 
     def exact(self, name: str) -> float:
         """The exact value of a policy; NaN where it is not one of the two of the scale."""

@@ -78,12 +78,17 @@ def _about_tries(result: Result) -> Iterator[Caveat]:
     """Say where the best of many tries is good by chance."""
     chances = [figures["deflated_sharpe"].value for figures in result.figures.values()]
     best = max((c for c in chances if not math.isnan(c)), default=math.nan)
-    if result.tries > 1 and not math.isnan(best):
+    if result.tries > 1:
+        deflated = (
+            "these data are too short to deflate a Sharpe ratio for it"
+            if math.isnan(best)
+            else "deflated for it, the probability that a true Sharpe ratio is above zero is at most "
+            f"{number(100 * best)}%"
+        )
         yield Caveat(
             "Many trials",
             f"{result.tries} configurations were looked at. The best of so many looks good by chance alone: "
-            "deflated for it, the probability that a true Sharpe ratio is above zero is at most "
-            f"{number(100 * best)}%. Tries made elsewhere count too: give them with --tries.",
+            f"{deflated}. Tries made elsewhere count too: give them with --tries.",
         )
 
 
