@@ -62,7 +62,7 @@ def test_facts_command(tmp_path, monkeypatch, capsys):
     neuralmm_facts(["book:nasdaq-msft", "book:binance-usdm-eth", str(tmp_path / "store"), *arguments])
     text = capsys.readouterr().out
     moments = large_tick.moments(record_market({"name": "book", "preset": "nasdaq-msft"}, 4, 60.0, seed=0))
-    assert f"{moments['fills']:.4g}" in re.search(r"fills +│.*", text).group()
+    assert f"{moments['fills']:.4g}" in re.search(r"^fills +.*", text, re.MULTILINE).group()
     assert "binance-usdm-eth" in text
     assert "tails: Hill index" in text
     assert page.read_bytes().startswith(b"\x89PNG")
