@@ -101,11 +101,13 @@ class Series:
     """Tables of consecutive files, text or Parquet, whose first line (of text) names the columns.
 
     `file` is the number of the first file in its importer's `names`; every file must have the columns in
-    `required`.
+    `required`. Files whose first line begins with a digit have the given `columns`.
     """
 
-    def __init__(self, paths: Sequence[Path], file: int, required: Sequence[str]) -> None:
-        self.required = tuple(required)
+    def __init__(
+        self, paths: Sequence[Path], file: int, required: Sequence[str], columns: Sequence[str] = ()
+    ) -> None:
+        self.required, self._columns = tuple(required), list(columns)
         self._names: list[str] = []
         self._header = b"\n"
         self.new_file = False
@@ -145,10 +147,12 @@ class Series:
                 last = line + text.count(b"\n")
                 report.add(path.name, last, 0, "truncated", source.error)
             if line == 1:
-                header, _, text = text.partition(b"\n")
-                line = 2
-                self._header = header + b"\n"
+                header, _, rest = text.partition(b"\n")
                 self._names = [name.strip().strip('"') for name in header.decode(errors="replace").split(",")]
+                if self._columns and header[:1].isdigit():
+                    self._header, self._names = b"\n\n", self._columns[: len(self._names)]
+                else:
+                    self._header, text, line = header + b"\n", rest, 2
                 self._require(path, self._names)
                 self.new_file = True
             if self._header in text:

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -98,6 +99,44 @@ class Replay:
         return int(self.starts[0]) + self.catch_up_ns
 
 
+class LazyReplay:
+    """A tape's `Replay`, opened when anything but its span is asked for: of weeks, episodes draw few days.
+
+    Arguments are those of `open_replay`; raises `TapeError` at once if the tape has not what they ask for.
+    """
+
+    def __init__(
+        self, tape: Tape, feed_latency_ns: int, book_ticker: bool = True, orders: bool = False
+    ) -> None:
+        _require_orders(tape, orders)
+        self._arguments = tape, feed_latency_ns, book_ticker, orders
+        info = tape.info
+        self.first_ns = info.first_ns + info.clock_offset_ns + feed_latency_ns
+        """Local time of the first event."""
+        self.last_ns = info.last_ns + info.clock_offset_ns + feed_latency_ns
+        """No event is later."""
+        self.first_known_ns = info.first_ns + info.clock_offset_ns + info.latency_ns + feed_latency_ns
+        """See `Replay.first_known_ns`."""
+
+    @cached_property
+    def opened(self) -> Replay:
+        """The replay itself."""
+        return open_replay(*self._arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.opened, name)
+
+
+def _require_orders(tape: Tape, orders: bool) -> None:
+    if orders and not tape.info.orders:
+        raise TapeError(
+            f"{tape.path}: it has levels and no single orders: the queue model fifo needs a tape imported by "
+            "this version from LOBSTER, Databento mbo, Bitstamp, Coinbase or ITCH; choose another queue model"
+        )
+
+
 def open_replay(tape: Tape, feed_latency_ns: int, book_ticker: bool = True, orders: bool = False) -> Replay:
     """The replay cache of a tape, built on first use.
 
@@ -114,11 +153,7 @@ def open_replay(tape: Tape, feed_latency_ns: int, book_ticker: bool = True, orde
 
     Raises `TapeError` if the folder cannot be written to, or if the tape has no single orders.
     """
-    if orders and not tape.info.orders:
-        raise TapeError(
-            f"{tape.path}: it has levels and no single orders: the queue model fifo needs a tape imported by "
-            "this version from LOBSTER, Databento mbo, Bitstamp or ITCH; choose another queue model"
-        )
+    _require_orders(tape, orders)
     if feed_latency_ns < 0:
         raise TapeError(f"feed_latency_ns = {feed_latency_ns} is not possible: it must not be negative.")
     status = tape.path.stat()

@@ -6,8 +6,7 @@ rows. It follows the book, uncrosses it, and begins each day with the book of mi
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -34,8 +33,9 @@ from mmenv.data.rows import (
     UNKNOWN_NS,
     CaptureError,
 )
+from mmenv.data.segments import segments, usual_step
 from mmenv.data.source import Source
-from mmenv.data.spool import Spool, usual_step
+from mmenv.data.spool import Spool
 from mmenv.data.tape import TapeInfo, TapeWriter
 from mmenv.times import DAY, SECOND
 
@@ -110,8 +110,10 @@ class SecondPass:
     def __init__(self, grid: Grid, source: Source, spool: Spool, report: Report) -> None:
         self.source, self.spool, self.report, self.places = source, spool, report, report.places
         price, size = self.places
-        self.tick = self._step("tick size", grid.tick_size, spool.price_steps, "prices", price)
-        self.lot = self._step("lot size", grid.lot_size, spool.size_steps, "sizes", size)
+        self._segments = [(0, 0)] if grid.tick_size is not None else segments(spool.blocks)
+        """First row and tick of each stretch; the tick is the user's, if there is one."""
+        self.tick = self._step("tick size", grid.tick_size, self._segments[0][1], "prices", price)
+        self.lot = self._step("lot size", grid.lot_size, usual_step(spool.size_steps), "sizes", size)
         self.side_rule = grid.side_rule
         self.trades = 0
         """In all tapes."""
@@ -119,18 +121,14 @@ class SecondPass:
         """Trades that came without a side."""
         self.offset = self._clock_offset(grid.clock_offset_ns)
         report.notes.append(f"clock offset {self.offset / SECOND:.6f} s")
-        low, high = self._window()
-        if high - low > MAX_WINDOW_TICKS:
-            raise CaptureError(
-                f"{report.name(0)}: prices span {high - low} ticks of {decimal_text(self.tick, price)}; "
-                "a stray price or too fine a tick: give --tick-size"
-            )
-        self.book = Book(low, high)
+        self.book = self._empty_book()
         self.ages = np.zeros_like(self.book.sizes)
         self.touch = np.array([(-1, self.book.sizes.shape[1], 0, NO_TICK, -1, 0, 0)], TOUCH)
         self.queues = no_orders() if spool.orders else None
         self.newest_exch_ns = 0
         self.day = -1
+        self.segment = 1
+        """Number of the stretch of the day."""
         self.stats = _DayStats()
         self.done = 0
         """Rows that are in finished tapes."""
@@ -152,6 +150,15 @@ class SecondPass:
             return 0
         return -self.spool.least_delay_ns
 
+    def _empty_book(self) -> Book:
+        low, high = self._window()
+        if high - low > MAX_WINDOW_TICKS:
+            raise CaptureError(
+                f"{self.report.name(0)}: prices span {high - low} ticks of {self._tick_text}; a stray price "
+                "or too fine a tick: give --tick-size"
+            )
+        return Book(low, high)
+
     def _window(self) -> tuple[int, int]:
         """Lowest and highest tick at which the book is followed."""
         ranges = self.spool.price_range
@@ -166,11 +173,10 @@ class SecondPass:
         wide = min(narrow[0], max(low // self.tick, 1)), max(narrow[1], -(-high // self.tick))
         return wide if wide[1] - wide[0] <= WIDE_WINDOW_TICKS else narrow
 
-    def _step(self, name: str, given: str | None, steps: Counter[int], what: str, places: int) -> int:
+    def _step(self, name: str, given: str | None, step: int, what: str, places: int) -> int:
         option = "--" + name.replace(" ", "-")
         if given is not None:
             return decimal_units(option, given, places)
-        step = usual_step(steps)
         if step == 0:
             raise CaptureError(f"{self.report.name(0)}: no {what} to infer the {name} from; give {option}")
         self.report.notes.append(f"{name} {decimal_text(step, places)} inferred from {self.spool.rows} rows")
@@ -185,12 +191,15 @@ class SecondPass:
         at = self.done
         try:
             for raw in _whole_messages(self.spool.chunks(self.done)):
-                for part in _days(raw):
+                for part in _days(raw, at, [first for first, _ in self._segments[1:]]):
                     day = int(part["local_ns"][0]) // DAY
-                    if day != self.day or writer is None:
+                    changes = len(self._segments) > 1 and at >= self._segments[1][0]
+                    if day != self.day or writer is None or changes:
                         if writer is not None:
                             self.finish(writer, at)
                             yield at
+                        if changes:
+                            self._change_tick(part)
                         writer = self._begin(day, folder)
                         if self.infos:
                             self.append(writer, self._opening_book(int(part["local_ns"][0])))
@@ -237,13 +246,45 @@ class SecondPass:
         grid = f"tick {self._tick_text} and lot {self._lot_text}"
         return f"{values} do not fit {grid}; row skipped"
 
+    def _change_tick(self, rows: NDArray[np.void]) -> None:
+        """Go on with the next tick; what stands in the book stays, as far as it lies on the new grid."""
+        before, old = self._tick_text, self.tick
+        levels = self.book.levels()
+        del self._segments[0]
+        self.tick = self._segments[0][1]
+        when = np.datetime64(int(rows["local_ns"][0]), "ns")
+        self.report.notes.append(
+            f"tick size {before} until {when}, then {self._tick_text}: tapes of their own"
+        )
+        units = levels["price"] * old
+        on = units % self.tick == 0
+        self.report.note("level off the new tick, left out", int((~on).sum()))
+        levels, units = levels[on], units[on] // self.tick
+        self.book = self._empty_book()
+        self.ages = np.zeros_like(self.book.sizes)
+        at, width = units - self.book.low_tick, self.book.sizes.shape[1]
+        near = (at >= 0) & (at < width)
+        self.book.sizes[np.where(levels["side"] == BUY, 0, 1)[near], at[near]] = levels["size"][near]
+        bids, asks = (np.flatnonzero(side) for side in self.book.sizes)
+        touch = self.touch[0]
+        touch["bid"], touch["ask"] = (bids[-1] if len(bids) else -1), (asks[0] if len(asks) else width)
+        touch["traded"] = int(touch["traded"]) * old // self.tick
+        # Who of those that stand came first is not carried over.
+        self.queues = None if self.queues is None else no_orders()
+
     def _begin(self, day: int, folder: Path) -> TapeWriter:
+        self.segment = self.segment + 1 if day == self.day else 1
         self.day, self.stats = day, _DayStats()
         touch, low = self.touch[0], self.book.low_tick
         known = touch["bid"] >= 0 and touch["ask"] < self.book.sizes.shape[1]
         touch["low_tick"] = touch["bid"] + low if known else NO_TICK
         touch["high_tick"] = touch["ask"] + low if known else -1
-        return TapeWriter(folder / day_text(day))
+        return TapeWriter(folder / self._name)
+
+    @property
+    def _name(self) -> str:
+        """Of the tape: the day, and the number of a later stretch of it."""
+        return day_text(self.day) + (f".{self.segment}" if self.segment > 1 else "")
 
     def _write(self, raw: NDArray[np.void], writer: TapeWriter) -> None:
         """Append raw rows of one day to its tape."""
@@ -330,7 +371,7 @@ class SecondPass:
                 f"{self.report.name(0)}: the book never has both a bid and an ask on {day_text(self.day)}"
             )
         return TapeInfo(
-            day=day_text(self.day),
+            day=self._name,
             tick_size=self._tick_text,
             lot_size=self._lot_text,
             clock_offset_ns=self.offset,
@@ -348,10 +389,18 @@ def day_text(day: int) -> str:
     return str(np.datetime64(day, "D"))
 
 
-def _days(raw: NDArray[np.void]) -> Iterator[NDArray[np.void]]:
-    """Parts by UTC day of the recorder's clock, by which recorders rotate their files."""
+def _days(raw: NDArray[np.void], at: int, starts: Sequence[int]) -> Iterator[NDArray[np.void]]:
+    """Parts by UTC day of the recorder's clock, by which recorders rotate their files, and from the messages
+    at the rows `starts` on; the first of `raw` is row `at`."""
     if len(raw):
-        yield from np.split(raw, np.flatnonzero(np.diff(raw["local_ns"] // DAY)) + 1)
+        cuts = set((np.flatnonzero(np.diff(raw["local_ns"] // DAY)) + 1).tolist())
+        for start in starts:
+            place = start - at
+            while 0 < place < len(raw) and raw["id"][place] == raw["id"][place - 1]:
+                place += 1
+            if 0 < place < len(raw):
+                cuts.add(place)
+        yield from np.split(raw, sorted(cuts))
 
 
 def _whole_messages(chunks: Iterator[NDArray[np.void]]) -> Iterator[NDArray[np.void]]:

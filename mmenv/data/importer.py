@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import pickle
+import queue
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -44,7 +47,9 @@ CHECKPOINT_ROWS: Final = 1 << 21
 """Raw rows between two checkpoints of an importer."""
 WORK: Final = ".import-"
 """Folders of imports under way begin with this."""
-LAYOUT: Final = 4
+TAPES: Final = "tapes"
+"""Folder of the tapes of an import under way."""
+LAYOUT: Final = 5
 """Of the checkpoint; another number for other fields of what is pickled: older ones then begin anew."""
 _SOURCE: Final = ("maker_fee_bp", "taker_fee_bp", "contract", "contract_size")
 """Fields of `Source` that options replace."""
@@ -95,6 +100,8 @@ class Import:
     """What one unit of size is worth: base units (linear) or quote units (inverse)."""
     clock_offset_ns: int | None = None
     """Exchange clock minus the recorder's; otherwise such that the fastest message has no delay."""
+    jobs: int = 1
+    """Symbols to import at a time, each in a process of its own."""
     progress: bool = True
     """Show progress bars."""
 
@@ -116,6 +123,8 @@ class Import:
             raise CaptureError(
                 f"--trade-side = {self.trade_side!r} is not possible: it must be {', '.join(SIDE_RULES)}."
             )
+        if self.jobs < 1:
+            raise CaptureError(f"--jobs = {self.jobs} is not possible: it must be at least 1.")
         self.store.mkdir(parents=True, exist_ok=True)
         if self.progress and not _compiled():
             print(
@@ -123,9 +132,23 @@ class Import:
                 flush=True,
             )
         with _work_folder(self.store / f"{WORK}{self._identity()}") as folder:
-            job = _load(folder) or ImportJob(list(self._parts()))
-            job.run(self, folder)
-            return [(part.tapes(self.store), part.report) for part in job.parts]
+            jobs = run_jobs(self, folder, self._begun(folder))
+            for number, job in enumerate(jobs):
+                job.put(self, folder / str(number))
+            return [(job.part.tapes(self.store), job.part.report) for job in jobs]
+
+    def _begun(self, folder: Path) -> list[ImportJob]:
+        """The jobs as they were when the import was killed, or at their beginning."""
+        parts = load(folder)
+        if not isinstance(parts, list):
+            parts = list(self._parts())
+            save(parts, folder)
+        jobs = []
+        for number, part in enumerate(parts):
+            (folder / str(number)).mkdir(exist_ok=True)
+            job = load(folder / str(number))
+            jobs.append(job if isinstance(job, ImportJob) and job.reopen() else ImportJob(part))
+        return jobs
 
     def open(self, places: Places) -> list[Importer]:
         """The importers of the files."""
@@ -145,7 +168,9 @@ class Import:
             ]
         except FileNotFoundError as error:
             raise CaptureError(f"{error.filename}: no such file") from None
-        options = {name: value for name, value in asdict(self).items() if name not in ("files", "progress")}
+        options = {
+            name: value for name, value in asdict(self).items() if name not in ("files", "jobs", "progress")
+        }
         text = json.dumps([files, options, SCHEMA_VERSION], default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -198,52 +223,64 @@ class _Part:
 
 @dataclass
 class ImportJob:
-    """All of an import; what is pickled as its checkpoint."""
+    """The import of one venue and symbol; what is pickled as its checkpoint."""
 
-    parts: list[_Part]
+    part: _Part
 
-    def run(self, options: Import, folder: Path) -> None:
-        """Do what is left of it, in a folder of its own."""
-        for number, part in enumerate(self.parts):
-            while not part.read:
-                try:
-                    self._read(part, folder / f"{number}.spool", options, folder)
-                except FinerNeeded as needed:
-                    part.refine(options, needed.places)
-            if not part.finished:
-                self._convert(part, folder / str(number), options, folder)
-            part.require_sound(options)
-        for number, part in enumerate(self.parts):
-            assert part.second is not None
-            for info in part.second.infos:
-                written = folder / str(number) / info.day
-                place = tape_path(options.store, info.venue, info.symbol, info.day)
-                if options.new_days and place.exists():
-                    part.report.note("day that the store has already, left as it is")
-                elif written.exists():  # or already put, before the import was killed
-                    put_tape(written, place)
+    def run(self, options: Import, folder: Path, show: Show) -> None:
+        """Do what is left of it, in a folder of its own; what is written is in its `tapes`."""
+        part = self.part
+        while not part.read:
+            try:
+                self._read(folder / "spool", options, folder, show)
+            except FinerNeeded as needed:
+                part.refine(options, needed.places)
+        if not part.finished:
+            self._convert(folder / TAPES, options, folder, show)
+        part.require_sound(options)
+
+    def put(self, options: Import, folder: Path) -> None:
+        """Put the tapes into the store."""
+        assert self.part.second is not None
+        for info in self.part.second.infos:
+            written = folder / TAPES / info.day
+            place = tape_path(options.store, info.venue, info.symbol, info.day)
+            if options.new_days and place.exists():
+                self.part.report.note("day that the store has already, left as it is")
+            elif written.exists():  # or already put, before the import was killed
+                put_tape(written, place)
 
     def save(self, folder: Path) -> None:
         """Write the checkpoint; the one before it stays until this one is whole."""
-        with replacing(folder / "checkpoint") as temporary, temporary.open("wb") as file:
-            pickle.dump((LAYOUT, self), file, pickle.HIGHEST_PROTOCOL)
+        save(self, folder)
 
-    def _read(self, part: _Part, path: Path, options: Import, folder: Path) -> None:
+    def reopen(self) -> bool:
+        """Go on after the last checkpoint; False if what had been read by then is not all there."""
+        spool = self.part.spool
+        if spool is None or self.part.finished:
+            return True
+        if not spool.reopen():
+            return False
+        self.part.report.notes.append(f"continued an interrupted import after {spool.rows} rows")
+        return True
+
+    def _read(self, path: Path, options: Import, folder: Path, show: Show) -> None:
+        part = self.part
         part.spool = part.spool or Spool(path)
         importer, spool = part.importer, part.spool
         source = importer.source
         saved, known = spool.rows, set[int]()
-        with _bar(f"{source.venue} {source.symbol}, reading", importer.size, "B", options) as bar:
-            for chunk in importer.chunks(part.report):
-                check_rows(options.format, chunk, part.report, spool.last_ns)
-                bar.update(importer.done - bar.n)
-                spool.append(chunk)
-                for day in spool.days - known:
-                    _check_place(options, source, day)
-                known |= spool.days
-                if spool.rows - saved >= CHECKPOINT_ROWS:
-                    self.save(folder)
-                    saved = spool.rows
+        name = f"{source.venue} {source.symbol}, reading"
+        for chunk in importer.chunks(part.report):
+            check_rows(options.format, chunk, part.report, spool.last_ns)
+            show(name, "B", importer.done, importer.size)
+            spool.append(chunk)
+            for day in spool.days - known:
+                _check_place(options, source, day)
+            known |= spool.days
+            if spool.rows - saved >= CHECKPOINT_ROWS:
+                self.save(folder)
+                saved = spool.rows
         if not spool.rows:
             raise CaptureError(
                 f"{part.report.name(0)}: no rows of {source.symbol} that can be used{_why(part)}"
@@ -252,7 +289,8 @@ class ImportJob:
         part.read = True
         self.save(folder)
 
-    def _convert(self, part: _Part, tapes: Path, options: Import, folder: Path) -> None:
+    def _convert(self, tapes: Path, options: Import, folder: Path, show: Show) -> None:
+        part = self.part
         assert part.spool is not None
         if part.second is None:
             source = part.importer.source
@@ -261,12 +299,11 @@ class ImportJob:
             part.second = SecondPass(grid, replace(source, **given), part.spool, part.report)
         second, finished = part.second, len(part.second.infos)
         name = f"{second.source.venue} {second.source.symbol}, writing"
-        with _bar(name, part.spool.rows, "row", options) as bar:
-            for rows in second.run(tapes):
-                bar.update(rows - bar.n)
-                if len(second.infos) > finished:
-                    finished = len(second.infos)
-                    self.save(folder)
+        for rows in second.run(tapes):
+            show(name, "row", rows, part.spool.rows)
+            if len(second.infos) > finished:
+                finished = len(second.infos)
+                self.save(folder)
         part.finished = True
         part.spool.path.unlink()
         self.save(folder)
@@ -290,10 +327,81 @@ def _check_place(options: Import, source: Source, day: int) -> None:
         raise CaptureError(f"{path} exists; add --overwrite to replace it, or --new-days to leave it")
 
 
-def _bar(name: str, total: int, unit: str, options: Import) -> Any:
-    return progress_bar(
-        total=total, desc=name, unit=unit, unit_scale=True, disable=not options.progress, leave=False
-    )
+Show = Callable[[str, str, int, int], None]
+"""What is done, its unit, how much of it and of how much."""
+
+
+@contextmanager
+def _bars(options: Import) -> Iterator[Show]:
+    """One bar at a time, for imports one after another."""
+    shown: list[Any] = []
+    named: list[str] = []
+
+    def show(name: str, unit: str, done: int, total: int) -> None:
+        if named[-1:] != [name]:
+            named.append(name)
+            _close(shown)
+            bar = progress_bar(
+                total=total, desc=name, unit=unit, unit_scale=True, disable=not options.progress, leave=False
+            )
+            shown.append(bar)
+        shown[-1].update(done - shown[-1].n)
+
+    try:
+        yield show
+    finally:
+        _close(shown)
+
+
+def _close(bars: list[Any]) -> None:
+    while bars:
+        bars.pop().close()
+
+
+def run_jobs(options: Import, folder: Path, jobs: Sequence[ImportJob]) -> list[ImportJob]:
+    """Do all of the jobs, each in the folder of its number: in turn, or in processes of their own."""
+    if options.jobs == 1 or len(jobs) == 1:
+        with _bars(options) as show:
+            for number, job in enumerate(jobs):
+                job.run(options, folder / str(number), show)
+        return list(jobs)
+    context = multiprocessing.get_context("spawn")
+    told: Any = context.Queue()
+    with (
+        ProcessPoolExecutor(min(options.jobs, len(jobs)), context, _begin_worker, (told,)) as pool,
+        progress_bar(total=2 * len(jobs), desc="imports", disable=not options.progress, leave=False) as bar,
+    ):
+        futures = [
+            pool.submit(_run_job, number, job, options, folder / str(number))
+            for number, job in enumerate(jobs)
+        ]
+        shares: dict[tuple[int, str], float] = {}
+        while not all(future.done() for future in futures):
+            with suppress(queue.Empty):
+                number, name, share = told.get(timeout=0.2)
+                shares[number, name] = share
+                bar.update(sum(shares.values()) - bar.n)
+            if any(future.done() and future.exception() for future in futures):
+                pool.shutdown(cancel_futures=True)
+        return [future.result() for future in futures]
+
+
+_TOLD: list[Any] = []
+"""Of a worker: where it tells how far it is."""
+
+
+def _begin_worker(told: Any) -> None:
+    _TOLD.append(told)
+
+
+def _run_job(number: int, job: ImportJob, options: Import, folder: Path) -> ImportJob:
+    """A job in a process of its own, from which the one of the parent continues."""
+
+    def show(name: str, unit: str, done: int, total: int) -> None:
+        _TOLD[0].put((number, name, done / max(total, 1)))
+
+    job.run(options, folder, show)
+    return job
 
 
 @contextmanager
@@ -322,23 +430,19 @@ def _lock(file: Any, folder: Path) -> None:
         raise TapeError(f"{folder.parent}: the same import is running already; wait for it to end") from None
 
 
-def _load(folder: Path) -> ImportJob | None:
-    """The import that was under way here, or None."""
+def save(what: Any, folder: Path) -> None:
+    """Write a checkpoint; the one before it stays until this one is whole."""
+    with replacing(folder / "checkpoint") as temporary, temporary.open("wb") as file:
+        pickle.dump((LAYOUT, what), file, pickle.HIGHEST_PROTOCOL)
+
+
+def load(folder: Path) -> Any:
+    """What a checkpoint holds; None where there is none, or one of another version."""
     try:
-        layout, job = pickle.loads((folder / "checkpoint").read_bytes())
-        if layout != LAYOUT:
-            return None
-        whole = all(part.finished or part.spool is None or part.spool.reopen() for part in job.parts)
-    except FileNotFoundError:
+        layout, found = pickle.loads((folder / "checkpoint").read_bytes())
+    except Exception:  # there is none, or one that was not written to the end
         return None
-    except Exception:  # written by another version, or not to the end
-        return None
-    if not whole:
-        return None
-    for part in job.parts:
-        if part.spool is not None:
-            part.report.notes.append(f"continued an interrupted import after {part.spool.rows} rows")
-    return job
+    return found if layout == LAYOUT else None
 
 
 def main(args: Sequence[str] | None = None) -> None:

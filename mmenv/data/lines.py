@@ -1,4 +1,4 @@
-"""Whole lines of files one after another, plain or compressed: gzip, zstd, lz4, zip, xz, bzip2.
+"""Whole lines of files one after another, plain or compressed: gzip, zstd, lz4, zip, tar, xz, bzip2.
 
 A pickled copy of `Lines` keeps its place: it continues with the next line.
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,13 +26,14 @@ ZIP_MAGIC: Final = b"PK\x03\x04"
 XZ_MAGIC: Final = b"\xfd7zXZ\x00"
 BZIP2_MAGIC: Final = b"BZh"
 LZ4_MAGIC: Final = b"\x04\x22\x4d\x18"
+TAR_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
 def read_blocks(path: Path, skip: int = 0) -> Iterator[tuple[bytes, int]]:
     """Uncompressed bytes of a plain or compressed file after the first `skip`, and bytes read so far.
 
-    Of a zip archive with several files in it, these one after another.
+    Of a zip or tar archive with several files in it, these one after another.
 
     Raises `CaptureError` where there is no such file, and EOFError where a compressed one ends early or is
     damaged; what came before has been given then.
@@ -40,7 +42,9 @@ def read_blocks(path: Path, skip: int = 0) -> Iterator[tuple[bytes, int]]:
         with path.open("rb") as raw:
             magic = raw.read(6)
             raw.seek(0)
-            if magic.startswith(ZSTD_MAGIC):
+            if any(path.name.endswith(suffix) for suffix in TAR_SUFFIXES):
+                blocks = _tar_blocks(raw)
+            elif magic.startswith(ZSTD_MAGIC):
                 blocks = _arrow_blocks(raw, "zstd")
             elif magic.startswith(LZ4_MAGIC):
                 blocks = _arrow_blocks(raw, "lz4")
@@ -64,7 +68,7 @@ def read_blocks(path: Path, skip: int = 0) -> Iterator[tuple[bytes, int]]:
         raise CaptureError(f"{path}: no such file; check its name") from None
     except IsADirectoryError:
         raise CaptureError(f"{path} is a folder; name the files in it") from None
-    except (zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError, OSError) as error:
+    except (zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, RuntimeError, OSError) as error:
         raise EOFError(str(error)) from None
 
 
@@ -94,6 +98,13 @@ def _zip_blocks(raw: Any) -> Iterator[bytes]:
         for name in sorted(archive.namelist()):
             if not name.endswith("/"):
                 yield from _opened_blocks(archive.open(name))
+
+
+def _tar_blocks(raw: Any) -> Iterator[bytes]:
+    with tarfile.open(fileobj=raw, mode="r|*") as archive:
+        for member in archive:
+            if member.isfile() and (file := archive.extractfile(member)) is not None:
+                yield from _opened_blocks(file)
 
 
 def _opened_blocks(file: Any) -> Iterator[bytes]:
@@ -152,11 +163,18 @@ class Block:
     text: bytes
 
 
-class Lines(FilesInTurn):
-    """Whole lines of files one after another, a block at a time."""
+Translate = Callable[[bytes], bytes]
 
-    def __init__(self, paths: Sequence[Path], file: int = 0) -> None:
+
+class Lines(FilesInTurn):
+    """Whole lines of files one after another, a block at a time.
+
+    `translate` gives other lines for the lines of a block, as many.
+    """
+
+    def __init__(self, paths: Sequence[Path], file: int = 0, translate: Translate | None = None) -> None:
         super().__init__(paths, file)
+        self._translate = translate
         self.offset = 0  # uncompressed bytes of the file given out
         self.line = 1
         self.error = ""
@@ -182,6 +200,8 @@ class Lines(FilesInTurn):
             self._held = b"" if ended else text[cut:]
             self.offset += cut
             self.line += block.text.count(b"\n")
+            if self._translate is not None:
+                block.text = self._translate(block.text)
             if ended:
                 self._go_on()
                 self.offset, self.line = 0, 1

@@ -40,24 +40,25 @@ class ParquetTable:
     def has(self, name: str) -> bool:
         return name in self._batch.schema.names
 
-    def _column(self, name: str) -> Any:
+    def column(self, name: str) -> Any:
+        """An Arrow array."""
         column = self._batch.column(name)
         return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
     def _text(self, name: str) -> TextTable:
         """The column as the one column "x" of a text."""
-        texts = ("" if value is None else str(value) for value in self._column(name).to_pylist())
+        texts = ("" if value is None else str(value) for value in self.column(name).to_pylist())
         lines = "".join(f'"{text}"\n' for text in texts).encode()
         return TextTable(np.frombuffer(lines, np.uint8), ["x"], 0, 1)
 
     def integers(self, name: str) -> NDArray[np.int64]:
-        column = self._column(name)
+        column = self.column(name)
         if not pa.types.is_integer(column.type):
             return self._text(name).integers("x")
         return column.cast(pa.int64(), safe=False).fill_null(INVALID).to_numpy(zero_copy_only=False)
 
     def decimals(self, name: str, places: int = DECIMALS) -> NDArray[np.int64]:
-        column = self._column(name)
+        column = self.column(name)
         if not pa.types.is_floating(column.type):
             return self._text(name).decimals("x", places)
         numbers = column.cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False)
@@ -69,7 +70,7 @@ class ParquetTable:
         return np.where(fine, TOO_FINE, np.where(good, units.astype(np.int64), INVALID))
 
     def times(self, name: str) -> NDArray[np.int64]:
-        column = self._column(name)
+        column = self.column(name)
         if pa.types.is_timestamp(column.type):
             column = column.cast(pa.timestamp("ns", column.type.tz)).cast(pa.int64())
             return column.fill_null(INVALID).to_numpy(zero_copy_only=False)
@@ -79,17 +80,17 @@ class ParquetTable:
         return iso_times(pa.array(texts, pa.string()))
 
     def equals(self, name: str, text: str) -> NDArray[np.bool_]:
-        same = pc.equal(self._column(name).cast(pa.string()), text).fill_null(text == "")
+        same = pc.equal(self.column(name).cast(pa.string()), text).fill_null(text == "")
         return same.to_numpy(zero_copy_only=False)
 
     def letters(self, name: str) -> NDArray[np.uint8]:
-        found = self._column(name).cast(pa.string()).fill_null("").dictionary_encode()
+        found = self.column(name).cast(pa.string()).fill_null("").dictionary_encode()
         texts = [text.encode() for text in found.dictionary.to_pylist()]
         known = [text[0] if len(text) == 1 else 0 for text in texts]
         return np.array(known, np.uint8)[found.indices.to_numpy()]
 
     def value(self, name: str, row: int) -> str:
-        return str(self._column(name)[row].as_py())
+        return str(self.column(name)[row].as_py())
 
     def hashes(self, name: str) -> NDArray[np.int64]:
         return self._text(name).hashes("x")

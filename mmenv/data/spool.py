@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ class Spool:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows = 0
-        self.price_steps: Counter[int] = Counter()  # greatest common divisors of blocks of rows
+        self._blocks = array("q")  # first row of blocks of rows, and greatest common divisor of their prices
         self.size_steps: Counter[int] = Counter()
         self.least_delay_ns: int | None = None
         self.price_range: dict[int, tuple[int, int]] = {}
@@ -51,9 +51,10 @@ class Spool:
         """Write rows and take note of them."""
         if not len(rows):
             return
-        self.rows += len(rows)
         starts = np.arange(0, len(rows), STEP_ROWS)
-        self.price_steps.update(np.gcd.reduceat(rows["price"], starts).tolist())
+        steps = np.gcd.reduceat(rows["price"], starts)
+        self._blocks.extend(np.stack([self.rows + starts, steps], axis=1).ravel().tolist())
+        self.rows += len(rows)
         self.size_steps.update(np.gcd.reduceat(rows["size"], starts).tolist())
         self.orders = self.orders or bool((rows["kind"] >= ADD).any())
         first_ns, self.last_ns = int(rows["local_ns"][0]), int(rows["local_ns"][-1])
@@ -70,21 +71,14 @@ class Spool:
         with self.path.open("ab") as file:
             rows.tofile(file)
 
+    @property
+    def blocks(self) -> NDArray[np.int64]:
+        """First row and greatest common divisor of the prices of each block, int64 [n, 2]."""
+        return np.array(self._blocks, np.int64).reshape(-1, 2)
+
     def chunks(self, first: int) -> Iterator[NDArray[np.void]]:
         """The rows from number `first`."""
         with self.path.open("rb") as file:
             file.seek(first * RAW.itemsize)
             while len(rows := np.fromfile(file, RAW, SPOOL_ROWS)):
                 yield rows
-
-
-def usual_step(steps: Counter[int]) -> int:
-    """The step that fits all but one in a hundred blocks, the coarsest of those; 0 where no block has one.
-
-    A few values that lie beside it must not make the whole grid finer: they are off the grid.
-    """
-    known = Counter({step: count for step, count in steps.items() if step > 0})
-    enough = 0.99 * known.total()
-    frequent = [step for step, count in known.items() if 100 * count >= known.total()]
-    fitting = [s for s in frequent if sum(n for step, n in known.items() if step % s == 0) >= enough]
-    return max(fitting, default=math.gcd(*known))

@@ -1,4 +1,4 @@
-"""`neuralmm store STORE [list|check|describe]`: what is in a store of tapes, and whether it is sound."""
+"""`neuralmm store STORE [ACTION]`: what is in a store of tapes, whether it is sound, and how to split it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mmenv.data.book import BOOK_WINDOW, window
 from mmenv.data.events import open_replay
+from mmenv.data.folds import walk_forward
 from mmenv.data.orders import no_orders, reconcile
 from mmenv.data.rows import ADD, BBO, BUY, CANCEL, CLEAR, DEPTH, FILL, SNAPSHOT, TRADE
 from mmenv.data.tape import Tape, TapeError, tapes
@@ -44,10 +45,11 @@ class Store:
 
     store: tyro.conf.Positional[Path]
     """Folder that `neuralmm import` or `neuralmm record` wrote."""
-    action: tyro.conf.Positional[Literal["list", "check", "describe", "export"]] = "list"
+    action: tyro.conf.Positional[Literal["list", "check", "describe", "export", "folds"]] = "list"
     """`list`: what there is. `describe`: gaps, spread, trades a minute and a hash of the rows.
     `check`: whether every tape is what its description says; the first that is not is named, and the exit
-    status is 1. `export`: each tape to a file of hftbacktest's events, `to`/VENUE_SYMBOL_DAY.npz."""
+    status is 1. `export`: each tape to a file of hftbacktest's events, `to`/VENUE_SYMBOL_DAY.npz.
+    `folds`: walk-forward splits by day, as ranges for `--day` and a market's `day`."""
     to: Path = Path()
     """Folder of what is exported."""
     venue: str = "*"
@@ -55,7 +57,15 @@ class Store:
     symbol: str = "*"
     """Symbols: a name or pattern."""
     day: str = "*"
-    """Days: one, or a pattern such as 2024-08-*."""
+    """Days: one, a pattern such as 2024-08-*, or a range such as 2024-08-01..2024-08-07."""
+    train: int = 5
+    """Of `folds`: days to train on."""
+    test: int = 1
+    """Of `folds`: days to test on, which follow."""
+    purge: int = 1
+    """Of `folds`: days left out between the two."""
+    expanding: bool = False
+    """Of `folds`: every training begins with the first day."""
 
     def run(self) -> Iterator[str]:
         """Lines of a table, with tabs. Raises `TapeError` where nothing matches, or a tape is not sound."""
@@ -68,6 +78,12 @@ class Store:
         if self.action == "export":
             for tape in found:
                 yield str(export(tape, self.to))
+            return
+        if self.action == "folds":
+            days = sorted({tape.info.day[:10] for tape in found})
+            yield "train\ttest"
+            for fold in walk_forward(days, self.train, self.test, self.purge, self.expanding):
+                yield f"{fold.train}\t{fold.test}"
             return
         heads = ("venue", "symbol", "day", "from", "to", "rows", "trades", "orders", "tick", "lot", "book")
         more = ("gaps", "longest, s", "spread, ticks", "trades a minute", "hash")

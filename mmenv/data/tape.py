@@ -150,11 +150,16 @@ class Tape:
 
 
 def tapes(store: Path | str, venue: str = "*", symbol: str = "*", day: str = "*") -> list[Tape]:
-    """The store's tapes that match, by venue, symbol and day; each argument may be a glob pattern.
+    """The store's tapes that match, by venue, symbol and day; each argument may be a glob pattern, and the
+    day a range such as 2024-08-01..2024-08-07.
 
     Raises `TapeError` if none does.
     """
-    paths = sorted(Path(store).glob(f"venue={venue}/symbol={symbol}/day={day}/tape.parquet"))
+    first, dots, last = day.partition("..")
+    named = "*" if dots else day
+    paths = sorted(Path(store).glob(f"venue={venue}/symbol={symbol}/day={named}/tape.parquet"))
+    if dots:
+        paths = [path for path in paths if first <= path.parent.name[4:14] <= last]
     if not paths:
         raise TapeError(
             f"{store}: no tape of venue {venue}, symbol {symbol}, day {day}; see `neuralmm import`"

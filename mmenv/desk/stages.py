@@ -40,7 +40,7 @@ from mmenv.rewards.base import begin as first_term
 from mmenv.step import episode
 from mmenv.step.hold import NEAR, hold
 from mmenv.step.ledger import settle, track
-from mmenv.step.orders import follow
+from mmenv.step.orders import follow, follow_places
 from mmenv.step.risk import risk
 
 
@@ -79,7 +79,7 @@ def make_stages(config: EnvConfig, blocks: int, family: Family | None, simulated
 
     account = [call(settle), call(track), call(episode.moves)]
     if not simulated:
-        account.insert(0, call(follow))
+        account.insert(0, call(follow_places if config.market.knows_places else follow))
     terms = []
     for k, term in enumerate(config.reward.all_terms()):
         own = aligned_zeros(blocks, term.stage.own)

@@ -43,6 +43,8 @@ class Market:
 
     name: ClassVar[str] = ""
     on_ticks: ClassVar[bool] = False
+    knows_places = False
+    """The market outside says where in the queue our orders are; see `mmenv.step.orders.follow_places`."""
     """Whether prices are ticks of a book: a side can then be left, and orders have places in queues."""
     hidden: ClassVar[tuple[str, ...]] = ("latent",)
     """Hidden states that the group `latent` shows to learners, in the order of its entries."""

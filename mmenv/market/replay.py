@@ -38,7 +38,7 @@ from mmenv.market.units import (
     units,
 )
 from mmenv.times import MILLISECOND
-from mmenv.venue.settings import ENGINES, ReplayConfig
+from mmenv.venue.settings import ENGINES, FIFO, ReplayConfig
 
 if TYPE_CHECKING:
     # Tapes and engines take a while to import, and whoever simulates a market needs neither.
@@ -124,6 +124,11 @@ class Replay(Market):
         )
 
     @property
+    def knows_places(self) -> bool:  # type: ignore[override]
+        """Single orders are replayed: our place among them is exact, and our own matcher says it."""
+        return self.queue_model == FIFO and self.engine == "matcher"
+
+    @property
     def measured(self) -> Measured:
         """What the training split says: the units."""
         return measure(self)
@@ -182,6 +187,14 @@ def measure(market: Replay) -> Measured:
 @functools.cache
 def _measure(market: Replay) -> Measured:
     infos = {(tape.info.venue, tape.info.symbol): tape.info for tape in tapes_of(market)}
+    ticks: dict[Symbol, set[str]] = {}
+    for tape in tapes_of(market):
+        ticks.setdefault((tape.info.venue, tape.info.symbol), set()).add(tape.info.tick_size)
+    for key, sizes in ticks.items():
+        require(
+            len(sizes) == 1, "Replay", "day", market.day,
+            f"days of {' '.join(key)} of one tick size; these have {', '.join(sorted(sizes))}",
+        )  # fmt: skip
     scales, touches = [], []
     for venue_name, symbol in infos:
         one = dataclasses.replace(market, venue=venue_name, symbol=symbol)
@@ -240,6 +253,15 @@ def _watch(venue: ReplayVenue) -> list[np.ndarray]:
     return runs
 
 
+def give_places(core: np.ndarray, ahead: np.ndarray | None, volume: Any) -> None:
+    """The lots ahead of our asks and bids, (n, 2), times a multiple; None where the venue does not know."""
+    if ahead is not None:
+        for side, name in enumerate(("own_ask_ahead", "own_bid_ahead")):
+            places = core[name]
+            flat = np.where(ahead < 0, -1, ahead * volume)[:, side]
+            places[:] = np.resize(flat, places.size).reshape(places.shape)
+
+
 class ReplayFeed:
     """Connects a `ReplayVenue` to a desk: quotes out of its core, outcomes into it.
 
@@ -290,6 +312,7 @@ class ReplayFeed:
         take_quotes(core, self.windows, self.quotes)
         if not self._mixed:
             give_outcomes(core, self.venue.advance(self.quotes))
+            give_places(core, self.venue.ahead, 1)
             return
         multiples = self.multiples[self.venue.lane_tape]
         price = multiples[:, 0]
@@ -297,6 +320,7 @@ class ReplayFeed:
         self.quotes[:, 0] = -(-self.quotes[:, 0] // price)
         self.quotes[:, 2] //= price
         give_outcomes(core, in_desk_units(self.venue.advance(self.quotes), multiples))
+        give_places(core, self.venue.ahead, multiples[:, 1:])
 
     def close(self) -> None:
         self.venue.close()

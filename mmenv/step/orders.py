@@ -2,7 +2,8 @@
 
 A venue tells what it knows between two decisions (`mmenv.venue.outcome.OUTCOME`), the same on tapes, on paper
 and live. An order joins behind what is at the touch; trades of the other side shorten the queue before it,
-and it is never longer than the queue is. Cancels before us are not seen: nobody is told of those."""
+and it is never longer than the queue is. Cancels before us are not seen: nobody is told of those. Only where
+a tape has single orders is the place known (`follow_places`)."""
 
 from __future__ import annotations
 
@@ -34,21 +35,45 @@ def place(order, wanted, lots, filled, touches, queues, taken, side):
     return wanted, max(I(lots - filled), I(0)), ahead, (I(age + I(1)) if keeps else I(0))
 
 
+@njit(inline="always")
+def follow_one(s, i, exact):
+    """Take the orders of both sides of a lane over the interval that the market has just answered.
+
+    Where it is `exact`, the lots ahead are what the market has put there, below 0 where it does not know:
+    then an order has all of the queue before it.
+    """
+    mid, before = s.mid[i], I(s.mid[i] - s.move[i])
+    half, old_half = I(s.spread[i] >> I(1)), I(s.old_spread[i] >> I(1))
+    s.old_spread[i] = s.spread[i]
+    told_ask, told_bid = s.own_ask_ahead[i], s.own_bid_ahead[i]
+    ask_ahead = s.old_ask_lots[i] if exact and told_ask < 0 else told_ask
+    bid_ahead = s.old_bid_lots[i] if exact and told_bid < 0 else told_bid
+    order = s.own_ask[i], s.own_ask_lots[i], ask_ahead, s.own_ask_age[i]
+    wanted = I(before + s.ask_distance[i])
+    touches, queues = (I(before + old_half), I(mid + half)), (s.old_ask_lots[i], s.best_ask_lots[i])
+    order = place(order, wanted, s.ask_lots[i], s.ask_fill[i], touches, queues, s.buy_lots[i], I(1))
+    s.own_ask[i], s.own_ask_lots[i], s.own_ask_ahead[i], s.own_ask_age[i] = order
+    order = s.own_bid[i], s.own_bid_lots[i], bid_ahead, s.own_bid_age[i]
+    wanted = I(before - s.bid_distance[i])
+    touches, queues = (I(before - old_half), I(mid - half)), (s.old_bid_lots[i], s.best_bid_lots[i])
+    order = place(order, wanted, s.bid_lots[i], s.bid_fill[i], touches, queues, s.sell_lots[i], I(-1))
+    s.own_bid[i], s.own_bid_lots[i], s.own_bid_ahead[i], s.own_bid_age[i] = order
+    s.old_ask_lots[i], s.old_bid_lots[i] = s.best_ask_lots[i], s.best_bid_lots[i]
+    if exact and told_ask >= 0:
+        s.own_ask_ahead[i] = told_ask
+    if exact and told_bid >= 0:
+        s.own_bid_ahead[i] = told_bid
+
+
 @stage()
 def follow(s, w, p, x):
-    """Take the orders of both sides over the interval that the market has just answered."""
+    """Our orders, their places as the cautious queue model has them."""
     for i in prange(s.count):
-        mid, before = s.mid[i], I(s.mid[i] - s.move[i])
-        half, old_half = I(s.spread[i] >> I(1)), I(s.old_spread[i] >> I(1))
-        s.old_spread[i] = s.spread[i]
-        order = s.own_ask[i], s.own_ask_lots[i], s.own_ask_ahead[i], s.own_ask_age[i]
-        wanted = I(before + s.ask_distance[i])
-        touches, queues = (I(before + old_half), I(mid + half)), (s.old_ask_lots[i], s.best_ask_lots[i])
-        order = place(order, wanted, s.ask_lots[i], s.ask_fill[i], touches, queues, s.buy_lots[i], I(1))
-        s.own_ask[i], s.own_ask_lots[i], s.own_ask_ahead[i], s.own_ask_age[i] = order
-        order = s.own_bid[i], s.own_bid_lots[i], s.own_bid_ahead[i], s.own_bid_age[i]
-        wanted = I(before - s.bid_distance[i])
-        touches, queues = (I(before - old_half), I(mid - half)), (s.old_bid_lots[i], s.best_bid_lots[i])
-        order = place(order, wanted, s.bid_lots[i], s.bid_fill[i], touches, queues, s.sell_lots[i], I(-1))
-        s.own_bid[i], s.own_bid_lots[i], s.own_bid_ahead[i], s.own_bid_age[i] = order
-        s.old_ask_lots[i], s.old_bid_lots[i] = s.best_ask_lots[i], s.best_bid_lots[i]
+        follow_one(s, i, False)
+
+
+@stage()
+def follow_places(s, w, p, x):
+    """Our orders, their places as the market has put them in `own_ask_ahead` and `own_bid_ahead`."""
+    for i in prange(s.count):
+        follow_one(s, i, True)

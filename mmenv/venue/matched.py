@@ -26,6 +26,8 @@ class MatcherVenue(ReplayVenue):
 
     def __init__(self, tapes: Sequence[Tape], n: int, config: ReplayConfig | None = None) -> None:
         super().__init__(tapes, n, config)
+        if self.config.queue_model == FIFO:
+            self.ahead = np.full((n, 2), -1, np.int64)
         self._papers: list[PaperVenue | None] = [None] * n
         self._local, self._exchange = np.zeros((2, n), np.int64)
         """The next event of each lane's tape that reaches us, and the next one that reaches the exchange."""
@@ -76,6 +78,8 @@ class MatcherVenue(ReplayVenue):
         self._local[lane] = view.take_events(events, self._local[lane], time_ns, orders)
         self._exchange[lane], _ = paper.play_events(events, self._exchange[lane], time_ns)
         view.observe(time_ns)
+        if self.ahead is not None:
+            self.ahead[lane] = paper.ahead()
         self._ended[lane] = time_ns >= end_ns or self._local[lane] >= len(events)
 
 

@@ -154,6 +154,11 @@ class PaperVenue:
         self._pending[: len(waiting)], self._end[0] = waiting, len(waiting)
         self._progress["played_ns"], self._progress["late"] = state["played"]
 
+    def ahead(self) -> tuple[int, int]:
+        """Lots ahead of the ask and the bid that we want, as of the newest answer; -1 where there is none."""
+        found = _ahead(self.book.orders, self.working.slots)
+        return int(found[0]), int(found[1])
+
     def drop(self) -> None:
         """All orders are gone, as after a lost connection."""
         self.working.slots[:] = 0
@@ -168,6 +173,19 @@ class PaperVenue:
             working.position, self._fills, self.view.outcomes,
         )  # fmt: skip
         return at, self._fills[:count].copy()
+
+
+@njit(cache=True, nogil=True)
+def _ahead(orders, slots):
+    """See `PaperVenue.ahead`."""
+    found = np.full(2, -1, np.int64)
+    for side in (ASK, BID):
+        for place in range(slots.shape[1]):
+            slot, order = slots[side, place], orders[side * slots.shape[1] + place]
+            stands = order.status == ACTIVE or order.status == PARTIALLY_FILLED
+            if slot.id != 0 and slot.unwanted == 0 and slot.arrives_ns == 0 and stands:
+                found[side] = np.int64(order.ahead)
+    return found
 
 
 @njit(cache=True, nogil=True)

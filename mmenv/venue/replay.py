@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from mmenv.data.events import Replay, open_replay
+from mmenv.data.events import LazyReplay
 from mmenv.data.tape import Tape, TapeError
 from mmenv.times import SECOND
 from mmenv.venue.latency import round_trips
@@ -73,6 +73,8 @@ class ReplayVenue(ABC):
         self.lane_tape = np.full(n, -1, np.int64)
         """Index into `tapes` of each lane's episode, -1 before its first."""
         self.lanes = np.zeros(n, self.lane_type)
+        self.ahead: NDArray[np.int64] | None = None
+        """Lots ahead of our asks and bids, int64 (n, 2), -1 where none is there; None: not known."""
         self.outcomes = np.zeros(n, OUTCOME)
         """What came of the last interval in each lane, or its start."""
         self._shape = n, 4
@@ -257,15 +259,16 @@ def set_resting(lane, outcome, away, lots, quotes):
 # --- Where episodes may lie ---------------------------------------------------------------------------------
 
 
-def open_replays(tapes: Sequence[Tape], config: ReplayConfig) -> list[Replay]:
-    """The tapes as they are replayed. Raises `TapeError` where there are none."""
+def open_replays(tapes: Sequence[Tape], config: ReplayConfig) -> list[LazyReplay]:
+    """The tapes as they are replayed, each opened when it is first needed. Raises `TapeError` where there are
+    none, or one that has not what is to be replayed."""
     if not tapes:
         raise TapeError("no tapes given; open some with mmenv.data.tape.tapes(store)")
     orders = config.queue_model == FIFO
-    return [open_replay(tape, config.feed_latency_ns, config.book_ticker, orders) for tape in tapes]
+    return [LazyReplay(tape, config.feed_latency_ns, config.book_ticker, orders) for tape in tapes]
 
 
-def spans(tapes: Sequence[Tape], replays: Sequence[Replay], config: ReplayConfig) -> list[Span]:
+def spans(tapes: Sequence[Tape], replays: Sequence[LazyReplay], config: ReplayConfig) -> list[Span]:
     """Where episodes of the split may lie; shares are of each symbol's recorded time over all its days.
 
     Raises

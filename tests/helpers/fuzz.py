@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mmenv.data.importer import Import
 from mmenv.data.rows import CaptureError
 from mmenv.data.tape import Tape, TapeError
-from tests.helpers import captures, feeds, orders
+from tests.helpers import archives, captures, feeds, orders
 from tests.helpers.orders import Market
 
 Files = dict[str, bytes]
@@ -50,7 +50,16 @@ def samples(folder: Path) -> dict[str, Files]:
 
     found["itch"] = {"06212012.NASDAQ_ITCH50": orders.itch(market, orders.NEW_YORK_MIDNIGHT_NS)}
     found["bitstamp"] = {"x.log": joined(bitstamp())}
+    for name, (_, write) in archives.ARCHIVES.items():
+        market = feeds.market(events=40)
+        (folder / name).mkdir()
+        found[name] = {path.name: path.read_bytes() for path in write(market, folder / name)}
     return found
+
+
+def format_of(name: str) -> str:
+    """The format of a sample."""
+    return archives.ARCHIVES[name][0] if name in archives.ARCHIVES else name.partition("-")[0]
 
 
 def spoilt(data: bytes, edits: list[Spoil]) -> bytes:
@@ -97,9 +106,7 @@ def check_import(name: str, files: Files, edits: list[Spoil], folder: Path) -> s
     venue, symbol = "v" if name == "plain" else None, "AAPL" if name == "itch" else None
     options = {"allow_no_trades": True, "allow_refused": True, "trade_side": "tick"}
     store = folder / "store"
-    job = Import(
-        name.partition("-")[0], tuple(paths), store, venue=venue, symbol=symbol, progress=False, **options
-    )  # type: ignore[arg-type]
+    job = Import(format_of(name), tuple(paths), store, venue=venue, symbol=symbol, progress=False, **options)  # type: ignore[arg-type]
     refused = ""
     try:
         job.run()

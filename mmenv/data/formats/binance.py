@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mmenv.data.formats.base import Importer, ImportOptions, register
 from mmenv.data.formats.binance_decoder import PARTIAL, Decoder
 from mmenv.data.formats.binance_scan import scan
-from mmenv.data.lines import Block, Lines
+from mmenv.data.lines import Block, Lines, Translate
 from mmenv.data.problems import Report
 from mmenv.data.rows import RAW, TRADE, CaptureError
 from mmenv.data.sequence import overlap
@@ -47,11 +47,16 @@ class Binance(Importer):
     )
 
     def __init__(
-        self, source: Source, paths: Sequence[Path], options: ImportOptions, known: Sequence[str]
+        self,
+        source: Source,
+        paths: Sequence[Path],
+        options: ImportOptions,
+        known: Sequence[str],
+        translate: Translate | None = None,
     ) -> None:
         self.source, self.places = source, options.places
         self.names = [path.name for path in paths]
-        self._lines = Lines(paths)
+        self._lines = Lines(paths, 0, translate)
         self.size = self._lines.size
         self._decoder = Decoder(source, Report(), options.places, known if options.symbol else None)
         self._decoder.file = -1
@@ -61,11 +66,13 @@ class Binance(Importer):
         return LOOK.search(head) is not None
 
     @classmethod
-    def open(cls, paths: Sequence[Path], options: ImportOptions) -> list[Binance]:
+    def open(
+        cls, paths: Sequence[Path], options: ImportOptions, translate: Translate | None = None
+    ) -> list[Binance]:
         found: dict[tuple[str, str], list[tuple[int, Path, Source]]] = {}
         known: set[str] = set()
         for path in paths:
-            first_ns, sources = identify(path, every=options.symbol is not None)
+            first_ns, sources = identify(path, options.symbol is not None, translate)
             known |= set(sources)
             for symbol, source in sources.items():
                 if options.one_symbol in (None, symbol):
@@ -76,7 +83,10 @@ class Binance(Importer):
             held = ", ".join(sorted(known))
             raise CaptureError(f"--symbol = {options.symbol!r} is not possible: the files hold {held}.")
         groups = [sorted(group, key=lambda file: file[0]) for group in found.values()]
-        return [cls(group[0][2], [path for _, path, _ in group], options, sorted(known)) for group in groups]
+        return [
+            cls(group[0][2], [path for _, path, _ in group], options, sorted(known), translate)
+            for group in groups
+        ]
 
     def chunks(self, report: Report) -> Iterator[NDArray[np.void]]:
         decoder = self._decoder
@@ -137,14 +147,16 @@ def _stamp(text: bytes) -> int:
     return int(stamp) if stamp.isdigit() else 0
 
 
-def identify(path: Path, every: bool = False) -> tuple[int, dict[str, Source]]:
+def identify(
+    path: Path, every: bool = False, translate: Translate | None = None
+) -> tuple[int, dict[str, Source]]:
     """When a file starts, and the symbol that it is of: the first one with a depth diff, or `every` one.
 
     Raises `CaptureError` for a file that is unreadable or holds no Binance depth diff.
     """
     first_ns, sources = 0, dict[str, Source]()
     kinds = Counter[str]()
-    lines = Lines([path])
+    lines = Lines([path], 0, translate)
     while (block := lines.pull()) is not None:
         for line in block.text.split(b"\n"):
             named = SYMBOL.search(line) if sources else None

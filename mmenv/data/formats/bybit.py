@@ -2,7 +2,7 @@
 
 https://bybit-exchange.github.io/docs/v5/websocket/public/orderbook and .../trade: `u` numbers the messages of
 a book one by one, a snapshot replaces it; `cts` is the time of the matching engine; the side of a trade is
-the taker's.
+the taker's. Archives of trades are those of public.bybit.com.
 """
 
 from __future__ import annotations
@@ -10,12 +10,40 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from mmenv.data.columns import Table, scaled
+from mmenv.data.decimals import Places
 from mmenv.data.formats.base import register
-from mmenv.data.formats.feed import Book, FeedImporter, Trade
+from mmenv.data.formats.feed import Book, DealFile, FeedImporter, Trade
+from mmenv.data.formats.layout import (
+    BOOK,
+    CHANGE,
+    DEAL_ID,
+    DEAL_PRICE,
+    DEAL_SIDE,
+    DEAL_SIZE,
+    DEAL_SYMBOL,
+    DEAL_TIME,
+    SNAPSHOT,
+    TRADE,
+    Layout,
+)
+from mmenv.data.formats.levels import Decoded, deal_rows
 from mmenv.data.rows import BUY, SELL
 from mmenv.times import MILLISECOND
 
 _SIDES = {"Buy": BUY, "Sell": SELL}
+
+
+def decode_deals(table: Table, places: Places) -> Decoded:
+    """Rows of an archive of trades in derivatives; times are seconds with a fraction."""
+    exch_ns = table.decimals("timestamp", 9)
+    return deal_rows(table, places, exch_ns, table.hashes("trdMatchID"), ("price", "size"), ("Buy", "Sell"))
+
+
+def decode_spot(table: Table, places: Places) -> Decoded:
+    """Rows of an archive of spot trades."""
+    exch_ns = scaled(table.integers("timestamp"), MILLISECOND)
+    return deal_rows(table, places, exch_ns, table.integers("id"), ("price", "volume"), ("buy", "sell"))
 
 
 @register
@@ -23,10 +51,42 @@ class Bybit(FeedImporter):
     """Captures of one symbol."""
 
     name = "bybit"
-    description = "Bybit `ob500` archives of the book, and captures of `orderbook` and `publicTrade`"
-    notes = "archives of the book hold no trades: capture these, or give `--allow-no-trades`; no liquidations"
+    description = "Bybit archives of book (`ob500`) and trades, captures of `orderbook`, `publicTrade`"
+    notes = "give the archives of trades with those of the book; no liquidations"
     venue = "bybit"
     numbered = False
+    archives = (
+        DealFile(
+            ("timestamp", "symbol", "side", "size", "price", "trdMatchID"), decode_deals, "symbol", False
+        ),
+        DealFile(("id", "timestamp", "price", "volume", "side"), decode_spot),
+    )
+    layout = Layout(
+        words={
+            "topic": {"orderbook": BOOK, "publicTrade": TRADE},
+            "type": {"snapshot": SNAPSHOT, "delta": CHANGE},
+        },
+        book="",
+        deal="data[]",
+        symbol="data.s",
+        time="cts",
+        other_time="ts",
+        update="data.u",
+        follows=True,
+        bids="data.b",
+        asks="data.a",
+        level=("0", "1"),
+        deals={
+            DEAL_SYMBOL: "s",
+            DEAL_TIME: "T",
+            DEAL_ID: "i",
+            DEAL_SIDE: "S",
+            DEAL_PRICE: "p",
+            DEAL_SIZE: "v",
+        },
+        buy="Buy",
+        sell="Sell",
+    )
 
     def parts(self, message: Any) -> Iterator[Book | Trade] | None:
         kind = str(message.get("topic", "")).partition(".")[0]

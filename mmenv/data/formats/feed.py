@@ -7,25 +7,29 @@ that mean nothing to it are counted by kind, and those of other symbols than the
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Final, NamedTuple, Self
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from mmenv.data.decimals import parse_decimals
-from mmenv.data.formats.base import Importer, ImportOptions
-from mmenv.data.formats.binance_decoder import rows_of
-from mmenv.data.formats.binance_scan import MESSAGE
-from mmenv.data.lines import Lines
+from mmenv.data.columns import Table, has_columns
+from mmenv.data.decimals import Places, parse_decimals
+from mmenv.data.formats.base import Importer, ImportOptions, head_of
+from mmenv.data.formats.feed_rows import NOTHING, PLAIN, fresh, rows_of_parts
+from mmenv.data.formats.json_scan import PART, scan
+from mmenv.data.formats.layout import Layout, compiled
+from mmenv.data.formats.levels import Decoded, Files, LevelStream
+from mmenv.data.lines import Block, Lines, Translate
 from mmenv.data.problems import Report, valid
-from mmenv.data.rows import CLEAR, DEPTH, SNAPSHOT, TRADE, CaptureError
-from mmenv.data.sequence import Arrival, ExchangeTime, TradeIds
+from mmenv.data.rows import TRADE, UNKNOWN_NS, CaptureError
+from mmenv.data.sequence import Arrival, ExchangeTime, Merge, TradeIds
 from mmenv.data.source import SAFE, Source, source_of
 from mmenv.data.text import hash_text
 
@@ -68,19 +72,32 @@ class FeedImporter(Importer):
     """Trade ids are numbers that grow."""
     one_by_one: ClassVar[bool] = False
     """They grow one by one."""
-    whole: ClassVar[bool] = False
-    """Every book message is a snapshot: changes are made of the second and later ones."""
+    mode: ClassVar[int] = PLAIN
+    """What its book messages are; see `mmenv.data.formats.feed_rows`."""
+    layout: ClassVar[Layout]
+    """Where things stand in its usual messages; those that it does not fit are read by `parts`."""
 
-    def __init__(self, source: Source, paths: Sequence[Path], options: ImportOptions) -> None:
+    archives: ClassVar[Sequence[DealFile]] = ()
+    """Archives of trades, which are merged with those of the book."""
+
+    def __init__(
+        self,
+        source: Source,
+        paths: Sequence[Path],
+        options: ImportOptions,
+        translate: Translate | None = None,
+        deals: Mapping[Path, DealFile] | None = None,
+    ) -> None:
         self.source, self.places, self.choose = source, options.places, options.symbol is not None
         self.names = [path.name for path in paths]
-        self._lines = Lines(paths)
-        self.size = self._lines.size
+        self._deals = self._deal_streams(deals or {}, options)
+        self._lines = Lines(paths, len(self.names) - len(paths), translate)
+        self.size = self._lines.size + sum(stream.series.size for stream in self._deals)
+        self._merge = Merge([*self._deals, self])
         self._arrival, self._book_time, self._trade_time = Arrival(), ExchangeTime(), ExchangeTime()
         self._trade_ids = TradeIds(self.numbered, self.one_by_one)
         self._begun, self._update, self._number, self._file = False, -1, 0, 0
-        self._sides: list[dict[str, str]] = [{}, {}]
-        self._clear()
+        self._depth, self._held = 0, NOTHING
 
     @abstractmethod
     def parts(self, message: Any) -> Iterable[Book | Trade] | None:
@@ -98,30 +115,42 @@ class FeedImporter(Importer):
         return next(names, "unnamed")
 
     @classmethod
-    def open(cls, paths: Sequence[Path], options: ImportOptions) -> list[Self]:
+    def open(cls, paths: Sequence[Path], options: ImportOptions) -> Sequence[Importer]:
+        deals = {path: kind for path in paths for kind in cls.archives if kind.fits(head_of(path))}
+        found = cls.captures([path for path in paths if path not in deals], options)
+        if not found:
+            raise CaptureError(
+                f"{next(iter(deals)).name}: trades alone; give the files of the book with them"
+            )
+        return [cls(source, files, options, deals=deals) for source, files in found]
+
+    @classmethod
+    def captures(
+        cls, paths: Sequence[Path], options: ImportOptions, translate: Translate | None = None
+    ) -> list[tuple[Source, list[Path]]]:
+        """Each symbol in captures of the websocket, and its files in time order."""
         found: dict[str, list[tuple[int, Path]]] = {}
         known: set[str] = set()
         for path in paths:
-            first_ns, symbols = cls._identify(path, every=options.symbol is not None)
+            first_ns, symbols = cls._identify(path, options.symbol is not None, translate)
             known |= set(symbols)
             for symbol in symbols:
                 if options.one_symbol in (None, symbol):
                     found.setdefault(symbol, []).append((first_ns, path))
-        if not found:
+        if paths and not found:
             held = ", ".join(sorted(known))
             raise CaptureError(f"--symbol = {options.symbol!r} is not possible: the files hold {held}.")
         venue = options.venue or cls.venue
         return [
-            cls(source_of(venue, symbol), [path for _, path in sorted(files)], options)
-            for symbol, files in found.items()
+            (source_of(venue, symbol), [path for _, path in sorted(files)]) for symbol, files in found.items()
         ]
 
     @classmethod
-    def _identify(cls, path: Path, every: bool) -> tuple[int, list[str]]:
+    def _identify(cls, path: Path, every: bool, translate: Translate | None) -> tuple[int, list[str]]:
         """First time and symbols of a file; without `every` the first one that has a book."""
         reader = cls.__new__(cls)
         first_ns, symbols, seen = 0, dict[str, None](), 0
-        lines = Lines([path])
+        lines = Lines([path], 0, translate)
         while (block := lines.pull(BLOCK_BYTES)) is not None:
             for line in block.text.split(b"\n"):
                 seen += 1
@@ -145,6 +174,8 @@ class FeedImporter(Importer):
 
     @classmethod
     def looks_like(cls, head: bytes, path: Path) -> bool:
+        if any(kind.fits(head) for kind in cls.archives):
+            return True
         reader = cls.__new__(cls)
         for line in head.split(b"\n")[:200]:
             try:
@@ -154,116 +185,103 @@ class FeedImporter(Importer):
                 continue
         return False
 
-    def _clear(self) -> None:
-        self._messages = array("q")
-        self._texts: list[str] = []
+    def _deal_streams(self, deals: Mapping[Path, DealFile], options: ImportOptions) -> list[LevelStream]:
+        """The trades of archives; their files are named before those of the book."""
+        symbol, streams, names = self.source.symbol, list[LevelStream](), list[str]()
+        for kind in self.archives:
+            chosen = sorted(path for path in deals if deals[path] is kind and kind.holds(path, symbol))
+            if chosen:
+                files = Files(chosen, kind.columns, kind.decode, kind.numbered, symbol=kind.symbol)
+                streams.append(LevelStream(files, len(names), symbol, replace(options, symbol=symbol)))
+                names += [path.name for path in chosen]
+        self.names = [*names, *self.names]
+        return streams
 
     def chunks(self, report: Report) -> Iterator[NDArray[np.void]]:
-        while (block := self._lines.pull(BLOCK_BYTES)) is not None:
-            self.done = self._lines.done
-            new_file, self._file = block.line == 1, block.file
-            for number, line in enumerate(block.text.split(b"\n"), block.line):
-                if line:
-                    self._line(line, number, report)
-            rows = self._rows(report, new_file)
+        # A trade before the change of the book that it caused.
+        stream = self._merge if self._deals else self
+        while (rows := stream.pull(report)) is not None:
+            self.done = self._lines.done + sum(stream.series.done for stream in self._deals)
             if len(rows):
                 yield rows
-            if self._lines.error:
-                report.add(
-                    report.name(block.file), number, self._arrival.last, "truncated", self._lines.error
-                )
-        self._trade_ids.settle(report)
 
-    def _line(self, line: bytes, number: int, report: Report) -> None:
+    def pull(self, report: Report) -> NDArray[np.void] | None:
+        """The next rows, perhaps none; None after the last."""
+        block = self._lines.pull(BLOCK_BYTES)
+        if block is None:
+            self._trade_ids.settle(report)
+            return None
+        new_file, self._file = block.line == 1, block.file
+        parts, levels = self._read(block, report)
+        rows = self._rows(block, parts, levels, new_file, report)
+        if self._lines.error:
+            last = block.line + block.text.count(b"\n")
+            report.add(report.name(block.file), last, self._arrival.last, "truncated", self._lines.error)
+        return rows
+
+    def _read(self, block: Block, report: Report) -> tuple[NDArray[np.void], NDArray[np.int64]]:
+        """Books and trades of a block: compiled code takes what fits the layout, `parts` other lines."""
+        text, symbol = np.frombuffer(block.text, np.uint8), self.source.symbol.encode()
+        wanted, layout = np.frombuffer(symbol, np.uint8), compiled_layout(type(self))
+        found: list[tuple[NDArray[np.void], NDArray[np.int64]]] = []
+        odd = _Odd(self.places)
+        at, line = 0, block.line
+        while at < len(text):
+            at, line, parts, levels = scan(text, at, line, wanted, *self.places, layout)
+            if len(parts):
+                found += [odd.take(), (parts, levels)]
+            if at < len(text):
+                end = block.text.find(b"\n", at)
+                end = end if end >= 0 else len(text)
+                if block.text[at:end].strip():
+                    self._line(block.text[at:end], line, odd, report)
+                at, line = end + 1, line + 1
+        found.append(odd.take())
+        return np.concatenate([parts for parts, _ in found]), np.concatenate([levels for _, levels in found])
+
+    def _line(self, line: bytes, number: int, odd: _Odd, report: Report) -> None:
         name = report.name(self._file)
         try:
             local_ns, message = split_line(line)
         except MALFORMED:
             report.add(name, number, 0, "bad-line", "not '<local ns> <JSON object>' or JSON; skipped")
             return
-        held = len(self._messages), len(self._texts)
+        held = odd.mark()
         try:
             parts = self.parts(message)
             if parts is None:
                 report.note(f"{self.kind(message)} message, not used")
             for part in parts or ():
-                self._take(part, local_ns or part.exch_ns, number, report)
+                if part.symbol == self.source.symbol:
+                    odd.add(part, local_ns or part.exch_ns, number)
+                else:
+                    self._other(part.symbol, isinstance(part, Trade), number, report)
         except MALFORMED as error:
-            del self._messages[held[0] :], self._texts[held[1] :]
+            odd.back(held)
             told = f"without a usable {error}; skipped" if str(error) else "not as it should be; skipped"
             report.add(name, number, local_ns, "bad-message", told)
 
-    def _take(self, part: Book | Trade, local_ns: int, line: int, report: Report) -> None:
-        if part.symbol != self.source.symbol:
-            if not self.choose and isinstance(part, Book):
-                raise CaptureError(
-                    f"{report.name(self._file)}:{line}: {part.symbol} among {self.source.symbol}; choose one "
-                    "with --symbol, or --symbol all"
-                )
-            report.note(f"{part.symbol} message, not used")
-            return
-        if isinstance(part, Trade):
-            number = part.id if isinstance(part.id, int) else hash_text(part.id)
-            sides = (1, 0) if part.side >= 0 else (0, 1)
-            kind = TRADE if part.side else UNSIDED
-            self._put(kind, *sides, part.exch_ns, local_ns, number, line, ((part.price, part.size),))
-            return
-        name = report.name(self._file)
-        if self.whole:
-            part = self._changes(part)
-        if part.snapshot:
-            self._number += 1
-            self._put(CLEAR, 1, 0, part.exch_ns, local_ns, self._number, line, (("0", "0"),))
-        elif not self._begun:
-            told = (
-                "no snapshot before the first change; the book is built from changes alone and lacks levels"
+    def _other(self, symbol: str, trade: bool, line: int, report: Report) -> None:
+        """A book or trade of another symbol: leave it out, or refuse files of several symbols."""
+        if not self.choose and not trade:
+            raise CaptureError(
+                f"{report.name(self._file)}:{line}: {symbol} among {self.source.symbol}; choose one "
+                "with --symbol, or --symbol all"
             )
-            report.add(name, line, local_ns, "missing-snapshot", told)
-        elif part.previous >= 0 and self._update >= 0 and part.previous != self._update:
-            told = f"it continues {part.previous}, but the last one was {self._update}"
-            report.add(name, line, local_ns, "sequence-gap", told)
-        self._begun, self._update = True, part.update
-        self._number += 1
-        kind = SNAPSHOT if part.snapshot else DEPTH
-        levels = chain(part.bids, part.asks)
-        counts = len(part.bids), len(part.asks)
-        self._put(kind, *counts, part.exch_ns, local_ns, self._number, line, levels)
+        report.note(f"{symbol} message, not used")
 
-    def _changes(self, book: Book) -> Book:
-        """What a snapshot changes in the one before it; the first one as it is."""
-        sides = [{str(level[0]): str(level[1]) for level in levels} for levels in (book.bids, book.asks)]
-        if self._begun:
-            bids, asks = (
-                [
-                    *((price, "0") for price in before if price not in now),
-                    *((price, size) for price, size in now.items() if before.get(price) != size),
-                ]
-                for before, now in zip(self._sides, sides, strict=True)
-            )
-            book = book._replace(snapshot=False, bids=bids, asks=asks)
-        self._sides = sides
-        return book
-
-    def _put(
-        self, kind: int, bids: int, asks: int, exch_ns: int, local_ns: int, number: int, line: int,
-        levels: Iterable[Level],
-    ) -> None:  # fmt: skip
-        if not 0 < local_ns < 1 << 63 or not 0 <= exch_ns < 1 << 63 or not 0 <= number < 1 << 63:
-            raise ValueError("time or number")
-        texts = [str(value) for level in levels for value in (level[0], level[1])]
-        if any("\n" in text or not text.isascii() for text in texts):
-            raise ValueError("price or size")
-        self._messages.extend((kind, bids, asks, exch_ns, local_ns, number, line))
-        self._texts.extend(texts)
-
-    def _rows(self, report: Report, new_file: bool) -> NDArray[np.void]:
-        count = len(self._texts)
-        text = "\n".join([*self._texts, ""]).encode()
-        values = parse_decimals(np.frombuffer(text, np.uint8), count, *self.places)
-        rows, _ = rows_of(np.array(self._messages, np.int64).view(MESSAGE), values, self._file)
-        self._clear()
-        unsided = rows["kind"] == UNSIDED
-        rows["kind"][unsided], rows["side"][unsided] = TRADE, 0
+    def _rows(
+        self, block: Block, parts: NDArray[np.void], levels: NDArray[np.int64], new_file: bool, report: Report
+    ) -> NDArray[np.void]:
+        for part in parts[parts["ours"] == 0]:
+            name = block.text[part["symbol_begin"] : part["symbol_end"]].decode().replace("/", "-")
+            self._other(name, bool(part["trade"]), int(part["line"]), report)
+        books = parts[(parts["ours"] == 1) & (parts["trade"] == 0)]
+        if len(books):
+            self._check(books, report)
+        rows, self._number, self._depth, self._held = rows_of_parts(
+            parts, levels, self._file, self._number, self.mode, self._depth, self._held
+        )
         rows = rows[valid(rows, report)]
         if not len(rows):
             return rows
@@ -276,9 +294,91 @@ class FeedImporter(Importer):
         keep[trades] = self._trade_ids.new(rows[trades], report)
         return rows[keep]
 
+    def _check(self, books: NDArray[np.void], report: Report) -> None:
+        """Say where the first book is missing, and where one does not continue the one before it."""
+        name = report.name(self._file)
+        if not self._begun and not books["snapshot"][0]:
+            told = (
+                "no snapshot before the first change; the book is built from changes alone and lacks levels"
+            )
+            report.add(name, books["line"][0], books["local_ns"][0], "missing-snapshot", told)
+        before = self._update
+        broken, self._update = fresh(books, before)
+        for at in np.flatnonzero(broken):
+            last = books["update"][at - 1] if at else before
+            told = f"it continues {books['previous'][at]}, but the last one was {last}"
+            report.add(name, books["line"][at], books["local_ns"][at], "sequence-gap", told)
+        self._begun = True
 
-UNSIDED: Final = 99
-"""Kind of a trade without a side, until it is a row."""
+
+@dataclass(frozen=True)
+class DealFile:
+    """A layout of a venue's archives of trades."""
+
+    columns: Sequence[str]
+    """Those that files of it have."""
+    decode: Callable[[Table, Places], Decoded]
+    symbol: str = ""
+    """The column of the symbol; without it, the symbol is a part of the file's name."""
+    numbered: bool = True
+
+    def fits(self, head: bytes) -> bool:
+        """Whether a file begins as those of this layout."""
+        return has_columns(head, self.columns)
+
+    def holds(self, path: Path, symbol: str) -> bool:
+        """Whether a file has trades of a symbol."""
+        return bool(self.symbol) or symbol in re.split(r"[_.]|(?<=\w)-(?=trades)", path.name)
+
+
+class _Odd:
+    """Books and trades of lines that Python has read, until they are arrays."""
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        self._parts: list[tuple[int, ...]] = []
+        self._texts: list[str] = []
+
+    def mark(self) -> tuple[int, int]:
+        """How much there is."""
+        return len(self._parts), len(self._texts)
+
+    def back(self, mark: tuple[int, int]) -> None:
+        """Forget what came after."""
+        del self._parts[mark[0] :], self._texts[mark[1] :]
+
+    def add(self, part: Book | Trade, local_ns: int, line: int) -> None:
+        """Keep a part. Raises ValueError for one that cannot be."""
+        if isinstance(part, Trade):
+            number = part.id if isinstance(part.id, int) else hash_text(part.id)
+            sides = (1, 0) if part.side >= 0 else (0, 1)
+            fields = (part.exch_ns, local_ns, -1, -1, number, line, *sides, 0, 0, 1, 0, part.side, 1)
+            levels: list[Level] = [(part.price, part.size)]
+        else:
+            number, levels = 0, [*part.bids, *part.asks]
+            fields = (part.exch_ns, local_ns, part.update, part.previous, -1, line)
+            fields += (len(part.bids), len(part.asks), 0, 0, 0, int(part.snapshot), 0, 1)
+        if (
+            not 0 < local_ns < 1 << 63
+            or not UNKNOWN_NS <= part.exch_ns < 1 << 63
+            or not 0 <= number < 1 << 63
+        ):
+            raise ValueError("time or number")
+        texts = [str(value) for level in levels for value in (level[0], level[1])]
+        if any("\n" in text or not text.isascii() for text in texts):
+            raise ValueError("price or size")
+        self._parts.append(fields)
+        self._texts += texts
+
+    def take(self) -> tuple[NDArray[np.void], NDArray[np.int64]]:
+        """All of them as `PART` [m] and their levels [n, 2]."""
+        parts = np.array(self._parts, PART)
+        text = "\n".join([*self._texts, ""]).encode()
+        levels = parse_decimals(np.frombuffer(text, np.uint8), len(self._texts), *self.places).reshape(-1, 2)
+        self._parts, self._texts = [], []
+        return parts, levels
+
+
 MALFORMED: Final = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
 
 
@@ -293,3 +393,9 @@ def split_line(line: bytes) -> tuple[int, Any]:
     if not isinstance(message, dict):
         raise ValueError("message")
     return local_ns, message
+
+
+@cache
+def compiled_layout(cls: type[FeedImporter]) -> Any:
+    """The layout of a venue's messages as compiled code takes it."""
+    return compiled(cls.layout, text_ids=not cls.numbered)

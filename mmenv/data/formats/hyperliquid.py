@@ -12,6 +12,19 @@ from typing import Any
 
 from mmenv.data.formats.base import register
 from mmenv.data.formats.feed import Book, FeedImporter, Trade
+from mmenv.data.formats.feed_rows import WHOLE
+from mmenv.data.formats.layout import (
+    BOOK,
+    DEAL_ID,
+    DEAL_PRICE,
+    DEAL_SIDE,
+    DEAL_SIZE,
+    DEAL_SYMBOL,
+    DEAL_TIME,
+    SNAPSHOT,
+    TRADE,
+    Layout,
+)
 from mmenv.data.rows import BUY, SELL
 from mmenv.times import MILLISECOND
 
@@ -27,7 +40,28 @@ class Hyperliquid(FeedImporter):
     notes = "20 levels a side, twice a second: queues change between two messages unseen"
     venue = "hyperliquid"
     numbered = False
-    whole = True
+    mode = WHOLE
+    layout = Layout(
+        words={key: {"l2Book": BOOK | SNAPSHOT, "trades": TRADE} for key in ("channel", "raw.channel")},
+        book="data|raw.data",
+        deal="data[]|raw.data[]",
+        symbol="data.coin|raw.data.coin",
+        time="data.time|raw.data.time",
+        numbered="data.levels|raw.data.levels",
+        bids="data.levels[0]|raw.data.levels[0]",
+        asks="data.levels[1]|raw.data.levels[1]",
+        level=("px", "sz"),
+        deals={
+            DEAL_SYMBOL: "coin",
+            DEAL_TIME: "time",
+            DEAL_ID: "tid",
+            DEAL_SIDE: "side",
+            DEAL_PRICE: "px",
+            DEAL_SIZE: "sz",
+        },
+        buy="B",
+        sell="A",
+    )
 
     def parts(self, message: Any) -> Iterator[Book | Trade] | None:
         message = message.get("raw", message)

@@ -14,7 +14,7 @@ from mmenv.data.columns import Series, Table, ours
 from mmenv.data.decimals import INVALID, Places
 from mmenv.data.formats.base import Importer, ImportOptions
 from mmenv.data.problems import Report, valid
-from mmenv.data.rows import BUY, CLEAR, DEPTH, SNAPSHOT, TRADE
+from mmenv.data.rows import BUY, CLEAR, DEPTH, RAW, SELL, SNAPSHOT, TRADE
 from mmenv.data.sequence import Arrival, ExchangeTime, Merge, TradeIds
 from mmenv.data.source import Source
 
@@ -45,6 +45,31 @@ class Decoded:
         return Decoded(self.rows[chosen], self.message[chosen], update, previous)
 
 
+def deal_rows(
+    table: Table,
+    places: Places,
+    exch_ns: NDArray[np.int64],
+    ids: NDArray[np.int64],
+    columns: tuple[str, str],
+    sides: tuple[str, str],
+    side: str = "side",
+) -> Decoded:
+    """Rows of an archive of trades, which has the venue's times alone.
+
+    `columns` are those of prices and sizes, `sides` what the column `side` calls a buying and a selling
+    aggressor.
+    """
+    rows = np.zeros(len(table), RAW)
+    rows["kind"], rows["local_ns"], rows["exch_ns"], rows["id"] = TRADE, exch_ns, exch_ns, np.maximum(ids, -1)
+    rows["price"], rows["size"] = (
+        table.decimals(columns[0], places.price),
+        table.decimals(columns[1], places.size),
+    )
+    for code, name in zip((BUY, SELL), sides, strict=True):
+        rows["side"][table.equals(side, name)] = code
+    return Decoded(rows, exch_ns)
+
+
 @dataclass(frozen=True)
 class Files:
     """Files of one layout in time order, and how to read them."""
@@ -56,6 +81,12 @@ class Files:
     """Trade ids are numbers that grow."""
     restarts: bool = False
     """A snapshot within a file means that the recording was interrupted."""
+    columns: Sequence[str] = ()
+    """Columns of files whose first line may not name them."""
+    own_numbers: bool = False
+    """Book messages keep the venue's numbers, which its tickers share."""
+    symbol: str = "symbol"
+    """The column that names the symbol, if there is one."""
 
 
 class LevelImporter(Importer):
@@ -70,7 +101,8 @@ class LevelImporter(Importer):
         self.names = [path.name for each in files for path in each.paths]
         firsts = np.cumsum([0, *(len(each.paths) for each in files)]).tolist()
         self._streams = [
-            _Stream(each, first, source.symbol, options) for each, first in zip(files, firsts, strict=False)
+            LevelStream(each, first, source.symbol, options)
+            for each, first in zip(files, firsts, strict=False)
         ]
         self.size = sum(stream.series.size for stream in self._streams)
         self._merge = Merge(self._streams)
@@ -81,13 +113,13 @@ class LevelImporter(Importer):
             yield rows
 
 
-class _Stream:
+class LevelStream:
     """The rows of one series of files, in order and checked."""
 
     def __init__(self, files: Files, first: int, symbol: str, options: ImportOptions) -> None:
         self.files, self.symbol = files, symbol
         self.choose, self.places = options.symbol is not None, options.places
-        self.series = Series(files.paths, first, files.required)
+        self.series = Series(files.paths, first, files.required, files.columns)
         self.arrival, self.book_time, self.trade_time = Arrival(), ExchangeTime(), ExchangeTime()
         self.trade_ids = TradeIds(files.numbered)
         self.new_file = False
@@ -101,9 +133,11 @@ class _Stream:
             self.trade_ids.settle(report)
             return None
         found = self.files.decode(table, self.places)
-        found.rows["file"], found.rows["line"] = table.file, table.lines
-        if table.has("symbol"):
-            found = found[ours(table, "symbol", self.symbol, self.choose, report)]
+        found.rows["file"] = table.file
+        if len(found.rows) == len(table):
+            found.rows["line"] = table.lines
+        if table.has(self.files.symbol):
+            found = found[ours(table, self.files.symbol, self.symbol, self.choose, report)]
         self.new_file |= self.series.new_file
         good = valid(found.rows, report)
         found = found if good.all() else found[good]
@@ -130,16 +164,18 @@ class _Stream:
         keys = np.concatenate([[self.last_message], found.message[book]])
         first = (kinds[1:] != kinds[:-1]) | (keys[1:] != keys[:-1])
         first[0] |= new_file
-        rows["id"][book] = self.messages + np.cumsum(first)
+        rows["id"][book] = numbers = self.messages + np.cumsum(first)
         starts = book[first]
+        if self.files.own_numbers and found.update is not None:
+            rows["id"][book] = found.update[book]
         self._check_updates(found, starts, report)
         snapshots = starts[rows["kind"][starts] == SNAPSHOT]
         if self.files.restarts:
             inside = snapshots[1:] if new_file and len(snapshots) and snapshots[0] == book[0] else snapshots
             report.add_rows(rows[inside], "reconnect", _RECONNECT)
-        if self.last_kind == 0 and kinds[1] != SNAPSHOT:
+        if self.last_kind == 0 and kinds[1] == DEPTH:
             report.add_rows(rows[book[:1]], "missing-snapshot", _NO_SNAPSHOT)
-        self.messages = int(rows["id"][book[-1]])
+        self.messages = int(numbers[-1])
         self.last_kind, self.last_message = int(kinds[-1]), int(keys[-1])
         clear = rows[snapshots].copy()
         clear["kind"], clear["side"], clear["price"], clear["size"] = CLEAR, BUY, 0, 0

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from tests.helpers.archives import ARCHIVES
 from tests.helpers.fuzz import Files, Spoil, check_import, samples, spoils
 
 NAMES = (
     *("binance", "bitstamp", "bybit", "coinbase", "databento", "databento-dbn", "hyperliquid", "kraken"),
-    *("itch", "lobster", "okx", "plain", "tardis"),
+    *("itch", "lobster", "okx", "plain", "tardis", *ARCHIVES),
 )
 
 
@@ -27,7 +28,7 @@ def test_a_spoilt_file_ends_in_tapes_or_in_a_sentence(
     folder = tmp_path_factory.mktemp("fuzz")
 
     @settings(
-        max_examples=12,
+        max_examples=8,
         deadline=None,
         database=None,
         derandomize=True,

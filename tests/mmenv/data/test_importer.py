@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmenv.data import columns, grid, importer, lines, parquet, spool
-from mmenv.data.formats import base, binance, feed, lobster
+from mmenv.data.formats import base, binance, coinbase_full, feed, lobster
+from mmenv.data.formats import bitstamp as stamps
 from mmenv.data.formats.base import IMPORTERS, Importer, ImportOptions
 from mmenv.data.importer import Import
 from mmenv.data.problems import Report
@@ -22,14 +23,16 @@ from mmenv.data.tape import Tape, tapes
 from mmenv.registry import PluginError
 from mmenv.times import SECOND
 from tests.helpers import captures, feeds, orders
+from tests.helpers.archives import ARCHIVES
 from tests.helpers.imports import books, rows_of, run
 from tests.helpers.orders import Market, databento_file, lobster_files, tardis_files, write_lines
+from tests.mmenv.data.formats.test_feeds import bitstamp
 
 FORMATS = (
     *("tardis", "plain", "lobster", "databento", "databento-csv", "plain-parquet", "binance"),
-    *("itch", "kraken"),
+    *("itch", "bitstamp", "kraken", "hyperliquid", *ARCHIVES),
 )
-ONE_DAY = ("lobster", "itch", "kraken")
+ONE_DAY = ("lobster", "itch", "bitstamp", "kraken", "hyperliquid", *ARCHIVES)
 
 
 def capture(name: str, folder: Path) -> tuple[str, list[Path]]:
@@ -49,6 +52,11 @@ def capture(name: str, folder: Path) -> tuple[str, list[Path]]:
         return name, [*tardis_files(market, folder, last=70), *tardis_files(market, folder, first=70)]
     if name in feeds.VENUES:
         return name, [write_lines(folder / "x.raw", feeds.capture(feeds.market(events=120), name))]
+    if name in ARCHIVES:
+        format, write = ARCHIVES[name]
+        return format, write(feeds.market(events=100), folder)
+    if name == "bitstamp":
+        return name, [write_lines(folder / "x.log", 6 * bitstamp())]
     if name == "itch":
         path = folder / "06212012.NASDAQ_ITCH50"
         path.write_bytes(orders.itch(Market(events=160, seed=3), orders.NEW_YORK_MIDNIGHT_NS))
@@ -82,6 +90,8 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "BATCH_ROWS", 7)
     monkeypatch.setattr(binance, "BLOCK_BYTES", 400)
     monkeypatch.setattr(feed, "BLOCK_BYTES", 400)
+    monkeypatch.setattr(coinbase_full, "BLOCK_BYTES", 400)
+    monkeypatch.setattr(stamps, "BLOCK_BYTES", 100)
     monkeypatch.setattr(spool, "SPOOL_ROWS", 50)
     monkeypatch.setattr(importer, "CHECKPOINT_ROWS", 60)
 

@@ -8,14 +8,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from mmenv.data.folds import walk_forward
 from mmenv.data.importer import Import
 from mmenv.data.rows import DEPTH, ROW, CaptureError
 from mmenv.data.store import Store, check, measure
 from mmenv.data.tape import Tape, TapeError, TapeWriter, tapes
-from mmenv.times import SECOND
+from mmenv.times import DAY, SECOND
+from mmenv.venue.matched import MatcherVenue
+from mmenv.venue.settings import ReplayConfig
 from tests.helpers import captures, orders
 from tests.helpers.imports import books, rows_of, run, traded
-from tests.helpers.orders import Market, databento_file, write_lines
+from tests.helpers.orders import START_NS, Market, databento_file, write_lines
 
 
 def told(store: Path, action: str, **options: str) -> list[list[str]]:
@@ -119,3 +122,53 @@ def test_a_tape_goes_to_hftbacktest_and_comes_back(tmp_path: Path) -> None:
     (tmp_path / "x.npz").write_bytes(b"PK\x03\x04 no archive")
     with pytest.raises(CaptureError, match="no file of hftbacktest's events"):
         run("hftbacktest", [tmp_path / "x.npz"], tmp_path / "none", venue="v", symbol="s")
+
+
+def test_walk_forward_tests_lie_after_what_was_trained_on(tmp_path: Path) -> None:
+    days = [f"2024-01-{day:02}" for day in range(1, 13)]
+    for expanding in (False, True):
+        folds = walk_forward(days, 4, 2, 1, expanding)
+        assert [fold.test for fold in folds] == [
+            "2024-01-06..2024-01-07", "2024-01-08..2024-01-09", "2024-01-10..2024-01-11",
+        ]  # fmt: skip
+        assert [fold.train for fold in folds] == [
+            f"2024-01-{1 if expanding else first:02}..2024-01-{first + 3:02}" for first in (1, 3, 5)
+        ]
+    for wrong in ((0, 1, 0), (1, 1, -1), (12, 1, 0)):
+        with pytest.raises(TapeError):
+            walk_forward(days, *wrong)
+
+
+@pytest.fixture(scope="module")
+def week(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three days of two symbols, imported in processes of their own."""
+    folder = tmp_path_factory.mktemp("week")
+    rows: list[str] = []
+    for day in range(3):
+        market = Market(events=60, seed=day, start_ns=START_NS + day * DAY)
+        head, *told = orders.plain(market)
+        rows += [symbol + row[1:] for row in told for symbol in "AB"]
+    path = write_lines(folder / "x.csv", [head, *rows])
+    options = {"venue": "v", "symbol": "all", "progress": False, "allow_no_trades": True}
+    for jobs in (1, 2):
+        Import("plain", (path,), folder / f"store{jobs}", jobs=jobs, **options).run()
+    return folder
+
+
+def test_symbols_are_imported_at_once_as_in_turn(week: Path) -> None:
+    one, two = (tapes(week / f"store{jobs}") for jobs in (1, 2))
+    assert len(one) == len(two) == 6
+    for first, second in zip(one, two, strict=True):
+        assert first.path.read_bytes() == second.path.read_bytes()
+
+
+def test_a_range_of_days_and_only_those_drawn_are_opened(week: Path) -> None:
+    chosen = tapes(week / "store1", symbol="A", day="2012-06-21..2012-06-22")
+    assert [tape.info.day for tape in chosen] == ["2012-06-21", "2012-06-22"]
+    with pytest.raises(TapeError):
+        tapes(week / "store1", day="2013-01-01..2013-01-31")
+    config = ReplayConfig(split="all", episode_ns=SECOND)
+    with MatcherVenue(tapes(week / "store1", symbol="A"), 1, config) as venue:
+        assert not list(week.glob("store1/*/symbol=A/*/.replay-*"))
+        venue.reset(0, np.random.default_rng(1))
+        assert len(list(week.glob("store1/*/symbol=A/*/.replay-*"))) == 1

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from mmenv import ConfigError
-from mmenv.data.events import BUY_FLAG, open_replay
+from mmenv.data.events import BUY_FLAG, EXCH_FLAG, open_replay
 from mmenv.data.importer import Import
 from mmenv.data.rows import ADD, BUY, CANCEL, CLEAR, DEPTH, FILL, MODIFY, SELL, SNAPSHOT, TRADE
 from mmenv.data.tape import Tape, TapeError, tapes
 from mmenv.times import SECOND
 from mmenv.venue.by_order import apply_order
+from mmenv.venue.matched import MatcherVenue
 from mmenv.venue.matcher import cancel, empty_book, place_order
 from mmenv.venue.settings import ReplayConfig
 from tests.helpers.imports import run
@@ -208,3 +209,60 @@ def test_what_has_no_orders_or_no_such_engine_is_refused_with_a_sentence(tape: T
     [levels] = tapes(tmp_path / "store")
     with pytest.raises(TapeError, match="it has levels and no single orders"):
         open_replay(levels, 0, orders=True)
+
+
+def test_the_place_is_that_of_the_orders_before_ours(tape: Tape) -> None:
+    """Read from the events by plain dictionaries, as far as the exchange has answered."""
+    latency, interval = 2_000_000, 100_000_000
+    config = ReplayConfig(
+        queue_model="fifo", split="all", order_latency_ns=latency, decision_interval_ns=interval,
+        feed_latency_ns=1_000_000, episode_ns=interval,
+    )  # fmt: skip
+    with MatcherVenue([tape], 1, config) as venue:
+        events, span = venue.replays[0].events, venue.spans[0]
+        side, bid = BUY, np.zeros((1, 4), np.int64)
+        outcome = venue.start(0, span, span.first_ns + 10 * interval)
+        arrival, compared = 0, set()
+        for decision in range(1_500):
+            now = int(outcome["time_ns"])
+            if decision % 40 == 0:
+                bid[0, 2:] = outcome["best_bid_ticks"] - decision // 40 % 2, 1 + decision % 3
+                arrival = now + latency
+            outcome = venue.advance(bid)[0]
+            if outcome["data_end"]:
+                break
+            if venue.ahead is None or venue.ahead[0, 1] < 0:
+                continue
+            until = int(outcome["time_ns"]) - latency
+            before: dict[int, int] = {}
+            for event in events[(events["ev"] & EXCH_FLAG > 0) & (events["exch_ts"] <= until)]:
+                kind, number = int(event["ev"]) & 0xFF, int(event["order_id"])
+                if kind == CLEAR:
+                    before = {}
+                ours = bool(event["ev"] & BUY_FLAG) == (side == BUY) and event["px"] == bid[0, 2]
+                first = kind == ADD and ours and event["exch_ts"] <= arrival
+                if first or (kind == MODIFY and number in before):
+                    before[number] = int(event["qty"])
+                elif kind == CANCEL:
+                    before.pop(number, None)
+            assert venue.ahead[0, 1] == sum(before.values())
+            compared.add(sum(before.values()))
+    assert len(compared) > 5
+
+
+def test_the_desk_shows_the_exact_place(tape: Tape) -> None:
+    """Under `fifo` with our matcher; elsewhere, and on the way to the exchange, the cautious model."""
+    store = str(tape.path.parents[3])
+    market = {"name": "replay", "store": store, "split": "all", "queue_model": "fifo", "engine": "matcher"}
+    env = gym.make("NeuralMM-v0", market=market, features=("orders",), quote={"name": "touch"}, horizon=100)
+    shown, exact = [], []
+    env.reset(seed=3)
+    venue = env.unwrapped._desk.external.venue
+    for _ in range(80):
+        observation, *_ = env.step(np.zeros(env.action_space.shape, env.action_space.dtype))
+        queue = np.maximum([venue.outcomes["best_ask_lots"][0], venue.outcomes["best_bid_lots"][0]], 1)
+        known = (venue.ahead[0] >= 0) & (observation[[1, 5]] > 0)
+        shown += observation[[2, 6]][known].tolist()
+        exact += np.minimum(venue.ahead[0] / queue, 10)[known].tolist()
+    assert len(shown) > 30
+    assert np.allclose(shown, exact)

@@ -1,0 +1,168 @@
+"""Books and trades of a feed as checked rows' raw material: numbered messages, changes of whole books, levels
+that a venue no longer speaks of."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from mmenv.data.rows import BUY, CLEAR, DEPTH, RAW, SELL, SNAPSHOT, TRADE
+
+PLAIN, WHOLE, CUT = range(3)
+"""What a venue's book messages are: new sizes; all levels each time; new sizes of the best levels, where
+those that fall behind them are not heard of again."""
+DEPTHS: Final = (10, 25, 100, 500, 1000)
+"""Of the best levels there are so many, the fewest that hold the snapshot."""
+NOTHING: Final = np.zeros((0, 3), np.int64)
+"""Side, price and size of no level."""
+
+
+@njit(cache=True, nogil=True)
+def rows_of_parts(parts, levels, file, number, mode, depth, held):
+    """Books and trades as rows.
+
+    Parameters
+    ----------
+    parts, levels
+        As `mmenv.data.formats.json_scan.scan` gives them; those of other symbols are left out.
+    file, number
+        Number of the file, and of the last book message.
+    mode
+        PLAIN, WHOLE or CUT.
+    depth
+        Of CUT: how many levels a side there are, 0 before the first snapshot.
+    held
+        int64 [k, 3], side, price and size of the levels known; kept unless `mode` is PLAIN.
+
+    Returns
+    -------
+    rows
+        `RAW` [n].
+    number, depth, held
+        As above, after it.
+    """
+    out = np.empty(4 * len(levels) + len(parts) + 2 * len(held) + 8, RAW)
+    book = np.empty((len(levels) + len(held) + 8, 3), np.int64)
+    known = len(held)
+    book[:known] = held
+    count, at = 0, 0
+    for part in parts:
+        size = part.bids + part.asks
+        mine = levels[at : at + size]
+        at += size
+        if not part.ours:
+            continue
+        if part.trade:
+            count = _put(out, count, part, file, TRADE, part.side, mine[0, 0], mine[0, 1], part.id)
+            continue
+        whole = part.snapshot and (mode != WHOLE or number == 0)
+        if whole:
+            number += 1
+            count = _put(out, count, part, file, CLEAR, BUY, 0, 0, number)
+            known = 0
+            if mode == CUT:
+                depth = _depth(max(part.bids, part.asks))
+        number += 1
+        if mode == WHOLE:
+            count = _removed(out, count, part, file, mine, book[:known], number)
+        kind = SNAPSHOT if whole else DEPTH
+        for level in range(size):
+            side = BUY if level < part.bids else SELL
+            if mode != WHOLE or _known(book[:known], side, mine[level, 0]) != mine[level, 1]:
+                count = _put(out, count, part, file, kind, side, mine[level, 0], mine[level, 1], number)
+            if mode == CUT:
+                known = _set(book, known, side, mine[level, 0], mine[level, 1])
+        if mode == WHOLE:
+            for level in range(size):
+                book[level, 0] = BUY if level < part.bids else SELL
+                book[level, 1:] = mine[level]
+            known = size
+        if mode == CUT and not whole:
+            for side in (BUY, SELL):
+                worst = _worst(book[:known], side, depth)
+                while worst >= 0:
+                    count = _put(out, count, part, file, DEPTH, side, book[worst, 1], 0, number)
+                    known = _set(book, known, side, book[worst, 1], 0)
+                    worst = _worst(book[:known], side, depth)
+    return out[:count].copy(), number, depth, book[:known].copy()
+
+
+@njit(cache=True, nogil=True)
+def _put(out, count, part, file, kind, side, price, size, id):
+    row = out[count]
+    row.exch_ns, row.local_ns, row.line, row.file = part.exch_ns, part.local_ns, part.line, file
+    row.kind, row.side, row.price, row.size, row.id = kind, side, price, size, id
+    return count + 1
+
+
+@njit(cache=True, nogil=True)
+def _depth(levels):
+    for depth in DEPTHS:
+        if levels <= depth:
+            return depth
+    return levels
+
+
+@njit(cache=True, nogil=True)
+def _find(book, side, price):
+    for at in range(len(book)):
+        if book[at, 0] == side and book[at, 1] == price:
+            return at
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def _known(book, side, price):
+    """The size of a level, 0 where it is not known."""
+    at = _find(book, side, price)
+    return book[at, 2] if at >= 0 else 0
+
+
+@njit(cache=True, nogil=True)
+def _set(book, known, side, price, size):
+    """Give a level its size; how many there are then."""
+    at = _find(book[:known], side, price)
+    if size > 0:
+        at = known if at < 0 else at
+        book[at, 0], book[at, 1], book[at, 2] = side, price, size
+        return max(known, at + 1)
+    if at < 0:
+        return known
+    book[at] = book[known - 1]
+    return known - 1
+
+
+@njit(cache=True, nogil=True)
+def _worst(book, side, depth):
+    """The level farthest from the touch, -1 where there are no more than `depth`."""
+    found, count = -1, 0
+    for at in range(len(book)):
+        if book[at, 0] == side:
+            count += 1
+            if found < 0 or (book[at, 1] - book[found, 1]) * side < 0:
+                found = at
+    return found if count > depth else -1
+
+
+@njit(cache=True, nogil=True)
+def _removed(out, count, part, file, levels, book, number):
+    """Rows of levels that the book has no more."""
+    for at in range(len(book)):
+        side, price, still = book[at, 0], book[at, 1], False
+        for level in range(part.bids if side == SELL else 0, len(levels) if side == SELL else part.bids):
+            still = still or levels[level, 0] == price
+        if not still:
+            count = _put(out, count, part, file, DEPTH, side, price, 0, number)
+    return count
+
+
+def fresh(parts: NDArray[np.void], follows: int) -> tuple[NDArray[np.bool_], int]:
+    """Which of `PART` [n] that are books do not continue the one before, the first of them `follows` (-1: not
+    known); and the number of the last one."""
+    before = np.concatenate([[follows], parts["update"][:-1]])
+    numbered = (parts["snapshot"] == 0) & (parts["previous"] >= 0) & (before >= 0)
+    last = int(parts["update"][-1]) if len(parts) else follows
+    return numbered & (parts["previous"] != before), last

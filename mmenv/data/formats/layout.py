@@ -1,0 +1,141 @@
+"""Where books and trades stand in the JSON messages of a venue, and how compiled code is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from mmenv.data.formats.json_text import START, hash_bytes
+
+BOOK, TRADE, SNAPSHOT, CHANGE = 1, 2, 4, 8
+"""What a word says of its message: that it holds books or trades, all levels or new sizes alone."""
+
+SYMBOL, TIME, OTHER_TIME, UPDATE, PREVIOUS = range(1, 6)
+DEAL_SYMBOL, DEAL_TIME, DEAL_ID, DEAL_SIDE, DEAL_PRICE, DEAL_SIZE = range(6, 12)
+BIDS, ASKS, CHANGES, BID, ASK, CHANGED, PRICE, SIZE, SIDE = range(12, 21)
+BOOK_HERE, DEAL_HERE, BOTH_HERE, WORD, NUMBERED = range(21, 26)
+FLAGS: Final = 64
+"""From here on a word, less this: what it says."""
+
+_PLACES: Final = {
+    "symbol": SYMBOL,
+    "time": TIME,
+    "other_time": OTHER_TIME,
+    "update": UPDATE,
+    "previous": PREVIOUS,
+    "numbered": NUMBERED,
+}
+"""Roles by the fields of a `Layout` that name their paths."""
+_ROOM: Final = 512
+
+
+class Layout(NamedTuple):
+    """Where things stand.
+
+    A path is keys with points between; "[]" is an item of a list, "[0]" the first one of a list that is named
+    in `numbered`, and ".0" a number or text in a list. A bar stands between paths of messages that come in
+    two forms.
+    """
+
+    words: Mapping[str, Mapping[str, int]]
+    """What a text there says, up to its first point; a message with another text is left alone."""
+    book: str
+    """The object that is a book; "" is the message."""
+    deal: str
+    symbol: str
+    time: str
+    bids: str
+    asks: str
+    level: tuple[str, str]
+    """Of an item of `bids` or `asks`: its price and its size."""
+    deals: Mapping[int, str]
+    """Where in `deal` there are DEAL_SYMBOL, DEAL_TIME, ..."""
+    other_time: str = ""
+    """Stands for `time` where that is missing."""
+    update: str = ""
+    previous: str = ""
+    follows: bool = False
+    """Updates are numbered one by one."""
+    changes: str = ""
+    """A list of sides, prices and sizes in place of `bids` and `asks`."""
+    numbered: str = ""
+    buy: str = "buy"
+    iso: bool = False
+    """Times are ISO 8601 and not milliseconds."""
+    maker: bool = False
+    """The side of a trade is the maker's."""
+    sell: str = "sell"
+    history: bool = False
+    """A snapshot of trades tells what was before."""
+
+
+class Compiled(NamedTuple):
+    """A `Layout` as `scan` takes it."""
+
+    hashes: Any
+    """uint64 [_ROOM], of paths and words; 0 where there is none."""
+    roles: Any
+    buy: Any
+    """Bytes of the side of a buyer, and of a seller."""
+    sell: Any
+    iso: bool
+    maker: bool
+    follows: bool
+    text_ids: bool
+    history: bool
+    own_symbols: bool
+    """Each book and trade of a message names its symbol."""
+
+
+def compiled(layout: Layout, text_ids: bool) -> Compiled:
+    """A layout as `scan` takes it; `text_ids`: trades are told apart by a hash of the text of their ids."""
+    items = {"bids": (BIDS, BID), "asks": (ASKS, ASK), "changes": (CHANGES, CHANGED)}
+    roles: dict[str, int] = {}
+    for name, role in _PLACES.items():
+        roles |= dict.fromkeys(filter(None, getattr(layout, name).split("|")), role)
+    for name, (container, item) in items.items():
+        price, size = layout.level if name != "changes" else ("1", "2")
+        for path in filter(None, getattr(layout, name).split("|")):
+            roles |= {
+                path: container,
+                f"{path}[]": item,
+                f"{path}[].{price}": PRICE,
+                f"{path}[].{size}": SIZE,
+            }
+            roles |= {f"{path}[].0": SIDE} if name == "changes" else {}
+    for path in layout.deal.split("|"):
+        roles |= {f"{path}.{name}".lstrip("."): role for role, name in layout.deals.items()}
+    roles |= dict.fromkeys(layout.words, WORD)
+    for path, words in layout.words.items():
+        roles |= {f"{path}={word}": FLAGS + flags for word, flags in words.items()}
+    books, deals = layout.book.split("|"), layout.deal.split("|")
+    for path in {*books, *deals}:
+        here = BOTH_HERE if path in books and path in deals else BOOK_HERE if path in books else DEAL_HERE
+        roles[f"{path}{{"] = here
+    hashes, numbers = np.zeros(_ROOM, np.uint64), np.zeros(_ROOM, np.int64)
+    for path, role in roles.items():
+        data = np.frombuffer(path.encode(), np.uint8)
+        found = hash_bytes(START, data, 0, len(data))
+        at = int(found % np.uint64(_ROOM))
+        while hashes[at]:
+            at = (at + 1) % _ROOM
+        hashes[at], numbers[at] = found, role
+    sides = (np.frombuffer(text.encode(), np.uint8) for text in (layout.buy, layout.sell))
+    inside = bool(books[0]) and layout.symbol.startswith(books[0])
+    return Compiled(
+        hashes, numbers, *sides, layout.iso, layout.maker, layout.follows, text_ids, layout.history, inside
+    )
+
+
+@njit(cache=True, nogil=True)
+def role_of(path, layout):
+    """What stands at a path, or what a word says; 0 where nothing is asked for."""
+    at = np.int64(path % np.uint64(_ROOM))
+    while layout.hashes[at] != 0:
+        if layout.hashes[at] == path:
+            return layout.roles[at]
+        at = (at + 1) % _ROOM
+    return 0
