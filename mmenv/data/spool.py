@@ -28,8 +28,7 @@ class Spool:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows = 0
-        self._blocks = array("q")  # first row of blocks of rows, and greatest common divisor of their prices
-        self.size_steps: Counter[int] = Counter()
+        self._price_steps, self._size_steps = array("q"), array("q")  # greatest common divisors of blocks
         self.least_delay_ns: int | None = None
         self.price_range: dict[int, tuple[int, int]] = {}
         self.days: set[int] = set()
@@ -51,11 +50,9 @@ class Spool:
         """Write rows and take note of them."""
         if not len(rows):
             return
-        starts = np.arange(0, len(rows), STEP_ROWS)
-        steps = np.gcd.reduceat(rows["price"], starts)
-        self._blocks.extend(np.stack([self.rows + starts, steps], axis=1).ravel().tolist())
+        for name, steps in (("price", self._price_steps), ("size", self._size_steps)):
+            _add_steps(steps, rows[name], -self.rows % STEP_ROWS)
         self.rows += len(rows)
-        self.size_steps.update(np.gcd.reduceat(rows["size"], starts).tolist())
         self.orders = self.orders or bool((rows["kind"] >= ADD).any())
         first_ns, self.last_ns = int(rows["local_ns"][0]), int(rows["local_ns"][-1])
         self.days.update(range(first_ns // DAY, self.last_ns // DAY + 1))
@@ -74,7 +71,13 @@ class Spool:
     @property
     def blocks(self) -> NDArray[np.int64]:
         """First row and greatest common divisor of the prices of each block, int64 [n, 2]."""
-        return np.array(self._blocks, np.int64).reshape(-1, 2)
+        steps = np.array(self._price_steps, np.int64)
+        return np.stack([STEP_ROWS * np.arange(len(steps)), steps], axis=1)
+
+    @property
+    def size_steps(self) -> Counter[int]:
+        """Greatest common divisors of the sizes of blocks."""
+        return Counter(self._size_steps)
 
     def chunks(self, first: int) -> Iterator[NDArray[np.void]]:
         """The rows from number `first`."""
@@ -82,3 +85,13 @@ class Spool:
             file.seek(first * RAW.itemsize)
             while len(rows := np.fromfile(file, RAW, SPOOL_ROWS)):
                 yield rows
+
+
+def _add_steps(steps: array[int], values: NDArray[np.int64], first: int) -> None:
+    """Add the divisors of blocks of `values` [n]; those before `first`, where a block begins, belong to the
+    last one: blocks do not depend on how the rows come."""
+    if first and steps:
+        steps[-1] = int(np.gcd.reduce(np.append(values[:first], steps[-1])))
+    starts = np.arange(first, len(values), STEP_ROWS)
+    if len(starts):
+        steps.extend(np.gcd.reduceat(values, starts).tolist())

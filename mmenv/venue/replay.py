@@ -205,7 +205,7 @@ class ReplayVenue(ABC):
 
     def _round_trips(self, span: Span, local_ns: int) -> NDArray[np.void]:
         offset_ns = self.tapes[span.tape].info.clock_offset_ns
-        return round_trips(self.config, self.replays[span.tape], offset_ns, local_ns, span.end_ns)
+        return round_trips(self.config, self.replays[span.tape].opened, offset_ns, local_ns, span.end_ns)
 
     @abstractmethod
     def _advance(self, quotes: NDArray[np.int64]) -> None:

@@ -51,7 +51,7 @@ def samples(folder: Path) -> dict[str, Files]:
     found["itch"] = {"06212012.NASDAQ_ITCH50": orders.itch(market, orders.NEW_YORK_MIDNIGHT_NS)}
     found["bitstamp"] = {"x.log": joined(bitstamp())}
     for name, (_, write) in archives.ARCHIVES.items():
-        market = feeds.market(events=40)
+        market = feeds.market(events=80)
         (folder / name).mkdir()
         found[name] = {path.name: path.read_bytes() for path in write(market, folder / name)}
     return found

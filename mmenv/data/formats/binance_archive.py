@@ -182,12 +182,13 @@ def _identify(path: Path) -> tuple[str, str, str, int]:
         )
     columns, required = KINDS[kind]
     table = Series([path], 0, required, columns).pull(Report())
-    if table is None:
-        raise CaptureError(f"{path.name}: no rows")
     times = {"aggTrades": "transact_time", "trades": "time", "bookTicker": "transaction_time"}
-    first_ns = int(_times(table, times.get(kind, "timestamp"))[0])
+    # Nothing may have happened on a day.
+    first_ns = 0 if table is None else int(_times(table, times.get(kind, "timestamp"))[0])
     # Only spot says whether a trade was the best match; coins are margin of symbols such as BTCUSD_PERP.
-    spot = table.has("is_best_match") or (not head_of(path)[:1].isalpha() and b",True" in head_of(path))
+    spot = (table is not None and table.has("is_best_match")) or (
+        not head_of(path)[:1].isalpha() and b",True" in head_of(path)
+    )
     return (
         symbol,
         kind,

@@ -123,10 +123,10 @@ def compiled(layout: Layout, text_ids: bool) -> Compiled:
         while hashes[at]:
             at = (at + 1) % _ROOM
         hashes[at], numbers[at] = found, role
-    sides = (np.frombuffer(text.encode(), np.uint8) for text in (layout.buy, layout.sell))
+    buy, sell = (np.frombuffer(text.encode(), np.uint8) for text in (layout.buy, layout.sell))
     inside = bool(books[0]) and layout.symbol.startswith(books[0])
     return Compiled(
-        hashes, numbers, *sides, layout.iso, layout.maker, layout.follows, text_ids, layout.history, inside
+        hashes, numbers, buy, sell, layout.iso, layout.maker, layout.follows, text_ids, layout.history, inside
     )
 
 

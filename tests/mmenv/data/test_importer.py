@@ -56,7 +56,7 @@ def capture(name: str, folder: Path) -> tuple[str, list[Path]]:
         format, write = ARCHIVES[name]
         return format, write(feeds.market(events=100), folder)
     if name == "bitstamp":
-        return name, [write_lines(folder / "x.log", 6 * bitstamp())]
+        return name, [write_lines(folder / "x.log", 40 * bitstamp())]
     if name == "itch":
         path = folder / "06212012.NASDAQ_ITCH50"
         path.write_bytes(orders.itch(Market(events=160, seed=3), orders.NEW_YORK_MIDNIGHT_NS))

@@ -231,7 +231,10 @@ def test_the_place_is_that_of_the_orders_before_ours(tape: Tape) -> None:
             outcome = venue.advance(bid)[0]
             if outcome["data_end"]:
                 break
-            if venue.ahead is None or venue.ahead[0, 1] < 0:
+            assert venue.ahead is not None
+            if venue.ahead[0, 1] < 0:
+                arrival = 0  # filled or expired: the next one comes later
+            if not arrival:
                 continue
             until = int(outcome["time_ns"]) - latency
             before: dict[int, int] = {}
