@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
@@ -155,11 +156,16 @@ def head_of(path: Path) -> bytes:
 
     Raises `CaptureError` where there is no file.
     """
+    head = b""
     try:
-        head = next(read_blocks(path), (b"", 0))[0][:HEAD_BYTES]
+        with suppress(EOFError):  # a damaged file has a head as far as it goes
+            for block, _ in read_blocks(path):
+                head = (head + block)[:HEAD_BYTES]
+                if len(head) == HEAD_BYTES:
+                    break
         if head.startswith(b"PAR1"):
             head = ",".join(pq.read_schema(path).names).encode() + b"\n"
-    except (EOFError, OSError, pa.ArrowInvalid):
+    except (OSError, pa.ArrowInvalid):
         return b""
     return head.removeprefix(BYTE_ORDER_MARK)
 

@@ -87,7 +87,7 @@ class Tickers:
 
     def __init__(self, beside: bool) -> None:
         self.beside = beside
-        self._last = np.full((2, 1), INVALID, np.int64)  # the prices before
+        self._last: NDArray[np.int64] = np.full((2, 1), INVALID, np.int64)  # the prices before
         self._begun = False
 
     def __call__(self, table: Table, places: Places) -> Decoded:

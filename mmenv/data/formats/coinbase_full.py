@@ -20,7 +20,7 @@ from mmenv.data.decimals import INVALID, parse_decimals
 from mmenv.data.formats.base import ImportOptions
 from mmenv.data.formats.feed import BLOCK_BYTES, MALFORMED, Book, FeedImporter, Trade, split_line
 from mmenv.data.lines import Translate
-from mmenv.data.problems import Report, valid
+from mmenv.data.problems import Report
 from mmenv.data.rows import (
     ADD,
     BUY,
@@ -91,16 +91,6 @@ class CoinbaseFull(FeedImporter):
         if self._lines.error:
             report.add(report.name(block.file), block.line, 0, "truncated", self._lines.error)
         return self._checked(np.array(found, RAW), block.line == 1, report)
-
-    def _checked(self, rows: NDArray[np.void], new_file: bool, report: Report) -> NDArray[np.void]:
-        rows = rows[valid(rows, report)]
-        self._arrival.set(rows, report, new_file)
-        self._book_time.set(rows, rows["kind"] != TRADE, report)
-        self._trade_time.set(rows, rows["kind"] == TRADE, report)
-        trades = np.flatnonzero(rows["kind"] == TRADE)
-        keep = np.ones(len(rows), np.bool_)
-        keep[trades] = self._trade_ids.new(rows[trades], report)
-        return rows[keep]
 
     def _told(self, line: bytes, number: int, found: list[tuple[int, ...]], report: Report) -> None:
         """Take a line, and append its rows."""

@@ -282,6 +282,10 @@ class FeedImporter(Importer):
         rows, self._number, self._depth, self._held = rows_of_parts(
             parts, levels, self._file, self._number, self.mode, self._depth, self._held
         )
+        return self._checked(rows, new_file, report)
+
+    def _checked(self, rows: NDArray[np.void], new_file: bool, report: Report) -> NDArray[np.void]:
+        """Rows that can be, in order, without trades that were seen before."""
         rows = rows[valid(rows, report)]
         if not len(rows):
             return rows
@@ -352,7 +356,21 @@ class _Odd:
         if isinstance(part, Trade):
             number = part.id if isinstance(part.id, int) else hash_text(part.id)
             sides = (1, 0) if part.side >= 0 else (0, 1)
-            fields = (part.exch_ns, local_ns, -1, -1, number, line, *sides, 0, 0, 1, 0, part.side, 1)
+            fields: tuple[int, ...] = (
+                part.exch_ns,
+                local_ns,
+                -1,
+                -1,
+                number,
+                line,
+                *sides,
+                0,
+                0,
+                1,
+                0,
+                part.side,
+                1,
+            )
             levels: list[Level] = [(part.price, part.size)]
         else:
             number, levels = 0, [*part.bids, *part.asks]
