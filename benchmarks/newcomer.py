@@ -64,8 +64,8 @@ neuralmm halt --clear
 neuralmm replay-journal journals/paper-binance-usdm-BTCUSDT.journal
 neuralmm bench --sizes 1 64 --seconds 0.05
 """
-REFUSED = ("neuralmm evaluate logs",)
-"""Commands that are right to end in a sentence."""
+REFUSED = ("neuralmm evaluate logs", "neuralmm record binance-usdm BTCUSDT -o recorded --seconds 5")
+"""Commands that are right to end in a sentence; recording, where there is no network."""
 
 
 @dataclass(frozen=True)

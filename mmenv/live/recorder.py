@@ -112,11 +112,8 @@ class Recording:
         """Why nothing could be recorded; empty once the venue has answered."""
         if self.days is not None:
             return ""
-        why = f" ({self._trouble.rstrip('.')})" if self._trouble else ""
-        return (
-            f"{self._venue.name} gave no answer about {self._symbol}{why}: nothing was recorded. Look at the "
-            "network, or name another server with --url."
-        )
+        why = self._trouble.rstrip(".") or f"no answer from {self._venue.name} yet"
+        return f"nothing was recorded of {self._symbol}: {why}. Another server is named with --url."
 
     async def run(self, stop: asyncio.Event) -> None:
         """Record until `stop`, then make the tapes. Raises whatever made the recording stop before."""
@@ -147,7 +144,7 @@ class Recording:
                     self.days = Days(self._store, self._captures.folder, self._venue.format, instrument)
                 except VenueError as error:
                     if str(error) != self._trouble:
-                        self._say(f"no answer yet: {error}; asking again for {GIVE_UP_S:g} s")
+                        self._say(f"no answer yet, asking again for {GIVE_UP_S:g} s: {error}")
                     self._trouble = str(error)
                     if time.monotonic() > given_up:
                         raise VenueError(self.unanswered) from None

@@ -53,7 +53,7 @@ def test_without_a_network_a_recording_fails(tmp_path: Path) -> None:
     record = Record(
         "binance-usdm", ("BTCUSDT",), tmp_path, url="http://127.0.0.1:9", seconds=0.5, progress=False
     )
-    with pytest.raises(VenueError, match=r"binance-usdm gave no answer about BTCUSDT.*nothing was recorded"):
+    with pytest.raises(VenueError, match="nothing was recorded of BTCUSDT"):
         record.run()
 
 
