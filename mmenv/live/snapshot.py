@@ -24,6 +24,8 @@ MARK: Final = b"NeuralMM snapshot 1\n"
 """The first bytes of a snapshot, by which it is found in a journal."""
 _HEAD: Final = struct.Struct(f"<{len(MARK)}s8sII")
 """Mark, layout, lengths of the text and of the policy's memory."""
+_NAMED: Final = 2
+"""Levels of dictionaries whose keys are names: the parts, and the attributes of each."""
 _WORD: Final = 8
 _SPARSE: Final = 1.5
 """Words of a sparse array's entry: its place, in four bytes, and its value."""
@@ -85,8 +87,11 @@ def same_layout(first: bytes, second: bytes) -> bool:
     return _HEAD.unpack_from(first)[:2] == _HEAD.unpack_from(second)[:2]
 
 
-def _plain(value: Any, arrays: list[NDArray[Any]], layout: Any) -> Any:
-    """What JSON can hold; arrays are put aside in their order, names and types told to `layout`."""
+def _plain(value: Any, arrays: list[NDArray[Any]], layout: Any, depth: int = 0) -> Any:
+    """What JSON can hold; arrays are put aside in their order.
+
+    `layout` is told their types and the names of parts and attributes, but not the keys of what these hold.
+    """
     if isinstance(value, np.ndarray):
         arrays.append(value)
         layout.update(str(value.dtype.descr).encode())
@@ -94,11 +99,11 @@ def _plain(value: Any, arrays: list[NDArray[Any]], layout: Any) -> Any:
     if isinstance(value, Decimal):
         return {"decimal": str(value)}
     if isinstance(value, dict):
-        for name in value:
-            layout.update(name.encode() if isinstance(name, str) else b"")
-        return {"pairs": [[key, _plain(entry, arrays, layout)] for key, entry in value.items()]}
+        if depth < _NAMED:
+            layout.update(" ".join(value).encode())
+        return {"pairs": [[key, _plain(entry, arrays, layout, depth + 1)] for key, entry in value.items()]}
     if isinstance(value, (list, tuple, deque)):
-        return [_plain(entry, arrays, layout) for entry in value]
+        return [_plain(entry, arrays, layout, _NAMED) for entry in value]
     return value
 
 

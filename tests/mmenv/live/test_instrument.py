@@ -17,6 +17,7 @@ from mmenv.data.tape import Tape
 from mmenv.live.execution import LiveExecution
 from mmenv.live.relisting import Terms, relisted
 from mmenv.live.rerun import check
+from mmenv.live.session import Session
 from tests.helpers import sessions
 from tests.helpers.desks import Fixed, Runs
 from tests.helpers.exchanges import VENUES, tape
@@ -83,9 +84,16 @@ def test_a_finer_grid_is_found_and_taken(recorded, tmp_path: Path, venue: str) -
 
 
 @pytest.mark.parametrize("kill", [False, True])
-def test_a_change_while_the_desk_is_down(recorded, tmp_path: Path, kill: bool) -> None:
-    """It may be coarser, too. What was open and what was filled meanwhile is told in the units of then; a
-    snapshot made since does not hide what the journal began with."""
+def test_a_change_while_the_desk_is_down(recorded, tmp_path: Path, kill: bool, monkeypatch) -> None:
+    """It may be coarser, too. What was open and what was filled meanwhile is told in the units of then. Each
+    start goes on from a snapshot of a session with fills, in units that its journal did not begin with."""
+    restore, restored = Session.restore, []
+
+    def spy(session: Session, payload: bytes) -> None:
+        restore(session, payload)
+        restored.append(session.setup.tick_size)
+
+    monkeypatch.setattr(Session, "restore", spy)
     runs = Runs(recorded["binance-usdm"], tmp_path, finer=2)
     relist(runs, 2)
     runs(
@@ -96,6 +104,7 @@ def test_a_change_while_the_desk_is_down(recorded, tmp_path: Path, kill: bool) -
     assert session is not None
     assert not runs.errors
     assert session.setup.tick_size == "0.1"
+    assert restored == ["0.05", "0.1"]
     assert session.setup.config.risk.position_limit == 40
     assert runs.requests("POST", "/order", since=30.0 if not kill else 25.0)
     assert not runs.latched.keys() - {"stop"}
