@@ -127,7 +127,7 @@ def _prepare(run: Run, settings: Settings) -> None:
         return
     there, made = read_settings(run.folder)
     ours = dataclasses.replace(settings, name=there.name, logs=there.logs)
-    if (there, made) != (ours, config):
+    if (there, made.to_dict()) != (ours, config.to_dict()):
         raise ConfigError(f"{run.folder} holds a run of other settings; remove it or give another --logs.")
 
 

@@ -10,8 +10,12 @@ import pandas as pd
 import pytest
 import tyro
 
+from mmenv.checks import ConfigError
 from mmenv.config import make_config
+from mmenv.features.base import Feature
 from policies.book.ladder import Row
+from policies.network.layers import Layer, Network
+from policies.signals import TrainedSignal, save
 from train.baselines import Scale
 from train.experiments import pairs
 from train.experiments.pairs import compared
@@ -20,6 +24,9 @@ from train.experiments.study import Run, draw, plan, prepare, tabulate
 from train.ladder import PATHS
 from train.options.experiments import Study
 from train.signals import signals as command
+from train.signals.tasks import TASKS, features_of, recording_config
+
+OUTPUT = Feature("one", -10, 10, "an output")
 
 
 def test_a_difference_covers_what_it_should():
@@ -97,6 +104,27 @@ def test_a_study_of_signals_names_the_files_that_its_commands_make(name, tmp_pat
     assert named == {str(command.new_folder(options) / command.SUFFIX) for options in asked}
     with pytest.raises(FileNotFoundError, match="no such signal; `neuralmm signals train`"):
         prepare(plan(Study(name=name, seeds=1)))
+
+
+def test_a_study_with_signals_goes_on_where_it_was(tmp_path):
+    """Its folders hold the runs that it asks for; with another signal they are of another study."""
+    config = recording_config(make_config("book"), TASKS["order-flow"])
+    file, path = tmp_path / "one.toml", tmp_path / "signal.mms"
+
+    def make(weight):
+        layer = Layer(
+            "dense", {"weight": np.full((1, 2), weight, np.float32), "bias": np.zeros(1, np.float32)}
+        )
+        inputs = features_of(config, ("return", "volume"))
+        save(TrainedSignal("one", Network(2, (layer,)), ("order_flow",), inputs, (OUTPUT,), 1.0), path)
+
+    file.write_text(f"[base]\nset = ['signals=[\"policies.signals:{path}\"]']\n")
+    study = Study(name=str(file), seeds=1, logs=tmp_path / "logs")
+    make(1.0)
+    assert prepare(plan(study)) == prepare(plan(study))
+    make(2.0)
+    with pytest.raises(ConfigError, match="other"):
+        prepare(plan(study))
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
