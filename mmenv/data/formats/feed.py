@@ -382,6 +382,8 @@ class _Odd:
             or not 0 <= number < 1 << 63
         ):
             raise ValueError("time or number")
+        if not all(-(1 << 63) <= each < 1 << 63 for each in fields):
+            raise ValueError("time or number")
         texts = [str(value) for level in levels for value in (level[0], level[1])]
         if any("\n" in text or not text.isascii() for text in texts):
             raise ValueError("price or size")

@@ -87,6 +87,14 @@ def test_faults_are_named_where_they_are(kind: str, tmp_path: Path) -> None:
     check_fault("kraken", {"x": lines}, kind, lambda files: ("x", line), tmp_path)
 
 
+def test_a_number_of_too_many_digits_is_no_number(tmp_path: Path) -> None:
+    lines = capture(feeds.market(), "okx")
+    place = next(at for at, line in enumerate(lines) if '"update"' in line)
+    lines.insert(place, lines[place].replace('"seqId": ', f'"seqId": {"1" * 30}'))
+    _, report = run("okx", [write_lines(tmp_path / "x.raw", lines)], tmp_path / "store")
+    assert report.counts == {"bad-message": 1}
+
+
 def test_the_format_is_found_and_a_wrong_one_named(tmp_path: Path) -> None:
     """`auto` sorts files by their format; a file under another format is told the one it looks like."""
     market = feeds.market()
