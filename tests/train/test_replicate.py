@@ -8,21 +8,19 @@ import pytest
 from train.replicate import PAPER, environment, glft2013, own_scheme
 
 
-@pytest.mark.parametrize("gamma", [0.1, 0.01])
+@pytest.mark.parametrize("gamma", PAPER)
 @pytest.mark.parametrize("symmetric", [False, True])
-def test_avellaneda_and_stoikov_tables_1_and_2(gamma, symmetric):
-    """Our environment and policy against the paper's scheme, within their errors; the paper's own figures
-    within those and the 3% by which its profits are lower."""
+def test_avellaneda_and_stoikov_tables(gamma, symmetric):
+    """The paper's scheme, run here, gives the paper's figures, and so do our environment and policy; but not where
+    quotes would cross the mid, which only the scheme lets them."""
     count = 1000
-    scheme, ours = (make(gamma, symmetric, count) for make in (own_scheme, environment))
-    error = scheme[2] / count**0.5
-    assert ours[0] == pytest.approx(scheme[0], abs=0.01)
-    assert ours[1] == pytest.approx(scheme[1], abs=4 * error)
-    assert ours[[2, 4]] == pytest.approx(scheme[[2, 4]], rel=0.1)
-    paper = np.array(PAPER[gamma][symmetric])
-    assert ours[0] == pytest.approx(paper[0], abs=0.01)
-    assert ours[1] == pytest.approx(paper[1], rel=0.035, abs=4 * error)
-    assert ours[[2, 4]] == pytest.approx(paper[[2, 4]], rel=0.15)
+    paper, scheme = np.array(PAPER[gamma][symmetric]), own_scheme(gamma, symmetric, count)
+    crosses = gamma == 1.0 and not symmetric
+    for found in (scheme,) if crosses else (scheme, environment(gamma, symmetric, count)):
+        errors = (found[2] ** 2 / count + paper[2] ** 2 / count) ** 0.5  # of the difference of two means
+        assert found[0] == pytest.approx(paper[0], abs=0.015)
+        assert found[1] == pytest.approx(paper[1], abs=3 * errors)
+        assert found[[2, 4]] == pytest.approx(paper[[2, 4]], rel=0.15)
 
 
 def test_closed_form_quotes_are_close_where_inventory_is_small():
