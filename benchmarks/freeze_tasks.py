@@ -1,6 +1,6 @@
 """Write the tasks of `mmenv.tasks`: what each freezes, and the scale of its scores.
 
-    python -m benchmarks.freeze_tasks brownian-v0 hidden-regime-v0 large-tick-v0
+    python -m benchmarks.freeze_tasks brownian-v0 hidden-regime-v0 large-tick-v0 nasdaq-msft-v0
 
 Run it once for a new task. A test holds the files against what is computed here.
 """
@@ -18,7 +18,7 @@ from mmenv.config import EnvConfig, make_config
 from mmenv.files import replacing
 from mmenv.market.book import Book
 from mmenv.tasks import FOLDER, FREE, Scale, Task, path_hash
-from policies.book.ladder import BEST_RULE, BOUND, ladder
+from policies.book.ladder import BEST_RULE, BOUND, BOUND_PATHS, ladder
 from policies.make import make_policy
 from train.baselines import CACHE, scale
 from train.simulate import EVALUATION_SEED, simulate
@@ -35,8 +35,15 @@ ABOUT: dict[str, tuple[Any, int, str]] = {
         1024,
         "An order book whose spread is one tick: which queue to stand in, and when to leave it.",
     ),
+    "nasdaq-msft-v0": (
+        {"name": "book", "preset": "nasdaq-msft"},
+        512,
+        "A large-tick stock as it was recorded, a decision every 0.1 s: no simple rule beats not quoting.",
+    ),
 }
 """Market, episodes of a score, and what it is."""
+BOUND_EPISODES = {"nasdaq-msft-v0": 8}
+"""Where the bound stands on fewer episodes than by default: it costs minutes each."""
 
 
 def freeze(name: str) -> Task:
@@ -61,7 +68,9 @@ def _exact(name: str, config: EnvConfig, episodes: int) -> Scale:
 
 def _bracket(name: str, config: EnvConfig, episodes: int) -> Scale:
     """From the best rule known to the bound that no policy can pass."""
-    rows = {row.name: row for row in ladder(config, episodes, EVALUATION_SEED, note=print)}
+    bounded = BOUND_EPISODES.get(name, BOUND_PATHS)
+    found = ladder(config, episodes, EVALUATION_SEED, bound_paths=bounded, note=print)
+    rows = {row.name: row for row in found}
     rule, limit = rows[BEST_RULE].value, rows[BOUND].money
     _keep(name, rule)
     half = 1.96 * float(limit.std(ddof=1)) / len(limit) ** 0.5

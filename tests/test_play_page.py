@@ -27,7 +27,8 @@ const desk = new Desk(), network = new Network(policy), rows = [];
 for (const s of steps) {
   const observation = desk.observe(), action = network.act(observation);
   rows.push({ observation: Array.from(observation), action, quotes: distances(action) });
-  desk.account(s.ask_fill, s.bid_fill, s.ask_distance, s.bid_distance, { buys: s.buy_lots, sells: s.sell_lots, move: s.move });
+  const market = { buys: s.buy_lots, sells: s.sell_lots, move: s.move };
+  desk.account(s.ask_fill, s.bid_fill, s.ask_distance, s.bid_distance, market);
 }
 const random = generator(1), drawn = Array.from({ length: 20000 }, () => drawStep(random));
 console.log(JSON.stringify({ rows, value: desk.value, position: desk.position, drawn }));
@@ -41,7 +42,8 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, list[dict], 
     if node is None:
         pytest.skip("the page is tested by node, which is not installed")
     spec = importlib.util.spec_from_file_location("play", PAGE.parent / "hooks" / "play.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     hook = importlib.util.module_from_spec(spec)
     pytest.importorskip("mkdocs")
     spec.loader.exec_module(hook)
@@ -57,7 +59,10 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, list[dict], 
         observation, reward, *_ = envs.step(action)
         value += float(reward[0])
         scale = config.market.price_scale
-        row |= {name: float(envs._desk.get(name)[0]) / (1 if name.endswith(("fill", "lots")) else scale) for name in FIELDS}
+        row |= {
+            name: float(envs._desk.get(name)[0]) / (1 if name.endswith(("fill", "lots")) else scale)
+            for name in FIELDS
+        }
         steps.append(row)
     script = tmp_path_factory.mktemp("play") / "check.mjs"
     shutil.copy(PAGE / "market.js", script.parent)
@@ -87,6 +92,8 @@ def test_the_market_in_the_browser_has_our_distribution(played):
     for side in ("buy", "sell"):
         reach = drawn[side][drawn[side] >= 0]
         assert len(reach) / count == pytest.approx(chance, abs=5 * (chance * (1 - chance) / count) ** 0.5)
-        assert reach.mean() == pytest.approx(1 / market.fill_decay, abs=5 / market.fill_decay / len(reach) ** 0.5)
+        assert reach.mean() == pytest.approx(
+            1 / market.fill_decay, abs=5 / market.fill_decay / len(reach) ** 0.5
+        )
     assert drawn["move"].std() == pytest.approx(market.volatility, rel=5 / (2 * count) ** 0.5)
     assert drawn["move"].mean() == pytest.approx(0, abs=5 * market.volatility / count**0.5)

@@ -232,7 +232,8 @@ def _run(words: Sequence[str]) -> None:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         sys.exit(f"neuralmm has no command {name!r}.{hint} `neuralmm --help` lists them.")
-    sys.path.insert(0, "")  # as `python -m` does: "module:name" is looked for in the current folder too
+    # "module:name" is looked for in the current folder too, but last: a train.py there is not ours.
+    sys.path.append("")
     try:
         _perform(name, COMMANDS[name], list(words[length:]))
     except KeyboardInterrupt as stop:

@@ -31,8 +31,8 @@ PAPER = {
     0.01: ((1.35, 68.6, 8.7, 0.12, 5.1), (1.35, 68.8, 12.8, 0.09, 8.7)),
     1.0: ((3.02, 31.4, 5.0, 0.02, 1.7), (3.02, 44.0, 11.0, 0.00, 5.1)),
 }
-"""Their tables 1 to 3 (pages 222 and 223) by gamma: inventory strategy, then symmetric: mean spread, profit, its
-deviation, final inventory, its deviation; 1,000 simulations."""
+"""Their tables 1 to 3 (pages 222 and 223) by gamma: inventory strategy, then symmetric: mean spread, profit,
+its deviation, final inventory, its deviation; 1,000 simulations."""
 
 
 def main(options: Replicate) -> None:
@@ -72,8 +72,8 @@ def as2008(simulations: int = 1000) -> list[Sheet]:
 
 
 EXPLAINED = (
-    "NeuralMM-v0 quotes on the right side of the mid only: a quote that would cross it stands at it. With gamma = 1 "
-    "one lot is enough to cross at the beginning, and the scheme sells it at a loss."
+    "NeuralMM-v0 quotes on the right side of the mid only: a quote that would cross it stands at it. With "
+    "gamma = 1 one lot is enough to cross at the beginning, and the scheme sells it at a loss."
 )
 
 

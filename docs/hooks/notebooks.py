@@ -1,8 +1,8 @@
 """Hook of mkdocs: the tutorials are run as notebooks, and their pages show what came out.
 
-A tutorial is Markdown that jupytext reads as a notebook: blocks of `python` and `sh` are its cells, anything else is
-text. Each runs in a kernel and an empty folder of its own, and an error in one ends the build. The finished notebook
-lies beside its page, to be downloaded.
+A tutorial is Markdown that jupytext reads as a notebook: blocks of `python` and `sh` are its cells, anything
+else is text. Each runs in a kernel and an empty folder of its own, and an error in one ends the build. The
+finished notebook lies beside its page, to be downloaded.
 """
 
 from __future__ import annotations
@@ -101,4 +101,4 @@ def result(output: Any) -> str:
         return re.sub(r"<style.*?</style>", "", data["text/html"], flags=re.DOTALL)
     text = data.get("text/plain") or (output.get("text", "") if output.get("name") == "stdout" else "")
     text = re.sub(r"\x1b\[[0-9;]*m", "", text).strip("\n")
-    return f'```{{ .text .output }}\n{text}\n```' if text else ""
+    return f"```{{ .text .output }}\n{text}\n```" if text else ""

@@ -25,7 +25,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def contents() -> dict[str, object]:
-    """Layers in order, and the optimum's distances of ask and bid, (steps, inventories, 2); arrays are float32."""
+    """Layers in order, and the optimum's distances of ask and bid, float32 (steps, inventories, 2)."""
     task = find_task(TASK)
     layers = [
         {
@@ -36,7 +36,9 @@ def contents() -> dict[str, object]:
         }
         for layer in load(bundle_of(task)).network.layers
     ]
-    best = solve(task.config(), "optimum", cache=CACHE)  # on this market nothing that is seen matters: one node
+    best = solve(
+        task.config(), "optimum", cache=CACHE
+    )  # on this market nothing that is seen matters: one node
     quotes = np.stack([best.ask[:, 0], best.bid[:, 0]], axis=-1)
     return {"layers": layers, "optimum": text(quotes[: task.config().horizon])}
 

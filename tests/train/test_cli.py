@@ -32,6 +32,17 @@ def neuralmm(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
     return None
 
 
+def test_a_folder_with_modules_of_our_names_hides_none_of_ours(tmp_path: Path) -> None:
+    """Projects have a train.py, and `neuralmm` is called in them."""
+    for name in ("train", "policies"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('not ours')")
+    root = str(Path(__file__).parents[2])
+    code = f"import sys; sys.path[0] = {root!r}; from train.cli import main; main()"
+    words = [sys.executable, "-c", code, "list", "policies"]
+    found = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert "avellaneda-stoikov" in found.stdout, found.stderr
+
+
 def test_help_needs_no_heavy_library() -> None:
     """What `--help` of all commands imports; `python -m benchmarks.newcomer` times it."""
     code = f"""

@@ -11,8 +11,8 @@ from train.replicate import PAPER, environment, glft2013, own_scheme
 @pytest.mark.parametrize("gamma", PAPER)
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_avellaneda_and_stoikov_tables(gamma, symmetric):
-    """The paper's scheme, run here, gives the paper's figures, and so do our environment and policy; but not where
-    quotes would cross the mid, which only the scheme lets them."""
+    """The paper's scheme, run here, gives the paper's figures, and so do our environment and policy; but not
+    where quotes would cross the mid, which only the scheme lets them."""
     count = 1000
     paper, scheme = np.array(PAPER[gamma][symmetric]), own_scheme(gamma, symmetric, count)
     crosses = gamma == 1.0 and not symmetric
