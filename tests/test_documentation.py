@@ -1,7 +1,8 @@
 """README and docs: every command is one, and runs as printed; every block of Python and TOML works.
 
 Tutorials are notebooks: `make site` runs them, at their true size. Elsewhere sizes are cut by the environment
-(`train.short`), not in the documents. What stands in a block may use what is made before it: runs, a store, files.
+(`train.short`), not in the documents. What stands in a block may use what is made before it: runs, a store,
+files.
 """
 
 from __future__ import annotations

@@ -93,10 +93,12 @@ def controlled(values: np.ndarray, reference: np.ndarray, mean: float) -> np.nda
     """What was earned in each episode, freed of what luck `reference` shows, whose true mean is known.
 
     The share of its luck that is taken off is that of least squares: all where both do the same, none where
-    they have nothing in common. Arrays (episodes,).
+    they have nothing in common. So a policy that does what the reference does scores its true mean, exactly.
+    Arrays (episodes,).
     """
     luck = reference - mean
-    share = ((values - values.mean()) * luck).sum() / max((luck * luck).sum(), 1e-12)
+    spread = luck - luck.mean()
+    share = ((values - values.mean()) * spread).sum() / max((spread * spread).sum(), 1e-12)
     return values - share * luck
 
 

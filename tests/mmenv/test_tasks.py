@@ -11,7 +11,7 @@ from mmenv import ConfigError, make_config
 from mmenv.tasks import find_task, tasks
 
 
-@pytest.mark.parametrize("name", ["brownian-v0", "hidden-regime-v0", "large-tick-v0"])
+@pytest.mark.parametrize("name", ["brownian-v0", "hidden-regime-v0", "large-tick-v0", "nasdaq-msft-v0"])
 def test_environments_of_a_task_are_those_of_its_configuration(name):
     task = find_task(name)
     one = gym.make(f"NeuralMM/{name}")

@@ -34,9 +34,9 @@ def test_scales_are_what_is_computed_here():
 
 
 def test_a_score_is_of_the_tasks_episodes():
-    """Freed of luck the optimum is 100%, no trading 0%, and another policy near its exact value."""
+    """Freed of luck the optimum is 100% exactly, no trading 0%, and another policy near its exact value."""
     best, nothing = (score(candidates(name, TASK)[0], TASK, 256) for name in ("optimum", "no-trade"))
-    assert best.percent == pytest.approx((100, 100, 100), abs=0.3)
+    assert best.percent == pytest.approx((100, 100, 100), abs=2e-3)  # paths differ in the last bits of machines
     assert nothing.percent == (0, 0, 0)
     rule = candidates("glft", TASK)[0]
     exact = tune("glft", TASK.config()).value
