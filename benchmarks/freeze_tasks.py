@@ -18,7 +18,7 @@ from mmenv.config import EnvConfig, make_config
 from mmenv.files import replacing
 from mmenv.market.book import Book
 from mmenv.tasks import FOLDER, FREE, Scale, Task, path_hash
-from policies.book.ladder import BEST_RULE, BOUND, BOUND_PATHS, ladder
+from policies.book.ladder import BEST_RULE, BOUND, BOUND_PATHS, find, ladder
 from policies.make import make_policy
 from train.baselines import CACHE, scale
 from train.simulate import EVALUATION_SEED, simulate
@@ -51,9 +51,10 @@ def freeze(name: str) -> Task:
     market, episodes, about = ABOUT[name]
     config = make_config(market)
     frozen = {key: value for key, value in config.to_dict().items() if key not in FREE}
-    measure = (_bracket if isinstance(config.market, Book) else _exact)(name, config, episodes)
+    book = isinstance(config.market, Book)
+    measure = (_bracket if book else _exact)(name, config, episodes)
     paths = path_hash(config, EVALUATION_SEED)
-    return Task(name, about, frozen, episodes, EVALUATION_SEED, paths, measure)
+    return Task(name, about, frozen, episodes, EVALUATION_SEED, paths, measure, _rule(config) if book else {})
 
 
 def _exact(name: str, config: EnvConfig, episodes: int) -> Scale:
@@ -77,6 +78,12 @@ def _bracket(name: str, config: EnvConfig, episodes: int) -> Scale:
     label = "% of the way from the best rule to the bound"
     zero, one = round(float(rule.mean()), 4), round(float(limit.mean()), 4)
     return Scale(label, BEST_RULE, zero, BOUND, one, round(half, 4), zero)
+
+
+def _rule(config: EnvConfig) -> dict[str, float]:
+    """The best rule that the ladder found."""
+    leave, gap, skew = find(config, note=print).rules[BEST_RULE]
+    return {"leave": leave, "rejoin": leave - gap, "skew": skew}
 
 
 def _keep(name: str, reference: np.ndarray) -> None:

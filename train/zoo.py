@@ -104,7 +104,7 @@ def best_known(task: Task) -> tuple[str, str, Policy, EnvConfig]:
     """The policy that no other beats, or a rule where none is known: what `Candidate` is made of."""
     config = closed_form_config(task.config())
     name = bound(config) or task.scale.bottom
-    given = {"cache": CACHE} if bound(config) else {}
+    given = {"cache": CACHE} if bound(config) else task.rule
     return name, name, make_policy(name, config, **given), config
 
 

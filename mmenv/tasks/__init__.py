@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,8 @@ class Task:
     paths: str
     """Hash of the mid-prices of the first episodes: another one means that this machine draws other paths."""
     scale: Scale
+    rule: dict[str, float] = field(default_factory=dict)
+    """Parameters of the policy `Scale.bottom`, where a search of minutes found them."""
 
     @property
     def digest(self) -> str:
