@@ -4,8 +4,8 @@
     python -m benchmarks.peers STORE       # and hftbacktest beside our matcher, on a recorded tape
 
 mbt_gym is on no package index: put its checkout on PYTHONPATH, and `pip install gym`. It is stepped as it
-comes, three state variables observed and profit as the reward, where `brownian` also computes eighteen features
-and the parts of the profit. hftbacktest and our matcher give the same environment, orders take 1 ms.
+comes, three state variables observed and profit as the reward, where `brownian` also computes eighteen
+features and the parts of the profit. hftbacktest and our matcher give the same environment, orders take 1 ms.
 """
 
 from __future__ import annotations
