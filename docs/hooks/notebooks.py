@@ -24,7 +24,7 @@ from nbclient import NotebookClient
 
 FOLDER = "tutorials/"
 PARALLEL = 2
-CELL_SECONDS = 300
+CELL_SECONDS = 900
 KERNEL = """---
 jupyter:
   kernelspec:
