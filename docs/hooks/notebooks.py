@@ -74,6 +74,7 @@ def execute(text: str) -> nbformat.NotebookNode:
         client = NotebookClient(
             notebook,
             timeout=CELL_SECONDS,
+            coalesce_streams=True,
             extra_arguments=["--IPKernelApp.log_level=40"],  # no warnings of the kernel's own
             resources={"metadata": {"path": folder}},
         )
