@@ -37,11 +37,12 @@ from mmenv.venue.view import View
 from mmenv.venue.working import FILL, Working
 
 SETTLE_NS: Final = SECOND
+"""A request without an answer for longer than this is of unknown fate."""
+
 _STATE: Final = (
     "notional", "paid_before", "funded_ns", "last_trade", "stream", "crossed", "silent_until_ns", "silence",
     "_unknown", "_trade_before", "_trades", "_payments", "_fills",
 )  # fmt: skip
-"""A request without an answer for longer than this is of unknown fate."""
 
 
 class LiveExecution:

@@ -70,6 +70,7 @@ LEFT = {
     ),
     # torch on one thread
     ("policies/network/packed_lstm.py", "torch.from_numpy(work.gates)"),
+    ("policies/network/min_gru.py", "torch.from_numpy(gates)"),
     *(("train/learner/update.py", name) for name in ("statistics[-1]", "terms[:LOSSES]", "torch.")),
     # a few coefficients, rounded to float32
     ("policies/network/compiled.py", "np.linalg.lstsq("),
