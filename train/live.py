@@ -188,7 +188,7 @@ async def paper_desks(options: Paper) -> AsyncIterator[list[LiveDesk]]:
         stored = {symbol: tapes(options.store, options.venue, symbol)[0] for symbol in options.symbol}
         yield [_paper_desk(options, options.venue, s, TapeFeed(tape)) for s, tape in stored.items()]
         return
-    venue = VENUES.find(options.venue)(options.url)
+    venue = VENUES.find(options.venue)(options.url, testnet=options.testnet)
     try:
         yield [_paper_desk(options, venue.name, symbol, venue.feed(symbol)) for symbol in options.symbol]
     finally:
@@ -212,7 +212,7 @@ async def real_desks(options: Real) -> AsyncIterator[list[LiveDesk]]:
     if missing:
         raise ConfigError(f"real orders need {', '.join(missing)}; `neuralmm paper` needs none of it.")
     kind, credentials = VENUES.find(options.venue), Credentials(*read_key(options.key_file))
-    venue = kind(options.url, credentials)
+    venue = kind(options.url, credentials, testnet=options.testnet)
     try:
         yield [await _real_desk(options, venue, symbol) for symbol in options.symbol]
     finally:

@@ -10,6 +10,11 @@ FEES_BP: Final = {
     "binance-usdm": (2.0, 5.0),
     "binance-coinm": (2.0, 5.0),
     "binance-spot": (10.0, 10.0),
+    "bybit": (2.0, 5.5),
+    "bybit-spot": (10.0, 10.0),
+    "okx": (8.0, 10.0),
+    "okx-swap": (2.0, 5.0),
+    "hyperliquid": (1.5, 4.5),
 }
 """Regular (VIP 0) maker and taker fee by venue, in basis points; a desk's own go into its configuration or
 `--maker-fee-bp`."""

@@ -265,6 +265,12 @@ class Dialect(ABC):
     def order_message(self, order: ExchangeOrder, what: str, trade: ExchangeTrade | None, stamp: int) -> Json:
         """What happened to an order, as the user stream tells it; `trade` if it is that."""
 
+    def messages(
+        self, order: ExchangeOrder, what: str, trade: ExchangeTrade | None, stamp: int
+    ) -> list[Json]:
+        """All that the user stream tells of it."""
+        return [self.order_message(order, what, trade, stamp)]
+
     def funding_message(self, account: Account, listing: Listing, amount: Decimal, stamp: int) -> Json:
         """A payment of funding, as the user stream tells it; a market that pays none has no such message."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""A local exchange that speaks Binance (spot and USD-M futures) and plays recorded tapes.
+"""A local exchange that speaks Binance (spot, USD-M) and Bybit (perpetuals), and plays recorded tapes.
 
 `Exchange` is the whole venue as one deterministic object: it is told the time, its `gateway` is asked
 requests and given messages, and it puts what it sends into each connection's outbox. `mmenv.exchange.server`
@@ -12,7 +12,7 @@ buys. Accounts are in one-way position mode, cross margin.
 
 Its parts, from the ground up: records (`books`), the ways of each market (`spot`, `usdm`, and `views` for the
 JSON they share), websockets and what is told over them (`connections`, `streams`), orders
-(`matching`), requests (`endpoints`), and the doors (`gateway`).
+(`matching`), requests (`endpoints`), and the doors (`gateway`); `bybit` has its own of each but matching.
 
 Protocol: https://developers.binance.com/docs/binance-spot-api-docs and
 https://developers.binance.com/docs/derivatives/usds-margined-futures
@@ -27,6 +27,9 @@ from typing import Final
 
 from mmenv.checks import require
 from mmenv.exchange.books import Account, Listing
+from mmenv.exchange.bybit.door import PATH, BybitDoor
+from mmenv.exchange.bybit.endpoints import BybitEndpoints
+from mmenv.exchange.bybit.streams import BybitStreams
 from mmenv.exchange.connections import Connections
 from mmenv.exchange.endpoints import Endpoints
 from mmenv.exchange.faults import Faults
@@ -42,7 +45,10 @@ from mmenv.times import SECOND
 MARKETS: Final[dict[str, type[Endpoints]]] = {
     kind.dialect.venue: kind for kind in (SpotEndpoints, UsdmEndpoints)
 }
-"""What it speaks, by venue."""
+"""What it speaks of Binance's protocol, by venue."""
+BYBIT: Final = BybitEndpoints.dialect.venue
+VENUES: Final = (*MARKETS, BYBIT)
+"""All that it speaks."""
 
 
 class Exchange:
@@ -79,9 +85,10 @@ class Exchange:
     ) -> None:
         require(speed > 0, "Exchange", "speed", speed, "positive")
         for listing in listings:
-            spoken = listing.venue in MARKETS
-            require(spoken, "Listing", "venue", listing.venue, f"one of {', '.join(MARKETS)}")
-            listing.dialect = MARKETS[listing.venue].dialect
+            spoken = listing.venue in VENUES
+            require(spoken, "Listing", "venue", listing.venue, f"one of {', '.join(VENUES)}")
+            market = BybitEndpoints if listing.venue == BYBIT else MARKETS[listing.venue]
+            listing.dialect = market.dialect
         self.listings = {(found.venue, found.symbol): found for found in listings}
         names = [f"{listing.venue} {listing.symbol}" for listing in listings]
         once = len(self.listings) == len(listings)
@@ -90,16 +97,19 @@ class Exchange:
         self.present = Present(start_ns, speed, faults or Faults())
         self.connections = Connections(self.present)
         self._matching = Matching(UserStreams(self.connections, self.present), self.present)
-        self._streams = {
-            listing: MarketStreams(listing, self.connections, self.present) for listing in listings
-        }
-        markets = {venue: self._market(venue) for venue in MARKETS}
-        self.gateway = Gateway(markets, self.accounts, self.connections, self.present)
+        shared = self.connections, self.present
+        bybit = {found: BybitStreams(found, *shared) for found in listings if found.venue == BYBIT}
+        self._streams = {found: bybit.get(found) or MarketStreams(found, *shared) for found in listings}
+        markets = {venue: MARKETS[venue](*self._market(venue)) for venue in MARKETS}
+        self.gateway = Gateway(markets, self.accounts, *shared)
+        endpoints = BybitEndpoints(*self._market(BYBIT))
+        self.gateway.doors[PATH] = BybitDoor(endpoints, self.accounts, *shared, bybit)
         self._plan_cuts()
 
-    def _market(self, venue: str) -> Endpoints:
+    def _market(self, venue: str) -> tuple[dict[str, Listing], Matching, Present]:
+        """What the endpoints of a market are made of."""
         listings = {symbol: found for (at, symbol), found in self.listings.items() if at == venue}
-        return MARKETS[venue](listings, self._matching, self.present)
+        return listings, self._matching, self.present
 
     def _plan_cuts(self) -> None:
         """When connections are to be cut, from now on."""
@@ -115,7 +125,8 @@ class Exchange:
 
     def ban(self, venue: str, seconds: float) -> None:
         """Answer no request of a market for so long."""
-        self.gateway.markets[venue].limits.ban(self.present.now_ns + round(seconds * SECOND))
+        market = self.gateway.doors[PATH].market if venue == BYBIT else self.gateway.markets[venue]
+        market.limits.ban(self.present.now_ns + round(seconds * SECOND))
 
     def lose_user_streams(self) -> None:
         """Forget all keys of user streams: the connections stay open, and say nothing more."""
@@ -197,7 +208,7 @@ class Exchange:
             self._matching.cancel_due(account)
         self.connections.deliver()
 
-    def _play(self, listing: Listing, streams: MarketStreams) -> None:
+    def _play(self, listing: Listing, streams: MarketStreams | BybitStreams) -> None:
         due = self.present.next_ns(listing.playback)
         if due is None or due > self.present.now_ns:
             return

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, unquote
 import orjson
 
 from mmenv.exchange.books import Account
+from mmenv.exchange.bybit.door import BybitDoor
 from mmenv.exchange.connections import Connection, Connections
 from mmenv.exchange.endpoints import Endpoints, Signed
 from mmenv.exchange.faults import RequestFate
@@ -38,6 +39,8 @@ class Gateway:
         present: Present,
     ) -> None:
         self.markets, self._accounts = markets, accounts
+        self.doors: dict[str, BybitDoor] = {}
+        """Of protocols that are not Binance's, by the first part of their paths."""
         self._connections, self._present = connections, present
         self.maintained_until_ns: dict[str, int] = {}
         """Until when a market is under maintenance, by venue."""
@@ -49,6 +52,11 @@ class Gateway:
         if self._present.faults.broken(self._present.since_start_ns):
             raise ApiError(-1001, "Disconnected.", 503)
         first, *parts = [part for part in unquote(path).split("/") if part] or [""]
+        if first in self.doors:
+            connection = self.doors[first].connect(path)
+            self._check_open(connection.venue)
+            self._connections.open.append(connection)
+            return connection
         for market in self.markets.values():
             dialect = market.dialect
             if first == dialect.websocket_api:
@@ -84,6 +92,10 @@ class Gateway:
 
     def receive(self, connection: Connection, text: str) -> None:
         """Take a message of a websocket from its client."""
+        for door in self.doors.values():
+            if connection.venue == door.market.dialect.venue:
+                door.receive(connection, orjson.loads(text))
+                return
         try:
             message = orjson.loads(text)
             method, params = message["method"], message.get("params", [])
@@ -133,12 +145,16 @@ class Gateway:
         body: str = "",
         key: str | None = None,
         reject: bool = False,
+        sent: Mapping[str, str] | None = None,
     ) -> Answer:
         """Carry out a REST request at the present: call `Exchange.advance` first.
 
-        `query` and `body` are as sent, undecoded; `key` is the header X-MBX-APIKEY. To `reject` is to do
-        nothing and answer that the exchange is overloaded.
+        `query` and `body` are as sent, undecoded; `key` is the header X-MBX-APIKEY, `sent` are all headers.
+        To `reject` is to do nothing and answer that the exchange is overloaded.
         """
+        if (door := self.doors.get(path.strip("/").partition("/")[0])) is not None:
+            closed = self._present.now_ns < self.maintained_until_ns.get(door.market.dialect.venue, 0)
+            return door.request(method, path, query, body, sent or {}, reject, closed)
         headers: dict[str, str] = {}
         try:
             if reject:

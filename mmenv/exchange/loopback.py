@@ -13,6 +13,7 @@ import asyncio
 import selectors
 from collections import deque
 from contextlib import suppress
+from functools import cache
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
@@ -23,12 +24,14 @@ from mmenv.exchange.connections import Connection
 from mmenv.exchange.exchange import Exchange
 from mmenv.exchange.protocol import ApiError
 from mmenv.live.throttle import Throttle
-from mmenv.live.venues.base import Credentials
-from mmenv.live.venues.binance.client import BinanceClient
-from mmenv.live.venues.binance.market import MARKETS
+from mmenv.live.venues.base import VENUES, Credentials
+from mmenv.live.venues.client import VenueClient
+from mmenv.live.venues.shared import SharedVenue
 from mmenv.times import SECOND
 
 ADDRESS: Final = "http://exchange"
+KEYS: Final = ("X-MBX-APIKEY", "X-BAPI-API-KEY", "OK-ACCESS-KEY")
+"""Headers in which venues are told the key."""
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -95,9 +98,18 @@ class Loopback:
         self._playing = loop.create_task(self._play())
         self._sooner = asyncio.Event()
 
-    def client(self, venue: str, credentials: Credentials | None = None) -> BinanceClient:
+    def client(self, venue: str, credentials: Credentials | None = None, **more: Any) -> Any:
         """A client of `venue` at this exchange."""
-        return _LoopbackClient(self, venue, credentials)
+        kind = VENUES.find(venue)
+        assert issubclass(kind, SharedVenue)
+        clock = self.loop.time_ns
+        throttle = self.throttles.setdefault(venue, Throttle(clock))
+        make: Any = kind.clients
+        client = _carried(make)(
+            kind.market, url=ADDRESS, credentials=credentials, clock=clock, throttle=throttle, **more
+        )
+        client.carrier = self
+        return client
 
     async def close(self) -> None:
         """Stop playing."""
@@ -175,12 +187,15 @@ class _Socket:
             self._carrier.sockets.remove(self)
 
 
-class _LoopbackClient(BinanceClient):
-    def __init__(self, carrier: Loopback, venue: str, credentials: Credentials | None) -> None:
-        clock = carrier.loop.time_ns
-        throttle = carrier.throttles.setdefault(venue, Throttle(clock))
-        super().__init__(MARKETS[venue], url=ADDRESS, credentials=credentials, clock=clock, throttle=throttle)
-        self.carrier = carrier
+@cache
+def _carried(kind: Any) -> Any:
+    return type(f"Loopback{kind.__name__}", (_LoopbackClient, kind), {})
+
+
+class _LoopbackClient(VenueClient):
+    """Before a venue's client: carries what that one sends."""
+
+    carrier: Loopback
 
     def open(self, lazy: bool = False) -> None:
         """No sockets, so no sessions to open."""
@@ -219,8 +234,10 @@ class _LoopbackClient(BinanceClient):
             await asyncio.sleep(fate.delay_ns / SECOND)
             carrier.advance()
         if fate.arrives:
-            key = (headers or {}).get("X-MBX-APIKEY")
-            answer = gateway.request(method, parts.path, parts.query, body or "", key, fate.reject)
+            key = next((value for name, value in (headers or {}).items() if name in KEYS), None)
+            answer = gateway.request(
+                method, parts.path, parts.query, body or "", key, fate.reject, headers or {}
+            )
             carrier.advance()
         if not fate.answered:
             await asyncio.sleep(self.timeout / 1000)

@@ -42,6 +42,12 @@ class Matching:
         if order.slot is None and order.open:
             self.end(order, "EXPIRED")
 
+    def refuse(self, order: ExchangeOrder) -> None:
+        """Tell that an order which was heard of is not taken."""
+        order.id, order.status = next(self._ids), "REJECTED"
+        order.account.orders[order.id] = order
+        self._users.tell(order, "REJECTED")
+
     def trade_long_ago(self, account: Account, listing: Listing, count: int, at_ns: int) -> None:
         """Trades by turns of one lot, of orders that are not on record any more."""
         tick = listing.playback.book.low_tick + 1

@@ -14,7 +14,7 @@ import tyro
 
 from mmenv.data.tape import tapes
 from mmenv.exchange.books import Account, Listing
-from mmenv.exchange.exchange import MARKETS, Exchange
+from mmenv.exchange.exchange import VENUES, Exchange
 from mmenv.exchange.faults import Faults
 from mmenv.exchange.server import Server
 from mmenv.times import SECOND
@@ -22,7 +22,7 @@ from mmenv.times import SECOND
 
 @dataclass(frozen=True)
 class Serve:
-    """Serve recorded tapes as Binance does, until interrupted."""
+    """Serve recorded tapes as Binance and Bybit do, until interrupted."""
 
     store: Path
     """Store of tapes."""
@@ -52,7 +52,7 @@ class Serve:
             tape
             for symbol in self.symbol or ("*",)
             for tape in tapes(self.store, self.venue, symbol)
-            if tape.info.venue in MARKETS
+            if tape.info.venue in VENUES
         ]
         groups = itertools.groupby(found, key=lambda tape: (tape.info.venue, tape.info.symbol))
         listings = [

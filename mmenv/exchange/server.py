@@ -99,6 +99,7 @@ class Server:
                 body,
                 request.headers.get("X-MBX-APIKEY"),
                 fate.reject,
+                request.headers,
             )
             self.advance()
             self._sooner.set()

@@ -165,8 +165,8 @@ class UserStreams:
 
     def tell(self, order: ExchangeOrder, what: str, trade: ExchangeTrade | None = None) -> None:
         """What happened to an order; `trade` if it is that."""
-        message = order.listing.dialect.order_message(order, what, trade, self._present.clock_ms)
-        self._to_owner(order.account, order.listing.venue, message)
+        for message in order.listing.dialect.messages(order, what, trade, self._present.clock_ms):
+            self._to_owner(order.account, order.listing.venue, message)
 
     def tell_account(self, account: Account, listing: Listing) -> None:
         """What the account holds after a trade of this symbol."""

@@ -94,7 +94,15 @@ def _watch(view: View, rows: NDArray[np.void], interval_ns: int) -> NDArray[np.v
 def make_setup(
     plan: Plan, instrument: Instrument, market: Live, start_ns: int, window: tuple[int, int]
 ) -> Setup:
-    """What a new session is made from, but for what it must know of the account."""
+    """What a new session is made from, but for what it must know of the account.
+
+    Raises `ConfigError` where the desk's books cannot count what the venue pays.
+    """
+    if instrument.inverse:
+        raise ConfigError(
+            f"symbol = {plan.symbol!r} is not possible: {plan.venue} pays its profit in {instrument.base}, "
+            "which a desk's books cannot count; record it, or trade a contract that pays in its quote asset."
+        )
     fee = instrument.maker_fee_bp if plan.maker_fee_bp is None else plan.maker_fee_bp
     config = replace(plan.config, market=market, start_inventory=0, maker_fee_bp=fee)
     setup = Setup(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Final, Protocol
 
 import numpy as np
@@ -55,6 +56,15 @@ class Instrument:
     """Smallest value of an order that does not reduce, in the quote asset."""
     status: str = ""
     """Why it is not traded now, in the venue's word for it; empty if it is."""
+    contract_size: str = "1"
+    """Units of the base asset (the quote asset, if `inverse`) in a contract, where sizes are in contracts."""
+    inverse: bool = False
+    """Whether profit is paid in the base asset: a contract is worth `contract_size` of the quote asset."""
+
+    @property
+    def lot_as_sent(self) -> str:
+        """The lot as the venue writes sizes."""
+        return f"{(Decimal(self.lot_size) / Decimal(self.contract_size)).normalize():f}"
 
 
 class MarketFeed(AsyncIterable[Batch], Protocol):

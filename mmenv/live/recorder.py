@@ -82,7 +82,8 @@ class Days:
                 tuple(paths),
                 Path(temporary),
                 tick_size=self.instrument.tick_size,
-                lot_size=self.instrument.lot_size,
+                lot_size=self.instrument.lot_as_sent,
+                contract_size=self.instrument.contract_size,
                 progress=False,
             )
             try:
@@ -182,7 +183,7 @@ class Record:
     """Record live market data into a store, until interrupted; run it again to go on."""
 
     venue: tyro.conf.Positional[str]
-    """Name of a venue, such as binance-usdm or binance-spot, or "module:name" of one."""
+    """Name of a venue, such as binance-usdm or bybit, or "module:name" of one."""
     symbols: Annotated[
         tyro.conf.Positional[tuple[str, ...]],
         tyro.conf.arg(metavar="SYMBOL...", help_behavior_hint="(one or more, required)"),
@@ -192,6 +193,8 @@ class Record:
     """Folder of the store; made if missing."""
     url: str | None = None
     """Address of another server of the same protocol, such as http://127.0.0.1:8080."""
+    testnet: bool = False
+    """Record the venue's testnet."""
     rotate_minutes: float = 60.0
     """Length of a capture file."""
     seconds: float | None = None
@@ -215,7 +218,7 @@ class Record:
             loop.add_signal_handler(number, stop.set)
         if self.seconds is not None:
             loop.call_later(self.seconds, stop.set)
-        venue = kind(self.url)
+        venue = kind(self.url, testnet=self.testnet)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._one(venue, symbol, stop)) for symbol in self.symbols]

@@ -23,6 +23,8 @@ KEPT: Final = 0.2
 """Part of each limit that only requests which shrink risk may use."""
 PROBE_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Pauses between such requests while the venue wants silence; the last one is repeated."""
+BRIEF_S: Final = 2.0
+"""A limit of orders in so short a time costs those that are too many, and is no reason to quote no more."""
 PARTS: Final = 50
 """A window forgets in steps of this part of its length."""
 
@@ -117,8 +119,10 @@ class Throttle:
             if (until := self._admitted_ns(now_ns, weight, orders, reducing)) <= now_ns:
                 break
             if self._order_ns(now_ns, orders, reducing) > now_ns:
-                reason = self._full(now_ns, orders, reducing)
-                self._tell(until, reason)
+                full = self._fullest(now_ns, orders, reducing)
+                reason = f"the venue takes {full.limit} orders in {full.seconds:g} s, and they have been sent"
+                if full.seconds > BRIEF_S:
+                    self._tell(until, reason)
                 raise TooOften(reason, until)
             await asyncio.sleep((until - now_ns) / SECOND)
         if silent:
@@ -144,7 +148,7 @@ class Throttle:
     def share(self, seconds: float) -> int:
         """New orders that may be sent in a time, and go on to be, by all limits; 0 if there is none."""
         allowed = (
-            window.limit.limit * (1 - KEPT) * min(seconds / window.limit.seconds, 1.0)
+            window.limit.limit * (1 - KEPT) * seconds / window.limit.seconds
             for window in self._windows
             if window.limit.kind == ORDERS and window.limit.seconds <= 60.0
         )
@@ -169,10 +173,9 @@ class Throttle:
     def _order_ns(self, now_ns: int, orders: int, reducing: bool) -> int:
         return max((free for _, free in self._order_windows(now_ns, orders, reducing)), default=0)
 
-    def _full(self, now_ns: int, orders: int, reducing: bool) -> str:
+    def _fullest(self, now_ns: int, orders: int, reducing: bool) -> RateLimit:
         windows = self._order_windows(now_ns, orders, reducing)
-        full, _ = max(windows, key=lambda found: found[1])
-        return f"the venue takes {full.limit} orders in {full.seconds:g} s, and they have been sent"
+        return max(windows, key=lambda found: found[1])[0]
 
     def _order_windows(self, now_ns: int, orders: int, reducing: bool) -> Iterator[tuple[RateLimit, int]]:
         """Limits of new orders, and when each lets so many pass."""

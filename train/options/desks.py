@@ -22,11 +22,13 @@ class Common:
     parameters: dict[str, float] = field(default_factory=dict)
     """Parameters of a policy by name, such as `--parameters half_spread 1.0`."""
     venue: str = "binance-usdm"
-    """Name of a venue, such as binance-usdm or binance-spot, or "module:name" of one."""
+    """Name of a venue, such as binance-usdm or bybit, or "module:name" of one; `neuralmm list venues`."""
     symbol: tuple[str, ...] = ("BTCUSDT",)
     """One or more symbols; each gets a desk of its own."""
     url: str | None = None
     """Address of another server of the same protocol, such as http://127.0.0.1:8080."""
+    testnet: bool = False
+    """Trade at the venue's testnet, where nothing is worth anything."""
     journals: Path = JOURNALS
     """Folder of the journals; a desk that finds its own there goes on with it."""
     rotate_mb: float = 1_000.0
@@ -78,12 +80,13 @@ class Real(Common):
     real_orders: bool = False
     """Say that you mean it."""
     key_file: Path | None = None
-    """File with key and secret on two lines, readable by its owner alone; otherwise the environment variables
-    NEURALMM_API_KEY and NEURALMM_API_SECRET."""
+    """File with key, secret and, where the venue has one, passphrase, a line each, readable by its owner
+    alone; otherwise the environment variables NEURALMM_API_KEY, NEURALMM_API_SECRET and
+    NEURALMM_API_PASSPHRASE."""
     maker_fee_bp: float | None = None
     """Otherwise what the venue charges this account. An estimate: fees are counted as they are charged."""
     countdown: float = 10.0
-    """The venue cancels all our orders when it has not heard from us for so many seconds (USD-M)."""
+    """The venue cancels all our orders when it has not heard from us for so many seconds (USD-M, OKX)."""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from mmenv.data.text import hash_text
 BLOCK_BYTES: Final = 1 << 20
 LOOK_LINES: Final = 2_000
 """A file that says nothing of its format in so many lines is not of it."""
+NO_BLOCK: Final = Block(0, 1, b"")
 
 Level = Sequence[Any]
 """Price and size, as text or numbers, and whatever follows."""
@@ -224,7 +225,7 @@ class FeedImporter(Importer):
         text, symbol = np.frombuffer(block.text, np.uint8), self.source.symbol.encode()
         wanted, layout = np.frombuffer(symbol, np.uint8), compiled_layout(type(self))
         found: list[tuple[NDArray[np.void], NDArray[np.int64]]] = []
-        odd = _Odd(self.places)
+        odd = Odd(self.places)
         at, line = 0, block.line
         while at < len(text):
             at, line, parts, levels = scan(text, at, line, wanted, *self.places, layout)
@@ -239,7 +240,7 @@ class FeedImporter(Importer):
         found.append(odd.take())
         return np.concatenate([parts for parts, _ in found]), np.concatenate([levels for _, levels in found])
 
-    def _line(self, line: bytes, number: int, odd: _Odd, report: Report) -> None:
+    def _line(self, line: bytes, number: int, odd: Odd, report: Report) -> None:
         name = report.name(self._file)
         try:
             local_ns, message = split_line(line)
@@ -269,6 +270,10 @@ class FeedImporter(Importer):
                 "with --symbol, or --symbol all"
             )
         report.note(f"{symbol} message, not used")
+
+    def rows(self, parts: NDArray[np.void], levels: NDArray[np.int64], report: Report) -> NDArray[np.void]:
+        """`RAW` rows of books and trades of this symbol that come next, as `Odd.take` gives them."""
+        return self._rows(NO_BLOCK, parts, levels, False, report)
 
     def _rows(
         self, block: Block, parts: NDArray[np.void], levels: NDArray[np.int64], new_file: bool, report: Report
@@ -335,7 +340,7 @@ class DealFile:
         return bool(self.symbol) or symbol in re.split(r"[_.]|(?<=\w)-(?=trades)", path.name)
 
 
-class _Odd:
+class Odd:
     """Books and trades of lines that Python has read, until they are arrays."""
 
     def __init__(self, places: Places) -> None:

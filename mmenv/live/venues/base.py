@@ -25,6 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, TypeVar
 
+from mmenv.checks import ConfigError
 from mmenv.live.market_feed import MarketFeed
 from mmenv.live.orders import OrderClient
 from mmenv.registry import PluginError, Registry
@@ -37,10 +38,11 @@ Keep = Callable[[int, bytes], None]
 
 @dataclass(frozen=True)
 class Credentials:
-    """An API key and its secret; never shown."""
+    """An API key, its secret, and its passphrase where the venue gives one; never shown."""
 
     key: str
     secret: str
+    passphrase: str = ""
 
     def __repr__(self) -> str:
         return "Credentials(...)"
@@ -57,20 +59,36 @@ class Venue(ABC):
         Key to an account, which orders need and market data does not.
     clock
         Local time.
+    testnet
+        Connect to the venue's testnet, where nothing is worth anything.
+
+    Raises
+    ------
+    ConfigError
+        It has no testnet.
     """
 
     name: ClassVar[str] = ""
     """Name in tapes, in journals and on the command line."""
     format: ClassVar[str] = ""
     """The importer's format of what is received, without which a venue cannot be recorded."""
+    testnets: ClassVar[bool] = False
+    """Whether it has a testnet."""
+    example: ClassVar[str] = ""
+    """A symbol as it writes them."""
+    notes: ClassVar[str] = ""
+    """What to know before trading there, for a table."""
 
     def __init__(
         self,
         url: str | None = None,
         credentials: Credentials | None = None,
         clock: Clock = time.time_ns,
+        testnet: bool = False,
     ) -> None:
-        self.url, self.credentials, self.clock = url, credentials, clock
+        if testnet and not self.testnets:
+            raise ConfigError(f"testnet = True is not possible: {self.name} has none.")
+        self.url, self.credentials, self.clock, self.testnet = url, credentials, clock, testnet
 
     @abstractmethod
     def feed(self, symbol: str, keep: Keep | None = None) -> MarketFeed:

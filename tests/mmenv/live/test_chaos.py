@@ -60,9 +60,12 @@ def test_books_agree_to_the_last_unit(tape, seed, seconds):
     assert found.fills > 2
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_books_agree_at_a_venue_as_they_are(tape, seed):
+@pytest.mark.parametrize(
+    ("venue", "seed"), [("binance-usdm", 0), ("binance-usdm", 1), ("bybit", 2), ("bybit", 4)]
+)
+def test_books_agree_at_a_venue_as_they_are(tape, venue, seed):
     """Bans, lost user streams, funding, fees in a coin and rebates, thousands of old trades, besides."""
+    tape = chaos.spoken(tape[0].path.parents[3], venue)
     found = chaos.run(tape, seed, 10.0, unruly=True)
     assert found.violations == []
     assert found.orders > 10

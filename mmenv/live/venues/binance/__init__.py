@@ -1,5 +1,5 @@
-"""Binance, spot and USD-M futures, through ccxt. `market` says where the two differ."""
+"""Binance, spot, USD-M and COIN-M futures, through ccxt. `market` says where they differ."""
 
-from mmenv.live.venues.binance.venue import Spot, Usdm
+from mmenv.live.venues.binance.venue import Coinm, Spot, Usdm
 
-__all__ = ["Spot", "Usdm"]
+__all__ = ["Coinm", "Spot", "Usdm"]

@@ -6,22 +6,10 @@ https://developers.binance.com/docs/derivatives/usds-margined-futures/error-code
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from typing import Final
 
 from mmenv.live.orders import Trouble
-from mmenv.live.venues.refusal import Refusal
-
-
-@dataclass(frozen=True)
-class Row:
-    """Errors of these codes (any, if none is given) whose text has this in it, in whatever case."""
-
-    trouble: Trouble
-    codes: tuple[int, ...] = ()
-    text: str = ""
-
+from mmenv.live.venues.refusal import Row
 
 TABLE: Final = (
     # One code of many meanings, which only the text tells apart.
@@ -55,19 +43,3 @@ TABLE: Final = (
     Row(Trouble.UNKNOWN_SYMBOL, (-1121, -4144)),
 )
 """From the top, the first row that fits."""
-
-
-def trouble_of(code: int, text: str, status: int = 400) -> Trouble:
-    """What an error answer means: the venue's `code` (0 if it gives none), its text, and HTTP's status."""
-    for row in TABLE:
-        if (not row.codes or code in row.codes) and re.search(row.text, text, re.IGNORECASE):
-            return row.trouble
-    if status in (403, 418, 429):
-        return Trouble.TOO_OFTEN
-    # What a server says about itself says nothing of the request.
-    return Trouble.IN_DOUBT if status >= 500 else Trouble.OTHER
-
-
-def refusal(code: int, text: str, status: int) -> Refusal:
-    """The error of an answer."""
-    return Refusal(trouble_of(code, text, status), code, text, status)

@@ -13,6 +13,8 @@ class Market:
 
     venue: str
     """Name as in tapes and journals."""
+    example: str
+    """A symbol."""
     kind: str
     """ccxt's word for what is traded."""
     socket: str
@@ -45,6 +47,7 @@ class Market:
 
 USDM: Final = Market(
     venue="binance-usdm",
+    example="BTCUSDT",
     kind="swap",
     socket="linear",
     public="fapiPublic",
@@ -63,6 +66,7 @@ USDM: Final = Market(
 )  # fmt: skip
 SPOT: Final = Market(
     venue="binance-spot",
+    example="BTCUSDT",
     kind="spot",
     socket="spot",
     public="public",
@@ -78,5 +82,18 @@ SPOT: Final = Market(
         ("GET", "account/commission"): 20, ("GET", "ticker/price"): 2,
     },
 )  # fmt: skip
-MARKETS: Final = {market.venue: market for market in (USDM, SPOT)}
-"""All of them, by the name of the venue."""
+COINM: Final = Market(
+    venue="binance-coinm",
+    example="BTCUSD_PERP",
+    kind="swap",
+    socket="inverse",
+    public="dapiPublic",
+    private="dapiPrivate",
+    diffs="depth@0ms",
+    cancel_all="allOpenOrders",
+    trades="userTrades",
+    maker=("timeInForce", "GTX"),
+    futures=True,
+    weights={("GET", "depth"): 20},
+)
+"""Recorded only: see `BinanceClient.listed`."""

@@ -2,96 +2,63 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Final
 
 from mmenv.data.rows import BUY, SELL
 from mmenv.live.market_feed import Instrument
 from mmenv.live.orders import Fill, Funding, Holdings, OpenOrder, Order, Terms, Trouble, VenueError
-from mmenv.live.throttle import TooOften
-from mmenv.live.venues.binance.client import RETRY_S, BaseError, BinanceClient
+from mmenv.live.venues.binance.client import BinanceClient
+from mmenv.live.venues.news import End, OrderView
 from mmenv.live.venues.refusal import Refusal
+from mmenv.live.venues.requests import RECV_WINDOW_MS, Requests, Sending
 from mmenv.times import MILLISECOND
 
-RECV_WINDOW_MS: Final = 2_000
-"""A request that arrives later than this after it was sent is refused."""
-REQUEST_ERRORS: Final = (BaseError, TooOften)
-"""What a request may raise."""
 PAGE: Final = 1_000
 """Trades in one answer."""
+ENDS: Final = {
+    "FILLED": End.FILLED, "CANCELED": End.CANCELLED, "EXPIRED": End.EXPIRED,
+    "EXPIRED_IN_MATCH": End.EXPIRED, "REJECTED": End.EXPIRED,
+}  # fmt: skip
+"""States of an order that is no more."""
 
 
-def trouble_of(error: BaseException) -> Trouble:
-    """What an error of a request means; one that is no answer leaves in doubt whether it was carried out."""
-    if isinstance(error, TooOften):
-        return Trouble.UNSENT
-    return error.trouble if isinstance(error, Refusal) else Trouble.IN_DOUBT
+class BinanceRequests(Requests):
+    """See `mmenv.live.venues.requests.Requests`."""
 
-
-class Requests:
-    """Requests for one symbol."""
+    client: BinanceClient
 
     def __init__(self, client: BinanceClient, instrument: Instrument) -> None:
-        self.client, self.market = client, client.market
-        self.adopt(instrument)
+        super().__init__(client, instrument)
+        self.market = client.market
 
-    def adopt(self, instrument: Instrument) -> None:
-        """Read and write in its ticks and lots from now on."""
-        self.instrument = instrument
-        self._tick, self._lot = Decimal(instrument.tick_size), Decimal(instrument.lot_size)
+    # Orders
 
-    async def signed(
-        self,
-        path: str,
-        method: str,
-        params: dict[str, Any],
-        *,
-        version: str = "",
-        symbol: bool = True,
-        sending: Callable[[int], None] | None = None,
-    ) -> Any:
-        """Make one signed request of a `version` of the API, about the `symbol` or not; its answer.
+    async def place(self, order: Order, sending: Sending) -> OrderView | None:
+        params = self._order_params(order)
+        return self.view(await self.in_time(lambda: self._signed("order", "POST", params), sending))
 
-        `sending` is told the venue's time in milliseconds whenever the request is about to be sent. Raises
-        as `BinanceClient.request` does.
-        """
-        if symbol:
-            params = {"symbol": self.instrument.symbol, **params}
-        params["recvWindow"] = RECV_WINDOW_MS
-        api = [f"{self.market.private}{version}"]
-        for again in (True, False):
-            if sending is not None:
-                sending(self.client.nonce())
-            try:
-                return await self.client.request(path, api, method.upper(), dict(params))
-            except Refusal as error:
-                if not again or error.trouble != Trouble.WRONG_TIME:
-                    raise
-            # Refused for its time, so never carried out: our clocks differ.
-            await self.venue_ms()
+    async def cancel(self, client_id: str) -> OrderView | None:
+        named = {"origClientOrderId": client_id}
+        return self.view(await self.in_time(lambda: self._signed("order", "DELETE", named)))
 
-    async def venue_ms(self) -> int:
-        """The venue's clock, and ours set by it. Raises as `BinanceClient.request` does."""
-        await self.client.load_time_difference()
-        return int(self.client.nonce())
+    async def cancel_all(self) -> None:
+        try:
+            await self.in_time(lambda: self._signed(self.market.cancel_all, "DELETE", {}))
+        except Refusal as error:
+            if error.trouble != Trouble.UNKNOWN_ORDER:
+                raise
 
-    async def asked(self, path: str, method: str, params: dict[str, Any], **more: Any) -> Any:
-        """Make a request that may be repeated, until it is answered. Raises `VenueError`."""
-        for pause in (*RETRY_S, None):
-            try:
-                return await self.signed(path, method, dict(params), **more)
-            except REQUEST_ERRORS as error:
-                again = trouble_of(error) in (Trouble.IN_DOUBT, Trouble.OVERLOADED)
-                if pause is None or not again:
-                    raise VenueError(f"{method} {path}: {error}") from error
-                await asyncio.sleep(pause)
+    async def cancel_after(self, seconds: float) -> bool:
+        """See `Requests.cancel_after`; futures have such a thing."""
+        if self.market.futures:
+            await self._asked("countdownCancelAll", {"countdownTime": round(seconds * 1000)}, method="POST")
+        return self.market.futures
 
-    # The venue's books
+    async def order(self, client_id: str) -> OrderView:
+        return self.view(await self._signed("order", "GET", {"origClientOrderId": client_id}))
 
     async def open_orders(self) -> list[OpenOrder]:
-        """Every open order of the symbol. Raises `VenueError`."""
         return [
             OpenOrder(
                 client_id=view["clientOrderId"],
@@ -102,18 +69,52 @@ class Requests:
                 filled_lots=self.lots(view["executedQty"]),
                 reduce_only=bool(view.get("reduceOnly")),
             )
-            for view in await self.asked("openOrders", "get", {})
+            for view in await self._asked("openOrders", {})
         ]
 
-    async def holdings(self) -> Holdings:
-        """Position and balances; on spot the position is the base asset held. Raises `VenueError`."""
+    # Fills
+
+    async def newest_trade(self) -> int:
+        newest = await self._asked(self.market.trades, {"limit": 1})
+        return int(newest[-1]["id"]) if newest else 0
+
+    async def fills(self, after_trade_id: int) -> list[Fill]:
+        found: list[Fill] = []
+        while True:
+            views = await self._asked(self.market.trades, {"fromId": after_trade_id + 1, "limit": PAGE})
+            found += [self.fill(view, "") for view in views]
+            if len(views) < PAGE:
+                return found
+            after_trade_id = found[-1].trade_id
+
+    async def fills_of(self, client_id: str, order_id: int) -> list[Fill]:
+        views = await self._asked(self.market.trades, {"orderId": order_id})
+        return [self.fill(view, client_id) for view in views]
+
+    # The account
+
+    async def check_account(self) -> None:
         if self.market.futures:
-            balances = await self.asked("balance", "get", {}, version="V3", symbol=False)
-            positions = await self.asked("positionRisk", "get", {}, version="V3")
+            found = await self._asked("accountConfig", {}, symbol=False)
+            if found.get("dualSidePosition"):
+                raise VenueError(
+                    "the account is in hedge mode, where each side has a position of its own: a desk needs "
+                    "one-way mode (Binance: Preferences, Position Mode)"
+                )
+        else:
+            found = await self._asked("account", {}, symbol=False)
+        if not found.get("canTrade", True):
+            raise VenueError("the account may not trade now: look at its restrictions at the venue")
+
+    async def holdings(self) -> Holdings:
+        """Position and balances; on spot the position is the base asset held."""
+        if self.market.futures:
+            balances = await self._asked("balance", {}, version="V3", symbol=False)
+            positions = await self._asked("positionRisk", {}, version="V3")
             size = sum((Decimal(found["positionAmt"]) for found in positions), Decimal(0))
             held = {found["asset"]: found.get("balance") or found["walletBalance"] for found in balances}
             return Holdings(size=f"{size:f}", balances=held)
-        account = await self.asked("account", "get", {}, symbol=False)
+        account = await self._asked("account", {}, symbol=False)
         totals = {
             entry["asset"]: Decimal(entry["free"]) + Decimal(entry["locked"]) for entry in account["balances"]
         }
@@ -125,12 +126,11 @@ class Requests:
         )
 
     async def terms(self) -> Terms | None:
-        """What the account pays; None where the venue does not say. Raises `VenueError`."""
         if self.market.futures:
-            found = await self.asked("commissionRate", "get", {})
+            found = await self._asked("commissionRate", {})
             maker, taker = found["makerCommissionRate"], found["takerCommissionRate"]
             return Terms(maker_fee_bp=float(maker) * 1e4, taker_fee_bp=float(taker) * 1e4)
-        found = await self.asked("account/commission", "get", {})
+        found = await self._asked("account/commission", {})
         discount = found.get("discount", {})
         share = 1.0
         if discount.get("enabledForAccount") and discount.get("enabledForSymbol"):
@@ -142,36 +142,22 @@ class Requests:
         }
         return Terms(maker_fee_bp=rates["maker"] * 1e4, taker_fee_bp=rates["taker"] * 1e4)
 
-    async def check_account(self) -> None:
-        """Raise `VenueError` where the account cannot trade as a desk does."""
-        if self.market.futures:
-            found = await self.asked("accountConfig", "get", {}, symbol=False)
-            if found.get("dualSidePosition"):
-                raise VenueError(
-                    "the account is in hedge mode, where each side has a position of its own: a desk needs "
-                    "one-way mode (Binance: Preferences, Position Mode)"
-                )
-        else:
-            found = await self.asked("account", "get", {}, symbol=False)
-        if not found.get("canTrade", True):
-            raise VenueError("the account may not trade now: look at its restrictions at the venue")
-
     async def price_of(self, asset: str) -> str:
-        """What an asset is worth in the quote asset, decimal text. Raises `VenueError`."""
-        symbol = f"{asset}{self.instrument.quote}"
-        return str((await self.public("ticker/price", {"symbol": symbol}))["price"])
+        found = await self._public("ticker/price", f"{asset}{self.instrument.quote}")
+        return str(found["price"])
 
     async def next_funding_ms(self) -> int:
-        """When funding is paid next, by the venue's clock; 0 if never. Raises `VenueError`."""
-        found = await self.public("premiumIndex", {"symbol": self.instrument.symbol})
-        return int(found.get("nextFundingTime") or 0)
+        if not self.market.futures:
+            return 0
+        return int((await self._public("premiumIndex", self.instrument.symbol)).get("nextFundingTime") or 0)
 
     async def funding(self, after_ms: int) -> list[Funding]:
-        """Payments of funding later than that, oldest first. Raises `VenueError`."""
         found: list[Funding] = []
+        if not self.market.futures:
+            return found
         while True:
             asked = {"incomeType": "FUNDING_FEE", "startTime": after_ms + 1, "limit": PAGE}
-            views = await self.asked("income", "get", asked)
+            views = await self._asked("income", asked)
             found += [
                 Funding(
                     client_id="", exch_ns=int(view["time"]) * MILLISECOND, local_ns=self.client.clock(),
@@ -183,47 +169,52 @@ class Requests:
                 return found
             after_ms = max(int(view["time"]) for view in views)
 
-    async def public(self, path: str, params: dict[str, Any]) -> Any:
-        """A request without a signature that may be repeated. Raises `VenueError`."""
-        for pause in (*RETRY_S, None):
-            try:
-                return await self.client.request(path, [self.market.public], "GET", params)
-            except REQUEST_ERRORS as error:
-                if pause is None or trouble_of(error) not in (Trouble.IN_DOUBT, Trouble.OVERLOADED):
-                    raise VenueError(f"get {path}: {error}") from error
-                await asyncio.sleep(pause)
+    # How it is asked and read
 
-    async def order(self, params: dict[str, Any]) -> dict[str, Any] | None:
-        """An order as the venue shows it, None if it knows none. Raises `VenueError`."""
-        try:
-            return await self.asked("order", "get", params)
-        except VenueError as error:
-            if error.__cause__ is not None and trouble_of(error.__cause__) == Trouble.UNKNOWN_ORDER:
-                return None
-            raise
+    async def _signed(
+        self, path: str, method: str, params: dict[str, Any], *, version: str = "", symbol: bool = True
+    ) -> Any:
+        """The answer to a signed request of a `version` of the API, about the `symbol` or not."""
+        asked = {"symbol": self.instrument.symbol, **params} if symbol else dict(params)
+        api = [f"{self.market.private}{version}"]
+        return await self.client.request(path, api, method, asked | {"recvWindow": RECV_WINDOW_MS})
 
-    async def trades(self, params: dict[str, Any]) -> list[dict[str, Any]]:
-        """Our trades, as the venue shows them. Raises `VenueError`."""
-        return await self.asked(self.market.trades, "get", params)
+    async def _asked(self, path: str, params: dict[str, Any], *, method: str = "GET", **more: Any) -> Any:
+        return await self.until_answered(
+            f"{method.lower()} {path}", lambda: self._signed(path, method, params, **more)
+        )
 
-    # How it is written
+    async def _public(self, path: str, symbol: str) -> Any:
+        ask = lambda: self.client.request(path, [self.market.public], "GET", {"symbol": symbol})  # noqa: E731
+        return await self.until_answered(f"get {path}", ask)
 
-    def order_params(self, order: Order) -> dict[str, Any]:
+    def _order_params(self, order: Order) -> dict[str, Any]:
         """An order as the venue is asked for it."""
         params: dict[str, Any] = {
             "side": "BUY" if order.side == BUY else "SELL",
             "type": "MARKET" if order.kind == "market" else "LIMIT",
-            "quantity": f"{order.lots * self._lot:f}",
+            "quantity": self.size(order.lots),
             "newClientOrderId": order.client_id,
             "newOrderRespType": "RESULT",
         }
         if order.kind == "limit":
-            params["price"] = f"{order.tick * self._tick:f}"
+            params["price"] = self.price(order.tick)
             name, value = self.market.maker if order.post_only else ("timeInForce", "GTC")
             params[name] = value
         if order.reduce_only and self.market.futures:
             params["reduceOnly"] = "true"
         return params
+
+    def view(self, found: dict[str, Any]) -> OrderView:
+        """An order as a request's answer shows it."""
+        return OrderView(
+            client_id=found.get("origClientOrderId", found["clientOrderId"]),
+            order_id=int(found["orderId"]),
+            lots=self.lots(found["origQty"]),
+            filled=self.lots(found["executedQty"]),
+            end=ENDS.get(found["status"]),
+            exch_ns=int(found.get("updateTime") or found.get("transactTime") or 0) * MILLISECOND,
+        )
 
     def fill(self, view: dict[str, Any], client_id: str) -> Fill:
         """A trade of an order of ours."""
@@ -241,11 +232,3 @@ class Requests:
             fee_asset=str(view["commissionAsset"]),
             maker=bool(view.get("maker", view.get("isMaker"))),
         )
-
-    def ticks(self, price: str) -> int:
-        """A price in ticks."""
-        return round(Decimal(price) / self._tick)
-
-    def lots(self, size: str) -> int:
-        """A size in lots."""
-        return round(Decimal(size) / self._lot)

@@ -13,7 +13,8 @@ from mmenv.checks import ConfigError
 from mmenv.live.orders import VenueError
 from mmenv.live.recorder import Record
 from mmenv.live.rerun import check, decisions
-from mmenv.live.venues.base import VENUES
+from mmenv.live.venues.base import VENUES, Credentials
+from mmenv.live.venues.names import long_name, number_in_time, short_name, time_in
 from mmenv.registry import PluginError
 from tests.helpers.bazaar import Bazaar
 from tests.helpers.exchanges import VENUES as NAMES
@@ -55,6 +56,43 @@ def test_without_a_network_a_recording_fails(tmp_path: Path) -> None:
     )
     with pytest.raises(VenueError, match="nothing was recorded of BTCUSDT"):
         record.run()
+
+
+def test_the_page_has_the_table_of_the_registry() -> None:
+    page = Path("docs/live.md").read_text()
+    for name, venue in VENUES.items():
+        if venue.__module__.startswith("mmenv."):
+            what = (venue.__doc__ or "").partition("\n")[0].rstrip(".")
+            testnet = "yes" if venue.testnets else "no"
+            row = f"| `{name}` | {what} | {venue.example} | {venue.format} | {testnet} | {venue.notes} |"
+            assert row in page
+
+
+def test_a_venue_without_a_testnet_says_so() -> None:
+    with pytest.raises(ConfigError, match=r"testnet = True is not possible: bazaar has none"):
+        Bazaar(testnet=True)
+
+
+def test_keys_are_of_the_form_that_the_venue_gives() -> None:
+    with pytest.raises(ConfigError, match="okx have a passphrase"):
+        VENUES.find("okx")(credentials=Credentials("key", "secret"))
+    with pytest.raises(ConfigError, match="hyperliquid needs the account's address"):
+        asyncio.run(VENUES.find("hyperliquid")(credentials=Credentials("key", "secret")).orders("BTC"))
+
+
+@pytest.mark.parametrize("name", ["nmmBTC18c2f3a4b5c-7", "nmmBTC0-123456789"])
+def test_an_order_has_one_name_in_each_form(name: str) -> None:
+    short = short_name(name, "BTC")
+    assert short.isalnum()
+    assert long_name(short, "BTC") == name
+    assert short_name("web_1", "BTC") == long_name("web_1", "BTC") == "web_1"
+
+
+def test_numbers_of_trades_grow_with_time() -> None:
+    numbers = [number_in_time(at, text) for at, text in ((1, "z"), (2, "a"), (1_900_000_000_000, "b"))]
+    assert numbers == sorted(set(numbers))
+    assert numbers[-1] < 1 << 63
+    assert [time_in(number) for number in numbers] == [1, 2, 1_900_000_000_000]
 
 
 def test_a_venue_whose_captures_no_importer_reads_is_not_recorded(tmp_path: Path) -> None:

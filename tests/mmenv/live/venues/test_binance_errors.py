@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ pytest.importorskip("ccxt")
 from mmenv.exchange.loopback import Loopback
 from mmenv.exchange.protocol import ApiError
 from mmenv.live.orders import Order, Trouble
-from mmenv.live.venues.binance.errors import TABLE, Row, trouble_of
+from mmenv.live.venues.binance.errors import TABLE
 from mmenv.live.venues.binance.orders import BinanceOrders
+from mmenv.live.venues.refusal import Row, refusal
 from tests.helpers.exchanges import KEY, exchange, on_virtual_time, tape
 
 SAID = [
@@ -102,17 +102,14 @@ SAID = [
 
 @pytest.mark.parametrize(("code", "text", "name"), SAID)
 def test_an_error_is_understood(code: int, text: str, name: str) -> None:
-    assert trouble_of(code, text) == Trouble[name]
+    assert refusal(TABLE, code, text).trouble == Trouble[name]
 
 
 def test_every_row_and_every_code_of_it_has_a_case() -> None:
     """What no case above reaches is what nobody has looked at."""
 
     def first(code: int, text: str) -> Row:
-        return next(
-            row for row in TABLE
-            if (not row.codes or code in row.codes) and re.search(row.text, text, re.IGNORECASE)
-        )  # fmt: skip
+        return next(row for row in TABLE if row.fits(code, text))
 
     reached = [(first(code, text), code) for code, text, _ in SAID]
     for row in TABLE:
@@ -170,5 +167,5 @@ def test_each_error_of_an_order_is_told_as_what_it_means(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("status", "trouble"), [(403, "TOO_OFTEN"), (429, "TOO_OFTEN"), (502, "IN_DOUBT")])
 def test_what_has_no_code_is_understood_by_its_status(status: int, trouble: str) -> None:
-    assert trouble_of(0, "<html>nothing to read</html>", status) == Trouble[trouble]
-    assert trouble_of(-9999, "Something new.") == Trouble.OTHER
+    assert refusal(TABLE, 0, "<html>nothing to read</html>", status).trouble == Trouble[trouble]
+    assert refusal(TABLE, -9999, "Something new.").trouble == Trouble.OTHER

@@ -1,4 +1,4 @@
-"""What is known of our orders at Binance, and telling it: each piece of news once, in order.
+"""What is known of our orders at a venue, and telling it: each piece of news once, in order.
 
 The same news comes by the user stream, in the answers to requests, and by asking again; late and double.
 """
@@ -6,20 +6,18 @@ The same news comes by the user stream, in the answers to requests, and by askin
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from mmenv.live.orders import LOST, Ack, AnyEvent, Cancel, Fill, Reject, Trouble
+from mmenv.live.orders import Ack, AnyEvent, Cancel, Fill, Reject
 from mmenv.live.redact import redact
-from mmenv.live.venues.binance.errors import trouble_of
-from mmenv.live.venues.binance.requests import Requests
-from mmenv.times import MILLISECOND
+from mmenv.live.venues.base import Clock
+from mmenv.live.venues.news import End, NotTaken, OrderView, Report
 
 DONE_KEPT: Final = 100_000
 """Trades and finished orders remembered, to know their late echoes."""
-TERMINAL: Final = ("FILLED", "CANCELED", "EXPIRED", "EXPIRED_IN_MATCH", "REJECTED")
 
 
 @dataclass(slots=True)
@@ -31,13 +29,15 @@ class TrackedOrder:
     sent_ms: int = 0
     """Time of a request that may still arrive, by the venue's clock; 0 if there is none."""
     order_id: int = 0
+    heard: bool = False
+    """Whether the venue has said that it heard of it, and no more: what became of it comes by the stream."""
     acknowledged: bool = False
     reported: bool = False
     """Whether the user stream has said anything of it."""
     told: int = 0
     cancelling: bool = False
-    end: tuple[str, int, int] | None = None
-    """Final status, lots filled in all, exchange time."""
+    end: OrderView | None = None
+    """How it ended."""
     settling: bool = False
     completing: bool = False
 
@@ -48,7 +48,7 @@ class Tracker:
 
     def __init__(
         self,
-        requests: Requests,
+        clock: Clock,
         incomplete: Callable[[TrackedOrder], None],
         worth: Callable[[str], None],
     ) -> None:
@@ -60,15 +60,16 @@ class Tracker:
         self.first_trade: int | None = None
         """Newest trade before we came: what traded until then is for `fills` to say."""
         self.last_trade = 0
-        self._requests, self._incomplete, self._worth = requests, incomplete, worth
+        self._clock, self._incomplete, self._worth = clock, incomplete, worth
         self._trades: OrderedDict[int, None] = OrderedDict()
+        self._unnamed: deque[Fill] = deque(maxlen=DONE_KEPT)
         self._events: asyncio.Queue[AnyEvent | None] = asyncio.Queue()
 
     # What is told
 
     def tell(self, kind: Callable[..., AnyEvent], client_id: str = "", exch_ns: int = 0, **more: Any) -> None:
         """Tell an event of this kind."""
-        local_ns = self._requests.client.clock()
+        local_ns = self._clock()
         if "reason" in more:
             more["reason"] = redact(more["reason"])
         self._events.put_nowait(kind(client_id=client_id, exch_ns=exch_ns, local_ns=local_ns, **more))
@@ -96,55 +97,55 @@ class Tracker:
     def name(self, order_id: int, client_id: str) -> None:
         """Learn which of our ids is which of the venue's."""
         _remember(self.names, order_id, client_id)
+        for fill in [fill for fill in self._unnamed if fill.order_id == order_id]:
+            self._unnamed.remove(fill)
+            self.hear_fill(fill)
 
-    def hear_report(self, report: dict[str, Any]) -> None:
+    def hear_report(self, report: Report) -> None:
         """Take in an order's report of the user stream."""
-        requests = self._requests
-        if report["s"] != requests.instrument.symbol:
-            return
-        what, exch_ns = report["x"], int(report["T"]) * MILLISECOND
-        # A cancel has a client id of its own; the order's is then C.
-        client_id = report.get("C") or report["c"] if what == "CANCELED" else report["c"]
-        if what == "REJECTED":
-            reason = str(report.get("r", ""))
-            self.reject(client_id, LOST, reason, trouble_of(LOST, reason))
-            return
-        order = self._at_venue(client_id, int(report["i"]), requests.lots(report["q"]), exch_ns)
+        order = self._at_venue(report.view)
         if order is not None:
             order.reported = True
-        if what == "TRADE":
-            view = {
-                "id": report["t"], "orderId": report["i"], "price": report["L"], "qty": report["l"],
-                "commission": report.get("n") or "0", "commissionAsset": report.get("N") or "",
-                "time": report["T"], "maker": report["m"], "side": report["S"],
-            }  # fmt: skip
-            self.hear_fill(requests.fill(view, client_id))
-        if order is not None and report["X"] in TERMINAL:
-            self.hear_end(order, report["X"], requests.lots(report["z"]), exch_ns)
+        if report.fill is not None:
+            self.hear_fill(report.fill)
+        if order is not None and report.view.end is not None:
+            self.hear_end(order, report.view)
 
-    def hear_view(self, view: dict[str, Any]) -> None:
+    def hear_view(self, view: OrderView) -> None:
         """Take in an order as a request's answer shows it."""
-        lots = self._requests.lots
-        client_id = view.get("origClientOrderId", view["clientOrderId"])
-        exch_ns = int(view.get("updateTime") or view.get("transactTime") or 0) * MILLISECOND
-        order = self._at_venue(client_id, int(view["orderId"]), lots(view["origQty"]), exch_ns)
+        order = self._at_venue(view)
         if order is None:
             return
-        filled = lots(view["executedQty"])
-        if view["status"] in TERMINAL:
-            self.hear_end(order, view["status"], filled, exch_ns)
-        elif filled > order.told:
+        if view.end is not None:
+            self.hear_end(order, view)
+        elif view.filled > order.told:
             self._incomplete(order)
+
+    def hear_not_taken(self, news: NotTaken) -> None:
+        """Take in that an order is not at the venue and never will be."""
+        if (order := self.working.get(news.client_id)) is not None:
+            self._forget(order)
+            self.tell(Reject, news.client_id, code=news.code, reason=news.reason, trouble=str(news.trouble))
 
     def hear_fill(self, fill: Fill) -> None:
         """Take in a fill, and tell it unless it was told before."""
         if fill.trade_id in self._trades:
             return
+        if not fill.client_id:
+            fill = replace(fill, client_id=self.names.get(fill.order_id, ""))
+        if not fill.client_id and not all(order.acknowledged for order in self.working.values()):
+            # Perhaps of one whose number we have yet to learn.
+            self._unnamed.append(fill)
+            return
         _remember(self._trades, fill.trade_id, None)
         self.last_trade = max(self.last_trade, fill.trade_id)
         order = self.working.get(fill.client_id)
         if order is not None:
-            self._at_venue(fill.client_id, fill.order_id, order.lots, fill.exch_ns)
+            at = OrderView(
+                client_id=fill.client_id, order_id=fill.order_id, lots=order.lots, filled=fill.lots,
+                exch_ns=fill.exch_ns,
+            )  # fmt: skip
+            self._at_venue(at)
         self._worth(fill.fee_asset)
         if fill.trade_id > (self.first_trade or 0):
             self._events.put_nowait(fill)
@@ -152,30 +153,24 @@ class Tracker:
             order.told += fill.lots
             self._progress(order)
 
-    def hear_end(self, order: TrackedOrder, status: str, filled: int, exch_ns: int) -> None:
-        """Take in that an order is no more, with `filled` lots filled in all."""
-        if order.end is None:
-            order.end = status, filled, exch_ns
-        if order.told < filled:
+    def hear_end(self, order: TrackedOrder, end: OrderView) -> None:
+        """Take in that an order is no more."""
+        order.end = order.end or end
+        if order.told < end.filled:
             self._incomplete(order)
         self._progress(order)
 
-    def reject(self, client_id: str, code: int, reason: str, trouble: Trouble) -> None:
-        """Take in that an order is not at the venue and never will be."""
-        if (order := self.working.get(client_id)) is not None:
-            self._forget(order)
-            self.tell(Reject, client_id, code=code, reason=reason, trouble=str(trouble))
-
-    def _at_venue(self, client_id: str, order_id: int, lots: int, exch_ns: int) -> TrackedOrder | None:
+    def _at_venue(self, view: OrderView) -> TrackedOrder | None:
         """The order, acknowledged; None if it is long done."""
-        if client_id in self.done:
+        if view.client_id in self.done:
             return None
-        order = self.working.get(client_id) or self.add(client_id, lots)
-        order.order_id, order.sent_ms = order_id, 0
-        self.name(order_id, client_id)
+        order = self.working.get(view.client_id) or self.add(view.client_id, view.lots)
+        order.order_id, order.sent_ms = view.order_id, 0
         if not order.acknowledged:
             order.acknowledged = True
-            self.tell(Ack, client_id, exch_ns, order_id=order_id)
+            self.tell(Ack, view.client_id, view.exch_ns, order_id=view.order_id)
+        if view.order_id not in self.names:
+            self.name(view.order_id, view.client_id)
         return order
 
     def _progress(self, order: TrackedOrder) -> None:
@@ -183,12 +178,11 @@ class Tracker:
         if order.client_id not in self.working:
             return
         if order.told < order.lots:
-            if order.end is None or order.told < order.end[1]:
+            if order.end is None or order.told < order.end.filled:
                 return
-            status, filled, exch_ns = order.end
-            expired = not (status == "CANCELED" and order.cancelling)
-            told = {"order_id": order.order_id, "filled_lots": filled, "expired": expired}
-            self.tell(Cancel, order.client_id, exch_ns, **told)
+            expired = not (order.end.end == End.CANCELLED and order.cancelling)
+            told = {"order_id": order.order_id, "filled_lots": order.end.filled, "expired": expired}
+            self.tell(Cancel, order.client_id, order.end.exch_ns, **told)
         self._forget(order)
 
     def _forget(self, order: TrackedOrder) -> None:
