@@ -119,6 +119,10 @@ class LiveExecution:
         """
         return min(self._trade_before.values(), default=self.last_trade)
 
+    def known_since(self, first: int) -> int:
+        """Trade id after which every fill that was heard is remembered; `first` if all are."""
+        return min(self._trades) if len(self._trades) == self._trades.maxlen else first
+
     def silence_at(self, time_ns: int) -> str:
         """Why the venue wants no orders at this time; empty if it takes them."""
         if time_ns >= self.silent_until_ns:

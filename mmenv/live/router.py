@@ -12,7 +12,18 @@ from typing import Any, Final, TypeVar
 from mmenv.checks import ConfigError
 from mmenv.live.execution import LiveExecution
 from mmenv.live.market_feed import Instrument
-from mmenv.live.orders import Fill, Funding, OpenOrder, Order, OrderClient, Reject, Terms, Trouble, VenueError
+from mmenv.live.orders import (
+    Fill,
+    Funding,
+    OpenOrder,
+    Order,
+    OrderClient,
+    Reject,
+    Stream,
+    Terms,
+    Trouble,
+    VenueError,
+)
 from mmenv.live.plan import Plan
 from mmenv.live.session import Session
 from mmenv.live.setup import Outgoing
@@ -25,6 +36,8 @@ SLEEP_S: Final = 0.05
 """Pause between two looks at whether something has happened."""
 RETRY_S: Final = 1.0
 """Pause before a venue that gave no usable answer is asked again."""
+LOOKS: Final = 4
+"""A position must differ from the venue's so often in a row, for fills may be on their way."""
 GRACE_S: Final = 5.0
 """How long a desk that stops waits for its orders to be gone."""
 
@@ -102,6 +115,8 @@ class OrderRouter:
         standing, missed, position = await self._answer(lambda: self._books(session))
         for event in missed:
             session.hear(event)
+        if Decimal(position) != session.expected_position:
+            await self._look_back(session)
         session.account([*cancelled, *standing], position, self._clock())
         self._note(f"compared with the venue: {len(missed)} events missed, {len(standing)} orders open since")
 
@@ -114,6 +129,14 @@ class OrderRouter:
         paid = await self._client.funding(execution.funded_ns or session.setup.start_ns)
         missed: list[Fill | Funding] = [*fills, *paid]
         return standing, missed, (await self._client.holdings()).size
+
+    async def _look_back(self, session: Session) -> None:
+        """Hear all fills again: one that was never told may be older than those that were, where its order is
+        not ours, as a liquidation's."""
+        assert isinstance(session.execution, LiveExecution)
+        since = session.execution.known_since(session.setup.last_trade)
+        for fill in await self._answer(lambda: self._client.fills(since, ())):
+            session.hear(fill)
 
     async def _answer(self, question: Callable[[], Awaitable[T]]) -> T:
         """The venue's answer, however often it must be asked."""
@@ -128,12 +151,29 @@ class OrderRouter:
 
     async def listen(self, session: Session) -> None:
         """Hand what the venue says to the session, until the client is closed."""
+        broken = False
         async for event in self._client.events():
             session.hear(event)
+            if isinstance(event, Stream):
+                if event.ok and broken:
+                    self._tasks.start(self._compare_position(session))
+                broken = not event.ok
             if isinstance(event, Reject):
                 self._note(f"rejected: {event.reason}")
                 if event.kind in (Trouble.BAD_ORDER, Trouble.CLOSED):
                     self._doubt()
+
+    async def _compare_position(self, session: Session) -> None:
+        """After an interruption of the reports: where the position stays another than the venue's, hear all
+        fills again."""
+        with suppress(VenueError):
+            for _ in range(LOOKS):
+                expected = session.expected_position
+                held = Decimal((await self._client.holdings()).size)
+                if held in (expected, session.expected_position):
+                    return
+                await asyncio.sleep(RETRY_S)
+            await self._look_back(session)
 
     async def stay_alive(self) -> None:
         """Keep the venue's countdown from cancelling our orders; it does once we are gone."""

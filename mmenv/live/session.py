@@ -203,8 +203,7 @@ class Session:
         assert isinstance(self.execution, LiveExecution)
         expected = str(self.setup.baseline + self.working.position)
         if isinstance(position, str):
-            held = int(expected) * Decimal(self.setup.lot_size) + Decimal(self.setup.dust)
-            expected = f"{held - self.execution.charges.owed:f}"
+            expected = f"{self.expected_position:f}"
         found = [dataclasses.asdict(order) for order in open_orders]
         self._note(journal.ACCOUNT, {"orders": found, "position": position, "time_ns": time_ns})
         self.execution.reconcile(open_orders, str(position), expected)
@@ -215,6 +214,14 @@ class Session:
         if reason != self._unlisted:
             self._unlisted = reason
             self._note(journal.INSTRUMENT, {"reason": reason})
+
+    @property
+    def expected_position(self) -> Decimal:
+        """What the venue's books should hold, in units of the traded asset."""
+        assert isinstance(self.execution, LiveExecution)
+        lots = self.setup.baseline + self.working.position
+        held = lots * Decimal(self.setup.lot_size) + Decimal(self.setup.dust)
+        return held - self.execution.charges.owed
 
     @property
     def quiet(self) -> bool:

@@ -61,10 +61,12 @@ def test_books_agree_to_the_last_unit(tape, seed, seconds):
 
 
 @pytest.mark.parametrize(
-    ("venue", "seed"), [("binance-usdm", 0), ("binance-usdm", 1), ("bybit", 2), ("bybit", 4)]
+    ("venue", "seed"),
+    [("binance-usdm", 0), ("binance-usdm", 1), ("binance-usdm", 30024), ("bybit", 2), ("bybit", 4)],
 )
 def test_books_agree_at_a_venue_as_they_are(tape, venue, seed):
-    """Bans, lost user streams, funding, fees in a coin and rebates, thousands of old trades, besides."""
+    """Bans, lost user streams, funding, fees in a coin and rebates, thousands of old trades, besides. Seed
+    30024: the venue deleverages the position, the user stream is lost just then, and newer fills are told."""
     tape = chaos.spoken(tape[0].path.parents[3], venue)
     found = chaos.run(tape, seed, 10.0, unruly=True)
     assert found.violations == []
