@@ -67,6 +67,8 @@ FUNDING_S = 2.0
 BALANCES = {"BTC": Decimal(100), "USDT": Decimal(1_000_000), "BNB": Decimal(5)}
 FINER = 2
 """The finest grid that a schedule can change to, of the tape's."""
+CLOSED_OUT = ("adl_", "autoclose-")
+"""How the names of orders begin by which a venue itself takes off a position."""
 LIMIT = 3
 MAX_ORDERS = 120
 DRAWDOWN = 0.012
@@ -182,7 +184,11 @@ class Trial:
         if funded := [at for at, kind, _ in self.unruly if kind == "funding"]:
             # Venues say beforehand when they will pay.
             self.listing.funding_ns = START_NS + round((min(funded) + FUNDING_S) * SECOND)
-        self.closed_out = bool({"adl", "liquidation"} & set(kinds))
+        # A request that is late at a venue whose clock jumps back can still be carried out when the venue has
+        # said that it never came and is too old by now.
+        late = {"slow", "clock-jump"} <= {fault.kind for fault in self.faults.faults}
+        self.strangers = late or bool({"adl", "liquidation"} & set(kinds))
+        """Whether there may be fills that the desk cannot expect."""
         self.outcome = Outcome(seed, [*(fault.kind for fault in self.faults.faults), *kinds], self.venue)
         self.wallet = self.account.wallet
 
@@ -378,10 +384,12 @@ class Trial:
         standing = sorted(long_name(order.client_id, SYMBOL) for order in self.account.open(self.listing))
         if known != standing:
             say(f"open orders {known}, at the exchange {standing}")
-        lots = 0
+        lots, limit = 0, LIMIT * FINER
         for trade in self.account.trades:
+            # What the venue itself takes off the position is known to the desk once it is told.
+            limit += trade.lots * trade.order.client_id.startswith(CLOSED_OUT)
             lots += trade.order.side * trade.lots
-            if abs(lots) > LIMIT * FINER:
+            if abs(lots) > limit:
                 say(f"position {lots / FINER} beyond the limit")
         outcome.fills = session.fills
         outcome.latched += [f"{f.rule}: {f.reason}" for f in session.guard.latched.values()]
@@ -407,15 +415,17 @@ class Trial:
         for frame in list(read(path)):
             if frame.kind == journal.OPERATOR:
                 command = frame.json()["command"]
-                flatten = command == "flatten" if command in ("halt", "flatten", "clear") else flatten
+                flatten = command == "flatten" if command in ("halt", "flatten") else flatten
                 # Only what was latched when it was given is taken back, and only then is a loss counted anew.
                 peak = -np.inf if command == "clear" and lost else peak
             elif frame.kind == journal.STATE:
                 rules = [reason.split(":")[0] for reason in frame.json()["reasons"]]
                 outcome.rules.update(rules)
+                # A word that was given before the halt was does not take it back.
+                flatten &= "operator" in rules
                 lost = "drawdown" in rules and frame.json()["to"] == "HALTED"
                 # Nobody else trades here, and the policy raises nothing.
-                never = NEVER[self.closed_out :]
+                never = NEVER[self.strangers :]
                 yield from (f"false alarm: {frame.json()['reasons']}" for r in rules if r in never)
             elif frame.kind == journal.DECISION:
                 made = np.frombuffer(frame.payload, kind)[0]
@@ -441,9 +451,8 @@ class Trial:
         if len(rate) and rate.max() > MAX_ORDERS:
             yield f"{rate.max()} orders in 10 s"
         for order in self.account.orders.values():
-            if long_name(order.client_id, SYMBOL) not in known and not order.client_id.startswith(
-                ("adl_", "autoclose-")
-            ):
+            theirs = order.client_id.startswith(CLOSED_OUT)
+            if long_name(order.client_id, SYMBOL) not in known and not theirs:
                 yield f"{order.client_id} is at the exchange, but not in the journal"
 
     def _recoveries(self) -> Iterator[float]:
@@ -470,7 +479,7 @@ class Trial:
 
 
 NEVER = ("unknown-order", "policy", "position", "far-quote")
-"""Rules that nothing here can give a reason for; the first is what a liquidation looks like."""
+"""Rules that nothing here can give a reason for; the first is what `Trial.strangers` look like."""
 
 
 def run(

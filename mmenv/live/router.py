@@ -135,7 +135,8 @@ class OrderRouter:
         not ours, as a liquidation's."""
         assert isinstance(session.execution, LiveExecution)
         since = session.execution.known_since(session.setup.last_trade)
-        for fill in await self._answer(lambda: self._client.fills(since, ())):
+        ours = session.execution.open_ids
+        for fill in await self._answer(lambda: self._client.fills(since, ours)):
             session.hear(fill)
 
     async def _answer(self, question: Callable[[], Awaitable[T]]) -> T:
