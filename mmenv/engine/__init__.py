@@ -3,6 +3,7 @@
 May import: nothing of `mmenv`.
 """
 
-from mmenv.engine.cache import ensure_cache
+from mmenv.engine.cache import ensure_cache, stamp_sources
 
 ensure_cache()  # before anything is compiled
+stamp_sources()
