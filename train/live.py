@@ -272,7 +272,10 @@ def halt_all(desks: list[LiveDesk]) -> None:
 
 @contextlib.asynccontextmanager
 async def watched(desks: list[LiveDesk], limit: float | None) -> AsyncIterator[None]:
-    """The account's own limit, over all desks: the one thing by which one of them stops the others."""
+    """The account's own limit, over all desks: the one thing by which one of them stops the others.
+
+    Raises `ConfigError` in the end where their profits do not add up; no desk then goes on.
+    """
     if limit is None:
         yield
         return
@@ -280,15 +283,24 @@ async def watched(desks: list[LiveDesk], limit: float | None) -> AsyncIterator[N
 
     def look() -> None:
         sessions = [desk.session for desk in desks if desk.session is not None]
+        if len(currencies := {session.setup.currency for session in sessions}) > 1:
+            raise ConfigError(
+                f"--account-loss = {limit:g} is not possible: the profits of these symbols are in "
+                f"{' and '.join(sorted(currencies))}, which do not add up; run each in a process and a "
+                "folder of its own."
+            )
         wealth = {session.setup.session: session.wealth for session in sessions}
         if (lost := found.update(wealth)) is not None:
             for desk in desks:
                 desk.command("halt", f"the account has lost {lost:.2f} of {limit:g}")
 
     async def watch() -> None:
-        while True:
-            look()
-            await asyncio.sleep(WATCH_S)
+        with contextlib.suppress(ConfigError):
+            while True:
+                look()
+                await asyncio.sleep(WATCH_S)
+        # It is raised once they have ended.
+        stop(desks, "--account-loss cannot be counted")
 
     task = asyncio.create_task(watch())
     try:

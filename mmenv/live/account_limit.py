@@ -18,7 +18,7 @@ class AccountLimit:
     folder
         Where their journals lie.
     limit
-        Largest loss, quote currency.
+        Largest loss, currency of profits.
     mode
         "paper" or "live", which are counted apart.
 
@@ -32,7 +32,7 @@ class AccountLimit:
         self.limit = limit
         self._file = folder / f"account-loss-{mode}.json"
         self.lost = 0.0
-        """Below the best, quote currency; at least 0."""
+        """Below the best, currency of profits; at least 0."""
         self._wealth: dict[str, float] = {}
         self._saved = -1.0
         if self._file.exists():

@@ -94,15 +94,7 @@ def _watch(view: View, rows: NDArray[np.void], interval_ns: int) -> NDArray[np.v
 def make_setup(
     plan: Plan, instrument: Instrument, market: Live, start_ns: int, window: tuple[int, int]
 ) -> Setup:
-    """What a new session is made from, but for what it must know of the account.
-
-    Raises `ConfigError` where the desk's books cannot count what the venue pays.
-    """
-    if instrument.inverse:
-        raise ConfigError(
-            f"symbol = {plan.symbol!r} is not possible: {plan.venue} pays its profit in {instrument.base}, "
-            "which a desk's books cannot count; record it, or trade a contract that pays in its quote asset."
-        )
+    """What a new session is made from, but for what it must know of the account."""
     fee = instrument.maker_fee_bp if plan.maker_fee_bp is None else plan.maker_fee_bp
     config = replace(plan.config, market=market, start_inventory=0, maker_fee_bp=fee)
     setup = Setup(
@@ -116,6 +108,9 @@ def make_setup(
         lot_size=instrument.lot_size,
         low_tick=window[0],
         high_tick=window[1],
+        base=instrument.quote if instrument.inverse else instrument.base,
+        quote=instrument.base if instrument.inverse else instrument.quote,
+        inverse=instrument.inverse,
         latency_ns=round(plan.latency_ms * MILLISECOND),
         queue_model=plan.queue_model,
     )
@@ -128,9 +123,10 @@ def make_setup(
 
 def check_size(plan: Plan, instrument: Instrument, window: tuple[int, int]) -> None:
     """Raise `ConfigError` where the venue would refuse the size of each order."""
-    lots, lot = plan.config.risk.order_lots, Decimal(instrument.lot_size)
-    price = Decimal(sum(window)) / 2 * Decimal(instrument.tick_size)
-    need = max(instrument.min_lots, math.ceil(Decimal(instrument.min_notional) / (price * lot)))
+    lots, worth = plan.config.risk.order_lots, Decimal(instrument.lot_size)
+    if not instrument.inverse:
+        worth *= Decimal(sum(window)) / 2 * Decimal(instrument.tick_size)
+    need = max(instrument.min_lots, math.ceil(Decimal(instrument.min_notional) / worth))
     if lots < need:
         raise ConfigError(
             f"order_lots = {lots} is too small: {instrument.venue} takes {instrument.min_lots} lots or more, "

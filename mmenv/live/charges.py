@@ -29,10 +29,15 @@ class Charges:
         Sizes of a tick and a lot.
     fee_rate
         Of the notional: what a fee is taken for whose asset has no price yet.
+    inverse
+        Whether a lot is so much of the currency that prices are in, and all is paid in `quote`, the coin that
+        has the price.
     """
 
-    def __init__(self, base: str, quote: str, tick: Decimal, lot: Decimal, fee_rate: float) -> None:
-        self.base, self.quote = base, quote
+    def __init__(
+        self, base: str, quote: str, tick: Decimal, lot: Decimal, fee_rate: float, inverse: bool = False
+    ) -> None:
+        self.base, self.quote, self.inverse = base, quote, inverse
         self._tick, self._lot, self._fee_rate = tick, lot, Decimal(str(fee_rate))
         self.fees: dict[str, Decimal] = {}
         """Paid, by asset; negative is a rebate."""
@@ -50,11 +55,21 @@ class Charges:
         """Ticks x lots in the quote asset."""
         return units * self._tick * self._lot
 
+    def cost(self, lots: int, tick: int) -> Decimal:
+        """What is paid for so many lots at a tick, negative for lots sold, in the quote asset.
+
+        Those of an inverse contract are worth -lots x lot / price, up to a constant: n contracts of V dollars
+        bought at e and sold at x earn n V (1/e - 1/x) coin.
+        """
+        if self.inverse:
+            return -lots * self._lot / (tick * self._tick)
+        return self.value(lots * tick)
+
     def fill(self, fill: Fill) -> int:
         """Take in a fill's fee; the lots that leave the position for it (negative: come to it)."""
         asset, fee = fill.fee_asset, Decimal(fill.fee)
         self.fees[asset] = self.fees.get(asset, ZERO) + fee
-        if asset == self.base and asset != self.quote:
+        if asset == self.base and asset != self.quote and not self.inverse:
             self._in_base += fee
             self.owed += fee
             gone = int(self.owed / self._lot)
@@ -66,7 +81,7 @@ class Charges:
         elif asset in self._rates:
             self._cost += fee * self._rates[asset]
         else:
-            estimate = fill.lots * fill.tick * self._lot * self._tick * self._fee_rate
+            estimate = abs(self.cost(fill.lots, fill.tick)) * self._fee_rate
             self._cost += estimate
             self._unpriced.append((asset, fee, estimate))
         return 0

@@ -66,7 +66,7 @@ class LiveExecution:
         self.notional = 0
         """Ticks x lots paid for the lots bought less those sold, since the instrument last changed."""
         self.paid_before = Decimal(0)
-        """The same in the quote asset, from before."""
+        """The same in the quote asset, from before; all of it for an inverse contract."""
         self.charges = charges or Charges("", "", Decimal(1), Decimal(1), 0.0)
         self.funded_ns = 0
         """When the newest funding was paid, by the venue's clock."""
@@ -250,7 +250,10 @@ class LiveExecution:
         self._trades.append(event.trade_id)
         self.last_trade = max(self.last_trade, event.trade_id)
         self.working.position += event.side * event.lots - self.charges.fill(event)
-        self.notional += event.side * event.lots * event.tick
+        if self.charges.inverse:
+            self.paid_before += self.charges.cost(event.side * event.lots, event.tick)
+        else:
+            self.notional += event.side * event.lots * event.tick
         number = self.number(event.client_id)
         self._fills.append((event.exch_ns, number, event.side, event.tick, event.lots))
         book_fill(self.view.outcome, ASK if event.side < 0 else BID, event.tick, event.lots)

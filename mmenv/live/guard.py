@@ -45,7 +45,7 @@ from mmenv.times import DAY, MILLISECOND, SECOND
 
 @dataclass(frozen=True, kw_only=True)
 class GuardConfig:
-    """Limits of a live desk. Money is in the quote currency, position in lots."""
+    """Limits of a live desk. Money is in the currency of profits, position in lots."""
 
     daily_loss: float
     drawdown: float
@@ -93,7 +93,7 @@ class Facts:
     late_ns: int = 0
     """Time since it was due."""
     wealth: float = 0.0
-    """Profit since the session began, quote currency."""
+    """Profit since the session began, currency of profits."""
     position: int = 0
     silent_ns: int = 0
     """Since anything was received."""
@@ -246,7 +246,9 @@ class Guard:
     def _loss_rule(self, loss: float, limit: float, what: str) -> tuple[int, str]:
         if loss < self.config.reducing_at * limit:
             return CALM
-        return HALTED if loss >= limit else REDUCING, f"{what} {loss:.2f} of {limit:g}"
+        # Coin is counted in smaller parts than money.
+        digits = 2 if limit >= 0.1 else 8
+        return HALTED if loss >= limit else REDUCING, f"{what} {loss:.{digits}f} of {limit:g}"
 
     def daily_loss(self, facts: Facts) -> tuple[int, str]:
         return self._loss_rule(self._opening - facts.wealth, self.config.daily_loss, "lost since midnight")

@@ -25,7 +25,7 @@ class Desks(Collector):
         self.desks = desks
 
     def collect(self) -> Iterable[Metric]:
-        """All metrics; money in the quote currency, position in lots."""
+        """All metrics; money in the currency of profits, position in lots."""
         families: dict[str, GaugeMetricFamily] = {}
         for desk in self.desks:
             for name, help_text, labels, value in _values(desk):

@@ -27,9 +27,13 @@ class Terms:
 
 def terms_of(instrument: Instrument) -> Terms:
     """The terms of an instrument."""
-    worth = Decimal(instrument.tick_size) * Decimal(instrument.lot_size)
-    smallest = math.ceil(Decimal(instrument.min_notional) / worth)
-    return Terms(instrument.tick_size, instrument.lot_size, instrument.min_lots, smallest)
+    tick, lot = Decimal(instrument.tick_size), Decimal(instrument.lot_size)
+    value = Decimal(instrument.min_notional)
+    min_lots, min_value = instrument.min_lots, math.ceil(value / (tick * lot))
+    if instrument.inverse:
+        # A lot is worth the same at any price.
+        min_lots, min_value = max(min_lots, math.ceil(value / lot)), 0
+    return Terms(instrument.tick_size, instrument.lot_size, min_lots, min_value)
 
 
 def changed(setup: Setup, instrument: Instrument) -> str:

@@ -213,6 +213,7 @@ def to_tape(path: Path, store: Path) -> Tape:
         day=day,
         tick_size=setup.tick_size,
         lot_size=setup.lot_size,
+        contract="inverse" if setup.inverse else "linear",
         maker_fee_bp=setup.config.maker_fee_bp,
         taker_fee_bp=0.0,
         clock_offset_ns=0,

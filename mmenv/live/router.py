@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from decimal import Decimal
@@ -25,6 +24,7 @@ from mmenv.live.orders import (
     VenueError,
 )
 from mmenv.live.plan import Plan
+from mmenv.live.relisting import terms_of
 from mmenv.live.session import Session
 from mmenv.live.setup import Outgoing
 from mmenv.live.tasks import Tasks
@@ -63,13 +63,11 @@ class OrderRouter:
 
         Raises `ConfigError` where the desk would not be alone.
         """
-        tick, lot = Decimal(instrument.tick_size), Decimal(instrument.lot_size)
-        return await self._answer(lambda: self._first_books(lot)) | {
-            "base": instrument.base,
-            "quote": instrument.quote,
-            "min_lots": instrument.min_lots,
+        terms = terms_of(instrument)
+        return await self._answer(lambda: self._first_books(Decimal(instrument.lot_size))) | {
+            "min_lots": terms.min_lots,
             "reduces": instrument.reduces,
-            "min_value": math.ceil(Decimal(instrument.min_notional) / (tick * lot)),
+            "min_value": terms.min_value,
         }
 
     async def _first_books(self, lot: Decimal) -> dict[str, Any]:

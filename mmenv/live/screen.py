@@ -14,7 +14,6 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from mmenv.data.currency import currency_of
 from mmenv.engine.state import ACTIVE, HALTED, STATES
 from mmenv.live.desk import LiveDesk
 from mmenv.live.session import Session
@@ -94,7 +93,7 @@ def panel(desk: LiveDesk, profits: Sequence[float], running: str) -> Panel:
     state = Text(f"{STATES[session.state]}  {session.guard.reason()}", style=COLOURS[session.state])
     tables = Table.grid(padding=(0, 2))
     tables.add_row(book(session), figures(desk, session))
-    currency = currency_of(desk.plan.symbol)
+    currency = session.setup.currency
     course = Text(f"{min(profits):+,.4f} {line(profits)} {max(profits):+,.4f} {currency}") if profits else ""
     return Panel(Group(state, tables, course, running), title=title, expand=False)
 
@@ -153,7 +152,7 @@ def figures(desk: LiveDesk, session: Session) -> Table:
     table.add_column(justify="right")
     outcome = session.view.outcome
     limit = session.setup.config.risk.position_limit
-    currency = currency_of(desk.plan.symbol)
+    currency = session.setup.currency
     rows = {
         "mid": price(session, (outcome["best_bid_ticks"] + outcome["best_ask_ticks"]) / 2),
         "position": f"{session.working.position} of {limit} lots",
@@ -196,7 +195,7 @@ def summary(desk: LiveDesk) -> str:
     word = "halted" if session.state == HALTED else state
     return (
         f"{desk.plan.symbol}: {session.decision['number'] + 1} decisions, {session.fills} fills, position "
-        f"{session.working.position}, profit {session.wealth:+.4f} {currency_of(desk.plan.symbol)}, "
+        f"{session.working.position}, profit {session.wealth:+.4f} {session.setup.currency}, "
         f"tick to quote p99 {p99 * 1e3:.2f} ms, "
         f"{word}{why}; journal {desk.plan.journal}"
     )

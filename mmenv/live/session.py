@@ -136,7 +136,7 @@ class Session:
 
     @property
     def wealth(self) -> float:
-        """Profit since the start, quote currency."""
+        """Profit since the start, currency of profits."""
         return self.episodes.wealth
 
     # What is told.
@@ -347,7 +347,7 @@ class Session:
             self.view.begin()
         fills = self.execution.collect(time_ns)
         self.view.observe(time_ns)
-        reward = self.episodes.learn(self.working.position, self._charges)
+        reward = self.episodes.learn(self.working.position, fills, self._charges)
         if len(fills):
             self.sink.write(journal.FILLS, fills.tobytes())
             self.fills += len(fills)

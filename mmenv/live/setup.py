@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmenv.config import EnvConfig, make_config
+from mmenv.data.currency import currency_of
 from mmenv.live.charges import Charges
 from mmenv.live.guard import BEFORE, GuardConfig
 from mmenv.market.live import Live
 from mmenv.venue.outcome import OUTCOME
 from mmenv.venue.working import COMMAND
 
-LATER: Final = frozenset({"dust", "base", "quote", "min_lots", "min_value", "reduces"})
+LATER: Final = frozenset({"dust", "base", "quote", "min_lots", "min_value", "reduces", "inverse"})
 """Fields of a `Setup` that old journals lack; they are not written where they say what old ones meant."""
 NOTHING_SENT: Final = np.zeros(0, COMMAND)
 
@@ -65,7 +66,9 @@ class Setup:
     base: str = ""
     """The asset that is traded; empty, as in old journals, where fees are not counted as charged."""
     quote: str = ""
-    """The asset that prices and profits are in."""
+    """The asset that profits are in."""
+    inverse: bool = False
+    """Whether a lot is so much of the currency that prices are in, and profit is paid in coin."""
     min_lots: int = 1
     """Smallest size of an order."""
     min_value: int = 0
@@ -93,13 +96,22 @@ class Setup:
 
     @property
     def money(self) -> float:
-        """What a half-tick x lot is in quote currency."""
-        return float(self.tick_size) * float(self.lot_size) / 2
+        """What a half-tick x lot is in the currency of profits; of an inverse contract, where it began."""
+        linear = float(self.tick_size) * float(self.lot_size) / 2
+        if self.inverse:
+            return linear / ((self.low_tick + self.high_tick) / 2 * float(self.tick_size)) ** 2
+        return linear
+
+    @property
+    def currency(self) -> str:
+        """What profits are in."""
+        return self.quote or currency_of(self.market.symbol, "inverse" if self.inverse else "linear")
 
     def charges(self) -> Charges:
         """An account of what the venue charges, from its start."""
         rate = self.config.maker_fee_bp / 1e4
-        return Charges(self.base, self.quote, Decimal(self.tick_size), Decimal(self.lot_size), rate)
+        tick, lot = Decimal(self.tick_size), Decimal(self.lot_size)
+        return Charges(self.base, self.quote, tick, lot, rate, self.inverse)
 
     def to_json(self) -> bytes:
         """The first frame of a journal."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
 from typing import Final
 
 import numpy as np
@@ -38,9 +39,11 @@ class TapeFeed(MarketFeed):
             venue=info.venue,
             symbol=info.symbol,
             tick_size=info.tick_size,
-            lot_size=info.lot_size,
+            lot_size=f"{Decimal(info.lot_size) * Decimal(info.contract_size):f}",
             maker_fee_bp=info.maker_fee_bp,
             taker_fee_bp=info.taker_fee_bp,
+            contract_size=info.contract_size,
+            inverse=info.contract == "inverse",
         )
 
     def take(self) -> Batch | None:

@@ -1,7 +1,8 @@
-"""Binance USD-M futures, as its documentation words it."""
+"""Binance USD-M and COIN-M futures, as its documentation words them."""
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from mmenv.exchange.connections import Connection
@@ -171,3 +172,47 @@ class Usdm(Fake):
             "q": size,
         }
         return [deal | {"X": "MARKET", "m": not buys}]
+
+
+class Coinm(Usdm):
+    """COIN-M futures, in contracts of 100 dollars; orders are in thousandths of one here, so that the numbers
+    are those of the other venues."""
+
+    venue = "binance-coinm"
+    symbol = "BTCUSD_PERP"
+    quote = "BTC"
+    held: Decimal = Decimal(0)
+    """Contracts from before the first trade."""
+
+    def route(self, method: str, path: str, params: dict[str, Any]) -> Any:
+        prefix, _, name = path.partition("/v1/")
+        if path.startswith(("/sapi", "/fapi")):
+            return [] if path.startswith("/sapi") else {"symbols": []}
+        assert prefix == "/dapi", path
+        if name == "positionSide/dual":
+            return {"dualSidePosition": self.hedged}
+        if name == "account":
+            return {"canTrade": self.may_trade, "assets": [], "positions": []}
+        if name == "balance":
+            return [{"asset": "BTC", "balance": "1000"}]
+        if name == "positionRisk":
+            assert params["pair"] == "BTCUSD"
+            assert "symbol" not in params
+            traded = sum(trade.size if trade.order.buys else -trade.size for trade in self.trades)
+            other = {"symbol": "BTCUSD_270326", "positionAmt": "7"}
+            return [{"symbol": self.symbol, "positionAmt": f"{self.held + traded:f}"}, other]
+        if name == "premiumIndex":
+            return [{"symbol": self.symbol, "nextFundingTime": 0}]
+        if name == "ticker/price":
+            return [
+                {"symbol": params["symbol"], "price": "100" if params["symbol"] == self.symbol else "60000"}
+            ]
+        assert name != "accountConfig"
+        return super().route(method, path.replace("/dapi", "/fapi"), params)
+
+    def instrument(self) -> Any:
+        found = super().instrument()
+        found |= {"pair": "BTCUSD", "quoteAsset": "USD", "marginAsset": "BTC", "contractSize": 100}
+        found["contractStatus"] = found.pop("status")
+        del found["filters"][2]
+        return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ pytest.importorskip("ccxt")
 from rich.console import Console
 
 from mmenv import make_config
+from mmenv.checks import ConfigError
 from mmenv.engine.state import ACTIVE, HALTED
 from mmenv.exchange.books import Listing
 from mmenv.exchange.exchange import Exchange
@@ -43,7 +45,9 @@ def listed(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     return found
 
 
-def run(listed: list[Any], folder: Path, act: Any = None, **common: Any) -> list[LiveDesk]:
+def run(
+    listed: list[Any], folder: Path, act: Any = None, symbols: tuple[str, ...] = SYMBOLS, **common: Any
+) -> list[LiveDesk]:
     """Eight seconds of two paper desks; `act` is called with exchange and desks after the fourth. What
     `neuralmm paper` ends with is raised."""
     venue = Exchange([Listing([found]) for found in listed], start_ns=START_NS)
@@ -52,7 +56,7 @@ def run(listed: list[Any], folder: Path, act: Any = None, **common: Any) -> list
     async def session(carrier: Loopback) -> None:
         client = carrier.client("binance-usdm")
         clock, timer = carrier.loop.time_ns, carrier.loop.time
-        for symbol in SYMBOLS:
+        for symbol in symbols:
             live = Live(venue="binance-usdm", symbol=symbol)
             plan = Plan(
                 config=make_config(live, risk={"position_limit": 5}), policy="wanderer", folder=folder,
@@ -63,7 +67,7 @@ def run(listed: list[Any], folder: Path, act: Any = None, **common: Any) -> list
             desks.append(LiveDesk(plan, Wanderer(), feed, clock=clock, timer=timer))
         if act is not None:
             carrier.loop.call_later(4.0, act, venue, desks)
-        options = Common(policy="wanderer", symbol=SYMBOLS, seconds=8.0, show=False, **common)
+        options = Common(policy="wanderer", symbol=symbols, seconds=8.0, show=False, **common)
         try:
             await trade(desks, options, Console(quiet=True))
         finally:
@@ -141,3 +145,11 @@ def test_the_accounts_limit_halts_all(listed, quiet, tmp_path):
         assert states(desk) == {"operator"}
         assert "the account has lost" in desk.session.guard.reason()
         check(desk.plan.journal, Wanderer())
+
+
+def test_profits_that_do_not_add_up_have_no_common_limit(listed, tmp_path):
+    """No order is sent by a desk whose account's limit cannot be counted."""
+    other = copy.copy(listed[1])
+    other.info = replace(other.info, symbol="ETHUSDC")
+    with pytest.raises(ConfigError, match="in USDC and USDT, which do not add up"):
+        run([listed[0], other], tmp_path, symbols=("BTCUSDT", "ETHUSDC"), account_loss=1.0)

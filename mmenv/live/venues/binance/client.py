@@ -94,9 +94,10 @@ class BinanceClient(VenueClient, ccxt.pro.binance):  # type: ignore[misc]
         found = next(iter(self.markets_by_id.get(symbol, ())), None)
         if found is None:
             return None
-        filters = {each["filterType"]: each for each in found["info"]["filters"]}
+        info = found["info"]
+        filters = {each["filterType"]: each for each in info["filters"]}
         maker, taker = FEES_BP[self.market.venue]
-        contract = Decimal(found["info"].get("contractSize", 1))
+        contract = Decimal(info.get("contractSize", 1))
         return Instrument(
             venue=self.market.venue,
             symbol=symbol,
@@ -104,7 +105,7 @@ class BinanceClient(VenueClient, ccxt.pro.binance):  # type: ignore[misc]
             lot_size=trimmed(str(Decimal(filters["LOT_SIZE"]["stepSize"]) * contract)),
             contract_size=str(contract),
             inverse=bool(found["inverse"]),
-            status="" if found["active"] else str(found["info"].get("status", "closed")),
+            status="" if found["active"] else str(info.get("status") or info.get("contractStatus", "closed")),
             maker_fee_bp=maker,
             taker_fee_bp=taker,
             base=found["base"],

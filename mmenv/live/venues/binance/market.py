@@ -34,6 +34,9 @@ class Market:
     futures: bool
     """Whether there are positions, reduce-only orders, a countdown that cancels all, and a user stream at an
     address of its own; otherwise there are balances, and the user stream comes over the API's connection."""
+    coin: bool = False
+    """Whether contracts are worth a fixed amount of the quote asset, and all is paid in the base asset; the
+    API is then of an earlier version."""
     weights: Mapping[tuple[str, str], int]
     """Weight of a request by method and path, where it is not 1."""
 
@@ -94,6 +97,10 @@ COINM: Final = Market(
     trades="userTrades",
     maker=("timeInForce", "GTX"),
     futures=True,
-    weights={("GET", "depth"): 20},
-)
-"""Recorded only: see `BinanceClient.listed`."""
+    coin=True,
+    weights={
+        ("POST", "order"): 0, ("GET", "depth"): 20, ("GET", "userTrades"): 20, ("GET", "account"): 5,
+        ("POST", "countdownCancelAll"): 10, ("GET", "commissionRate"): 20, ("GET", "income"): 20,
+        ("GET", "positionSide/dual"): 30, ("GET", "premiumIndex"): 10,
+    },
+)  # fmt: skip

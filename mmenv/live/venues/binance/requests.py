@@ -95,13 +95,14 @@ class BinanceRequests(Requests):
 
     async def check_account(self) -> None:
         if self.market.futures:
-            found = await self._asked("accountConfig", {}, symbol=False)
+            where = "positionSide/dual" if self.market.coin else "accountConfig"
+            found = await self._asked(where, {}, symbol=False)
             if found.get("dualSidePosition"):
                 raise VenueError(
                     "the account is in hedge mode, where each side has a position of its own: a desk needs "
                     "one-way mode (Binance: Preferences, Position Mode)"
                 )
-        else:
+        if self.market.coin or not self.market.futures:
             found = await self._asked("account", {}, symbol=False)
         if not found.get("canTrade", True):
             raise VenueError("the account may not trade now: look at its restrictions at the venue")
@@ -109,9 +110,11 @@ class BinanceRequests(Requests):
     async def holdings(self) -> Holdings:
         """Position and balances; on spot the position is the base asset held."""
         if self.market.futures:
-            balances = await self._asked("balance", {}, version="V3", symbol=False)
-            positions = await self._asked("positionRisk", {}, version="V3")
-            size = sum((Decimal(found["positionAmt"]) for found in positions), Decimal(0))
+            version, about = ("", {"pair": self._pair}) if self.market.coin else ("V3", {})
+            balances = await self._asked("balance", {}, version=version, symbol=False)
+            positions = await self._asked("positionRisk", about, version=version, symbol=not self.market.coin)
+            ours = (found for found in positions if found["symbol"] == self.instrument.symbol)
+            size = sum((Decimal(found["positionAmt"]) * self.contract for found in ours), Decimal(0))
             held = {found["asset"]: found.get("balance") or found["walletBalance"] for found in balances}
             return Holdings(size=f"{size:f}", balances=held)
         account = await self._asked("account", {}, symbol=False)
@@ -143,13 +146,19 @@ class BinanceRequests(Requests):
         return Terms(maker_fee_bp=rates["maker"] * 1e4, taker_fee_bp=rates["taker"] * 1e4)
 
     async def price_of(self, asset: str) -> str:
-        found = await self._public("ticker/price", f"{asset}{self.instrument.quote}")
-        return str(found["price"])
+        quote = self.instrument.quote
+        if not self.market.coin:
+            return str((await self._public("ticker/price", f"{asset}{quote}"))["price"])
+        # Both are priced in dollars there.
+        asked = f"{asset}{quote}_PERP", self.instrument.symbol
+        theirs, ours = [_one(await self._public("ticker/price", symbol))["price"] for symbol in asked]
+        return str(Decimal(theirs) / Decimal(ours))
 
     async def next_funding_ms(self) -> int:
         if not self.market.futures:
             return 0
-        return int((await self._public("premiumIndex", self.instrument.symbol)).get("nextFundingTime") or 0)
+        found = await self._public("premiumIndex", self.instrument.symbol)
+        return int(_one(found).get("nextFundingTime") or 0)
 
     async def funding(self, after_ms: int) -> list[Funding]:
         found: list[Funding] = []
@@ -170,6 +179,11 @@ class BinanceRequests(Requests):
             after_ms = max(int(view["time"]) for view in views)
 
     # How it is asked and read
+
+    @property
+    def _pair(self) -> str:
+        """The pair of which a contract is."""
+        return self.instrument.symbol.partition("_")[0]
 
     async def _signed(
         self, path: str, method: str, params: dict[str, Any], *, version: str = "", symbol: bool = True
@@ -232,3 +246,8 @@ class BinanceRequests(Requests):
             fee_asset=str(view["commissionAsset"]),
             maker=bool(view.get("maker", view.get("isMaker"))),
         )
+
+
+def _one(found: Any) -> dict[str, Any]:
+    """The answer about one symbol, which COIN-M gives as a list."""
+    return found[0] if isinstance(found, list) else found

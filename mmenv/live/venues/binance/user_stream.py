@@ -27,7 +27,7 @@ class BinanceUserStream(UserStream):
     async def address(self) -> tuple[str, Any]:
         client = self.client
         if client.market.futures:
-            answer = await client.fapiPrivatePostListenKey()
+            answer = await client.request("listenKey", [client.market.private], "POST")
             hide(answer["listenKey"])
             return client.get_private_ws_url(client.market.socket, answer["listenKey"]), None
         url = client.urls["api"]["ws"]["ws-api"][client.market.socket]
@@ -38,7 +38,7 @@ class BinanceUserStream(UserStream):
         while self.client.market.futures:
             await asyncio.sleep(self.keep_alive_s)
             try:
-                await self.client.fapiPrivatePutListenKey()
+                await self.client.request("listenKey", [self.client.market.private], "PUT")
             except REQUEST_ERRORS as error:
                 if trouble_of(error) == Trouble.LOST_STREAM:
                     self.cut("the key of the stream is not valid any more")

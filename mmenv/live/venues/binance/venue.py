@@ -35,7 +35,7 @@ class Spot(Binance):
 
 @register
 class Coinm(Binance):
-    """Binance, COIN-M futures: recorded, not traded."""
+    """Binance, COIN-M futures."""
 
     name, market, example = COINM.venue, COINM, COINM.example
-    notes = "recorded only: profit is paid in the coin, which a desk cannot count"
+    notes = "profits, fees and limits are in the coin; `--countdown` is for a symbol"

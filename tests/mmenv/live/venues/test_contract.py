@@ -42,13 +42,13 @@ from mmenv.live.venues.shared import SharedVenue
 from tests.helpers.captures import write
 from tests.helpers.exchanges import SECOND, START_NS, apply, on_virtual_time
 from tests.helpers.venues.base import Fake, FakeOrder
-from tests.helpers.venues.binance import Usdm
+from tests.helpers.venues.binance import Coinm, Usdm
 from tests.helpers.venues.bybit import Bybit, BybitSpot
 from tests.helpers.venues.hyperliquid import Hyperliquid
 from tests.helpers.venues.okx import Okx, OkxSwap
 
 FAKES: dict[str, type[Fake]] = {
-    fake.venue: fake for fake in (Usdm, Bybit, BybitSpot, Okx, OkxSwap, Hyperliquid)
+    fake.venue: fake for fake in (Usdm, Coinm, Bybit, BybitSpot, Okx, OkxSwap, Hyperliquid)
 }
 
 
