@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mmenv import make_config
+from mmenv.checks import ConfigError
 from mmenv.data.tape import Tape, tapes
 from mmenv.engine.state import HALTED
 from mmenv.exchange.books import Account, Listing
@@ -216,9 +217,6 @@ class Trial:
                 "liquidation": lambda: exchange.close_out(account, listing, 9, f"autoclose-{self.seed}"),
                 "hedge-mode": lambda: setattr(account, "hedged", True),
             }
-        if self.venue == "bybit":
-            # It lasts ten minutes there, in which nothing could be compared.
-            del acts["ban"]
         undo: dict[str, Callable[[], None]] = {
             "suspension": lambda: exchange.suspend(listing, "TRADING"),
             "hedge-mode": lambda: setattr(account, "hedged", False),
@@ -500,13 +498,22 @@ class Chaos:
     """Number of schedules."""
     first: int = 0
     """Seed of the first."""
+    venue: str | None = None
+    """One of VENUES; otherwise they take turns."""
     seconds: float = 10.0
     """Virtual seconds of each under faults."""
     results: Path = Path("logs/chaos.jsonl")
     """A line for each schedule; what is there with the same `seconds` and `store` is not run again."""
 
     def run(self) -> int:
-        """Print a line per violation and a summary; how many schedules went wrong."""
+        """Print a line per violation and a summary; how many schedules went wrong.
+
+        Raises `ConfigError` for a venue that it does not play.
+        """
+        if self.venue not in (None, *VENUES):
+            raise ConfigError(
+                f"--venue = {self.venue!r} is not possible: it must be one of {', '.join(VENUES)}."
+            )
         done = self._done()
         seeds = range(self.first, self.first + self.schedules)
         if kept := sum(seed in done for seed in seeds):
@@ -514,10 +521,10 @@ class Chaos:
         began = time.process_time()
         with tempfile.TemporaryDirectory() as folder, self.results.open("a") as file:
             store = self.store or random_store(Path(folder))
-            played = [spoken(store, venue) for venue in VENUES]
+            played = {venue: spoken(store, venue) for venue in VENUES}
             bar = tqdm([seed for seed in seeds if seed not in done], unit=" schedules")
             for seed in bar:
-                found = done[seed] = run(played[seed % 3], seed, self.seconds, unruly=True)
+                found = done[seed] = run(played[self._venue(seed)], seed, self.seconds, unruly=True)
                 file.write(json.dumps(self._key() | vars(found)) + "\n")
                 file.flush()
                 bar.set_postfix_str(f"{sum(bool(done[s].violations) for s in seeds if s in done)} wrong")
@@ -525,6 +532,9 @@ class Chaos:
                     bar.write(f"seed {seed} ({', '.join(found.faults)}): {violation}")
         print(f"{time.process_time() - began:.0f} s of processor time")
         return report([done[seed] for seed in seeds])
+
+    def _venue(self, seed: int) -> str:
+        return self.venue or VENUES[seed % len(VENUES)]
 
     def _key(self) -> dict[str, Any]:
         return {"seconds": self.seconds, "store": str(self.store)}
@@ -542,7 +552,8 @@ class Chaos:
             if {name: line.pop(name) for name in self._key()} == self._key():
                 outcome = Outcome(**line)
                 outcome.rules = Counter(outcome.rules)
-                found[outcome.seed] = outcome
+                if outcome.venue == self._venue(outcome.seed):
+                    found[outcome.seed] = outcome
         return found
 
 

@@ -105,8 +105,8 @@ class Throttle:
         known = {window.limit: window for window in self._windows}
         self._windows = [known.get(limit) or _Window(limit) for limit in limits]
 
-    async def admit(self, weight: int, orders: int = 0, *, reducing: bool = False) -> None:
-        """Return when a request may be sent, which then counts.
+    async def admit(self, weight: int, orders: int = 0, *, reducing: bool = False) -> bool:
+        """Return when a request may be sent, which then counts: whether the venue wants silence all the same.
 
         Raises
         ------
@@ -132,6 +132,7 @@ class Throttle:
             count = orders if window.limit.kind == ORDERS else weight
             if count:
                 window.add(now_ns, count)
+        return silent
 
     def counted(self, kind: str, seconds: float, count: int) -> None:
         """The venue's own count of what it was asked in a window, ours included."""
@@ -144,6 +145,13 @@ class Throttle:
         if until_ns > self._until_ns[kind]:
             self._until_ns[kind], self._reasons[kind] = until_ns, reason
             self._tell(until_ns, reason)
+
+    def lifted(self) -> None:
+        """The venue wants no silence any more, sooner than was thought."""
+        now_ns = self._clock()
+        if now_ns < self._until_ns[WEIGHT]:
+            self._until_ns[WEIGHT] = now_ns
+            self._tell(now_ns, self._reasons[WEIGHT])
 
     def share(self, seconds: float) -> int:
         """New orders that may be sent in a time, and go on to be, by all limits; 0 if there is none."""

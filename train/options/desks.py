@@ -38,7 +38,7 @@ class Common:
     order_lots: int | None = None
     """Size of each quote, lots; otherwise the policy's."""
     max_loss: float | None = None
-    """Halt after losing so much in a day, or from the day's peak, currency of profits; otherwise the policy's."""
+    """Halt after losing so much in a day, or from its peak, currency of profits; otherwise the policy's."""
     account_loss: float | None = None
     """Halt every desk when together they have lost so much from their best, currency of profits."""
     step_seconds: float = 0.1

@@ -61,6 +61,9 @@ class VenueClient(ccxt.pro.Exchange):  # type: ignore[misc]
 
     errors: ClassVar[Sequence[Row]]
     """What the venue's errors mean."""
+    bans_all: ClassVar[bool] = False
+    """Whether TOO_OFTEN is the answer to every request, for a time that is not said: any other answer shows
+    that it is over."""
 
     def __init__(
         self,
@@ -193,17 +196,21 @@ class VenueClient(ccxt.pro.Exchange):  # type: ignore[misc]
         # ccxt adds to what it is given.
         given: Any = copy.copy(params) if params is not None else {}
         call = self.call(method.upper(), path, given)
-        await self.throttle.admit(call.weight, call.orders, reducing=call.reducing)
+        silent = await self.throttle.admit(call.weight, call.orders, reducing=call.reducing)
         try:
             async with asyncio.timeout(self.answer_s):
                 found = await super().request(path, list(api), method, given, dict(config or {}))
         except TimeoutError:
             raise NetworkError(f"no answer within {self.answer_s:g} s") from None
-        except Refusal:
+        except Refusal as error:
+            if silent and self.bans_all and error.trouble not in (Trouble.TOO_OFTEN, Trouble.OVERLOADED):
+                self.throttle.lifted()
             raise
         except BaseError as error:
             # ccxt names the whole address, signature and all; so does what caused it.
             raise type(error)(redact(str(error))) from None
+        if silent and self.bans_all:
+            self.throttle.lifted()
         self.learn(path, found)
         return found
 

@@ -45,6 +45,8 @@ from mmenv.times import MILLISECOND, SECOND
 
 GRACE_S: Final = 0.5
 """Time for the stream to say what an answer has already said in sum."""
+OVERLAP_MS: Final = 86_400_000
+"""Payments are asked for again from so long before the newest."""
 FUNDING_S: Final = 3_600.0
 """Funding is asked for at least this often."""
 SETTLED_S: Final = 2.0
@@ -106,7 +108,9 @@ class VenueOrders(OrderClient, ABC):
             raise VenueError(self._stream.refused)
         await self._requests.check_account()
         if self.instrument.reduces:
-            self._tasks.start(self._keep_funding())
+            since_ms = int(self.client.nonce()) - OVERLAP_MS
+            before = {payment.payment_id for payment in await self._requests.funding(since_ms)}
+            self._tasks.start(self._keep_funding(since_ms, before))
 
     async def close(self) -> None:
         with suppress(ValueError):
@@ -227,9 +231,11 @@ class VenueOrders(OrderClient, ABC):
     async def funding(self, after_ns: int) -> list[Funding]:
         return await self._requests.funding(after_ns // MILLISECOND)
 
-    async def _keep_funding(self) -> None:
-        """Tell each payment of funding, asked for when one was due or the stream says that there was."""
-        told_ms = int(self.client.nonce())
+    async def _keep_funding(self, since_ms: int, known: set[int]) -> None:
+        """Tell each payment of funding, asked for when one was due or the stream says that there was.
+
+        Those `known` by number are for `funding` to say; the venue's clock may jump, so times do not tell.
+        """
         paid = self._stream.paid
         while True:
             wait = PRICE_S
@@ -242,9 +248,11 @@ class VenueOrders(OrderClient, ABC):
                     await asyncio.sleep(SETTLED_S)
             paid.clear()
             try:
-                for payment in await self._requests.funding(told_ms):
-                    self._tracker.told(payment)
-                    told_ms = max(told_ms, payment.exch_ns // MILLISECOND)
+                for payment in await self._requests.funding(since_ms):
+                    if payment.payment_id not in known:
+                        known.add(payment.payment_id)
+                        self._tracker.told(payment)
+                    since_ms = max(since_ms, payment.exch_ns // MILLISECOND - OVERLAP_MS)
             except VenueError:
                 # To be asked again: there may be no other sign of it.
                 paid.set()

@@ -21,7 +21,7 @@ from mmenv.times import MILLISECOND, SECOND
 import ccxt.pro  # isort: skip
 
 BAN_S: Final = 600.0
-"""How long an address is refused that has asked too often."""
+"""How long an address is refused at least that has asked too often."""
 CREATE: Final = "v5/order/create"
 REQUESTS: Final = RateLimit(WEIGHT, 600, 5.0)
 """What an address may ask. https://bybit-exchange.github.io/docs/v5/rate-limit"""
@@ -31,6 +31,7 @@ class BybitClient(VenueClient, ccxt.pro.bybit):  # type: ignore[misc]
     """See `mmenv.live.venues.client.VenueClient`."""
 
     errors = TABLE
+    bans_all = True
 
     def __init__(self, market: Market, **more: Any) -> None:
         super().__init__(market, {"recvWindow": RECV_WINDOW_MS}, **more)
