@@ -9,8 +9,8 @@ from mmenv.data.text import hash_text
 
 HASH_BITS: Final = 22
 """What is left of 63 bits beside a time in milliseconds."""
-_OURS: Final = re.compile(r"([0-9a-f]{1,16})-(\d{1,9})")
-_THEIRS: Final = re.compile(r"nmm([0-9a-f]{1,16})x(\d{1,9})")
+_OURS: Final = re.compile(r"([0-9a-f]{1,12})-(\d{1,9})")
+_THEIRS: Final = re.compile(r"nmm([0-9a-f]{6})([0-9a-f]{1,12})x(\d{1,9})")
 
 
 def number_of(text: str) -> int:
@@ -33,14 +33,28 @@ def time_in(number: int) -> int:
     return number >> HASH_BITS
 
 
+def symbol_tag(symbol: str) -> str:
+    """Six hexadecimal digits for a symbol: desks that begin together send orders of the same numbers, and a
+    venue takes each id of an account once."""
+    return f"{hash_text(symbol) & 0xFFFFFF:06x}"
+
+
+def session_and_number(client_id: str, symbol: str) -> tuple[str, str] | None:
+    """When the session began, in hexadecimal digits, and the order's number in a desk's id of an order; None
+    for other ids."""
+    start = f"nmm{symbol}"
+    found = _OURS.fullmatch(client_id.removeprefix(start)) if client_id.startswith(start) else None
+    return (found[1], found[2]) if found is not None else None
+
+
 def short_name(client_id: str, symbol: str) -> str:
-    """A desk's id of an order in letters and digits alone, without the symbol: for venues that take no other,
-    or no longer ones. Other ids stay as they are."""
-    found = _OURS.fullmatch(client_id.removeprefix(f"nmm{symbol}"))
-    return f"nmm{found[1]}x{found[2]}" if found is not None else client_id
+    """A desk's id of an order in at most 31 letters and digits, for venues that take no other, or no longer
+    ones. Other ids stay as they are."""
+    found = session_and_number(client_id, symbol)
+    return f"nmm{symbol_tag(symbol)}{found[0]}x{found[1]}" if found is not None else client_id
 
 
 def long_name(name: str, symbol: str) -> str:
-    """What `short_name` made short."""
+    """What `short_name` made short; the names of other symbols, and of others, stay as they are."""
     found = _THEIRS.fullmatch(name)
-    return f"nmm{symbol}{found[1]}-{found[2]}" if found is not None else name
+    return f"nmm{symbol}{found[2]}-{found[3]}" if found and found[1] == symbol_tag(symbol) else name

@@ -16,7 +16,7 @@ from mmenv.live.orders import Fill, Funding, Holdings, OpenOrder, Order, Terms, 
 from mmenv.live.venues.client import trimmed
 from mmenv.live.venues.hyperliquid.client import HyperliquidClient
 from mmenv.live.venues.hyperliquid.errors import TABLE
-from mmenv.live.venues.names import number_in_time, time_in
+from mmenv.live.venues.names import number_in_time, session_and_number, symbol_tag, time_in
 from mmenv.live.venues.news import End, NotTaken, OrderView
 from mmenv.live.venues.refusal import Refusal, refusal
 from mmenv.live.venues.requests import Requests, Sending
@@ -28,8 +28,7 @@ HOUR_MS: Final = 3_600_000
 """Funding is paid this often."""
 SLIPPAGE: Final = Decimal("0.05")
 """How far from the middle a market order may trade."""
-_OURS: Final = re.compile(r"([0-9a-f]{1,14})-(\d{1,12})")
-_THEIRS: Final = re.compile(r"0x6e6d6d([0-9a-f]{14})([0-9a-f]{12})")
+_THEIRS: Final = re.compile(r"0x6e6d6d([0-9a-f]{6})([0-9a-f]{12})([0-9a-f]{8})")
 
 
 class HyperliquidRequests(Requests):
@@ -201,9 +200,10 @@ class HyperliquidRequests(Requests):
 
     def _name(self, client_id: str) -> str:
         """The venue's form of our id."""
-        found = _OURS.fullmatch(client_id.removeprefix(f"nmm{self.instrument.symbol}"))
+        found = session_and_number(client_id, self.instrument.symbol)
         if found is not None:
-            return f"0x6e6d6d{int(found[1], 16):014x}{int(found[2]):012x}"
+            tag = symbol_tag(self.instrument.symbol)
+            return f"0x6e6d6d{tag}{int(found[0], 16):012x}{int(found[1]):08x}"
         name = f"0x{hashlib.blake2b(client_id.encode(), digest_size=16).hexdigest()}"
         self._foreign[name] = client_id
         return name
@@ -211,8 +211,8 @@ class HyperliquidRequests(Requests):
     def _client_id(self, name: str | None) -> str:
         """Our id of the venue's form."""
         found = _THEIRS.fullmatch(name or "")
-        if found is not None:
-            return f"nmm{self.instrument.symbol}{int(found[1], 16):x}-{int(found[2], 16)}"
+        if found is not None and found[1] == symbol_tag(self.instrument.symbol):
+            return f"nmm{self.instrument.symbol}{int(found[2], 16):x}-{int(found[3], 16)}"
         return self._foreign.get(name or "", name or "")
 
     def view(self, found: dict[str, Any]) -> OrderView:

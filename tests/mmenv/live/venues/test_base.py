@@ -80,12 +80,19 @@ def test_keys_are_of_the_form_that_the_venue_gives() -> None:
         asyncio.run(VENUES.find("hyperliquid")(credentials=Credentials("key", "secret")).orders("BTC"))
 
 
-@pytest.mark.parametrize("name", ["nmmBTC18c2f3a4b5c-7", "nmmBTC0-123456789"])
-def test_an_order_has_one_name_in_each_form(name: str) -> None:
-    short = short_name(name, "BTC")
+@pytest.mark.parametrize("number", ["18c2f3a4b5c-7", "0-123456789", "ffffffffffff-999999999"])
+@pytest.mark.parametrize("symbol", ["BTC", "BTCUSDT", "BTC-USDT-SWAP", "kPEPE", "1000PEPEUSDT", "abcdef"])
+def test_an_order_has_one_name_in_each_form(symbol: str, number: str) -> None:
+    """Which no other symbol's order has: desks of an account that begin together count alike."""
+    name = f"nmm{symbol}{number}"
+    short = short_name(name, symbol)
     assert short.isalnum()
-    assert long_name(short, "BTC") == name
-    assert short_name("web_1", "BTC") == long_name("web_1", "BTC") == "web_1"
+    assert len(short) <= 32
+    assert long_name(short, symbol) == name
+    assert short_name(f"nmmETH{number}", "ETH") != short
+    assert long_name(short, "ETH") == short
+    assert short_name(f"nmmETH{number}", symbol) == f"nmmETH{number}"
+    assert short_name("web_1", symbol) == long_name("web_1", symbol) == "web_1"
 
 
 def test_numbers_of_trades_grow_with_time() -> None:
