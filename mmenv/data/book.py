@@ -72,7 +72,9 @@ class _Levels(NamedTuple):
 def longer(rows, count, size):
     """The first `count` rows at the beginning of an array of another size."""
     found = np.empty(size, rows.dtype)
-    found[:count] = rows[:count]
+    # Not as a slice: what numba compiles for the shapes of slices takes seconds.
+    for row in range(count):
+        found[row] = rows[row]
     return found
 
 

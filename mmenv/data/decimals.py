@@ -75,13 +75,13 @@ def parse_decimals(
     The first, third, ... are in units of 10^-even, the others of 10^-odd: prices and sizes by turns.
     """
     out = np.full(count, INVALID, np.int64)
-    line, begin = 0, 0
+    line, begin = 0, np.int64(0)
     for place, byte in enumerate(text):
         if byte == _NEWLINE:
             if line < count:
                 out[line] = parse_decimal(text, begin, place, odd if line % 2 else even)
             line += 1
-            begin = place + 1
+            begin = np.int64(place + 1)
     return out
 
 

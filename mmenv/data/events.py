@@ -18,8 +18,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from mmenv.data.book import BOOK_WINDOW, FUSE_START, Book, fused, window
-from mmenv.data.orders import PLACED, Resting, no_orders, pack, placed
+from mmenv.data.orders import ID, LOTS, PLACE, PLACED, SIDE, TICK, Queues
 from mmenv.data.rows import ADD, BBO, BUY, CANCEL, CLEAR, MODIFY, ROW, TRADE
+from mmenv.data.table import clear, find, full, larger, put, remove
 from mmenv.data.tape import SCHEMA_VERSION, Tape, TapeError
 from mmenv.times import SECOND
 
@@ -211,19 +212,20 @@ def _write_replay(tape: Tape, feed_latency_ns: int, book_ticker: bool, folder: P
 def _write_orders(tape: Tape, feed_latency_ns: int, book_ticker: bool, folder: Path) -> None:
     """The same of single orders; there are no tickers."""
     low, high = window(tape.info.low_tick, tape.info.high_tick, BOOK_WINDOW)
-    queues = no_orders()
+    queues = Queues()
 
     def snapshot(boundary: int) -> NDArray[np.void]:
-        orders, _ = pack(queues)
+        orders = queues.orders()
         rows = np.zeros(len(orders), PLACED)
         rows["kind"], rows["exch_ns"], rows["local_ns"] = ADD, boundary, boundary
-        named = ("id", "id"), ("side", "side"), ("price", "tick"), ("size", "lots"), ("place", "place")
-        for name, source in named:
-            rows[name] = orders[source]
+        named = ("id", ID), ("side", SIDE), ("price", TICK), ("size", LOTS), ("place", PLACE)
+        for name, column in named:
+            rows[name] = orders[:, column]
         return _order_events(rows, np.full(len(rows), EXCH_FLAG | LOCAL_FLAG), 0)
 
     def apply(events: NDArray[np.void], at: int, boundary: int) -> int:
-        return int(_rest_until(events, at, boundary, queues.resting))
+        at, queues.resting = _orders_until(events, at, boundary, queues.resting)
+        return int(at)
 
     rows = _order_rows(tape, low, high)
     events = _in_order(rows, tape.info.disorder_ns, _order_events)
@@ -281,12 +283,12 @@ def _level_rows(tape: Tape, book_ticker: bool, low_tick: int, high_tick: int) ->
 
 def _order_rows(tape: Tape, low_tick: int, high_tick: int) -> Iterator[NDArray[np.void]]:
     """`PLACED` rows; a trade and what it filled are never parted."""
-    queues = no_orders()
+    queues = Queues()
     held: NDArray[np.void] = np.zeros(0, ROW)
     for batch in itertools.chain(tape.rows(orders=True), (None,)):
         rows = held if batch is None else np.concatenate([held, batch])
         cut = len(rows) - (batch is not None and len(rows) > 0 and rows["kind"][-1] == TRADE)
-        yield placed(rows[:cut], low_tick, high_tick, queues.resting, queues.arrivals)
+        yield queues.placed(rows[:cut], low_tick, high_tick)
         held = rows[cut:]
 
 
@@ -366,23 +368,27 @@ def _order_events(rows: NDArray[np.void], flags: NDArray[np.int64], offset_ns: i
 
 
 @njit(cache=True, nogil=True)
-def _rest_until(events, at, boundary_ns, resting):
-    """As `_apply_until`, of single orders."""
+def _orders_until(events, at, boundary_ns, resting):
+    """As `_apply_until`, of single orders; and these."""
     while at < len(events):
         event = events[at]
         if event.ev & EXCH_FLAG:
             if event.exch_ts > boundary_ns:
-                return at
+                return at, resting
             kind, id = event.ev & 0xFF, np.int64(event.order_id)
             side = BUY if event.ev & BUY_FLAG else -BUY
             if kind == CLEAR:
-                resting.clear()
+                clear(resting)
             elif kind in (ADD, MODIFY):
-                resting[id] = Resting(np.int64(side), np.int64(event.px), np.int64(event.qty), event.ival)
+                if full(resting):
+                    resting = larger(resting)
+                row = put(resting, id)
+                resting[row, SIDE], resting[row, TICK] = side, np.int64(event.px)
+                resting[row, LOTS], resting[row, PLACE] = np.int64(event.qty), event.ival
             elif kind == CANCEL:
-                resting.pop(id)
+                remove(resting, find(resting, id))
         at += 1
-    return at
+    return at, resting
 
 
 @njit(cache=True, nogil=True)

@@ -9,30 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from mmenv.data.book import Book, window
 from mmenv.data.decimals import decimal_text, decimal_units
-from mmenv.data.orders import as_rows, no_orders, pack, reconcile, unpack
+from mmenv.data.follow import DAY_STATS, LEAVE_OUT, SIDE_RULES, TOUCH, Levels, follow, in_units, measure
+from mmenv.data.orders import Queues, as_rows
 from mmenv.data.problems import Report
-from mmenv.data.rows import (
-    ADD,
-    BBO,
-    BUY,
-    CLEAR,
-    DEPTH,
-    RAW,
-    ROW,
-    SELL,
-    SNAPSHOT,
-    TRADE,
-    UNKNOWN_NS,
-    CaptureError,
-)
+from mmenv.data.rows import BBO, BUY, CLEAR, DEPTH, ROW, SNAPSHOT, TRADE, CaptureError
 from mmenv.data.segments import segments, usual_step
 from mmenv.data.source import Source
 from mmenv.data.spool import Spool
@@ -47,37 +34,6 @@ WIDE_WINDOW_TICKS: Final = 1 << 19
 MAX_WINDOW_TICKS: Final = 1 << 24
 NO_TICK: Final = np.iinfo(np.int64).max
 
-TOUCH: Final = np.dtype(
-    [
-        ("bid", "i8"),  # index of the best level in the window; -1 and its width where there is none
-        ("ask", "i8"),
-        ("message", "i8"),  # number of the message
-        ("low_tick", "i8"),  # lowest and highest best tick of the day
-        ("high_tick", "i8"),
-        ("traded", "i8"),  # tick of the last trade, 0 before the first
-        ("moved", "i8"),  # side of the last trade at another price than the one before
-    ]
-)
-
-
-class _Levels(NamedTuple):
-    """The book being followed."""
-
-    low_tick: int
-    sizes: Any
-    """int64 [2, width], bids first."""
-    ages: Any
-    """int64 [2, width], number of the message that set each level."""
-    touch: Any
-    """`TOUCH` [1]."""
-
-
-SIDE_RULES: Final = ("leave-out", "tick", "quote")
-"""What becomes of trades whose aggressor is unknown. "tick": a buy above the price before, a sell below it,
-at the same price as the last change; "quote": a buy at the ask or nearer to it than to the bid, a sell at the
-bid or nearer to that, and in the middle by the tick rule (Lee and Ready 1991)."""
-_LEAVE_OUT, _TICK, _QUOTE = range(len(SIDE_RULES))
-
 
 @dataclass(frozen=True)
 class Grid:
@@ -87,18 +43,6 @@ class Grid:
     lot_size: str | None = None
     clock_offset_ns: int | None = None
     side_rule: str | None = None
-
-
-@dataclass
-class _DayStats:
-    """What is measured of a day."""
-
-    first_ns: int = -1
-    last_ns: int = 0
-    disorder_ns: int = 0
-    latency_ns: int = 0
-    trades: int = 0
-    orders: int = 0
 
 
 class SecondPass:
@@ -124,23 +68,15 @@ class SecondPass:
         self.book = self._empty_book()
         self.ages = np.zeros_like(self.book.sizes)
         self.touch = np.array([(-1, self.book.sizes.shape[1], 0, NO_TICK, -1, 0, 0)], TOUCH)
-        self.queues = no_orders() if spool.orders else None
-        self.newest_exch_ns = 0
+        self.queues = Queues() if spool.orders else None
         self.day = -1
         self.segment = 1
         """Number of the stretch of the day."""
-        self.stats = _DayStats()
+        self.stats = np.zeros(1, DAY_STATS)
         self.done = 0
         """Rows that are in finished tapes."""
         self.infos: list[TapeInfo] = []
         """Of the finished tapes."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"queues": None if self.queues is None else pack(self.queues)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        queues = state["queues"]
-        self.__dict__ = state | {"queues": None if queues is None else unpack(*queues)}
 
     def _clock_offset(self, given: int | None) -> int:
         if given is not None:
@@ -190,7 +126,7 @@ class SecondPass:
         writer: TapeWriter | None = None
         at = self.done
         try:
-            for raw in _whole_messages(self.spool.chunks(self.done)):
+            for raw in self.spool.messages(self.done):
                 for part in _days(raw, at, [first for first, _ in self._segments[1:]]):
                     day = int(part["local_ns"][0]) // DAY
                     changes = len(self._segments) > 1 and at >= self._segments[1][0]
@@ -203,7 +139,7 @@ class SecondPass:
                         writer = self._begin(day, folder)
                         if self.infos:
                             self.append(writer, self._opening_book(int(part["local_ns"][0])))
-                    self._write(self._gridded(part), writer)
+                    self._write(part, writer)
                     at += len(part)
                 yield at
             if writer is not None:
@@ -238,7 +174,7 @@ class SecondPass:
                 f"{grid} fit less than half of {self.report.name(0)}; check --tick-size and --lot-size"
             )
         self.report.add_rows(raw[off], "off-grid", self._off_grid)
-        return raw[~off] if off.any() else raw
+        return raw[~off]
 
     def _off_grid(self, row: Any) -> str:
         price = decimal_text(int(row["price"]), self.places.price)
@@ -270,11 +206,13 @@ class SecondPass:
         touch["bid"], touch["ask"] = (bids[-1] if len(bids) else -1), (asks[0] if len(asks) else width)
         touch["traded"] = int(touch["traded"]) * old // self.tick
         # Who of those that stand came first is not carried over.
-        self.queues = None if self.queues is None else no_orders()
+        self.queues = None if self.queues is None else Queues()
 
     def _begin(self, day: int, folder: Path) -> TapeWriter:
         self.segment = self.segment + 1 if day == self.day else 1
-        self.day, self.stats = day, _DayStats()
+        newest, self.stats = self.stats["newest_exch_ns"], np.zeros(1, DAY_STATS)
+        self.stats["newest_exch_ns"], self.stats["first_ns"] = newest, -1
+        self.day = day
         touch, low = self.touch[0], self.book.low_tick
         known = touch["bid"] >= 0 and touch["ask"] < self.book.sizes.shape[1]
         touch["low_tick"] = touch["bid"] + low if known else NO_TICK
@@ -288,9 +226,12 @@ class SecondPass:
 
     def _write(self, raw: NDArray[np.void], writer: TapeWriter) -> None:
         """Append raw rows of one day to its tape."""
+        rows, off = in_units(raw, self.tick, self.lot, self.offset)
+        if off:
+            raw = self._gridded(raw)
+            rows, _ = in_units(raw, self.tick, self.lot, self.offset)
         if not len(raw):
             return
-        rows = _in_units(raw, self.tick, self.lot, self.offset)
         unsided = (rows["kind"] == TRADE) & (rows["side"] == 0)
         rows = self._uncrossed(rows, raw)
         if unsided.any():
@@ -302,7 +243,7 @@ class SecondPass:
     def _reconciled(self, rows: NDArray[np.void]) -> NDArray[np.void]:
         """With orders that add up to the levels."""
         assert self.queues is not None
-        rows, strays, unexplained = reconcile(rows, *self.queues)
+        rows, strays, unexplained = self.queues.reconcile(rows)
         self.report.note("change of an order that is in no level seen, left out", strays)
         told = "change of a level that no order explains; a lot of unknown place stands for it"
         self.report.note(told, unexplained)
@@ -312,8 +253,8 @@ class SecondPass:
         """Without the trades that `follow` could give no side."""
         left = (rows["kind"] == TRADE) & (rows["side"] == 0)
         self.unsided += unsided
-        rule = self.side_rule or SIDE_RULES[_LEAVE_OUT]
-        if rule != SIDE_RULES[_LEAVE_OUT]:
+        rule = self.side_rule or SIDE_RULES[LEAVE_OUT]
+        if rule != SIDE_RULES[LEAVE_OUT]:
             self.report.note(f"trade without a side, given one by the {rule} rule", unsided - int(left.sum()))
         self.report.note("trade whose aggressor is unknown, left out", int(left.sum()))
         return rows[~left]
@@ -323,36 +264,26 @@ class SecondPass:
         clear = np.zeros(1, ROW)
         clear["kind"] = CLEAR
         rows = np.concatenate([clear, self.book.levels()])
-        rows["exch_ns"], rows["local_ns"] = self.newest_exch_ns, local_ns
+        rows["exch_ns"], rows["local_ns"] = self.stats["newest_exch_ns"][0], local_ns
         if self.queues is not None:
             orders = as_rows(self.queues, rows)
             width = self.book.sizes.shape[1]
             near = (orders["price"] >= self.book.low_tick) & (orders["price"] < self.book.low_tick + width)
             rows = np.insert(rows, 1, orders[near])
-            self.queues = no_orders()
+            self.queues = Queues()
             rows = self._reconciled(rows)
         return rows
 
     def append(self, writer: TapeWriter, rows: NDArray[np.void]) -> None:
         """Write `ROW` rows [n] to the tape of the day and take note of their times."""
-        stats = self.stats
-        if len(rows):
-            newest = np.maximum.accumulate(np.maximum(rows["exch_ns"], self.newest_exch_ns))
-            delay = rows["local_ns"] + self.offset - rows["exch_ns"]
-            self.newest_exch_ns = int(newest[-1])
-            stats.disorder_ns = max(stats.disorder_ns, int((newest - rows["exch_ns"]).max()))
-            stats.latency_ns = max(stats.latency_ns, int(delay.max()))
-            stats.first_ns = int(rows["local_ns"][0]) if stats.first_ns < 0 else stats.first_ns
-            stats.last_ns = int(rows["local_ns"][-1])
-            stats.trades += int((rows["kind"] == TRADE).sum())
-            stats.orders += int((rows["kind"] >= ADD).sum())
+        measure(rows, self.offset, self.stats)
         writer.write(rows)
 
     def _uncrossed(self, rows: NDArray[np.void], raw: NDArray[np.void]) -> NDArray[np.void]:
         """Follow the book; report where it is crossed or locked, and remove the older level there."""
         book = self.book
-        rule = SIDE_RULES.index(self.side_rule or SIDE_RULES[_LEAVE_OUT])
-        after, removals = follow(rows, _Levels(book.low_tick, book.sizes, self.ages, self.touch), rule)
+        rule = SIDE_RULES.index(self.side_rule or SIDE_RULES[LEAVE_OUT])
+        after, removals = follow(rows, Levels(book.low_tick, book.sizes, self.ages, self.touch), rule)
         if not len(after):
             return rows
         ends, counts = np.unique(after, return_counts=True)
@@ -365,7 +296,7 @@ class SecondPass:
         return np.insert(rows, after + 1, removals)
 
     def _info(self) -> TapeInfo:
-        touch = self.touch[0]
+        touch, stats = self.touch[0], self.stats[0]
         if touch["high_tick"] < 0:
             raise CaptureError(
                 f"{self.report.name(0)}: the book never has both a bid and an ask on {day_text(self.day)}"
@@ -380,7 +311,12 @@ class SecondPass:
             high_tick=int(touch["high_tick"]),
             book_complete=not {"missing-snapshot", "sequence-gap"} & set(self.report.counts),
             **asdict(self.source),
-            **asdict(self.stats),
+            first_ns=int(stats["first_ns"]),
+            last_ns=int(stats["last_ns"]),
+            disorder_ns=int(stats["disorder_ns"]),
+            latency_ns=int(stats["latency_ns"]),
+            trades=int(stats["trades"]),
+            orders=int(stats["orders"]),
         )
 
 
@@ -401,141 +337,3 @@ def _days(raw: NDArray[np.void], at: int, starts: Sequence[int]) -> Iterator[NDA
             if 0 < place < len(raw):
                 cuts.add(place)
         yield from np.split(raw, sorted(cuts))
-
-
-def _whole_messages(chunks: Iterator[NDArray[np.void]]) -> Iterator[NDArray[np.void]]:
-    """The same rows, cut so that no message lies in two chunks."""
-    held: NDArray[np.void] = np.zeros(0, RAW)
-    for chunk in chunks:
-        rows = np.concatenate([held, chunk])
-        cut = _last_message(rows)
-        yield rows[:cut]
-        held = rows[cut:]
-    yield held
-
-
-@njit(cache=True, nogil=True)
-def _last_message(rows):
-    """The row at which the last message begins."""
-    at = len(rows) - 1
-    while at > 0 and _same_message(rows[at - 1], rows[at]):
-        at -= 1
-    return at
-
-
-@njit(cache=True, nogil=True)
-def _in_units(raw, tick, lot, offset_ns):
-    """`RAW` rows [n] on the grid as `ROW` rows; local time stands for an unknown one of the exchange."""
-    rows = np.empty(len(raw), ROW)
-    for at in range(len(raw)):
-        row, found = raw[at], rows[at]
-        known = row.exch_ns != UNKNOWN_NS
-        found.exch_ns = row.exch_ns if known else row.local_ns + offset_ns
-        found.local_ns = row.local_ns
-        found.kind, found.side, found.id = row.kind, row.side, row.id
-        found.price, found.size = row.price // tick, row.size // lot
-    return rows
-
-
-@njit(cache=True, nogil=True)
-def follow(rows, levels, side_rule):
-    """Apply `ROW` rows [n] to the book and uncross it after each message.
-
-    Trades without a side get one by the rule, an index into `SIDE_RULES`, where it has something to go by.
-
-    Returns
-    -------
-    after
-        Row [m] at the end of each message that crosses a level.
-    removals
-        `ROW` [m] that remove the older of the levels there.
-    """
-    low_tick, sizes, ages, touch = levels.low_tick, levels.sizes, levels.ages, levels.touch[0]
-    width = sizes.shape[1]
-    bid, ask, message = touch.bid, touch.ask, touch.message
-    after, sides, ticks = [], [], []
-    for number in range(len(rows)):
-        row = rows[number]
-        if row.kind == TRADE:
-            _take_side(row, touch, bid + low_tick if bid >= 0 else 0, ask + low_tick, ask < width, side_rule)
-        if row.kind == TRADE or row.kind == BBO or row.kind >= ADD:
-            continue
-        if row.kind == CLEAR:
-            sizes[:] = 0
-            bid, ask = -1, width
-            continue
-        at = row.price - low_tick
-        if 0 <= at < width:
-            side = 0 if row.side == BUY else 1
-            sizes[side, at], ages[side, at] = row.size, message
-            if side == 0:
-                bid = _best(sizes[0], bid, at, -1)
-            else:
-                ask = _best(sizes[1], ask, at, 1)
-        elif row.size > 0 and (at >= width) == (row.side == BUY):
-            # A bid above everything, or an ask below it: it crosses whatever is there.
-            after.append(number)
-            sides.append(np.int64(row.side))
-            ticks.append(row.price)
-        if number + 1 < len(rows) and _same_message(row, rows[number + 1]):
-            continue
-        message += 1
-        while bid >= ask and bid >= 0 and ask < width:
-            bid_is_older = ages[0, bid] < ages[1, ask]
-            at = bid if bid_is_older else ask
-            after.append(number)
-            sides.append(np.int64(BUY if bid_is_older else SELL))
-            ticks.append(at + low_tick)
-            if bid_is_older:
-                sizes[0, at] = 0
-                bid = _best(sizes[0], bid, at, -1)
-            else:
-                sizes[1, at] = 0
-                ask = _best(sizes[1], ask, at, 1)
-        if bid >= 0 and ask < width:
-            touch.low_tick = min(touch.low_tick, bid + low_tick)
-            touch.high_tick = max(touch.high_tick, ask + low_tick)
-    touch.bid, touch.ask, touch.message = bid, ask, message
-    return np.array(after, np.int64), _removals(rows, after, sides, ticks)
-
-
-@njit(cache=True, nogil=True)
-def _take_side(trade, touch, bid, ask, has_ask, rule):
-    """Give a trade the side that the rule says, if it has none; `bid` is 0 where there is none."""
-    if touch.traded > 0 and trade.price != touch.traded:
-        touch.moved = BUY if trade.price > touch.traded else SELL
-    touch.traded = trade.price
-    if trade.side != 0 or rule == _LEAVE_OUT:
-        return
-    if rule == _QUOTE and bid > 0 and has_ask and 2 * trade.price != bid + ask:
-        trade.side = BUY if 2 * trade.price > bid + ask else SELL
-    else:
-        trade.side = touch.moved
-
-
-@njit(cache=True, nogil=True)
-def _removals(rows, after, sides, ticks):
-    """`ROW` [m] that empty levels, each at the time of a row."""
-    removals = np.empty(len(after), ROW)
-    for place in range(len(after)):
-        removal = removals[place]
-        removals[place] = rows[after[place]]
-        removal.kind, removal.size = DEPTH, 0
-        removal.side, removal.price = sides[place], ticks[place]
-    return removals
-
-
-@njit(cache=True, nogil=True)
-def _same_message(row, other):
-    return row.id == other.id and row.kind == other.kind
-
-
-@njit(cache=True, nogil=True)
-def _best(sizes: NDArray[np.int64], best: int, changed: int, away: int) -> int:
-    """Best index of one side after level `changed` was set; `away` points from the mid into that side."""
-    if sizes[changed] > 0:
-        return changed if (best - changed) * away > 0 else best
-    if changed == best:
-        while 0 <= best < len(sizes) and sizes[best] == 0:
-            best += away
-    return best

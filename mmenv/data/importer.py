@@ -24,6 +24,7 @@ from typing import Annotated, Any, Final
 import tyro
 
 from mmenv.data.decimals import Places, places_of
+from mmenv.data.follow import SIDE_RULES, follow
 from mmenv.data.formats.base import (
     AUTO,
     IMPORTERS,
@@ -33,7 +34,7 @@ from mmenv.data.formats.base import (
     described,
     open_importers,
 )
-from mmenv.data.grid import SIDE_RULES, Grid, SecondPass, day_text, follow
+from mmenv.data.grid import Grid, SecondPass, day_text
 from mmenv.data.problems import FinerNeeded, Report
 from mmenv.data.rows import CaptureError
 from mmenv.data.source import Source
@@ -49,7 +50,7 @@ WORK: Final = ".import-"
 """Folders of imports under way begin with this."""
 TAPES: Final = "tapes"
 """Folder of the tapes of an import under way."""
-LAYOUT: Final = 5
+LAYOUT: Final = 6
 """Of the checkpoint; another number for other fields of what is pickled: older ones then begin anew."""
 _SOURCE: Final = ("maker_fee_bp", "taker_fee_bp", "contract", "contract_size")
 """Fields of `Source` that options replace."""
@@ -312,7 +313,7 @@ class ImportJob:
 def _compiled() -> bool:
     """Whether what reads rows lies compiled on disk."""
     folder = Path(follow.stats.cache_path or ".")
-    return any(folder.glob("grid.follow-*.nbi"))
+    return any(folder.glob("follow.follow-*.nbi"))
 
 
 def _why(part: _Part) -> str:

@@ -8,80 +8,71 @@ book, whose sizes are at every level row those of the levels.
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
-from numba import njit, typed, types
+from numba import njit
 from numpy.typing import NDArray
 
+from mmenv.data import table
 from mmenv.data.book import longer
 from mmenv.data.rows import ADD, BUY, CANCEL, CLEAR, DEPTH, FILL, MODIFY, ROW, SNAPSHOT, TRADE
+from mmenv.data.table import add_to, find, full, larger, put, remove
 
 UNKNOWN_ORDERS: Final = 1 << 62
 """Lots of a level that no order explains, such as those from before the recording, are one order: this id
 plus twice its tick, and one for a bid."""
+ID, SIDE, TICK, LOTS, PLACE = range(5)
+"""Columns of resting orders; PLACE is the number of its arrival: smaller ones of the same price stand before
+it. Of levels, SIZE is that of a key, twice the tick and one more for a bid."""
+SIZE: Final = 1
 
 
-class Resting(NamedTuple):
-    """An order in the book."""
+class Queues:
+    """The orders of a book, and what they add up to by level."""
 
-    side: Any
-    tick: Any
-    lots: Any
-    place: Any
-    """Number of its arrival: smaller ones of the same price stand before it."""
+    def __init__(self) -> None:
+        self.resting: Any = table.empty(4)
+        """Table of SIDE, TICK, LOTS and PLACE by id."""
+        self.levels: Any = table.empty(1)
+        """Table of lots by level."""
+        self.arrivals = np.zeros(1, np.int64)
+        """[1], how many orders there have been."""
 
+    def orders(self) -> NDArray[np.int64]:
+        """[n, 5], what stands in the book, first come first, by the columns above."""
+        rows = table.rows(self.resting)
+        return rows[np.argsort(rows[:, PLACE])]
 
-class Queues(NamedTuple):
-    """The orders of a book, and what they add up to by level: twice the tick, and one more for a bid."""
+    def reconcile(self, rows: NDArray[np.void]) -> tuple[NDArray[np.void], int, int]:
+        """Rows whose orders stand in the book and add up to its levels.
 
-    resting: Any
-    """`Resting` by id."""
-    levels: Any
-    """Lots by level."""
-    arrivals: Any
-    """int64 [1], how many orders there have been."""
+        Parameters
+        ----------
+        rows
+            `ROW` [n] in arrival order.
 
+        Returns
+        -------
+        rows
+            `ROW` [m].
+        strays
+            Rows of orders that nobody has heard of, at a level that has none; left out.
+        unexplained
+            Changes of levels that no order explains: one of unknown place stands for them.
+        """
+        found, strays, unexplained, self.resting, self.levels = _reconcile(
+            rows, self.resting, self.levels, self.arrivals
+        )
+        return found, strays, unexplained
 
-_RESTING = types.NamedUniTuple(types.int64, 4, Resting)
-_PACKED: Final = np.dtype([(name, "i8") for name in ("id", *Resting._fields)])
+    def placed(self, rows: NDArray[np.void], low_tick: int, high_tick: int) -> NDArray[np.void]:
+        """The trades, clears and orders among `ROW` rows [n], within a window of ticks, as `PLACED` [m].
 
-
-@njit(cache=True)
-def no_orders() -> Any:
-    """An empty book."""
-    return Queues(
-        typed.Dict.empty(types.int64, _RESTING),
-        typed.Dict.empty(types.int64, types.int64),
-        np.zeros(1, np.int64),
-    )
-
-
-@njit(cache=True)
-def _pack(resting):
-    out = np.empty(len(resting), _PACKED)
-    for row, (number, order) in enumerate(resting.items()):
-        out[row].id, out[row].side, out[row].tick = number, order.side, order.tick
-        out[row].lots, out[row].place = order.lots, order.place
-    return out
-
-
-def pack(queues: Queues) -> tuple[NDArray[np.void], int]:
-    """The book as an array of what stands in it, first come first, and the number of arrivals."""
-    orders = _pack(queues.resting)
-    return orders[np.argsort(orders["place"])], int(queues.arrivals[0])
-
-
-@njit(cache=True)
-def unpack(orders, arrivals):
-    """Inverse of `pack`."""
-    queues = no_orders()
-    queues.arrivals[0] = arrivals
-    for order in orders:
-        queues.resting[order.id] = Resting(np.int64(order.side), order.tick, order.lots, order.place)
-        key = 2 * order.tick + (1 if order.side == BUY else 0)
-        queues.levels[key] = queues.levels.get(key, 0) + order.lots
-    return queues
+        The last row but one says whether it is a trade that met no order: let no trade be the last one.
+        """
+        found, self.resting = _placed(rows, low_tick, high_tick, self.resting, self.arrivals)
+        return found
 
 
 PLACED: Final = np.dtype([*ROW.descr, ("place", "<i8"), ("left", "<i8")])
@@ -90,11 +81,8 @@ is 1 where it met no order in the book."""
 
 
 @njit(cache=True, nogil=True)
-def placed(rows, low_tick, high_tick, resting, arrivals):
-    """The trades, clears and orders among `ROW` rows [n], within a window of ticks, as `PLACED` [m].
-
-    The last row but one says whether it is a trade that met no order: let no trade be the last one.
-    """
+def _placed(rows, low_tick, high_tick, resting, arrivals):
+    """As `Queues.placed`; and the orders."""
     out = np.empty(len(rows), PLACED)
     count = 0
     for number in range(len(rows)):
@@ -109,159 +97,149 @@ def placed(rows, low_tick, high_tick, resting, arrivals):
         if row.kind == TRADE:
             found.left = number + 1 >= len(rows) or rows[number + 1].kind != FILL
         elif row.kind == CLEAR:
-            resting.clear()
+            table.clear(resting)
         elif row.kind == ADD:
+            if full(resting):
+                resting = larger(resting)
             arrivals[0] += 1
-            resting[row.id] = Resting(np.int64(row.side), row.price, row.size, arrivals[0])
+            at = put(resting, row.id)
+            resting[at, SIDE], resting[at, TICK] = row.side, row.price
+            resting[at, LOTS], resting[at, PLACE] = row.size, arrivals[0]
             found.place, found.left = arrivals[0], row.size
         else:
-            order = resting[row.id]
-            left = order.lots - (row.size if row.kind == CANCEL else 0)
-            found.place, found.left = order.place, left
+            at = find(resting, row.id)
+            if at < 0:
+                continue
+            left = resting[at, LOTS] - (row.size if row.kind == CANCEL else 0)
+            found.place, found.left = resting[at, PLACE], left
             if left == 0:
-                resting.pop(row.id)
+                remove(resting, at)
             else:
-                resting[row.id] = Resting(order.side, order.tick, left, order.place)
+                resting[at, LOTS] = left
         count += 1
-    return out[:count].copy()
+    return out[:count].copy(), resting
 
 
 def as_rows(queues: Queues, rows: NDArray[np.void]) -> NDArray[np.void]:
     """The orders as ADD `ROW` rows [n], first come first, at the times of the first of `rows`."""
-    orders, _ = pack(queues)
+    orders = queues.orders()
     found = np.zeros(len(orders), ROW)
     found["kind"] = ADD
     for name in ("exch_ns", "local_ns"):
         found[name] = rows[name][0]
-    for name, source in (("id", "id"), ("side", "side"), ("price", "tick"), ("size", "lots")):
-        found[name] = orders[source]
+    for name, column in (("id", ID), ("side", SIDE), ("price", TICK), ("size", LOTS)):
+        found[name] = orders[:, column]
     return found
 
 
 @njit(cache=True, nogil=True)
-def reconcile(rows, resting, levels, arrivals):
-    """Rows whose orders stand in the book and add up to its levels.
-
-    Parameters
-    ----------
-    rows
-        `ROW` [n] in arrival order.
-    resting, levels, arrivals
-        As in `Queues`; updated.
-
-    Returns
-    -------
-    rows
-        `ROW` [m].
-    strays
-        Rows of orders that nobody has heard of, at a level that has none; left out.
-    unexplained
-        Changes of levels that no order explains: one of unknown place stands for them.
-    """
-    out = np.empty(2 * len(rows) + 64, ROW)
-    count, strays, unexplained = 0, 0, 0
+def _reconcile(rows, resting, levels, arrivals):
+    """As `Queues.reconcile`; and the orders and levels."""
+    out = np.empty(len(rows) + len(rows) // 8 + 64, ROW)
+    count, strays, unexplained = np.int64(0), 0, 0  # numba compiles what takes a literal anew
     for number in range(len(rows)):
         row = rows[number]
         if count + 8 > len(out):
             out = longer(out, count, 2 * len(out))
-        kind, id = row.kind, row.id
+        if full(resting):
+            resting = larger(resting)
+        if full(levels):
+            levels = larger(levels)
+        kind, id = row.kind, max(row.id, table.FREE + 1)
         if kind == CLEAR:
-            resting.clear()
-            levels.clear()
+            table.clear(resting)
+            table.clear(levels)
         key = 2 * row.price + (1 if row.side == BUY else 0)
-        if kind >= ADD and kind != ADD and id not in resting:
+        at = find(resting, id) if kind >= ADD else -1
+        if kind > ADD and at < 0:
             # From before the recording, or at a level out of view: of those that nobody has told apart.
             if kind == MODIFY:
                 kind = ADD
-            elif UNKNOWN_ORDERS + key in resting:
-                id = UNKNOWN_ORDERS + key
             else:
-                strays += 1
-                continue
+                id = UNKNOWN_ORDERS + key
+                at = find(resting, id)
+                if at < 0:
+                    strays += 1
+                    continue
+        out[count] = row
         if kind == FILL:
-            old = resting[id]
-            out[count] = row
-            out[count].id, out[count].side, out[count].price = id, old.side, old.tick
-            out[count].size = min(row.size, old.lots)
+            found = out[count]
+            found.id, found.side, found.price = id, resting[at, SIDE], resting[at, TICK]
+            found.size = min(row.size, resting[at, LOTS])
             count += 1
             continue
-        if kind in (ADD, MODIFY) and id in resting:
-            old = resting[id]
-            if old.tick == row.price and old.side == row.side and row.size < old.lots:
+        if kind in (ADD, MODIFY) and at >= 0:
+            lots = resting[at, LOTS]
+            if resting[at, TICK] == row.price and resting[at, SIDE] == row.side and row.size < lots:
                 # Less of the same keeps its place.
                 kind = CANCEL
-                out[count] = row
-                out[count].size = old.lots - row.size
+                out[count].size = lots - row.size
             else:
+                count = _take(out, count, at, lots, resting, levels)
                 out[count] = row
-                count = _take(out, count, id, old.lots, resting, levels)
                 kind = ADD
-        elif kind == CANCEL:
-            out[count] = row
         if kind == CANCEL:
-            count = _take(out, count, id, out[count].size, resting, levels)
-        elif kind == ADD:
-            out[count] = row
+            count = _take(out, count, at, out[count].size, resting, levels)
+        elif kind in (ADD, MODIFY):
             count = _add(out, count, id, row.size, resting, levels, arrivals)
         elif kind in (DEPTH, SNAPSHOT):
-            missing = row.size - levels.get(key, 0)
-            unknown = UNKNOWN_ORDERS + key
+            place = find(levels, key)
+            missing = row.size - (levels[place, SIZE] if place >= 0 else 0)
             if missing != 0:
                 unexplained += kind == DEPTH
                 left = max(-missing, 0)
-                if unknown in resting:
+                unknown = find(resting, UNKNOWN_ORDERS + key)
+                if unknown >= 0:
                     # What is left of it goes to the end of the queue, if there is now more.
-                    gone = resting[unknown].lots if missing > 0 else min(left, resting[unknown].lots)
-                    out[count] = row
+                    lots = resting[unknown, LOTS]
+                    gone = lots if missing > 0 else min(left, lots)
                     count = _take(out, count, unknown, gone, resting, levels)
                     missing += gone if missing > 0 else 0
                     left -= gone if left > 0 else 0
                 while left > 0:
                     if count + 8 > len(out):
                         out = longer(out, count, 2 * len(out))
-                    each = _newest(row, resting)
-                    gone = min(left, resting[each].lots)
+                    newest = _newest(row, resting)
+                    gone = min(left, resting[newest, LOTS])
                     out[count] = row
-                    count = _take(out, count, each, gone, resting, levels)
+                    count = _take(out, count, newest, gone, resting, levels)
                     left -= gone
                 if missing > 0:
                     out[count] = row
-                    count = _add(out, count, unknown, missing, resting, levels, arrivals)
+                    count = _add(out, count, UNKNOWN_ORDERS + key, missing, resting, levels, arrivals)
             out[count] = row
             count += 1
         else:
-            out[count] = row
             count += 1
-    return out[:count].copy(), strays, unexplained
+    return out[:count], strays, unexplained, resting, levels
 
 
 @njit(cache=True, nogil=True)
 def _newest(level, resting):
     """The order at a level that came last."""
-    found, place = np.int64(0), np.int64(-1)
-    for each, order in resting.items():
-        if order.tick == level.price and order.side == level.side and order.place > place:
-            found, place = each, order.place
+    found, place = -1, np.int64(-1)
+    for at in range(len(resting) - 1):
+        there = resting[at, TICK] == level.price and resting[at, SIDE] == level.side
+        if resting[at, ID] != table.FREE and there and resting[at, PLACE] > place:
+            found, place = at, resting[at, PLACE]
     return found
 
 
 @njit(cache=True, nogil=True)
-def _take(out, count, id, lots, resting, levels):
+def _take(out, count, at, lots, resting, levels):
     """Take lots off an order, and make the row at `count` say so; how many rows there are then."""
-    old = resting[id]
-    lots = min(lots, old.lots)
+    side, tick = resting[at, SIDE], resting[at, TICK]
+    lots = min(lots, resting[at, LOTS])
     row = out[count]
-    row.kind, row.id, row.side, row.price, row.size = CANCEL, id, old.side, old.tick, lots
-    key = 2 * old.tick + (1 if old.side == BUY else 0)
-    left = levels[key] - lots
-    if left > 0:
-        levels[key] = left
-    else:
-        levels.pop(key)
-    if lots == old.lots:
-        resting.pop(id)
-    else:
-        resting[id] = Resting(old.side, old.tick, old.lots - lots, old.place)
+    row.kind, row.id, row.side, row.price, row.size = CANCEL, resting[at, ID], side, tick, lots
+    level = find(levels, 2 * tick + (1 if side == BUY else 0))
+    if level >= 0:
+        levels[level, SIZE] -= lots
+        if levels[level, SIZE] <= 0:
+            remove(levels, level)
+    resting[at, LOTS] -= lots
+    if resting[at, LOTS] == 0:
+        remove(resting, at)
     return count + 1
 
 
@@ -271,7 +249,8 @@ def _add(out, count, id, lots, resting, levels, arrivals):
     row = out[count]
     row.kind, row.id, row.size = ADD, id, lots
     arrivals[0] += 1
-    resting[id] = Resting(np.int64(row.side), row.price, lots, arrivals[0])
-    key = 2 * row.price + (1 if row.side == BUY else 0)
-    levels[key] = levels.get(key, 0) + lots
+    at = put(resting, id)
+    resting[at, SIDE], resting[at, TICK], resting[at, LOTS] = row.side, row.price, lots
+    resting[at, PLACE] = arrivals[0]
+    add_to(levels, 2 * row.price + (1 if row.side == BUY else 0), lots)
     return count + 1

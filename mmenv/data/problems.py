@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from mmenv.data.decimals import INVALID, TOO_FINE, Places, decimal_text
@@ -126,17 +127,38 @@ class Report:
 
 def valid(rows: NDArray[np.void], report: Report) -> NDArray[np.bool_]:
     """Which `RAW` rows [n] have a time, price and size that can be; the others are reported."""
-    price, size, kind = rows["price"], rows["size"], rows["kind"]
+    bad, wrong, *fine = _impossible(rows)
     report.rows += len(rows)
-    for place, values in enumerate((price, size)):
-        report.fine[place] += int((values == TOO_FINE).sum())
+    for place, count in enumerate(fine):
+        report.fine[place] += count
     if report.strict or report.rows >= FINE_ROWS:
         report.check_places()
-    bad = (size < 0) | ((price <= 0) & (kind != CLEAR))
-    bad |= ((size == 0) & (kind == TRADE)) | (rows["local_ns"] < 0) | (rows["exch_ns"] < UNKNOWN_NS)
-    bad |= ((rows["side"] == 0) & (kind != TRADE) & (kind != CLEAR)) | (kind == 0)
-    report.add_rows(rows[bad], "bad-value", lambda row: _bad_value(row, report))
+    if wrong:
+        report.add_rows(rows[bad], "bad-value", lambda row: _bad_value(row, report))
     return ~bad
+
+
+@njit(cache=True, nogil=True)
+def _impossible(rows):
+    """Which `RAW` rows [n] cannot be, how many; how many prices, and how many sizes, are TOO_FINE."""
+    bad = np.zeros(len(rows), np.bool_)
+    wrong, fine_prices, fine_sizes = 0, 0, 0
+    for at in range(len(rows)):
+        row = rows[at]
+        price, size, kind = row.price, row.size, row.kind
+        fine_prices += price == TOO_FINE
+        fine_sizes += size == TOO_FINE
+        bad[at] = (
+            size < 0
+            or (price <= 0 and kind != CLEAR)
+            or (size == 0 and kind == TRADE)
+            or row.local_ns < 0
+            or row.exch_ns < UNKNOWN_NS
+            or (row.side == 0 and kind != TRADE and kind != CLEAR)
+            or kind == 0
+        )
+        wrong += bad[at]
+    return bad, wrong, fine_prices, fine_sizes
 
 
 def _bad_value(row: Any, report: Report) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from mmenv.data.problems import Report
@@ -80,17 +81,27 @@ def _forward(
     """Raise times to the latest before them, in place; the latest of all."""
     if not len(rows):
         return last
+    if _goes_forward(rows[name], last):
+        return int(rows[name][-1])
     latest = np.maximum.accumulate(np.concatenate([[last], rows[name]]))
     back = rows[name] < latest[:-1]
-    if back.any():
-        which = "local" if name == "local_ns" else "exchange"
-        report.add_rows(
-            rows[back if silent is None else back & ~silent],
-            "time-backwards",
-            lambda row: f"{which} time {row[name]} follows a later one, which is used",
-        )
-        rows[name] = latest[1:]
+    which = "local" if name == "local_ns" else "exchange"
+    report.add_rows(
+        rows[back if silent is None else back & ~silent],
+        "time-backwards",
+        lambda row: f"{which} time {row[name]} follows a later one, which is used",
+    )
+    rows[name] = latest[1:]
     return int(latest[-1])
+
+
+@njit(cache=True, nogil=True)
+def _goes_forward(times, last):
+    for at in range(len(times)):
+        if times[at] < last:
+            return False
+        last = times[at]
+    return True
 
 
 class TradeIds:

@@ -6,9 +6,10 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from mmenv.data.rows import ADD, BBO, DEPTH, RAW, SNAPSHOT, TRADE, UNKNOWN_NS
@@ -17,6 +18,10 @@ from mmenv.times import DAY
 SPOOL_ROWS: Final = 1 << 19
 STEP_ROWS: Final = 1000
 """Rows of a block whose greatest common divisor counts when tick and lot are inferred."""
+_PRICED: Final = (TRADE, BBO, DEPTH, SNAPSHOT)
+_KINDS: Final = 16
+"""All kinds of rows are below."""
+_MOST: Final = np.iinfo(np.int64).max
 
 
 class Spool:
@@ -29,13 +34,16 @@ class Spool:
         self.path = path
         self.rows = 0
         self._price_steps, self._size_steps = array("q"), array("q")  # greatest common divisors of blocks
-        self.least_delay_ns: int | None = None
-        self.price_range: dict[int, tuple[int, int]] = {}
+        self._ranges = np.tile([_MOST, -1], (_KINDS, 1))
+        """[kind, 2], lowest and highest price; also of kinds without any."""
+        self._least_delay = np.array([_MOST])
         self.days: set[int] = set()
-        self.orders = False
-        """There are single orders among the rows."""
         self.last_ns = 0
+        self._file: BinaryIO | None = None
         path.write_bytes(b"")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_file": None}
 
     def reopen(self) -> bool:
         """Cut off what was written after this state was saved; False if the file is not all there."""
@@ -50,23 +58,35 @@ class Spool:
         """Write rows and take note of them."""
         if not len(rows):
             return
-        for name, steps in (("price", self._price_steps), ("size", self._size_steps)):
-            _add_steps(steps, rows[name], -self.rows % STEP_ROWS)
+        missing = -(-(self.rows + len(rows)) // STEP_ROWS) - len(self._price_steps)
+        for steps in (self._price_steps, self._size_steps):
+            steps.extend([0] * missing)
+        prices, sizes = (np.frombuffer(steps, np.int64) for steps in (self._price_steps, self._size_steps))
+        _note(rows, self.rows, STEP_ROWS, prices, sizes, self._ranges, self._least_delay)
         self.rows += len(rows)
-        self.orders = self.orders or bool((rows["kind"] >= ADD).any())
         first_ns, self.last_ns = int(rows["local_ns"][0]), int(rows["local_ns"][-1])
         self.days.update(range(first_ns // DAY, self.last_ns // DAY + 1))
-        stamped = rows[rows["exch_ns"] != UNKNOWN_NS]
-        if len(stamped):
-            delay = int((stamped["local_ns"] - stamped["exch_ns"]).min())
-            self.least_delay_ns = delay if self.least_delay_ns is None else min(delay, self.least_delay_ns)
-        for kind in (TRADE, BBO, DEPTH, SNAPSHOT):
-            prices = rows["price"][rows["kind"] == kind]
-            if len(prices):
-                low, high = self.price_range.get(kind, (int(prices[0]), int(prices[0])))
-                self.price_range[kind] = min(low, int(prices.min())), max(high, int(prices.max()))
-        with self.path.open("ab") as file:
-            rows.tofile(file)
+        if self._file is None:
+            self._file = self.path.open("ab")
+        self._file.write(np.ascontiguousarray(rows).view(np.uint8).data)
+        self._file.flush()
+
+    @property
+    def orders(self) -> bool:
+        """Whether there are single orders among the rows."""
+        return bool((self._ranges[ADD:, 1] >= 0).any())
+
+    @property
+    def price_range(self) -> dict[int, tuple[int, int]]:
+        """Lowest and highest price by kind of row, of those that are levels or trades."""
+        found = {kind: (int(self._ranges[kind, 0]), int(self._ranges[kind, 1])) for kind in _PRICED}
+        return {kind: (low, high) for kind, (low, high) in found.items() if high >= low}
+
+    @property
+    def least_delay_ns(self) -> int | None:
+        """Of local time behind the exchange's; None where no row has both."""
+        least = int(self._least_delay[0])
+        return None if least == _MOST else least
 
     @property
     def blocks(self) -> NDArray[np.int64]:
@@ -79,19 +99,57 @@ class Spool:
         """Greatest common divisors of the sizes of blocks."""
         return Counter(self._size_steps)
 
-    def chunks(self, first: int) -> Iterator[NDArray[np.void]]:
-        """The rows from number `first`."""
+    def messages(self, first: int) -> Iterator[NDArray[np.void]]:
+        """The rows from number `first`, cut so that no message lies in two chunks."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        at = end = first
         with self.path.open("rb") as file:
-            file.seek(first * RAW.itemsize)
-            while len(rows := np.fromfile(file, RAW, SPOOL_ROWS)):
-                yield rows
+            while at < self.rows:
+                end = min(end + SPOOL_ROWS, self.rows)
+                file.seek(at * RAW.itemsize)
+                rows = np.fromfile(file, RAW, end - at)
+                cut = len(rows) if end == self.rows else int(_last_message(rows))
+                yield rows[:cut]
+                at += cut
 
 
-def _add_steps(steps: array[int], values: NDArray[np.int64], first: int) -> None:
-    """Add the divisors of blocks of `values` [n]; those before `first`, where a block begins, belong to the
-    last one: blocks do not depend on how the rows come."""
-    if first and steps:
-        steps[-1] = int(np.gcd.reduce(np.append(values[:first], steps[-1])))
-    starts = np.arange(first, len(values), STEP_ROWS)
-    if len(starts):
-        steps.extend(np.gcd.reduceat(values, starts).tolist())
+@njit(cache=True, nogil=True)
+def same_message(row, other):
+    """Whether two rows, one after the other, are of the same message."""
+    return row.id == other.id and row.kind == other.kind
+
+
+@njit(cache=True, nogil=True)
+def _last_message(rows):
+    """The row at which the last message begins."""
+    at = len(rows) - 1
+    while at > 0 and same_message(rows[at - 1], rows[at]):
+        at -= 1
+    return at
+
+
+@njit(cache=True, nogil=True)
+def _note(rows, at, step_rows, price_steps, size_steps, ranges, least_delay):
+    """Take note of `RAW` rows [n], the first of which is row `at` of all; see `Spool`."""
+    for number in range(len(rows)):
+        row = rows[number]
+        block = (at + number) // step_rows
+        price_steps[block] = _divisor(price_steps[block], row.price)
+        size_steps[block] = _divisor(size_steps[block], row.size)
+        kind = np.int64(row.kind)
+        ranges[kind, 0], ranges[kind, 1] = min(ranges[kind, 0], row.price), max(ranges[kind, 1], row.price)
+        if row.exch_ns != UNKNOWN_NS:
+            least_delay[0] = min(least_delay[0], row.local_ns - row.exch_ns)
+
+
+@njit(cache=True, nogil=True)
+def _divisor(step, value):
+    """The greatest common divisor of two whole numbers."""
+    value = abs(value)
+    if step > 0 and value % step == 0:
+        return step
+    while step:
+        value, step = step, value % step
+    return value

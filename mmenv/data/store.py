@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mmenv.data.book import BOOK_WINDOW, window
 from mmenv.data.events import open_replay
 from mmenv.data.folds import walk_forward
-from mmenv.data.orders import no_orders, reconcile
+from mmenv.data.orders import Queues
 from mmenv.data.rows import ADD, BBO, BUY, CANCEL, CLEAR, DEPTH, FILL, SNAPSHOT, TRADE
 from mmenv.data.tape import Tape, TapeError, tapes
 from mmenv.files import replacing
@@ -142,7 +142,7 @@ def export(tape: Tape, folder: Path) -> Path:
 
 def check(tape: Tape) -> None:
     """Raise `TapeError` unless a tape's rows are what its description says, in order and possible."""
-    info, queues = tape.info, no_orders()
+    info, queues = tape.info, Queues()
     count, last_ns = 0, 0
     for rows in tape.rows(orders=True):
         kind = rows["kind"]
@@ -154,7 +154,7 @@ def check(tape: Tape) -> None:
         times = np.concatenate([[last_ns], rows["local_ns"]])
         _require(tape, bool((np.diff(times) >= 0).all()), "local times that run back")
         if info.orders:
-            same, strays, _ = reconcile(rows, *queues)
+            same, strays, _ = queues.reconcile(rows)
             told = "single orders that do not add up to the levels"
             _require(tape, not strays and len(same) == len(rows), told)
         count, last_ns = count + len(rows), int(times[-1])

@@ -45,8 +45,8 @@ class _Diff:
     last_id: int
     previous_id: int
     exch_ns: int
-    bids: list[list[str]]
-    asks: list[list[str]]
+    bids: list[tuple[str, str]]
+    asks: list[tuple[str, str]]
     local_ns: int
     line: int
 
@@ -201,6 +201,7 @@ class Decoder:
             return
         first, last = int(data["U"]), int(data["u"])
         previous = int(data.get("pu", first - 1))
+        bids, asks = _levels(data["b"]), _levels(data["a"])
         exch_ns = self._exchange_ns(DEPTH, data)
         if last <= self.last_update:
             if not self.straddling:
@@ -212,7 +213,7 @@ class Decoder:
             self.problem("sequence-gap", f"{missing}; the book is unreliable until the next snapshot")
             self.interrupt()
         self.last_update, self.straddling = last, False
-        diff = _Diff(first, last, previous, exch_ns, data["b"], data["a"], self.local_ns, self.line)
+        diff = _Diff(first, last, previous, exch_ns, bids, asks, self.local_ns, self.line)
         if not self.valid:
             self.recent.append(diff)
             if self.others and (diff.bids or diff.asks):
@@ -254,7 +255,7 @@ class Decoder:
 
     def _put_trade(self, data: dict[str, Any], exch_ns: int, number: int) -> None:
         # "m": the buyer was the maker, so the aggressor sold.
-        buys, texts = not data["m"], (data["p"], data["q"])
+        buys, [texts] = not data["m"], _levels([(data["p"], data["q"])])
         if self.started:
             self._put(TRADE, int(buys), int(not buys), exch_ns, number, texts)
         else:
@@ -265,8 +266,8 @@ class Decoder:
             return
         exch_ns = self._exchange_ns(BBO, data)
         if self.started:
-            texts = data["b"], data["B"], data["a"], data["A"]
-            self._put(BBO, 1, 1, exch_ns, int(data["u"]), texts)
+            touch = _levels([(data["b"], data["B"]), (data["a"], data["A"])])
+            self._emit(BBO, touch[:1], touch[1:], exch_ns, int(data["u"]))
 
     def _snapshot(self, data: dict[str, Any]) -> None:
         if self.valid or not self._is_our_book(data):
@@ -280,15 +281,15 @@ class Decoder:
             )
             return
         book: list[dict[str, str]] = []
-        for side, levels in (("bids", data["bids"]), ("asks", data["asks"])):
-            merged: dict[str, str] = dict(levels)
+        for side, levels in (("bids", _levels(data["bids"])), ("asks", _levels(data["asks"]))):
+            merged = dict(levels)
             for diff in newer:
                 merged.update((price, size) for price, size in getattr(diff, side))
             book.append({price: size for price, size in merged.items() if size.strip("0.")})
         stamp = int(data["T"]) * MILLISECOND if "T" in data else UNKNOWN_NS
         exch_ns = max(stamp, self.exch_ns[DEPTH]) if self.exch_ns[DEPTH] else stamp
         last = max(update, self.last_update)
-        self._emit(CLEAR, [["0", "0"]], [], exch_ns, last)
+        self._emit(CLEAR, [("0", "0")], [], exch_ns, last)
         self._emit(SNAPSHOT, list(book[0].items()), list(book[1].items()), exch_ns, last)
         self.started = self.valid = True
         # The diffs up to the snapshot are part of it; the first one past it may begin before its end.
@@ -356,8 +357,6 @@ class Decoder:
         """The rows gathered since the last flush, invalid ones reported and left out."""
         count = len(self._texts)
         text = "\n".join([*self._texts, ""]).encode()
-        if count % 2 or text.count(b"\n") != count:
-            raise CaptureError(f"{self.name}: a price level near line {self.line} is not a pair of decimals")
         values = parse_decimals(np.frombuffer(text, np.uint8), count, *self.places)
         messages = np.array(self._messages, np.int64).view(MESSAGE)
         self.discard()
@@ -392,6 +391,14 @@ class Decoder:
         self.last_update = int(state["update"])
         self.exch_ns = state["exch_ns"].tolist()
         return int(state["line"])
+
+
+def _levels(found: Any) -> list[tuple[str, str]]:
+    """Prices and sizes. Raises TypeError or ValueError where they are none, or not text of one line."""
+    levels = [(price, size) for price, size in found]
+    if not all(isinstance(text, str) and "\n" not in text for level in levels for text in level):
+        raise TypeError("price or size")
+    return levels
 
 
 @njit(cache=True, nogil=True)

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from mmenv.data.columns import has_columns
@@ -57,13 +58,7 @@ class Databento(Importer):
         self.size = self._files.size
         self._arrival, self._times = Arrival(), ExchangeTime()
         self._begun = self._new_file = False
-        self._orders = book.no_orders()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_orders": book.pack(self._orders)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ = state | {"_orders": book.unpack(state["_orders"])}
+        self._orders = book.Orders()
 
     @classmethod
     def looks_like(cls, head: bytes, path: Path) -> bool:
@@ -88,7 +83,7 @@ class Databento(Importer):
             self._new_file |= begins
             if len(records):
                 yield self._rows(records, report)
-        if len(self._orders.changed):
+        if self._orders.open:
             told = "the last event has no end; left out"
             report.add(self.names[-1], 0, self._arrival.last, "half-event", told)
 
@@ -107,8 +102,8 @@ class Databento(Importer):
             report.add_rows(heads[:1], "missing-snapshot", NO_SNAPSHOT)
         self._begun = True
         report.add_rows(heads[(records["flags"] & book.F_MAYBE_BAD_BOOK) > 0], "sequence-gap", GAP)
-        rows, wrong = book.apply(heads, records, *self._orders)
-        for code, (kind, text) in PROBLEMS.items():
+        rows, wrong = self._orders.apply(heads, records)
+        for code, (kind, text) in PROBLEMS.items() if len(wrong) else ():
             report.add_rows(heads[wrong["record"][wrong["code"] == code]], kind, text)
         return rows
 
@@ -122,17 +117,17 @@ class Databento(Importer):
             )
 
 
-def _heads(records: NDArray[np.void]) -> NDArray[np.void]:
+@njit(cache=True, nogil=True)
+def _heads(records):
     """`ORDER` rows [n] as `RAW` rows [n]."""
-    heads = np.zeros(len(records), RAW)
-    heads["kind"] = _KINDS[records["action"]]
-    used = (heads["kind"] == DEPTH) | (heads["kind"] == TRADE)
-    for name in ("price", "size"):
-        heads[name] = np.where(used, records[name], 0)
-    for name in ("side", "file", "line", "local_ns"):
-        heads[name] = records[name]
-    # What a snapshot's records tell is when their orders were entered.
-    snapshot = (records["flags"] & book.F_SNAPSHOT) > 0
-    heads["exch_ns"] = np.where(snapshot, records["local_ns"], records["exch_ns"])
-    heads["id"] = records["line"]
+    heads = np.empty(len(records), RAW)
+    for number in range(len(records)):
+        record, head = records[number], heads[number]
+        kind = _KINDS[record.action]
+        used = kind in (DEPTH, TRADE)
+        head.kind, head.side, head.file, head.line = kind, record.side, record.file, record.line
+        head.price, head.size = record.price if used else 0, record.size if used else 0
+        head.id, head.local_ns = record.line, record.local_ns
+        # What a snapshot's records tell is when their orders were entered.
+        head.exch_ns = record.local_ns if record.flags & book.F_SNAPSHOT else record.exch_ns
     return heads

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from mmenv.data.columns import Series, ours, scaled, symbols_in
 from mmenv.data.decimals import INVALID, ONE, Places
 from mmenv.data.formats.base import ALL, ImportOptions
-from mmenv.data.formats.databento_book import CLEAR, ORDER
+from mmenv.data.formats.databento_book import CLEAR, NUMBERS, ORDER
 from mmenv.data.formats.dbn import Header, read_header, read_records
 from mmenv.data.lines import FilesInTurn, begins_with
 from mmenv.data.problems import Report
@@ -122,22 +123,16 @@ class DbnFiles(FilesInTurn):
         wanted = [number for number, symbol in symbols.items() if symbol == self.symbol]
         if self.symbol.isdigit():
             wanted.append(int(self.symbol))
-        same = np.isin(records["instrument_id"], wanted)
+        ids = records["instrument_id"]
+        same = ids == wanted[0] if len(wanted) == 1 else np.isin(ids, wanted)
         if not self.choose and not same.all():
             number = int(records["instrument_id"][np.argmin(same)])
             raise CaptureError(
                 f"{self.path.name}: {symbols.get(number, number)} among {self.symbol}; "
                 "choose one with --symbol"
             )
-        rows = np.zeros(len(records), ORDER)
-        rows["file"], rows["line"] = self.at, self._line + np.arange(len(records))
-        for name, source in (("exch_ns", "ts_event"), ("local_ns", "ts_recv"), ("order", "order_id")):
-            rows[name] = records[source].astype(np.int64)
-        rows["flags"], rows["action"] = records["flags"], records["action"]
-        rows["side"] = _SIDES[records["side"]]
-        rows["price"] = _price(records["price"])
-        rows["size"] = records["size"].astype(np.int64) * ONE
         _one_publisher(records["publisher_id"], self.path.name)
+        rows = _orders(records, self.at, self._line)
         return rows if same.all() else rows[same]
 
 
@@ -157,7 +152,7 @@ class TableFiles(Series):
         rows = np.zeros(len(table), ORDER)
         rows["file"], rows["line"] = table.file, table.lines
         rows["exch_ns"], rows["local_ns"] = table.times("ts_event"), table.times("ts_recv")
-        rows["order"], rows["flags"] = table.integers("order_id"), table.integers("flags")
+        rows["order"], rows["flags"] = table.integers("order_id") & NUMBERS, table.integers("flags")
         rows["action"], rows["side"] = table.letters("action"), _SIDES[table.letters("side")]
         if table.file not in self._pretty:
             priced = np.flatnonzero(rows["action"] != CLEAR)
@@ -176,6 +171,21 @@ class TableFiles(Series):
 def _price(units: NDArray[np.int64]) -> NDArray[np.int64]:
     """Prices, INVALID where there is none."""
     return np.where(units == NO_PRICE, INVALID, units)
+
+
+@njit(cache=True, nogil=True)
+def _orders(records, file, line):
+    """`MBO` records [n] as `ORDER` rows [n] of this file from this line on."""
+    rows = np.empty(len(records), ORDER)
+    for number in range(len(records)):
+        record, row = records[number], rows[number]
+        row.file, row.line = file, line + number
+        row.exch_ns, row.local_ns = np.int64(record.ts_event), np.int64(record.ts_recv)
+        row.order = np.int64(record.order_id) & NUMBERS
+        row.flags, row.action, row.side = record.flags, record.action, _SIDES[record.side]
+        row.price = INVALID if record.price == NO_PRICE else record.price
+        row.size = np.int64(record.size) * ONE
+    return rows
 
 
 def _one_publisher(publishers: NDArray[Any], name: str) -> None:

@@ -117,7 +117,10 @@ def read_records(path: Path, header: Header, skip: int = 0) -> Iterator[tuple[ND
             raise CaptureError(f"{path.name}: a record of length 0; the file is damaged")
         held = text[end:].tobytes()
         skip += end
-        yield text[places[:, None] + np.arange(MBO_BYTES)].reshape(-1).view(MBO), skip, position
+        if len(places) * MBO_BYTES == end:
+            yield text[:end].view(MBO), skip, position  # nothing but records of this length
+        else:
+            yield text[places[:, None] + np.arange(MBO_BYTES)].reshape(-1).view(MBO), skip, position
     if held:
         raise EOFError("within a record")
 

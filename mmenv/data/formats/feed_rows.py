@@ -47,7 +47,9 @@ def rows_of_parts(parts, levels, file, number, mode, depth, held):
     out = np.empty(4 * len(levels) + len(parts) + 2 * len(held) + 8, RAW)
     book = np.empty((len(levels) + len(held) + 8, 3), np.int64)
     known = len(held)
-    book[:known] = held
+    for level in range(known):
+        for column in range(3):
+            book[level, column] = held[level, column]
     count, at = 0, 0
     for part in parts:
         size = part.bids + part.asks
@@ -78,7 +80,7 @@ def rows_of_parts(parts, levels, file, number, mode, depth, held):
         if mode == WHOLE:
             for level in range(size):
                 book[level, 0] = BUY if level < part.bids else SELL
-                book[level, 1:] = mine[level]
+                book[level, 1], book[level, 2] = mine[level, 0], mine[level, 1]
             known = size
         if mode == CUT and not whole:
             for side in (BUY, SELL):

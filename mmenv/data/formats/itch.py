@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -22,18 +22,22 @@ from numpy.typing import NDArray
 
 from mmenv.data.formats.base import ALL, Importer, ImportOptions, register
 from mmenv.data.lines import FilesInTurn, read_blocks
-from mmenv.data.orders import Resting, no_orders, pack, unpack
+from mmenv.data.orders import LOTS, SIDE, SIZE, TICK
 from mmenv.data.problems import Report
 from mmenv.data.rows import ADD, BUY, CANCEL, CLEAR, DEPTH, FILL, RAW, SELL, TRADE, CaptureError
 from mmenv.data.sequence import Arrival
 from mmenv.data.source import Source, source_of
+from mmenv.data.table import add_to, empty, find, full, larger, put, remove
 from mmenv.times import SECOND
 
 NAME: Final = re.compile(r"(?:(\d\d)(\d\d)(\d{4})\.NASDAQ_ITCH50|S(\d\d)(\d\d)(\d\d)-v50)")
 DIRECTORY: Final = ord("R")
+ORDER_FIELDS: Final = 3
 UNIT: Final = 10**4
 """`RAW` units, of 1e-8, in a unit of their prices."""
 SHARE: Final = 10**8
+NUMBERS: Final = (1 << 62) - 1
+"""Numbers of orders and matches are taken up to here."""
 COUNTS: Final = ("change of an order that was never added, left out", "cross, or execution in one, left out")
 _STRAYS, _CROSSES = range(len(COUNTS))
 _LENGTHS: Final = np.zeros(256, np.int64)
@@ -41,6 +45,9 @@ _LENGTHS: Final = np.zeros(256, np.int64)
 for _type, _length in zip(b"AFECXDUPQ", (36, 40, 31, 36, 23, 19, 35, 44, 40), strict=True):
     _LENGTHS[_type] = _length
 _A, _F, _E, _C, _X, _D, _U, _P, _Q, _N, _BID = b"AFECXDUPQNB"
+# Not literals, for each of which numba would compile the functions that take them.
+_ADD, _CANCEL, _FILL, _TRADE, _DEPTH = (np.int64(kind) for kind in (ADD, CANCEL, FILL, TRADE, DEPTH))
+_NO_SIDE: Final = np.int64(0)
 
 
 @register
@@ -56,13 +63,8 @@ class Itch(Importer):
         self._files = FilesInTurn(paths)
         self.size = self._files.size
         self._skip, self._number, self._locate = 0, 0, -1
-        self._orders, self._arrival = no_orders(), Arrival()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_orders": pack(self._orders)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ = state | {"_orders": unpack(*state["_orders"])}
+        self._orders, self._levels = empty(ORDER_FIELDS), empty(1)
+        self._arrival = Arrival()
 
     @classmethod
     def open(cls, paths: Sequence[Path], options: ImportOptions) -> list[Itch]:
@@ -87,7 +89,8 @@ class Itch(Importer):
         files = self._files
         while files.at < len(files.paths):
             if self._skip == 0:
-                self._locate, self._number, self._orders = -1, 0, no_orders()
+                self._locate, self._number = -1, 0
+                self._orders, self._levels = empty(ORDER_FIELDS), empty(1)
             try:
                 yield from self._blocks(report)
             except EOFError as error:
@@ -102,8 +105,8 @@ class Itch(Importer):
         wanted, midnight = np.frombuffer(symbol, np.uint8), _midnight_ns(files.path)
         for block, position in read_blocks(files.path, self._skip):
             text = np.frombuffer(held + block, np.uint8)
-            rows, counts, end, self._number, self._locate = scan(
-                text, wanted, midnight, files.at, self._number, self._locate, *self._orders[:2]
+            rows, counts, end, self._number, self._locate, self._orders, self._levels = scan_stock(
+                text, wanted, midnight, files.at, self._number, self._locate, self._orders, self._levels
             )
             held = text[end:].tobytes()
             self._skip += end
@@ -154,16 +157,28 @@ def _symbols(path: Path) -> set[str]:
 
 
 @njit(cache=True, nogil=True)
-def _read(text, at, count):
-    """A whole number of so many bytes, the first the largest."""
-    found = np.int64(0)
-    for place in range(at, at + count):
-        found = (found << 8) | np.int64(text[place])
-    return found
+def _u16(text, at):
+    """A whole number of two bytes, the first the larger; the next ones of four, six and eight."""
+    return (np.int64(text[at]) << 8) | np.int64(text[at + 1])
 
 
 @njit(cache=True, nogil=True)
-def scan(text, symbol, midnight_ns, file, number, locate, resting, levels):
+def _u32(text, at):
+    return (_u16(text, at) << 16) | _u16(text, at + 2)
+
+
+@njit(cache=True, nogil=True)
+def _u48(text, at):
+    return (_u16(text, at) << 32) | _u32(text, at + 2)
+
+
+@njit(cache=True, nogil=True)
+def _u64(text, at):
+    return (_u32(text, at) << 32) | _u32(text, at + 4)
+
+
+@njit(cache=True, nogil=True)
+def scan_stock(text, symbol, midnight_ns, file, number, locate, resting, levels):
     """Rows of one stock.
 
     Parameters
@@ -175,7 +190,8 @@ def scan(text, symbol, midnight_ns, file, number, locate, resting, levels):
     midnight_ns, file, number, locate
         Of the day; number of the file, of messages before, and of the stock, -1 where it is not known yet.
     resting, levels
-        As in `mmenv.data.orders.Queues`; updated.
+        Tables of SIDE, TICK and LOTS by number of an order, and of lots by level, as in
+        `mmenv.data.orders`; updated.
 
     Returns
     -------
@@ -185,20 +201,24 @@ def scan(text, symbol, midnight_ns, file, number, locate, resting, levels):
         By `COUNTS`.
     end
         Where the last whole message ends.
-    number, locate
+    number, locate, resting, levels
         As above, after it.
     """
     out = np.empty(5 * (len(text) // 21) + 8, RAW)
     counts = np.zeros(len(COUNTS), np.int64)
-    count, at = 0, 0
+    count = at = np.int64(0)
     while at + 2 <= len(text):
-        size = _read(text, at, 2)
+        size = _u16(text, at)
         if at + 2 + size > len(text):
             break
         begin, at = at + 2, at + 2 + size
         number += 1
         if size < 19:
             continue
+        if full(resting):
+            resting = larger(resting)
+        if full(levels):
+            levels = larger(levels)
         kind = text[begin]
         if kind == DIRECTORY:
             same = True
@@ -206,46 +226,48 @@ def scan(text, symbol, midnight_ns, file, number, locate, resting, levels):
                 same = same and text[begin + 11 + place] == symbol[place]
             if same:
                 # The day begins with an empty book.
-                locate, row = _read(text, begin + 1, 2), out[count]
-                row.exch_ns = row.local_ns = midnight_ns + _read(text, begin + 5, 6)
+                locate, row = _u16(text, begin + 1), out[count]
+                row.exch_ns = row.local_ns = midnight_ns + _u48(text, begin + 5)
                 row.kind, row.side, row.price, row.size, row.id = CLEAR, BUY, 0, 0, 0
                 row.line, row.file = number, file
                 count += 1
             continue
-        if _LENGTHS[kind] == 0 or size < _LENGTHS[kind] or _read(text, begin + 1, 2) != locate:
+        if _LENGTHS[kind] == 0 or size < _LENGTHS[kind] or _u16(text, begin + 1) != locate:
             continue
-        ns = midnight_ns + _read(text, begin + 5, 6)
-        ref = _read(text, begin + 11, 8)
+        ns = midnight_ns + _u48(text, begin + 5)
+        ref = _u64(text, begin + 11) & NUMBERS
         if kind == _Q:
             counts[_CROSSES] += 1
             continue
         if kind == _P:
-            count = _put(out, count, TRADE, 0, _read(text, begin + 32, 4), _read(text, begin + 20, 4), ns,
-                         _read(text, begin + 36, 8), number, file)  # fmt: skip
+            count = _put(out, count, _TRADE, _NO_SIDE, _u32(text, begin + 32), _u32(text, begin + 20), ns,
+                         _u64(text, begin + 36), number, file)  # fmt: skip
             continue
         if kind in (_A, _F):
             side = BUY if text[begin + 19] == _BID else SELL
-            count = _enter(out, count, ref, side, _read(text, begin + 32, 4), _read(text, begin + 20, 4), ns,
+            count = _enter(out, count, ref, side, _u32(text, begin + 32), _u32(text, begin + 20), ns,
                            number, file, resting, levels)  # fmt: skip
             continue
-        if ref not in resting:
+        place = find(resting, ref)
+        if place < 0:
             counts[_STRAYS] += 1
             continue
-        order = resting[ref]
-        lots = order.lots if kind in (_D, _U) else min(_read(text, begin + 19, 4), order.lots)
+        side, tick, lots = resting[place, SIDE], resting[place, TICK], resting[place, LOTS]
+        if kind not in (_D, _U):
+            lots = min(_u32(text, begin + 19), lots)
         if kind in (_E, _C):
             printed = kind == _E or text[begin + 31] != _N
-            price = order.tick if kind == _E else _read(text, begin + 32, 4)
+            price = tick if kind == _E else _u32(text, begin + 32)
             counts[_CROSSES] += not printed
             if printed:
-                count = _put(out, count, TRADE, -order.side, price, lots, ns, _read(text, begin + 23, 8),
+                count = _put(out, count, _TRADE, -side, price, lots, ns, _u64(text, begin + 23),
                              number, file)  # fmt: skip
-            count = _put(out, count, FILL, order.side, order.tick, lots, ns, ref, number, file)
-        count = _leave(out, count, ref, lots, ns, number, file, resting, levels)
+            count = _put(out, count, _FILL, side, tick, lots, ns, ref, number, file)
+        count = _leave(out, count, place, lots, ns, number, file, resting, levels)
         if kind == _U:
-            count = _enter(out, count, _read(text, begin + 19, 8), order.side, _read(text, begin + 31, 4),
-                           _read(text, begin + 27, 4), ns, number, file, resting, levels)  # fmt: skip
-    return out[:count].copy(), counts, at, number, locate
+            count = _enter(out, count, _u64(text, begin + 19) & NUMBERS, side, _u32(text, begin + 31),
+                           _u32(text, begin + 27), ns, number, file, resting, levels)  # fmt: skip
+    return out[:count].copy(), counts, at, number, locate, resting, levels
 
 
 @njit(cache=True, nogil=True)
@@ -255,7 +277,7 @@ def _put(out, count, kind, side, tick, lots, ns, id, number, file):
     row = out[count]
     row.exch_ns = row.local_ns = ns
     row.kind, row.side, row.price, row.size = kind, side, tick * UNIT, lots * SHARE
-    row.id, row.line, row.file = id & 0x3FFFFFFFFFFFFFFF, number, file
+    row.id, row.line, row.file = id & NUMBERS, number, file
     return count + 1
 
 
@@ -264,28 +286,27 @@ def _enter(out, count, ref, side, tick, lots, ns, number, file, resting, levels)
     """An order comes into the book; how many rows there are then."""
     if lots <= 0 or tick <= 0:
         return count
-    if ref in resting:
-        count = _leave(out, count, ref, resting[ref].lots, ns, number, file, resting, levels)
-    resting[ref] = Resting(np.int64(side), tick, lots, np.int64(0))
-    key = 2 * tick + (1 if side == BUY else 0)
-    levels[key] = levels.get(key, 0) + lots
-    count = _put(out, count, ADD, side, tick, lots, ns, ref, number, file)
-    return _put(out, count, DEPTH, side, tick, levels[key], ns, np.int64(number), number, file)
+    place = find(resting, ref)
+    if place >= 0:
+        count = _leave(out, count, place, resting[place, LOTS], ns, number, file, resting, levels)
+    place = put(resting, ref)
+    resting[place, SIDE], resting[place, TICK], resting[place, LOTS] = side, tick, lots
+    level = add_to(levels, 2 * tick + (1 if side == BUY else 0), lots)
+    count = _put(out, count, _ADD, side, tick, lots, ns, ref, number, file)
+    return _put(out, count, _DEPTH, side, tick, levels[level, SIZE], ns, np.int64(number), number, file)
 
 
 @njit(cache=True, nogil=True)
-def _leave(out, count, ref, lots, ns, number, file, resting, levels):
-    """An order loses lots; how many rows there are then."""
-    order = resting[ref]
-    if lots >= order.lots:
-        resting.pop(ref)
-    else:
-        resting[ref] = Resting(order.side, order.tick, order.lots - lots, order.place)
-    key = 2 * order.tick + (1 if order.side == BUY else 0)
-    left = levels[key] - lots
-    if left > 0:
-        levels[key] = left
-    else:
-        levels.pop(key)
-    count = _put(out, count, CANCEL, order.side, order.tick, lots, ns, ref, number, file)
-    return _put(out, count, DEPTH, order.side, order.tick, max(left, 0), ns, np.int64(number), number, file)
+def _leave(out, count, place, lots, ns, number, file, resting, levels):
+    """The order in a row of the table loses lots; how many rows there are then."""
+    ref, side, tick = resting[place, 0], resting[place, SIDE], resting[place, TICK]
+    resting[place, LOTS] -= lots
+    if resting[place, LOTS] <= 0:
+        remove(resting, place)
+    level = find(levels, 2 * tick + (1 if side == BUY else 0))
+    levels[level, SIZE] -= lots
+    left = levels[level, SIZE]
+    if left <= 0:
+        remove(levels, level)
+    count = _put(out, count, _CANCEL, side, tick, lots, ns, ref, number, file)
+    return _put(out, count, _DEPTH, side, tick, max(left, 0), ns, np.int64(number), number, file)

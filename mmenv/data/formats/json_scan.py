@@ -435,8 +435,10 @@ def _book(text, found, parts, levels, bids, asks, symbol, layout):
         part.previous = -1
     part.bids, part.asks = found.bids, found.asks
     count = found.levels
-    levels[count : count + found.bids] = bids[: found.bids]
-    levels[count + found.bids : count + found.bids + found.asks] = asks[: found.asks]
+    for side, size in ((bids, found.bids), (asks, found.asks)):
+        for level in range(size):
+            levels[count, 0], levels[count, 1] = side[level, 0], side[level, 1]
+            count += 1
     found.levels += found.bids + found.asks
     found.parts += 1
     found.emitted += 1
