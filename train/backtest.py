@@ -111,6 +111,12 @@ def base_market(options: Backtest, data: str, models: list[EnvConfig]) -> Market
             )
         found = trained[0] if trained else make_config(given).market
         return dataclasses.replace(found, **step)
+    paces = sorted({model.market.step_seconds for model in models})
+    if len(paces) > 1 and options.step is None:
+        told = " and ".join(f"{pace:g}" for pace in paces)
+        raise ConfigError(f"the models decide every {told} s: give --step, or backtest one at a time.")
+    if paces and options.step is None:
+        step = {"step_seconds": paces[0]}
     chosen: dict[str, Any] = {
         "store": data,
         "venue": options.venue,

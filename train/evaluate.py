@@ -72,14 +72,13 @@ def on_tape(
 ) -> EnvConfig:
     """A model's configuration, its actions and observations kept, over the test split of recorded tapes.
 
-    The fee is each tape's own where none is given. Time between decisions, latency and queue are those of the
-    tapes that the model was trained on, else `Replay`'s.
+    The fee is each tape's own where none is given, and the time between decisions that of the market that the
+    model is from. Latency and queue are those of the tapes that it was trained on, else `Replay`'s.
     """
+    trained = config.market
     chosen: dict[str, Any] = {"store": str(store), "venue": venue, "symbol": symbol, "day": day}
     chosen |= {"split": "test", "own_fees": maker_fee_bp is None}
-    if step_seconds is not None:
-        chosen["step_seconds"] = step_seconds
-    trained = config.market
+    chosen["step_seconds"] = trained.step_seconds if step_seconds is None else step_seconds
     market = dataclasses.replace(trained, **chosen) if isinstance(trained, Replay) else Replay(**chosen)
     fee = {} if maker_fee_bp is None else {"maker_fee_bp": maker_fee_bp}
     tape = make_config(market, features=config.features, **fee)
@@ -105,7 +104,7 @@ def on_tapes(config: EnvConfig, options: Evaluate) -> dict[str, EnvConfig]:
         except ValueError as error:
             raise ConfigError(
                 f"{symbol} of {venue} in {options.store}: {str(error).rstrip('.')}. Leave it out with "
-                "--venue, --symbol or --day."
+                "--venue, --symbol or --day, or decide at shorter intervals with --step."
             ) from None
         info = next(tape.info for tape in chosen if (tape.info.venue, tape.info.symbol) == (venue, symbol))
         pace = f"a decision every {tape.market.step_seconds:g} s"
@@ -116,7 +115,7 @@ def on_tapes(config: EnvConfig, options: Evaluate) -> dict[str, EnvConfig]:
 def unit_of(info: TapeInfo, config: EnvConfig) -> str:
     """What a price unit x lot is worth on a tape, and the fee."""
     fee = info.maker_fee_bp if getattr(config.market, "own_fees", False) else config.maker_fee_bp
-    currency = currency_of(info.symbol, info.contract)
+    currency = currency_of(info.symbol, info.contract, info.venue)
     if info.contract == "inverse":  # what it is worth depends on the price
         return f"profits in {currency}, fee {fee:g} bp"
     money = config.market.price_scale * float(info.tick_size) / 2 * float(info.lot_size)

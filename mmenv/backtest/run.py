@@ -223,9 +223,9 @@ def _scenarios(unit: Unit, piece: Stretch, settings: Settings) -> list[Unit]:
 
 
 def tape_scale(info: TapeInfo) -> Scale:
-    """What the integers of a desk on this tape are worth; the currency is read from the symbol."""
+    """What the integers of a desk on this tape are worth; the currency is read from venue and symbol."""
     tick, lot = float(info.tick_size), float(info.lot_size) * float(info.contract_size)
-    currency = currency_of(info.symbol, info.contract)
+    currency = currency_of(info.symbol, info.contract, info.venue)
     return Scale(price=tick / 2, lot=lot, currency=currency, tick=tick, inverse=info.contract == "inverse")
 
 

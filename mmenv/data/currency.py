@@ -1,7 +1,8 @@
 """What the profit of a symbol is counted in, and rates between currencies.
 
-A symbol is all that most venues say: BTCUSDT, BTC-USD, BTC/EUR:EUR, BTCUSD_PERP. An inverse contract is
-margined in its coin: BTC of BTCUSD_PERP. Profits in different currencies are never added (`Rates`).
+A symbol is all that most venues say: BTCUSDT, BTC-USD, BTC/EUR:EUR, BTCUSD_PERP; of a stock, its venue alone
+says it. An inverse contract is margined in its coin: BTC of BTCUSD_PERP. Profits in different currencies are
+never added (`Rates`).
 """
 
 from __future__ import annotations
@@ -20,11 +21,20 @@ QUOTES = (
 """Currencies that symbols end in, those that end in another one before it."""
 
 
-def currency_of(symbol: str, contract: str = "linear") -> str:
-    """Currency of a symbol's profits, as its name says; where it says none, one of the symbol's own.
+IN_DOLLARS = (
+    *("nasdaq", "nyse", "nyse-arca", "nyse-american", "iex", "memx"),
+    *("cboe-bzx", "cboe-byx", "cboe-edga", "cboe-edgx"),
+)
+"""Venues of stocks, whose symbols do not say that they are traded in dollars."""
+
+
+def currency_of(symbol: str, contract: str = "linear", venue: str = "") -> str:
+    """Currency of a symbol's profits, by its venue or as its name says; where neither does, one of its own.
 
     Two symbols that do not say theirs may be in two currencies, so they are not added either.
     """
+    if venue in IN_DOLLARS:
+        return "USD"
     pair = symbol.upper().split(":")[0]
     base, quote = split_pair(pair)
     if contract == "inverse":

@@ -1,9 +1,9 @@
 """Fit a `book` to a large-tick market by simulated moments: a random search.
 
-What is matched: how far and how often the mid moves, spread, queues and volume, how far ahead the imbalance
-of the queues speaks, and fills and mark-outs of a lot that joins the touch at the back and stays. Every
-candidate is simulated with seeds of its own, and the best ones again and again, so that none is chosen for
-its luck.
+What is matched: how far and how often the mid moves, spread, queues, what joins and leaves them, how far
+ahead their imbalance speaks, and fills and mark-outs of a lot that joins the touch at the back and stays.
+Every candidate is simulated with seeds of its own, and the best ones again and again, so that none is chosen
+for its luck.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ PATHS = 64
 TOLERANCES = {
     "move, 0.1 s": 0.08, "move, 1 s": 0.05, "move, 10 s": 0.05,
     "moving, 0.1 s": 0.15, "moving, 1 s": 0.1, "moving, 10 s": 0.1,
-    "spread": 0.015, "queue": 0.06, "volume": 0.06, "revealed": 0.3, "formed": 0.3,
+    "spread": 0.015, "queue": 0.06, "volume": 0.06, "revealed": 0.15, "formed": 0.15,
+    "limit orders": 0.25, "cancels": 0.25,
     "auc, 0.1 s": 0.03, "auc, 1 s": 0.02, "auc, 5 s": 0.02,
     "fills": 0.08, "mark-out, 0.1 s": 0.06, "mark-out, 1 s": 0.06, "mark-out, 5 s": 0.07,
     "mark-out, 30 s": 0.12,
@@ -60,8 +61,8 @@ def moments(record: Record) -> dict[str, float]:
 
     Moves are root mean squares in ticks; *moving* is the share of intervals in which the mid moves, *spread*
     that of time with a spread of one tick; queues are lots, *revealed* and *formed* multiples of the mean
-    one (`touch.queues`), volume lots a second, fills one lot a minute of both sides, mark-outs half-ticks
-    from the fill price.
+    one (`touch.queues`), volume lots a second, limit orders, cancels (`touch.rested`) and fills of one lot
+    those of both sides in a minute, mark-outs half-ticks from the fill price.
     """
     b = record.blocks
     found = dict.fromkeys(TOLERANCES, math.nan)
@@ -77,6 +78,8 @@ def moments(record: Record) -> dict[str, float]:
         found[f"auc, {seconds:g} s"] = area(ranks(record, seconds))
     for name, (lots, mean) in touch.moved_queues(record).items():
         found[name.split()[0]] = float(lots.sum() / mean.sum()) if mean.any() else math.nan
+    for kind, sides in touch.rested(record).items():
+        found[f"{kind}s"] = sum(int(seen.sum()) for _, seen in sides) / record.minutes
     rate, worth = touch.every_fill(record)
     found["fills"] = rate
     return found | {f"mark-out, {h:g} s": value for h, value in worth.items()}
@@ -86,13 +89,14 @@ def distance(found: dict[str, float], wanted: dict[str, float]) -> float:
     """Mean square of the errors in tolerances, over what is wanted and known; each at most 100."""
     errors = []
     for name, value in wanted.items():
-        if math.isnan(value):
-            continue
+        plain = name.startswith(PLAIN)
+        if math.isnan(value) or (value <= 0 and not plain):
+            continue  # of what never happens there is no logarithm
         here = found[name]
-        if math.isnan(here) or (here <= 0 and not name.startswith(PLAIN)):
+        if math.isnan(here) or (here <= 0 and not plain):
             errors.append(10.0)
         else:
-            error = here - value if name.startswith(PLAIN) else math.log(here / value)
+            error = here - value if plain else math.log(here / value)
             errors.append(min(abs(error) / TOLERANCES[name], 10.0))
     return float(np.mean(np.square(errors)))
 

@@ -108,20 +108,28 @@ def after(mid: NDArray[np.int64], lag: int) -> Array:
     return later
 
 
+def rested(record: Record) -> dict[str, list[tuple[int, NDArray[np.bool_]]]]:
+    """Limit orders and cancels at a touch that stays: for each side, +1 where they push the price up, and
+    whether more lots joined than left between two decisions, or more left, (blocks, decisions - 1)."""
+    b = record.blocks
+    half = b["spread"] // 2
+    found: dict[str, list[tuple[int, NDArray[np.bool_]]]] = {"limit order": [], "cancel": []}
+    for side, name, taken in ((-1, "ask", b["buy_lots"]), (1, "bid", b["sell_lots"])):
+        price = b["mid"] - side * half
+        stays = price[:, 1:] == price[:, :-1]
+        change = np.diff(b[f"best_{name}_lots"], axis=1) + taken[:, 1:]
+        found["limit order"].append((side, stays & (change > 0)))
+        found["cancel"].append((-side, stays & (change < 0)))
+    return found
+
+
 def events(record: Record) -> list[Row]:
     """What the mid does after orders of each kind at the touch, in the direction in which they push."""
     b = record.blocks
-    half, bought, sold = b["spread"] // 2, b["buy_lots"][:, 1:], b["sell_lots"][:, 1:]
-    rested: dict[str, list[tuple[int, NDArray[np.bool_]]]] = {"limit order": [], "cancel": []}
-    for side, name, taken in ((-1, "ask", bought), (1, "bid", sold)):
-        price = b["mid"] - side * half
-        stays = price[:, 1:] == price[:, :-1]
-        change = np.diff(b[f"best_{name}_lots"], axis=1) + taken
-        rested["limit order"].append((side, stays & (change > 0)))
-        rested["cancel"].append((-side, stays & (change < 0)))
+    bought, sold = b["buy_lots"][:, 1:], b["sell_lots"][:, 1:]
     market = [(1, (bought > 0) & (sold == 0)), (-1, (sold > 0) & (bought == 0))]
     found = []
-    for kind, sides in {"market order": market, **rested}.items():
+    for kind, sides in {"market order": market, **rested(record)}.items():
         table = []
         for sign, happened in sides:
             moves = [after(b["mid"], record.lag(h)) - b["mid"][:, :-1] for h in horizons(record)]

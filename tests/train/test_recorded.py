@@ -30,7 +30,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def outcomes(store: Path, episodes: int, horizon: int) -> list[Recorded]:
     from mmenv import make_config
 
-    config = on_tape(make_config("brownian", horizon=horizon), store, "*")
+    config = on_tape(make_config("brownian", horizon=horizon), store, "*", step_seconds=0.1)
     quoting = make_policy("fixed-spread", config, half_spread=1.0)
     found = [simulate(policy, config, episodes) for policy in (quoting, make_policy("no-trade", config))]
     assert all(isinstance(one, Recorded) for one in found)

@@ -73,7 +73,7 @@ class Backtest:
     fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)
     """Shares of the recorded time for train, validation and test."""
     step: float | None = None
-    """Time between two decisions, seconds; by default as trained, or the market's."""
+    """Time between two decisions, seconds; by default as trained, else the market's, 0.1 on tapes."""
     session: int | None = None
     """Decisions after which a policy starts anew; by default as trained, or the market's horizon."""
     days: float = 1.0

@@ -29,7 +29,7 @@ class Evaluate:
     fees: float | None = None
     """Maker fee on tapes, basis points, negative for a rebate; by default each tape's own."""
     step: float | None = None
-    """Time between two decisions on tapes, seconds; by default as trained on a tape, else 0.1."""
+    """Time between two decisions on tapes, seconds; by default that of the market the policy is from."""
     tape_episodes: int = 64
     """Recorded episodes."""
     calibration: Path | None = None

@@ -127,16 +127,18 @@ def test_what_cannot_be_added_is_said_before_any_work(store, tmp_path, given_set
 
 
 @pytest.mark.parametrize(
-    ("symbol", "contract", "currency"),
+    ("symbol", "contract", "venue", "currency"),
     [
-        ("BTCUSDT", "linear", "USDT"),
-        ("ethbtc", "linear", "BTC"),
-        ("BTC-USD", "linear", "USD"),
-        ("BTC/EUR:EUR", "linear", "EUR"),
-        ("BTCUSDT_240927", "linear", "USDT"),
-        ("BTCUSD_PERP", "inverse", "BTC"),
-        ("MSFT", "linear", "currency of MSFT"),
+        ("BTCUSDT", "linear", "binance-usdm", "USDT"),
+        ("ethbtc", "linear", "binance-spot", "BTC"),
+        ("BTC-USD", "linear", "coinbase", "USD"),
+        ("BTC/EUR:EUR", "linear", "kraken", "EUR"),
+        ("BTCUSDT_240927", "linear", "okx-swap", "USDT"),
+        ("BTCUSD_PERP", "inverse", "binance-coinm", "BTC"),
+        ("MSFT", "linear", "nasdaq", "USD"),
+        ("ABNB", "linear", "nasdaq", "USD"),
+        ("MSFT", "linear", "elsewhere", "currency of MSFT"),
     ],
 )
-def test_a_currency_is_read_from_the_symbol(symbol, contract, currency):
-    assert currency_of(symbol, contract) == currency
+def test_a_currency_is_read_from_symbol_and_venue(symbol, contract, venue, currency):
+    assert currency_of(symbol, contract, venue) == currency

@@ -219,7 +219,7 @@ def test_every_symbol_has_its_own_table_and_fee(fees):
     from train.evaluate import on_tapes
     from train.options.evaluate import Evaluate
 
-    config = make_config("brownian", horizon=20)
+    config = make_config("brownian", horizon=10)
     own = on_tapes(config, Evaluate(model=Path("it"), store=fees))
     assert [tape.maker_fee_bp for tape in own.values()] == [1.5, -0.5]
     assert [title.split()[0] for title in own] == ["BTCUSDT", "ETHUSDT"]
@@ -234,8 +234,9 @@ def test_every_symbol_has_its_own_table_and_fee(fees):
 
 def test_policies_move_to_the_tape(store):
     """The same table on recorded data: trained elsewhere, its actions and observations kept."""
-    config = on_tape(make_config("hidden-regime", horizon=20), store, "*")
+    config = on_tape(make_config("hidden-regime", horizon=10), store, "*")
     assert config.quote == make_config("hidden-regime").quote
+    assert config.market.step_seconds == make_config("hidden-regime").market.step_seconds == 1.0
     policies = make_baselines(config)
     outcomes = {o.name: o for o in compare(policies, config, 6)}
     assert outcomes["no-trade"].terms["fills"].sum() == 0
