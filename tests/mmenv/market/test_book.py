@@ -261,10 +261,6 @@ GIVEN_UP = {
         "maker: mark-out at the touch after 5 s (std of a move)",
         "tails: Hill index of 10 s returns",
     },
-    "nasdaq-msft": {
-        "volatility: that correlation 60 s apart over 5 s apart",  # both are small
-        "tails: Hill index of 10 s returns",
-    },
 }
 """Facts that a preset gives up, a stylised one so that reading the flow pays (docs/markets.md)."""
 
