@@ -9,6 +9,8 @@ FROM python:3.12-slim
 ARG PIP_OPTIONS=""
 COPY . /src
 RUN pip install --no-cache-dir $PIP_OPTIONS --constraint /src/constraints.txt /src && rm -rf /src
-ENV NUMBA_CACHE_DIR=/tmp/neuralmm-cache
+# Compiled for the processor that builds the image; another one compiles anew. Any user may add to it.
+ENV NUMBA_CACHE_DIR=/var/cache/neuralmm
+RUN neuralmm warm && chmod -R a+rwX $NUMBA_CACHE_DIR
 WORKDIR /work
 CMD ["neuralmm", "train"]

@@ -28,6 +28,7 @@ $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --requirement requirements.lock
 	$(BIN)/pip install --quiet --no-deps --editable .
+	$(BIN)/neuralmm warm
 	touch $@
 
 # The documentation as a site, in the folder site; a warning is an error.

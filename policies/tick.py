@@ -136,20 +136,20 @@ class TickToQuote:
             for i, stage in enumerate((take_outcome, act, give_orders))
         )
         self._plans = self.desk.event_plans(outcome, policy, orders, stamp)
-        self._plan = self._plans.following
+        self._step, self._plan_at = plan.entry(plan.step_alone), address(self._plans.following)
 
     def start(self, outcome: np.void, position: int = 0) -> np.ndarray:
         """The first orders of a session: this book, this position, and a policy without memories."""
         self._take(outcome)
         self.desk.reset(positions=np.array([position], np.int32))
         self.program.state[:] = 0
-        plan.step_blocks(self._plans.first)
+        plan.step_at(address(self._plans.first))
         return self.orders
 
     def quote(self, outcome: np.void) -> np.ndarray:
         """The orders after `outcome`, the same array at every call."""
         self._take(outcome)
-        plan.step_blocks(self._plan)
+        self._step(self._plan_at)
         return self.orders
 
     def _take(self, outcome: np.void) -> None:

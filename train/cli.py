@@ -188,6 +188,11 @@ GROUPS: dict[str, dict[str, Command]] = {
             "train.doctor:main",
             "train.doctor:Doctor",
         ),
+        "warm": Command(
+            "compile what the first commands would stop to compile",
+            "train.warm:main",
+            "train.warm:Warm",
+        ),
         "bench": Command(
             "time the environment beside its peers",
             "mmenv.measure.speed:main",

@@ -30,6 +30,7 @@ from train.settings import (
     write_settings,
 )
 from train.short import shorten
+from train.warm import compile_ahead
 
 
 def main(settings: Settings) -> None:
@@ -55,6 +56,7 @@ def main(settings: Settings) -> None:
                 from train.evaluate import on_tapes
 
             on_tapes(judge_config(settings), table_of(settings, folder))  # what the end would refuse
+        compile_ahead(settings, config)
         settings = with_steps(settings, config)
         write_settings(folder, settings, config)
     print(f"{settings.steps:,} steps. Watch: tensorboard --logdir {folder}", flush=True)

@@ -9,7 +9,8 @@ import numpy as np
 from numba import njit
 
 from mmenv.desk.desk import Desk
-from mmenv.engine.plan import step_blocks
+from mmenv.engine.memory import address
+from mmenv.engine.plan import step_at
 from mmenv.engine.state import LANES
 
 DECISION = np.dtype(
@@ -69,7 +70,7 @@ def record(core, actions, table, t):
     record_book(core, table, t + 1)
 
 
-@njit
+@njit(cache=True)
 def choose(core, actions, observations, column, quotes, table, t, k):
     """Set the actions of decision t for the positions that stand there from row k of `quotes`."""
     middle = quotes.shape[1] // 2
@@ -80,23 +81,22 @@ def choose(core, actions, observations, column, quotes, table, t, k):
             actions[lane, entry] = quotes[k, middle + row.position, entry]
 
 
-# Not cached, like the loop on a tape: numba would not notice that functions of other files have changed.
 def simulated_steps(desk: Desk, *arguments: Any) -> int:
     """Play one decision for each row of `quotes`, float32 (k, positions, A), from `first` on; where it ended.
 
     The arguments are core, actions, observations and truncated of the desk, the column of the signal,
     `quotes`, the record and `first`.
     """
-    return int(_simulated_steps(desk.plan, *arguments))
+    return int(_simulated_steps(address(desk.plan), *arguments))
 
 
-@njit
-def _simulated_steps(plan, core, actions, observations, truncated, column, quotes, table, first):
+@njit(cache=True)
+def _simulated_steps(plan_at, core, actions, observations, truncated, column, quotes, table, first):
     """Run the loop; where it ended."""
     for k in range(len(quotes)):
         t = first + k
         choose(core, actions, observations, column, quotes, table, t, k)
-        step_blocks(plan)
+        step_at(plan_at)
         record(core, actions, table, t)
         if truncated.any():
             return t + 1

@@ -8,7 +8,8 @@ from numba import njit
 
 from mmenv.backtest.loop import choose, record
 from mmenv.desk.desk import Desk
-from mmenv.engine.plan import step_blocks
+from mmenv.engine.memory import address
+from mmenv.engine.plan import step_at
 from mmenv.market.outside import give_outcomes, take_quotes
 from mmenv.market.stretch import StretchFeed
 from mmenv.venue.hft import HftVenue, advance_lanes
@@ -21,7 +22,7 @@ def tape_steps(desk: Desk, *arguments: Any) -> int:
     venue = feed.venue
     assert isinstance(venue, HftVenue)
     tape = (
-        *(desk.decide_plan, desk.plan, feed.windows, feed.quotes),
+        *(address(desk.decide_plan), address(desk.plan), feed.windows, feed.quotes),
         *(venue.lanes, venue.orders, venue.config.decision_interval_ns, venue.outcomes),
     )
     with venue.in_use():
@@ -30,6 +31,7 @@ def tape_steps(desk: Desk, *arguments: Any) -> int:
     return int(reached)
 
 
+# Not cached: hftbacktest's functions hold addresses of its library.
 @njit
 def _tape_steps(tape, core, actions, observations, truncated, column, quotes, table, first):
     """Run the loop; where it ended, or the engine's error as a negative number."""
@@ -38,13 +40,13 @@ def _tape_steps(tape, core, actions, observations, truncated, column, quotes, ta
         t = first + k
         table[t, 0].time_ns = outcomes[0].time_ns
         choose(core, actions, observations, column, quotes, table, t, k)
-        step_blocks(decide)
+        step_at(decide)
         take_quotes(core, windows, orders)
         _, error = advance_lanes(lanes, resting, orders, interval_ns, outcomes)
         if error != 0:
             return -error
         give_outcomes(core, outcomes)
-        step_blocks(settle)
+        step_at(settle)
         record(core, actions, table, t)
         if truncated[0]:
             return t + 1

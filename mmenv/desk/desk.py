@@ -142,7 +142,7 @@ class Desk:
         addresses = np.zeros(engine.OUTPUTS, np.int64)
         addresses[engine.OBSERVATIONS_AT] = address(observations)
         self.plan[engine.OUT_AT] = address(addresses)
-        engine.reset_blocks(self.plan)
+        engine.reset_at(address(self.plan))
         self.plan[engine.OUT_AT] = self._buffer.address
         return observations
 
@@ -187,7 +187,7 @@ class Desk:
         """First half of a step on a market outside: quotes, cut to the limits, from actions, (n, A)."""
         self._renew_out()
         self.actions[...] = actions
-        self._check(engine.step_blocks(self.decide_plan))
+        self._check(engine.step_at(address(self.decide_plan)))
 
     def finish(self) -> Step:
         """Second half, once the market has answered: ledger, features, observation."""
@@ -218,7 +218,7 @@ class Desk:
 
     def _step_external(self) -> None:
         assert self.external is not None
-        self._check(engine.step_blocks(self.decide_plan))
+        self._check(engine.step_at(address(self.decide_plan)))
         self.external.advance(self.core)
         self._check(self._run())
         out = self._out
@@ -303,7 +303,7 @@ class Desk:
             self.plan[engine.STRICT] = 0
 
     def event_plans(self, event: Call, policy: Call, orders: Call, stamp: Call | None = None) -> EventPlans:
-        """Plans for `step_blocks` that take one event of a market outside to orders in one call.
+        """Plans for `step_at` that take one event of a market outside to orders in one call.
 
         `event` sets the market's answer, `policy` reads the tile of observations and sets the action,
         `orders` takes the quotes. `stamp` is called before the first part, between two, and after the last.

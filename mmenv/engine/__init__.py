@@ -4,6 +4,8 @@ May import: nothing of `mmenv`.
 """
 
 from mmenv.engine.cache import ensure_cache, stamp_sources
+from mmenv.engine.compiler import watch
 
 ensure_cache()  # before anything is compiled
 stamp_sources()
+watch()

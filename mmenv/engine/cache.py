@@ -78,6 +78,14 @@ def stamp_sources() -> None:
         places.insert(0, _Stamped)
 
 
+def kept(compiled: Any) -> bool:
+    """Whether code of a compiled function is in the cache and holds; True where numba does not tell."""
+    try:
+        return bool(compiled._cache._cache_file._load_index())
+    except Exception:  # numba's internals, or a damaged file: it is then compiled when it is called
+        return True
+
+
 class _Stamped:
     """What numba asks first where to keep compiled code: where its own classes say, with a `Stamp`."""
 
@@ -121,6 +129,7 @@ class Stamp:
         while waiting:
             function = waiting.pop()
             facts.add(_text(function.__code__.co_filename))
+            facts.add(_options(function))
             for name, value in _read_by(function):
                 called = _function(value)
                 if called is None:
@@ -153,6 +162,12 @@ def _read_by(function: FunctionType) -> Iterator[tuple[str, Any]]:
     yield "defaults", function.__defaults__
 
 
+def _options(function: FunctionType) -> str:
+    """What the decorator of a function asks of the compiler: it may come from another file."""
+    asked = getattr(function.__globals__.get(function.__name__), "targetoptions", {})
+    return _constant([(name, asked[name]) for name in sorted(asked)])
+
+
 def _names(code: CodeType) -> Iterator[str]:
     yield from code.co_names
     for constant in code.co_consts:
@@ -171,6 +186,8 @@ def _constant(value: Any) -> str:
     """A value as compiled code holds it, or the file of its class."""
     if isinstance(value, (tuple, list)):
         return f"({', '.join(map(_constant, value))})"
+    if isinstance(value, (set, frozenset)):
+        return _constant(sorted(value, key=str))
     if isinstance(value, np.ndarray):
         return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
     if value is None or isinstance(

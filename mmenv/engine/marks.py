@@ -27,7 +27,7 @@ from numba.core.compiler_machinery import register_pass
 from numba.core.lowering import Lower
 from numba.core.typed_passes import BaseNativeLowering, NativeLowering
 
-from mmenv.engine.compiler import announce, vector_extension, warn_of_plain
+from mmenv.engine.compiler import notice, vector_extension, warn_of_plain
 
 
 class Distinct(MDValue):  # type: ignore[misc]
@@ -110,11 +110,8 @@ class MarkingCompiler(CompilerBase):
 class LaneCompiler(MarkingCompiler):
     """`MarkingCompiler`, or numba's own compiler where that no longer works."""
 
-    def __init__(self, *arguments: Any) -> None:  # nothing in the cache: numba asks for a compiler
-        announce()
-        super().__init__(*arguments)
-
-    def define_pipelines(self) -> list[Any]:
+    def define_pipelines(self) -> list[Any]:  # nothing in the cache: numba asks for a compiler
+        notice.compiling(self.state.func_id.modname)
         return (
             super().define_pipelines()
             if works()

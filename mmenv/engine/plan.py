@@ -4,7 +4,8 @@ A stage is one function over the lanes of one block, straight-line with selects,
 its loops into vector instructions. It gets four pointers: the block of the desk (`CORE`, shared by all
 stages), its own state block, its own parameters and its rows of the observation tile. Markets and feature
 groups are lists of stages; the driver calls them block by block, so a block stays in the first-level cache
-from quote to observation. One environment is one block with one lane in use.
+from quote to observation. One environment is one block with one lane in use. The driver itself is called by
+its address, so that it is compiled once for all that run plans.
 
 All is integer half-ticks, lots and steps until it is published. Money, half-ticks x lots, is an integer
 held in float64: exact below 2^53, and unlike int64 it has vector instructions for products.
@@ -23,22 +24,23 @@ from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 
 from mmenv.engine.memory import address, array_at
-from mmenv.engine.stage import Call, compiled, over_lanes
+from mmenv.engine.stage import Call, Native, inner, over_lanes
 from mmenv.engine.state import CORE_TYPE, FEE_DIGITS, LANES
+from mmenv.engine.together import compile_all
 from mmenv.engine.transpose import SIDE, transpose
 
 # The plan is one integer array, because each further argument would cost a call 0.1 microseconds.
 # Header, then for each call: function, own state, its stride, parameters, their stride, row of the tile.
 (BLOCKS, CORE_AT, CORE_STRIDE, TILE_AT, WIDTH, COUNT, AUTORESET, STRICT, ACTIONS_AT, OUT_AT, FINAL_AT,
  PRICE_SCALE, STEPS, OBSERVES, RESETS, FIRST_BLOCK, SIZE, ACTION_WIDTH, TERMS, TERMS_AT,
- HEADER) = range(21)  # fmt: skip
+ STEP_AT, RESET_AT, HEADER) = range(23)  # fmt: skip
 CALL = 6
 
 # What OUT_AT points to: addresses of the arrays of a step, so that one number exchanges them all.
 OBSERVATIONS_AT, REWARDS_AT, TERMINATED_AT, TRUNCATED_AT, LEDGER_AT, OUTPUTS = range(6)
 
 DONE, NOTHING_DONE = 1, 0
-"""What `step_blocks` returns; or -(row + 1), with no step made, for an action that is not finite."""
+"""What `step_at` returns; or -(row + 1), with no step made, for an action that is not finite."""
 
 
 def _call_stage(typing: Any, function: Any, core: Any, own: Any, params: Any, out: Any) -> Any:
@@ -57,7 +59,33 @@ def _call_stage(typing: Any, function: Any, core: Any, own: Any, params: Any, ou
 call_stage: Any = intrinsic(_call_stage)
 
 
-@compiled
+def _call_driver(typing: Any, function: Any, plan_at: Any) -> Any:
+    """Call a driver at an address: int64 from the address of a plan."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        number = ir.IntType(64)
+        kind = ir.FunctionType(number, [number])
+        return builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), [arguments[1]])
+
+    return types.int64(types.int64, types.int64), generate
+
+
+call_driver: Any = intrinsic(_call_driver)
+
+
+def driver(function: Callable[[int], int]) -> Native:
+    """Decorator: a function that is given the address of a plan and works through it."""
+    return Native(function, types.int64(types.int64))
+
+
+@inner
+def plan_of(plan_at):
+    """The plan at an address: an array would cost a call 0.1 microseconds more."""
+    size = carray(array_at(plan_at, types.int64), HEADER)[SIZE]
+    return carray(array_at(plan_at, types.int64), size)
+
+
+@inner
 def run_calls(plan, start, count, block):
     core = plan[CORE_AT] + block * plan[CORE_STRIDE]
     tile = plan[TILE_AT]
@@ -83,7 +111,7 @@ def finite(numbers):
     return bad == 0
 
 
-@compiled
+@inner
 def publish_observations(plan, block, address):
     """Copy the tile (width, LANES) to the rows of the observation array (count, width)."""
     width = plan[WIDTH]
@@ -128,7 +156,7 @@ def outcome(core, per_unit, count, rewards, terminated, truncated, ledger, strid
         truncated[i] = core.truncated[i] != 0
 
 
-@compiled
+@inner
 def publish_outcome(plan, out, block, core):
     """Write reward, flags and ledger of a block to the arrays of all environments."""
     n = plan[COUNT]
@@ -138,33 +166,36 @@ def publish_outcome(plan, out, block, core):
     rewards = carray(array_at(out[REWARDS_AT] + first * 8, types.float64), count)
     terminated = carray(array_at(out[TERMINATED_AT] + first, types.boolean), count)
     truncated = carray(array_at(out[TRUNCATED_AT] + first, types.boolean), count)
-    ledger = carray(array_at(out[LEDGER_AT] + first * 8, types.float64), 8 * n + count)
+    ledger = carray(array_at(out[LEDGER_AT] + first * 8, types.float64), (8 + plan[TERMS]) * n + count)
     outcome(core, per_unit, count, rewards, terminated, truncated, ledger, n)
     terms = carray(array_at(plan[TERMS_AT], types.int64), (plan[TERMS], 2))
     for k in range(plan[TERMS]):
         values = carray(array_at(terms[k, 0] + block * terms[k, 1], types.float64), count)
-        row = carray(array_at(out[LEDGER_AT] + ((9 + k) * n + first) * 8, types.float64), count)
-        row[:] = values
+        row = (9 + k) * n
+        for i in range(count):
+            ledger[row + i] = values[i]
 
 
-@compiled
-def first_not_finite(actions):
-    """The first row of (n, A) that is not finite, or -1."""
-    if not finite(actions.reshape(-1)):
-        for row in range(len(actions)):
-            if not np.isfinite(actions[row]).all():
-                return row
+@inner
+def first_not_finite(plan):
+    """The first environment whose action is not finite, or -1."""
+    width = plan[ACTION_WIDTH]
+    numbers = carray(array_at(plan[ACTIONS_AT], types.float32), plan[COUNT] * width)
+    if not finite(numbers):
+        for k in range(len(numbers)):
+            if not abs(numbers[k]) < np.float32(np.inf):
+                return k // width
     return -1
 
 
-@compiled
-def step_blocks(plan):
-    """Take every block of the plan through one step, resetting finished lanes where AUTORESET is set."""
-    actions = carray(array_at(plan[ACTIONS_AT], types.float32), (plan[COUNT], plan[ACTION_WIDTH]))
+@driver
+def step(plan_at):
+    plan = plan_of(plan_at)
     if plan[STRICT] != 0:
-        row = first_not_finite(actions)
+        row = first_not_finite(plan)
         if row >= 0:
             return -1 - row
+    actions = carray(array_at(plan[ACTIONS_AT], types.float32), (plan[COUNT], plan[ACTION_WIDTH]))
     out = carray(array_at(plan[OUT_AT], types.int64), OUTPUTS)
     status = NOTHING_DONE
     for block in range(plan[FIRST_BLOCK], plan[FIRST_BLOCK] + plan[BLOCKS]):
@@ -188,11 +219,24 @@ def step_blocks(plan):
     return status
 
 
-@compiled
+@driver
+def reset(plan_at):
+    plan = plan_of(plan_at)
+    out = carray(array_at(plan[OUT_AT], types.int64), OUTPUTS)
+    for block in range(plan[FIRST_BLOCK], plan[FIRST_BLOCK] + plan[BLOCKS]):
+        if block < 0:
+            return 0
+        run_calls(plan, plan[STEPS] + plan[OBSERVES], plan[RESETS], block)
+        run_calls(plan, plan[STEPS], plan[OBSERVES], block)
+        publish_observations(plan, block, out[OBSERVATIONS_AT])
+    return 0
+
+
+@njit(cache=True, nogil=True)
 def step_at(plan_at):
-    """`step_blocks` of the plan at an address: an array would cost the call 0.1 microseconds more."""
-    size = carray(array_at(plan_at, types.int64), HEADER)[SIZE]
-    return step_blocks(carray(array_at(plan_at, types.int64), size))
+    """Take every block of the plan at an address through one step, resetting finished lanes where AUTORESET
+    is set."""
+    return call_driver(carray(array_at(plan_at, types.int64), HEADER)[STEP_AT], plan_at)
 
 
 @njit(cache=True)
@@ -201,23 +245,17 @@ def step_alone(plan_at):
     return step_at(plan_at)
 
 
+@njit(cache=True, nogil=True)
+def reset_at(plan_at):
+    """Reset the lanes whose `done` is set and publish the observations of all."""
+    return call_driver(carray(array_at(plan_at, types.int64), HEADER)[RESET_AT], plan_at)
+
+
 @functools.cache
 def entry(function: Any) -> Callable[[int], int]:
     """A compiled function of one int without the check of its type, which costs 0.1 microseconds."""
     called: Callable[[int], int] = function.compile((types.int64,))
     return called
-
-
-@compiled
-def reset_blocks(plan):
-    """Reset the lanes whose `done` is set and publish the observations of all."""
-    out = carray(array_at(plan[OUT_AT], types.int64), OUTPUTS)
-    for block in range(plan[FIRST_BLOCK], plan[FIRST_BLOCK] + plan[BLOCKS]):
-        if block < 0:
-            return
-        run_calls(plan, plan[STEPS] + plan[OBSERVES], plan[RESETS], block)
-        run_calls(plan, plan[STEPS], plan[OBSERVES], block)
-        publish_observations(plan, block, out[OBSERVATIONS_AT])
 
 
 def _by_block(records: np.ndarray) -> tuple[int, int]:
@@ -231,6 +269,8 @@ def make_plan(steps: Sequence[Call], observes: Sequence[Call], resets: Sequence[
     plan = np.zeros(HEADER + CALL * len(calls), np.int64)
     plan[STEPS], plan[OBSERVES], plan[RESETS] = len(steps), len(observes), len(resets)
     plan[SIZE] = len(plan)
+    compile_all([step, reset, *(call.stage for call in calls)])
+    plan[STEP_AT], plan[RESET_AT] = step.address, reset.address
     for k, call in enumerate(calls):
         at = HEADER + k * CALL
         plan[at : at + CALL] = call.stage.address, *_by_block(call.own), *_by_block(call.params), call.row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,14 +25,69 @@ except Exception as error:  # numba's internals, which it rests on, have changed
 else:
     over_lanes_options["pipeline_class"] = LaneCompiler
 
-compiled = njit(nogil=True, cache=True)
+inner_options: dict[str, Any] = {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""Numba's options for what only compiled code calls: not from Python, and kept as a part of its callers."""
 
-over_lanes = njit(nogil=True, **over_lanes_options)
-"""For helpers that loop over lanes, with `prange`."""
+inner = njit(**inner_options)
+"""For helpers of compiled functions."""
+
+over_lanes = njit(**over_lanes_options | inner_options | {"cache": False})
+"""For helpers of compiled functions that loop over lanes, with `prange`."""
 
 
-class Stage:
-    """A function over one block, compiled on first use and cached on disk. Build it with `stage`.
+class Native:
+    """A function compiled to code that is called by its address: on first use, and kept on disk.
+
+    Parameters
+    ----------
+    function
+        What is compiled. Other processes find it where its module has the `Native` under its name.
+    signature
+        Numba's types of its arguments and result.
+    """
+
+    def __init__(self, function: Callable[..., Any], signature: Any = None) -> None:
+        self.function, self._signature = function, signature
+        self._compiled: Any = None
+
+    @property
+    def signature(self) -> Any:
+        """Numba's types of arguments and result."""
+        return self._signature
+
+    @property
+    def place(self) -> tuple[str, str, bool] | None:
+        """Module, name, and whether it is the form `by_lane` of what stands there; None where it is not."""
+        module, name = self.function.__module__, self.function.__name__
+        found = getattr(sys.modules.get(module), name, None)
+        if module == "__main__" or not isinstance(found, Native):
+            return None
+        return (module, name, found is not self) if self in (found, found.__dict__.get("by_lane")) else None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the address is known already."""
+        return self._compiled is not None
+
+    @property
+    def anew(self) -> bool:
+        """Whether it was compiled by this process."""
+        return self.ready and self._compiled.cache_hits == 0
+
+    @property
+    def address(self) -> int:
+        """Address of the compiled function; compiles it (or reads the cache) when first asked."""
+        if self._compiled is None:
+            self._compiled = self.compile(cache=cacheable(self.function))
+        return int(self._compiled.address)
+
+    def compile(self, cache: bool) -> Any:
+        """The function compiled by numba, anew where not `cache`."""
+        return cfunc(self.signature, **over_lanes_options | {"cache": cache})(self.function)
+
+
+class Stage(Native):
+    """A function over one block. Build it with `stage`.
 
     Parameters
     ----------
@@ -43,8 +99,13 @@ class Stage:
     """
 
     def __init__(self, function: Callable[..., None], own: Record, params: Record, out: Record) -> None:
-        self.function, self.own, self.params, self.out = function, own, params, out
-        self._compiled: Any = None
+        super().__init__(function)
+        self.own, self.params, self.out = own, params, out
+
+    @property
+    def signature(self) -> Any:
+        # To compiled code a record is a pointer to it: what the plan holds.
+        return types.void(*(from_dtype(record) for record in (CORE, self.own, self.params, self.out)))
 
     @functools.cached_property
     def by_lane(self) -> Stage:
@@ -52,19 +113,6 @@ class Stage:
         return (
             self if self.params == EMPTY else Stage(self.function, self.own, by_lane(self.params), self.out)
         )
-
-    @property
-    def address(self) -> int:
-        """Address of the compiled function; compiles it (or reads the cache) when first asked."""
-        if self._compiled is None:
-            self._compiled = self.compile(cache=cacheable(self.function))
-        return int(self._compiled.address)
-
-    def compile(self, cache: bool) -> Any:
-        """The function compiled by numba, anew where not `cache`."""
-        # To compiled code a record is a pointer to it: what the plan holds.
-        records = [from_dtype(record) for record in (CORE, self.own, self.params, self.out)]
-        return cfunc(types.void(*records), **over_lanes_options | {"cache": cache})(self.function)
 
 
 def cacheable(function: Callable[..., None]) -> bool:

@@ -152,7 +152,10 @@ def _backward(d_hidden, batch_sizes, before, hidden, gates):
 @compiled
 def _pack(weight, bias):
     weights = np.empty((weight.shape[1] + 1, len(bias)), np.float32)
-    weights[:-1], weights[-1] = weight.T, bias
+    for i in range(len(bias)):
+        for j in range(weight.shape[1]):
+            weights[j, i] = weight[i, j]
+        weights[-1, i] = bias[i]
     return pack(weights)
 
 

@@ -121,7 +121,12 @@ def _lstm_backward(d_hidden, panels, batch_sizes, work):
 def _pack_lstm(w_ih, w_hh, b_ih, b_hh):
     features = w_ih.shape[1]
     weights = np.empty((len(w_ih), features + 1 + w_hh.shape[1]), np.float32)
-    weights[:, :features], weights[:, features], weights[:, features + 1 :] = w_ih, b_ih + b_hh, w_hh
+    for i in range(len(weights)):  # by number: numba compiles seconds for the check that slices agree
+        for j in range(features):
+            weights[i, j] = w_ih[i, j]
+        weights[i, features] = b_ih[i] + b_hh[i]
+        for j in range(w_hh.shape[1]):
+            weights[i, features + 1 + j] = w_hh[i, j]
     return pack(weights.T)
 
 

@@ -21,8 +21,9 @@ ROOT = Path(__file__).parents[3]
 FILES = {
     "caller": """
 from numba import njit
-from mmenv.engine.stage import at, compiled
+from mmenv.engine.stage import at
 from demo import limits, plain
+from demo.how import compiled
 from demo.callee import doubled
 
 @compiled
@@ -40,9 +41,10 @@ from numba import njit
 def doubled(x):
     return 2 * x
 """,
+    "how": "from numba import njit\n\ncompiled = njit(cache=True, fastmath={'nnan', 'contract'})\n",
     "limits": "LIMIT, UNUSED = 100, 1\n",
     "plain": "ONE = 1000\n",
-    "unrelated": "from mmenv.engine.stage import compiled\n\n@compiled\ndef other(x):\n    return x\n",
+    "unrelated": "from demo.how import compiled\n\n@compiled\ndef other(x):\n    return x\n",
 }
 
 PROGRAM = """
@@ -83,26 +85,27 @@ def answer(tmp_path):
 
 
 def test_what_is_called_or_read_is_compiled_anew_and_nothing_else(answer):
-    """Another module's function, called from one that is defined below the caller, and another's constant."""
+    """Functions, constants and compiler options of other modules, through a function below the caller too."""
     assert answer() == (1114, True)
     assert answer() == (1114, False)
     assert answer(("callee", "2 * x", "3 * x")) == (1121, True)
     assert answer(("limits", "100", "200")) == (1221, True)
     assert answer(("limits", "200, 1", "200, 2")) == (1221, False)
+    assert answer(("how", "'contract'", "'contract', 'ninf'")) == (1221, True)
     assert answer(("unrelated", "return x", "return x + 1")) == (1221, False)
     assert answer(("plain", "ONE", "# a remark\nONE")) == (1221, False)
 
 
 def test_a_field_in_the_middle_of_the_core_is_another_step(monkeypatch):
-    """The layout is a constant of the step, two calls below its entry; a reset only hands pointers on."""
-    functions = [plan.step_alone, plan.step_at, plan.reset_blocks]
-    kept = [Stamp(function.py_func, None).digest for function in functions]
+    """The layout is a constant of the step; a reset only hands pointers on."""
+    functions = [plan.step.function, plan.reset.function]
+    kept = [Stamp(function, None).digest for function in functions]
     fields = [(name, CORE[name]) for name in CORE.names or ()]
     middle = len(fields) // 2
     wider = np.dtype([*fields[:middle], ("new", "i8", (LANES,)), *fields[middle:]], align=True)
     monkeypatch.setattr(plan, "CORE_TYPE", from_dtype(wider))
-    changed = [Stamp(function.py_func, None).digest for function in functions]
-    assert [new != old for new, old in zip(changed, kept, strict=True)] == [True, True, False]
+    changed = [Stamp(function, None).digest for function in functions]
+    assert [new != old for new, old in zip(changed, kept, strict=True)] == [True, False]
 
 
 def test_a_stamp_is_of_all_that_the_function_reads():

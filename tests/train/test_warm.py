@@ -1,0 +1,57 @@
+"""After `neuralmm warm` the first commands compile nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+MARKETS = """
+import gymnasium as gym
+from mmenv.market.base import MARKETS, Market
+
+for name in [name for name, kind in MARKETS.items() if kind.attach is Market.attach]:
+    env = gym.make("NeuralMM-v0", market=name)
+    env.reset(seed=0)
+    env.step(env.action_space.sample())
+env = gym.make_vec("NeuralMM-v0", 200, market="book", quote={"name": "touch"})
+env.reset(seed=0)
+env.step(env.action_space.sample())
+"""
+
+LEARNER = """
+import tempfile
+from pathlib import Path
+from mmenv.config import make_config
+from train.run import train
+from train.settings import Settings
+
+for cell in ("lstm", "mingru"):
+    settings = Settings(
+        market="brownian", cell=cell, num_envs=8, n_steps=16, batch_size=64, steps=256, eval_episodes=2
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        train(settings, make_config(settings.market), Path(folder))
+"""
+
+READERS = """
+import tempfile
+from train import warm
+
+warm.BOOK = warm.BOOK.replace("100\\n", "70\\n", 1)
+warm.readers()
+"""
+
+
+@pytest.mark.parametrize(
+    ("job", "program"), [("markets", MARKETS), ("learner", LEARNER), ("readers", READERS)]
+)
+def test_nothing_is_left_to_compile(job, program):
+    command = [sys.executable, "-m", "train.cli", "warm", "--only", job]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = "\nfrom mmenv.engine.compiler import notice\nprint(notice.compiled)"
+    done = subprocess.run([sys.executable, "-c", program + told], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
