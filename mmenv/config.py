@@ -104,6 +104,8 @@ class EnvConfig:
             plain["quote"] = {"name": self.quote.name, **plain["quote"]}
         terms = [{"name": term.name, **dataclasses.asdict(term)} for term in self.reward.terms]
         del plain["reward"]["terms"]
+        if not self.reward.risk_aversion:
+            del plain["reward"]["risk_aversion"]
         plain["reward"] |= {"terms": terms} if terms else {}
         plain["features"] = list(self.features)
         plain["randomise"] = {d.name: {d.kind: list(d.values)} for d in self.randomise}

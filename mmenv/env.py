@@ -179,7 +179,7 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     spread capture + adverse selection + carry - fees is the change of mark-to-market wealth, to the last
     bit. `info["ledger"]` holds these terms of the step, `wealth` since reset, `fills` and `position` in lots,
     and `noise`, the part of the reward whose mean is zero whatever is quoted (a control variate).
-    `RewardConfig` sets the weights.
+    `RewardConfig` sets the weights, and how averse to risk a policy is that is trained for them.
 
     ## Starting State
 

@@ -30,7 +30,7 @@ from policies.cache import read, write
 from policies.solver.chain import Chain, belief_chain, brownian_chain, hidden_chain, oracle_chain
 from policies.solver.outcomes import outcomes
 from policies.solver.problem import make_problem, solved_market
-from policies.solver.recursion import Recursion, ascend
+from policies.solver.recursion import ascend, recursion_of
 from policies.solver.views import Belief, Blind, FlowAverage, LastOutcome, View
 
 Array = np.ndarray
@@ -147,16 +147,16 @@ def solve(
     require(
         resolution >= 0 and resolution % 2 == 0, "solve", "resolution", resolution, "an even number from 2"
     )
-    problem = make_problem(config)
     path = Path(cache) / _file_name(config, kind, resolution) if cache is not None else None
     kept = read(path, "ask", "bid", "values")
     if kept is not None:
         return Solution(kind, resolution, **kept)
 
-    recursion = Recursion(how.chain(market, how.view(market, resolution)), problem)
+    chain = how.chain(market, how.view(market, resolution))
+    recursion = recursion_of(config, chain)
     with progress_bar(desc=f"solving {kind}", unit=" steps", disable=not progress, leave=False) as bar:
         ask, bid, value = ascend(recursion, progress=bar.update)
-    values = product(recursion.chain.start, value)
+    values = product(chain.start, value)
     solution = Solution(kind, resolution, ask.astype(np.float32), bid.astype(np.float32), values)
     write(path, {"ask": solution.ask, "bid": solution.bid, "values": solution.values})
     return solution

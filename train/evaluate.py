@@ -164,7 +164,7 @@ def legend(outcomes: list[Outcome], measure: Scale | None) -> tuple[str, str]:
     if measure is None:
         return (
             f"Judged: {outcomes[0].name}.{rest} No row is a bound.",
-            "Value: mean reward of an episode, its zero-mean noise taken off.",
+            "Value: mean reward of an episode, its zero-mean noise taken off, or what the title says.",
         )
     scale = f"Percent of optimum: {measure.bottom} is 0%, {measure.top} is 100%."
     if measure.gap:
@@ -339,6 +339,8 @@ def _judge(
     if judged.name in [outcome.name for outcome in outcomes[1:]]:
         outcomes[0] = dataclasses.replace(outcomes[0], name=f"{judged.name}, judged")
     title = f"{title}: {episodes:,} episodes, price units x lots an episode"
+    if config.reward.risk_aversion and not isinstance(config.market, Replay):
+        title += f", certainty equivalent at gamma = {config.reward.risk_aversion:g}"
     found.add(value_sheet(title, outcomes, measure), parts_sheet(outcomes))
     found.rows += csv_rows(config.market.name, outcomes, measure)
     percent = None if measure is None else measure.percents(outcomes)[0]

@@ -136,6 +136,7 @@ def new_model(
         threads=settings.threads or "auto",
         prediction_coef=settings.prediction_coef,
         noise_memory=settings.noise_memory,
+        risk_aversion=config.reward.risk_aversion / settings.reward_scale,
         policy_kwargs={
             "cell": "lstm" if settings.cell == "none" else settings.cell,
             "forgetful": settings.cell == "none",

@@ -2,7 +2,8 @@
 
 Every policy faces the same exogenous draws (they are a function of seed and step, whatever is quoted), so
 policies are compared by paired differences. In simulated markets the zero-mean part of the reward (`noise`,
-see `mmenv.step.ledger`) is taken off: the mean stays, the interval shrinks.
+see `mmenv.step.ledger`) is taken off: the mean stays, the interval shrinks. With a risk aversion it is the
+certainty equivalent that counts, in simulated markets.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Outcome:
     returns: np.ndarray
     """Sum of rewards, float64 (E,), price units x lots."""
     controlled: np.ndarray
-    """The same less its zero-mean noise."""
+    """What the value is the mean of: the same less its zero-mean noise, or `certain` of it."""
     terms: dict[str, np.ndarray]
     """Sum of each of `TERMS`, (E,)."""
     inventory: np.ndarray
@@ -120,6 +121,18 @@ def interval(samples: np.ndarray) -> Interval:
     return Interval(mean, float(result.confidence_interval.low), float(result.confidence_interval.high))
 
 
+def certain(returns: np.ndarray, risk_aversion: float) -> np.ndarray:
+    """Numbers whose mean is the certainty equivalent -log mean exp(-gamma R) / gamma of `returns` R, (E,).
+
+    They are its influence function, so that their means, and the differences of these between policies, have
+    the intervals of certainty equivalents.
+    """
+    least = returns.min()
+    weights = np.exp(-risk_aversion * (returns - least))
+    equivalent = least - np.log(weights.mean()) / risk_aversion
+    return np.asarray(equivalent + (1 - weights / weights.mean()) / risk_aversion)
+
+
 Watch = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
 
@@ -148,10 +161,11 @@ def simulate(
             progress(n)
     joined = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
     returns, noise, inventory, quoted, steps, *terms, lowest = joined
+    aversion = 0.0 if moments else config.reward.risk_aversion
     found = Outcome(
         name=policy.name,
         returns=returns,
-        controlled=returns - noise,
+        controlled=certain(returns, aversion) if aversion else returns - noise,
         terms=dict(zip(TERMS, terms, strict=True)),
         inventory=inventory,
         quoted=quoted,

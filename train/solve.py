@@ -25,19 +25,22 @@ from train.options.solve import Solve
 
 def main(options: Solve) -> None:
     """Run `neuralmm solve`."""
-    if options.market not in ("", "brownian", "hidden-regime"):
+    if options.market not in ("", *SOLVED):
         print_ladder(options)
         return
-    jobs = [*_brownian_jobs(options), *_hidden_jobs(options)]
-    rows: dict[str, list[tuple[str, str, float]]] = {}
+    if options.risk_aversion:
+        taken = options.market in ("", "brownian")
+        require(taken, "solve", "risk_aversion", options.risk_aversion, f"0 for {options.market!r}")
+    wanted = [options.market] if options.market else ["brownian"] if options.risk_aversion else list(SOLVED)
+    jobs = [job for market in wanted for job in SOLVED[market][0](options)]
+    rows: dict[str, list[Row]] = {}
     with progress_bar(jobs, unit=" rows", leave=False) as bar:
         for market, name, job in bar:
             bar.set_description(f"{market}: {name}")
             note, value = job()
             rows.setdefault(market, []).append((name, note, value))
-    console = Console()
-    _brownian_sheet(rows["brownian"]).print(console)
-    _hidden_sheet(rows["hidden-regime"]).print(console)
+    for market in wanted:
+        SOLVED[market][1](rows[market], options).print(Console())
 
 
 def print_ladder(options: Solve) -> None:
@@ -64,6 +67,7 @@ def preset_of(market: str) -> str:
     return name
 
 
+Row = tuple[str, str, float]
 Job = tuple[str, str, Callable[[], tuple[str, float]]]
 
 
@@ -84,7 +88,7 @@ def _solved(config: EnvConfig, kind: str, options: Solve, resolution: int | None
 
 
 def _brownian_jobs(options: Solve) -> list[Job]:
-    config = make_config("brownian")
+    config = make_config("brownian", reward={"risk_aversion": options.risk_aversion})
 
     def believed() -> tuple[str, float]:
         tables = CarteaJaimungal(config).tabulate()
@@ -114,12 +118,14 @@ def _hidden_jobs(options: Solve) -> list[Job]:
     ]
 
 
-def _brownian_sheet(rows: list[tuple[str, str, float]]) -> Sheet:
+def _brownian_sheet(rows: list[Row], options: Solve) -> Sheet:
     shown = [(name, note, f"{value:.3f}", f"{100 * value / rows[0][2]:.2f}") for name, note, value in rows]
-    return Sheet.of_rows("brownian: value from position 0", ("policy", "", "value", "% of optimum"), shown)
+    what = f"certainty equivalent at gamma = {options.risk_aversion:g}" if options.risk_aversion else "value"
+    headings = "policy", "", what.partition(" at")[0], "% of optimum"
+    return Sheet.of_rows(f"brownian: {what} from position 0", headings, shown)
 
 
-def _hidden_sheet(rows: list[tuple[str, str, float]]) -> Sheet:
+def _hidden_sheet(rows: list[Row], options: Solve) -> Sheet:
     top = next(value for name, _, value in rows if name == "belief-optimal")
     floor = next(value for name, _, value in rows if name == "memoryless")
     shown = [
@@ -129,3 +135,10 @@ def _hidden_sheet(rows: list[tuple[str, str, float]]) -> Sheet:
     legend = ["Memory gap: memoryless (no memory) is 0%, belief-optimal is 100%."]
     headings = "policy", "", "value", "% of memory gap"
     return Sheet.of_rows("hidden-regime: value from position 0", headings, shown, legend=legend)
+
+
+SOLVED = {
+    "brownian": (_brownian_jobs, _brownian_sheet),
+    "hidden-regime": (_hidden_jobs, _hidden_sheet),
+}
+"""The markets whose optimum is known: what computes the rows, and how they are shown."""

@@ -85,6 +85,12 @@ class Market:
         return 1 / self.price_scale if self.on_ticks else 0.0
 
     @property
+    def noise_variance(self) -> float | None:
+        """Variance of the mid's noise in a step, price units^2; None where it is not normal, or not
+        independent of all else."""
+        return None
+
+    @property
     def assets(self) -> int:
         """How many assets can be observed beside the quoted one, at most `mmenv.engine.state.ASSETS`."""
         return 0

@@ -87,6 +87,10 @@ class Brownian(Market):
         require_number(self, "fill_decay", 1e-2, 1e2)
         require_number(self, "volatility", 0.0, 1e2)
 
+    @property
+    def noise_variance(self) -> float:
+        return self.volatility**2 * self.step_seconds
+
     def defaults(self) -> dict[str, Any]:
         return {
             "horizon": 300,

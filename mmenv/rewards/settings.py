@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from mmenv.checks import require_number
 from mmenv.engine.state import LEDGER
 from mmenv.rewards.base import RewardTerm, check_terms, make_terms
 from mmenv.rewards.inventory import InventoryPenalty
@@ -22,10 +23,15 @@ class RewardConfig:
     """phi: reward falls by phi x position^2 per second, price units."""
     terminal_penalty: float = 0.05
     """alpha: reward falls by alpha x position^2 at the end of the episode, price units."""
+    risk_aversion: float = 0.0
+    """gamma of exponential utility, per price unit x lot: a policy is worth its certainty equivalent,
+    -log E exp(-gamma R) / gamma, R the reward of an episode. 0: the mean. Rewards stay what they are: it is
+    what a policy is trained for, and what it is judged by."""
     terms: tuple[RewardTerm, ...] = ()
     """Reward terms that are added: objects, names ("module:name" too), or dicts of `name` and weights."""
 
     def __post_init__(self) -> None:
+        require_number(self, "risk_aversion", 0.0, 1e3)
         object.__setattr__(self, "terms", make_terms(self.terms))
         check_terms(self.terms, LEDGER)
         self.all_terms()  # checks the weights

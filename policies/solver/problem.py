@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,6 +17,9 @@ from mmenv.market.hidden_regime import HiddenRegime
 from policies.base import spread_skew
 
 Array = np.ndarray
+
+Progress = Callable[[], object]
+"""What is called after every step of a backward pass."""
 
 M = TypeVar("M", bound=Market)
 
@@ -34,6 +38,8 @@ class Problem:
     phi: float
     """Penalty per step and squared lot: phi x dt."""
     alpha: float
+    risk_aversion: float
+    """gamma of exponential utility, per price unit x lot; 0: the mean is what counts."""
 
     @property
     def positions(self) -> Array:
@@ -60,7 +66,7 @@ def make_problem(config: EnvConfig) -> Problem:
     The solutions assume that the daily loss limit is never reached.
     """
     risk, reward = config.risk, config.reward
-    market: Any = solved_market(config.market, SOLVED)
+    market: Any = solved_market(config.market, (Brownian,) if reward.risk_aversion else SOLVED)
     box = spread_skew(config, "an exact optimum")
     drawn = ", ".join(d.name for d in config.randomise)
     require(not drawn, "EnvConfig", "randomise", drawn, "empty for an exact optimum: solve a single member")
@@ -86,4 +92,5 @@ def make_problem(config: EnvConfig) -> Problem:
         max_distance=box.max_distance,
         phi=reward.inventory_penalty * market.step_seconds,
         alpha=reward.terminal_penalty,
+        risk_aversion=reward.risk_aversion,
     )

@@ -16,12 +16,11 @@ from mmenv.market.brownian import Brownian
 from mmenv.market.hidden_regime import HiddenRegime
 from policies.solver.best_pair import best_pairs
 from policies.solver.chain import CLASSES, Chain, brownian_chain, hidden_chain
-from policies.solver.problem import Problem, make_problem
+from policies.solver.problem import Problem, Progress, make_problem
+from policies.solver.utility import UtilityRecursion
 from policies.solver.views import Blind, LastOutcome
 
 Array = np.ndarray
-Progress = Callable[[], object]
-"""What is called after every step of a backward pass."""
 
 
 class Recursion:
@@ -130,7 +129,7 @@ def _moved(now: Array, u: Array, v: Array) -> Array:
 
 
 def ascend(
-    recursion: Recursion, tolerance: float = 1e-6, progress: Progress | None = None
+    recursion: Recursion | UtilityRecursion, tolerance: float = 1e-6, progress: Progress | None = None
 ) -> tuple[Array, Array, Array]:
     """Best quotes of a policy that sees labels only; quotes and value as `Recursion.optimise`.
 
@@ -143,9 +142,9 @@ def ascend(
     rises until no step's quotes can be improved by themselves. The first sweep takes the chain's long-run
     distribution.
     """
-    chain, limit = recursion.chain, recursion.problem.limit
-    if chain.hidden == 1:
+    if isinstance(recursion, UtilityRecursion) or recursion.chain.hidden == 1:
         return recursion.optimise(progress=progress)
+    chain, limit = recursion.chain, recursion.problem.limit
     long_run = _long_run(chain)[:, None]
     shape = (recursion.problem.horizon, chain.states, 2 * limit + 1)
     weights = np.broadcast_to(_shares(long_run, chain), shape)
@@ -187,8 +186,18 @@ def _tabular_chain(market: Market, sees_last: bool) -> Chain:
     return brownian_chain(market)
 
 
+def recursion_of(config: EnvConfig, chain: Chain) -> Recursion | UtilityRecursion:
+    """The recursion over `chain` that goes with the objective of `config`: mean or certainty equivalent."""
+    problem = make_problem(config)
+    if problem.risk_aversion == 0:
+        return Recursion(chain, problem)
+    assert isinstance(config.market, Brownian)
+    return UtilityRecursion(config.market, problem)
+
+
 def evaluate_tabular(config: EnvConfig, ask: Array, bid: Array) -> Array:
-    """Exact value of a policy without memory, from each starting position, float (2 limit + 1,).
+    """Exact value of a policy without memory, from each starting position, float (2 limit + 1,): its mean, or
+    its certainty equivalent where the configuration has a risk aversion.
 
     `ask` and `bid` are distances from the mid in price units, (horizon, 2 limit + 1) for quotes by step and
     position, or, on `hidden-regime`, (horizon, 27, 2 limit + 1) for quotes that also depend on the outcome of
@@ -205,4 +214,4 @@ def evaluate_tabular(config: EnvConfig, ask: Array, bid: Array) -> Array:
         good = table.shape == shape and bool(np.isfinite(table).all())
         require(good, "evaluate_tabular", name, np.shape(table), f"finite distances of shape {shape}")
         tables.append(np.clip(table, 0.0, problem.max_distance))
-    return product(chain.start, Recursion(chain, problem).evaluate(*tables))
+    return product(chain.start, recursion_of(config, chain).evaluate(*tables))

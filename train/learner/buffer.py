@@ -47,9 +47,11 @@ class TimeMajorBuffer:
         gamma: float,
         gae_lambda: float,
         n_surprises: int = 0,
+        risk_aversion: float = 0.0,
     ):
         self.n_steps, self.n_envs, self.chunk_length = n_steps, n_envs, chunk_length
         self.gamma, self.gae_lambda, self.device = gamma, gae_lambda, device
+        self.risk_aversion = risk_aversion
         self.n_chunks = -(-n_steps // chunk_length) * n_envs
 
         def tensor(*shape: Any, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -85,7 +87,8 @@ class TimeMajorBuffer:
     def compute_returns_and_advantage(
         self, last_values: np.ndarray, dones: np.ndarray, control: SurpriseControl | None = None
     ) -> None:
-        """GAE(lambda) and TD(lambda) returns, as SB3's RolloutBuffer.
+        """GAE(lambda) and TD(lambda) returns, as SB3's RolloutBuffer; with a risk aversion c those of
+        certainty equivalents: see `FastRecurrentPPO`.
 
         Parameters
         ----------
@@ -100,13 +103,18 @@ class TimeMajorBuffer:
         alive = 1 - np.concatenate([self.episode_starts[1:], dones[None]]).astype(np.float32)
         residuals = self.rewards - values
         residuals += self.gamma * alive * np.concatenate([values[1:], last_values[None]])
+        passed: Any = self.gamma * self.gae_lambda * alive  # what of a later advantage counts earlier
+        if self.risk_aversion > 0:
+            factors = np.exp(-self.risk_aversion * residuals)
+            residuals = (1 - factors) / np.float32(self.risk_aversion)
+            passed = passed * factors
         if control is not None:
             seen, acted = (x.flatten(0, 1).cpu().numpy() for x in (self.observations, self.actions))
             explained = control(self.surprises.reshape(len(seen), -1), seen, acted, residuals.ravel())
             residuals -= explained.reshape(residuals.shape)
         gae = np.float32(0)
         for t in reversed(range(self.n_steps)):
-            advantages[t] = gae = residuals[t] + self.gamma * self.gae_lambda * alive[t] * gae
+            advantages[t] = gae = residuals[t] + passed[t] * gae
         self.advantages.copy_(torch.from_numpy(advantages))
         self.returns.copy_(torch.from_numpy(advantages + values))
 

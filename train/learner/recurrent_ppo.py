@@ -83,6 +83,11 @@ class FastRecurrentPPO(MinibatchUpdate):
         at every other decision; lasting noise can hold a place. Source: Eberhard, Hollenstein, Pinneri and
         Martius (2023), "Pink noise is all you need: colored noise exploration in deep reinforcement
         learning".
+    risk_aversion
+        c of exponential utility, per unit of reward; 0: the mean is learned for. Else the critic learns
+        certainty equivalents V = -log E exp(-c R) / c of what is still to come: a residual d becomes
+        (1 - exp(-c d)) / c, whose mean is zero just there, and later ones count exp(-c d) as much. Source:
+        Mihatsch and Neuneier (2002), "Risk-sensitive reinforcement learning"; Howard and Matheson (1972).
     prediction_coef
         Weight of the loss of predicting privileged observation entries, where the policy has any (see
         `RecurrentPolicy`).
@@ -105,12 +110,15 @@ class FastRecurrentPPO(MinibatchUpdate):
         threads: int | str = "auto",
         prediction_coef: float = 0.5,
         noise_memory: float = 0.0,
+        risk_aversion: float = 0.0,
         **kwargs: Any,
     ):
         counted = threads == "auto" or (isinstance(threads, int) and threads >= 1)
         _require(counted, "threads", threads, 'a whole number from 1, or "auto"')
         _require(0 <= noise_memory < 1, "noise_memory", noise_memory, "a number from 0 to below 1")
+        _require(0 <= risk_aversion < np.inf, "risk_aversion", risk_aversion, "a number from 0")
         self.noise_memory = noise_memory
+        self.risk_aversion = risk_aversion
         self._lasting_noise: np.ndarray | None = None
         self.chunk_length = chunk_length
         self.threads = threads
@@ -163,6 +171,7 @@ class FastRecurrentPPO(MinibatchUpdate):
             self.gamma,
             self.gae_lambda,
             0 if surprises is None else surprises.shape[1],
+            self.risk_aversion,
         )
 
     @classmethod

@@ -116,8 +116,21 @@ class NeuralMMVecEnv(VecEnv):
         if self.surprises is not None:
             self.surprises = last[:, self._width :]
             observations = observations[:, : self._width].copy()
-        learned = rewards - ledger[NOISE] if self.control_variate else rewards
-        return observations, (learned * self.reward_scale).astype(np.float32), dones, infos
+        return (
+            observations,
+            (self._learned(rewards, ledger) * self.reward_scale).astype(np.float32),
+            dones,
+            infos,
+        )
+
+    def _learned(self, rewards: np.ndarray, ledger: np.ndarray) -> np.ndarray:
+        """The rewards, less what of them is noise. To who is averse to risk normal noise costs its certainty
+        equivalent instead; other noise he learns from as it comes."""
+        variance, aversion = self.envs.config.market.noise_variance, self.envs.config.reward.risk_aversion
+        if not self.control_variate or (aversion > 0 and variance is None):
+            return rewards
+        cost = 0.5 * aversion * (variance or 0.0) * ledger[POSITION] ** 2
+        return rewards - ledger[NOISE] - cost
 
     def _final_info(self, i: int, observation: np.ndarray, truncated: bool) -> dict[str, Any]:
         *sums, total, inventory, steps = self._sums[:, i].tolist()

@@ -13,8 +13,10 @@ class Solve:
     """Print the exact values of the solvable markets at their defaults, or the ladder of values of `book`."""
 
     market: tyro.conf.Positional[str] = ""
-    """`book`, one of its presets, or `book:PRESET`: the ladder of policies and an upper bound. By default the
-    markets whose optimum is known."""
+    """`book`, one of its presets, or `book:PRESET`: the ladder of policies and an upper bound. `brownian` or
+    `hidden-regime`: the exact optimum. By default the last two."""
+    risk_aversion: float = 0.0
+    """Of `brownian`: gamma of exponential utility; values are then certainty equivalents."""
     paths: int = 1024
     """Of `book`: episodes on which policies are compared."""
     bound_paths: int = 128
