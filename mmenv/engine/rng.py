@@ -36,6 +36,25 @@ def philox(c0, c1, c2, c3, k0, k1):
     return np.uint32(c0), np.uint32(c1), np.uint32(c2), np.uint32(c3)
 
 
+@njit(inline="always")
+def rotated(word, bits):
+    """A uint32 turned left by `bits`."""
+    return np.uint32(np.uint32(word << np.uint32(bits)) | np.uint32(word >> np.uint32(32 - bits)))
+
+
+@njit(inline="always")
+def xoroshiro(s0, s1):
+    """A uint32 from a state of two, and the next state: a tenth of the work of `philox` for a word.
+
+    The engine of xoroshiro64 under the scrambler ++, which multiplies nothing (Blackman and Vigna, "Scrambled
+    linear pseudorandom number generators", 2021), for the few dozen words of a step. Seed it by `philox`, so
+    that what is drawn stays a function of key, episode and step. The state must not be (0, 0).
+    """
+    mixed = s1 ^ s0
+    word = np.uint32(rotated(np.uint32(s0 + s1), 17) + s0)
+    return word, rotated(s0, 26) ^ mixed ^ np.uint32(mixed << np.uint32(9)), rotated(mixed, 13)
+
+
 def keys(seed: int) -> tuple[int, int]:
     """The key of the environment seeded with `seed`."""
     a, b = np.random.SeedSequence(seed).generate_state(2)

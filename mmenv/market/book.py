@@ -42,7 +42,7 @@ from mmenv.engine.stage import Stage
 from mmenv.market.base import Market, register
 from mmenv.market.book_presets import ENVIRONMENT, FILE, PRESETS
 from mmenv.market.book_stages import reset, step
-from mmenv.market.book_state import PARAMS, SCALES
+from mmenv.market.book_state import NOISE, PARAMS, SCALES
 
 LIMITS = {
     "unit": (0.5, 1e6),
@@ -263,6 +263,7 @@ class Book(Market):
     def compiled(self) -> np.ndarray:
         micro = self.micro_seconds
         decay = np.exp(-self.step_seconds / np.array(self.activity_seconds))
+        variance = float(np.square(self.activity).sum())
         params = np.zeros(1, PARAMS)
         for name, value in {
             "substeps": self.substeps,
@@ -271,8 +272,8 @@ class Book(Market):
             "decay": decay,
             "shock": np.array(self.activity) * np.sqrt(1 - decay**2),
             "spread": self.activity,
-            "variance": float(np.square(self.activity).sum()),
-            "deviation": 2 * self.volatility * math.sqrt(micro),
+            "half_variance": variance / 2,
+            "deviation": 2 * self.volatility * math.sqrt(micro) * math.exp(-variance / 2) / NOISE,
             "jump": -math.expm1(-self.jump_rate * self.step_seconds),
             "jump_size": 2 * self.jump_size,
             "per_width": 0.5 / self.width,
@@ -292,7 +293,7 @@ class Book(Market):
             "excite_decay": np.exp(-micro / np.array(self.excitation_seconds)),
             "excited": np.array(self.excitation) / (1 - sum(self.excitation)),
             "forget": -np.expm1(-micro / np.array(self.pressure_seconds)),
-            "expected": self.expected,
+            "expected": 2 * self.impact * np.array(self.expected) * (not self.exact_impact),
             "impact": 2 * self.impact,
             "exact": float(self.exact_impact),
             "event": self.queue_events * micro,

@@ -1,196 +1,227 @@
-"""The others in market `book`: activity, efficient price, orders and cancels, and what moves the price."""
+"""The others in market `book`: activity, efficient price, orders and cancels, and what moves the price.
+
+All that chance decides of a decision comes from one generator for each environment, which `drift` seeds by
+(key, episode, step); a micro-step takes five words of it. Lots and half-ticks are float32 here, where a
+division has vector instructions: whole numbers, exact below 2^24.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit, prange
 
-from mmenv.engine.maths import D, F, I, U, bell, clipped_exp, coin, exponential, log, unit
-from mmenv.engine.rng import philox
+from mmenv.engine.maths import (
+    LN2,
+    D,
+    F,
+    I,
+    U,
+    bell,
+    clipped_exp,
+    coin,
+    fma,
+    lower,
+    quick_exp2,
+    quick_log2,
+    unit,
+    upper,
+)
+from mmenv.engine.rng import philox, xoroshiro
 from mmenv.engine.stage import at, over_lanes
-
-DECISION_SLOT = 0
-FLOW_SLOT = 2  # two slots for each micro-step follow
-
-
-@njit
-def event(uniform, chance):
-    """0 without an event, else exponential of mean 1: an event's uniform is one again, on (0, chance)."""
-    size = -log(min(uniform / max(chance, F(1e-20)), F(1)))
-    return size if uniform < chance else F(0)
 
 
 @over_lanes
 def drift(w, p, count):
-    """Once a decision: activity, jump of the efficient price, next metaorder."""
+    """Once a decision: activity, jump of the efficient price, next metaorder; the generator's seed."""
+    for i in prange(count):
+        # A loop of its own: the words are the upper halves of 64 bits here.
+        word0, word1, word2, word3 = philox(w.age[i], w.episode[i], U(0), U(0), w.key0[i], w.key1[i])
+        w.random[0, i], w.random[1, i], w.random[2, i], w.random[3, i] = word0 | U(1), word1, word2, word3
     for i in prange(count):
         decay0, decay1, decay2 = at(p.decay[0], i), at(p.decay[1], i), at(p.decay[2], i)
         shock0, shock1, shock2 = at(p.shock[0], i), at(p.shock[1], i), at(p.shock[2], i)
-        variance, deviation = at(p.variance, i), at(p.deviation, i)
-        jump_chance, jump_mean = at(p.jump, i), at(p.jump_size, i)
-        meta_length, meta_power = at(p.meta_length, i), at(p.meta_power, i)
-        age, episode, key0, key1 = w.age[i], w.episode[i], w.key0[i], w.key1[i]
-        word0, word1, word2, jump_word = philox(age, episode, U(DECISION_SLOT), U(0), key0, key1)
-        size_word, meta_word, side_word, _ = philox(age, episode, U(DECISION_SLOT + 1), U(0), key0, key1)
+        jump_chance, jump_mean = at(p.jump, i), LN2 * at(p.jump_size, i)
+        s0, s1, word0, word1 = w.random[0, i], w.random[1, i], w.random[2, i], w.random[3, i]
+        word2, s0, s1 = xoroshiro(s0, s1)
+        jump_word, s0, s1 = xoroshiro(s0, s1)
+        size_word, s0, s1 = xoroshiro(s0, s1)
+        w.random[0, i], w.random[1, i] = s0, s1
         y0 = w.activity[0, i] * decay0 + bell(word0) * shock0
         y1 = w.activity[1, i] * decay1 + bell(word1) * shock1
         y2 = w.activity[2, i] * decay2 + bell(word2) * shock2
         w.activity[0, i], w.activity[1, i], w.activity[2, i] = y0, y1, y2
         # The rates have mean one, and so has the square of the volatility.
-        w.rate[i] = clipped_exp(y0 + y1 + y2 - F(0.5) * variance)
-        w.deviation[i] = deviation * clipped_exp(y0 + y1 + y2 - variance)
-        size = -log(unit(size_word)) * jump_mean
+        rate = clipped_exp(y0 + y1 + y2 - at(p.half_variance, i))
+        w.rate[i], w.deviation[i] = rate, at(p.deviation, i) * rate
+        w.log_event[i] = quick_log2(F(2.0**16) * at(p.event, i) * rate)
+        size = (F(16) - quick_log2(upper(size_word))) * jump_mean
         size = size if (jump_word & U(1)) != U(0) else -size
         jump = size if unit(jump_word) < jump_chance else F(0)
         w.gap[i], w.innovation[i] = w.gap[i] + jump, jump
         left, sign = w.meta_left[i], w.meta_sign[i]
-        length = meta_length * clipped_exp(meta_power * log(unit(meta_word)))
-        side = F(1) if (side_word & U(1)) != U(0) else F(-1)
+        power = at(p.meta_power, i) * (quick_log2(lower(size_word)) - F(16))
+        length = at(p.meta_length, i) * quick_exp2(power)
+        side = F(1) if (jump_word & U(2)) != U(0) else F(-1)
         w.meta_left[i] = length if left <= F(0) else left
         w.meta_sign[i] = side if left <= F(0) else sign
 
 
 @over_lanes
-def draws(w, p, count, k):
-    """What chance alone decides of micro-step k."""
+def trade(w, p, count):
+    """First half of a micro-step of the others: efficient price and market order."""
     for i in prange(count):
-        age, episode, key0, key1 = w.age[i], w.episode[i], w.key0[i], w.key1[i]
-        slot = U(FLOW_SLOT + 2 * k)
-        order, size, noise, refill = philox(age, episode, slot, U(0), key0, key1)
-        ask_limit, ask_cancel, bid_limit, bid_cancel = philox(age, episode, U(slot + U(1)), U(0), key0, key1)
-        w.noise[i] = bell(noise)
-        w.order_draw[i], w.join_draw[i] = unit(order), coin(order)
-        lots = at(p.size, i) * clipped_exp(at(p.size_power, i) * log(unit(size)))
-        w.order_size[i] = I(min(lots, at(p.max_size, i)))
-        # Exponential, for the book behind the touch is now deep, now thin.
-        w.multiple[i] = -log(coin(size))
-        w.ask_cancel_draw[i], w.rounding[i] = unit(ask_cancel), coin(ask_cancel)
-        w.ask_limit_draw[i], w.lag_draw[i] = unit(ask_limit), coin(ask_limit)
-        w.bid_cancel_draw[i], w.bid_limit_draw[i] = unit(bid_cancel), unit(bid_limit)
-        w.ask_fresh[i] = I(exponential(refill) * at(p.refill, i)) + I(1)
-        w.bid_fresh[i] = I(exponential(U(refill >> U(16))) * at(p.refill, i)) + I(1)
-
-
-@over_lanes
-def flow(w, p, count):
-    """A micro-step of the others: efficient price, market order, cancels, limit orders, move of the price.
-
-    Long, because each line needs what the ones before it left of the book: cut apart, each part would read
-    and write a dozen fields of every lane again.
-    """
-    for i in prange(count):
-        per_width, order, meta_share = at(p.per_width, i), at(p.order, i), at(p.meta_share, i)
-        informed, pull, race, flight = at(p.informed, i), at(p.pull, i), at(p.race, i), at(p.flight, i)
-        impact, exact, event_chance, response = (
-            at(p.impact, i),
-            at(p.exact, i),
-            at(p.event, i),
-            at(p.response, i),
-        )
-        limit, cancel, lag = at(p.limit, i), at(p.cancel, i), at(p.lag, i)
-        follow, close, per_print = at(p.follow, i), at(p.close, i), at(p.per_print, i)
+        informed, race, meta_share = at(p.informed, i), at(p.race, i), at(p.meta_share, i)
+        half_order, per_race = F(0.5) * at(p.order, i), at(p.per_width, i) * race
+        impact, exact, per_print = at(p.impact, i), at(p.exact, i), at(p.per_print, i)
         half_depth = F(0.5) * at(p.depth, i)
+        size_power, max_size = at(p.size_power, i), at(p.max_size, i)
         excite0, excite1 = at(p.excite[0], i), at(p.excite[1], i)
         fade0, fade1 = at(p.excite_decay[0], i), at(p.excite_decay[1], i)
         expected0, expected1 = at(p.expected[0], i), at(p.expected[1], i)
         forget0, forget1 = at(p.forget[0], i), at(p.forget[1], i)
-        ask, bid = w.ask[i], w.bid[i]
-        ask_queue, bid_queue = w.ask_queue[i], w.bid_queue[i]
-        w.old_ask[i], w.old_bid[i] = ask, bid
-        w.old_ask_queue[i], w.old_bid_queue[i] = ask_queue, bid_queue
-        rate = w.rate[i]
-        shock = w.noise[i] * w.deviation[i]
-        gap = w.gap[i] + shock
-        w.innovation[i] += shock
+        s0, s1 = w.random[0, i], w.random[1, i]
+        noise_word, s0, s1 = xoroshiro(s0, s1)
+        order_word, s0, s1 = xoroshiro(s0, s1)
+        size_word, s0, s1 = xoroshiro(s0, s1)
+        w.random[0, i], w.random[1, i] = s0, s1
+        w.lag_draw[i], w.join_draw[i] = coin(noise_word), coin(order_word)
+        w.rounding[i] = coin(U(size_word >> U(8)))
 
-        # A market order, informed or not, buy or sell, from one uniform. A thin queue is raced for.
-        half_spread = F(I(ask - bid))
-        above, below = max(gap - half_spread, F(0)), max(-gap - half_spread, F(0))
-        ask_race = rate * above * per_width * race / (race + F(ask_queue))
-        bid_race = rate * below * per_width * race / (race + F(bid_queue))
-        informed_buy = min(informed * ask_race, F(0.25))
-        informed_sell = min(informed * bid_race, F(0.25))
+        ask, bid = w.ask[i], w.bid[i]
+        w.old_ask[i], w.old_bid[i] = ask, bid
+        w.old_ask_queue[i], w.old_bid_queue[i] = w.ask_queue[i], w.bid_queue[i]
+        ask_queue, bid_queue = F(w.ask_queue[i]), F(w.bid_queue[i])
+        half_spread, rate = F(I(ask - bid)), w.rate[i]
+        noise = I(I(noise_word >> U(20)) + I((noise_word >> U(8)) & U(0xFFF)))
+        shock = (F(noise) - F(4095)) * w.deviation[i]
+        gap = w.gap[i] + shock
+
+        # One division in place of three.
+        raced_queue = race + (ask_queue if gap > F(0) else bid_queue)
+        product = ask_queue * bid_queue
+        inverse = F(1) / (product * raced_queue)
+        per_ask, per_bid = inverse * raced_queue * bid_queue, inverse * raced_queue * ask_queue
+        # A market order, informed or not, buy or sell, from one uniform. A thin queue is raced for; the sign
+        # of `outside` and `raced` is the side.
+        outside = gap - max(min(gap, half_spread), -half_spread)
+        raced = outside * rate * (product * inverse) * per_race
+        w.raced[i] = raced
+        informed_buy = min(max(informed * raced, F(0)), F(0.25))
+        informed_sell = min(max(-informed * raced, F(0)), F(0.25))
         excited0, excited1 = w.excitation[0, i], w.excitation[1, i]
-        chance = F(0.5) * order * rate * (F(1) + excited0 + excited1)
-        tilt = meta_share * w.meta_sign[i]
-        plain_buy = min(chance * (F(1) + tilt), F(0.25))
-        plain_sell = min(chance * (F(1) - tilt), F(0.25))
-        draw = w.order_draw[i]
+        chance = half_order * rate * (F(1) + excited0 + excited1)
+        tilt = chance * (meta_share * w.meta_sign[i])
+        plain_buy, plain_sell = min(chance + tilt, F(0.25)), min(chance - tilt, F(0.25))
+        draw = unit(order_word)
+        undrawn = F(1) - draw
         knows_up, buys = draw < informed_buy, draw < informed_buy + plain_buy
-        knows_down, sells = draw > F(1) - informed_sell, draw > F(1) - informed_sell - plain_sell
-        size = w.order_size[i]
-        sweep_up, sweep_down = I(ask_queue + I(above * half_depth)), I(bid_queue + I(below * half_depth))
-        w.plain_buy[i], w.informed_buy[i], w.sweep_up[i] = plain_buy, informed_buy, sweep_up
-        w.plain_sell[i], w.informed_sell[i], w.sweep_down[i] = plain_sell, informed_sell, sweep_down
+        knows_down, sells = undrawn < informed_sell, undrawn < informed_sell + plain_sell
+        # Pareto, whether an order comes or not.
+        power = fma(size_power, quick_log2(upper(size_word)), F(-16) * size_power)
+        lots = at(p.size, i) * quick_exp2(min(power, F(100)))
+        size = np.floor(min(max(lots, F(1)), max_size))
+        behind = np.floor(abs(outside) * half_depth)
+        sweep_up, sweep_down = ask_queue + behind, bid_queue + behind
+        w.order_size[i], w.sweep_up[i], w.sweep_down[i] = I(size), I(sweep_up), I(sweep_down)
+        w.plain_buy[i], w.informed_buy[i] = plain_buy, informed_buy
+        w.plain_sell[i], w.informed_sell[i] = plain_sell, informed_sell
         buy, sell = sweep_up if knows_up else size, sweep_down if knows_down else size
-        buy, sell = buy if buys else I(0), sell if sells else I(0)
-        w.buy[i], w.sell[i] = buy, sell
+        buy, sell = buy if buys else F(0), sell if sells else F(0)
+        w.buy[i], w.sell[i] = I(buy), I(sell)
         trades = buys | sells
         plain = trades & (not knows_up) & (not knows_down)
-        prints = I(I(1) + I(F(I(buy + sell)) * per_print))
-        w.buy_lots[i] = I(w.buy_lots[i] + buy)
-        w.sell_lots[i] = I(w.sell_lots[i] + sell)
+        prints = I(I(1) + I((buy + sell) * per_print))
+        w.buy_lots[i] = I(w.buy_lots[i] + I(buy))
+        w.sell_lots[i] = I(w.sell_lots[i] + I(sell))
         w.trades[i] = I(w.trades[i] + (prints if trades else I(0)))
 
-        # What it does to later ones, and an uninformed one to the efficient price.
-        w.excitation[0, i] = excited0 * fade0 + (excite0 if trades else F(0))
-        w.excitation[1, i] = excited1 * fade1 + (excite1 if trades else F(0))
-        taken = min(F(buy) / F(ask_queue), F(1)) - min(F(sell) / F(bid_queue), F(1))
+        # What it does to later ones, and an uninformed one to the efficient price. The size was drawn whether
+        # or not an order came, so the mean given it is known exactly. The multiple is exponential, for the
+        # book behind the touch is now deep, now thin.
+        w.excitation[0, i] = fma(excited0, fade0, excite0 if trades else F(0))
+        w.excitation[1, i] = fma(excited1, fade1, excite1 if trades else F(0))
+        multiple = quick_log2(coin(size_word)) * -LN2
+        by_buy, by_sell = min(size * per_ask, F(1)), min(size * per_bid, F(1))
+        taken = by_buy if buys else -by_sell
         taken = taken if plain else F(0)
+        mean = exact * (plain_buy * by_buy - plain_sell * by_sell)
+        surprise = impact * multiple * (taken - mean)
         fast, slow = w.pressure[0, i], w.pressure[1, i]
-        # The size was drawn whether or not an order came, so the mean given it is known exactly.
-        bought = plain_buy * min(F(size) / F(ask_queue), F(1))
-        sold = plain_sell * min(F(size) / F(bid_queue), F(1))
-        surprise = impact * w.multiple[i] * (taken - bought + sold)
-        gap += (
-            impact * (taken * w.multiple[i] - expected0 * fast - expected1 * slow)
-            if exact == F(0)
-            else surprise
-        )
-        w.innovation[i] += exact * surprise
-        w.pressure[0, i] = fast + forget0 * (taken - fast)
-        w.pressure[1, i] = slow + forget1 * (taken - slow)
+        w.gap[i] = fma(-expected1, slow, fma(-expected0, fast, gap + surprise))
+        w.innovation[i] += fma(exact, surprise, shock)
+        w.moved[i] = taken * multiple
+        w.pressure[0, i] = fma(forget0, taken - fast, fast)
+        w.pressure[1, i] = fma(forget1, taken - slow, slow)
         meta_left = w.meta_left[i]
         w.meta_left[i] = meta_left - F(1) if plain else meta_left
-        ask_queue, bid_queue = max(I(ask_queue - buy), I(0)), max(I(bid_queue - sell), I(0))
 
-        # Cancels, of part of a queue or of all of it, then limit orders.
-        lean = min(max(gap * per_width * response, F(-1)), F(1))
-        up, down = event_chance * rate * (F(1) + lean), event_chance * rate * (F(1) - lean)
-        ask_draw, bid_draw = w.ask_cancel_draw[i], w.bid_cancel_draw[i]
-        ask_cancel = min(event(ask_draw, up) * cancel, F(1))
-        bid_cancel = min(event(bid_draw, down) * cancel, F(1))
-        ask_cancel = F(1) if ask_draw > F(1) - pull * ask_race else ask_cancel
-        bid_cancel = F(1) if bid_draw > F(1) - pull * bid_race else bid_cancel
-        # What is left behind an order of large impact flees.
-        moved = taken * w.multiple[i] * flight
-        ask_cancel = F(1) if moved > F(1) else ask_cancel
-        bid_cancel = F(1) if moved < F(-1) else bid_cancel
+
+@over_lanes
+def quote(w, p, count):
+    """Second half of a micro-step of the others: cancels, limit orders, move of the price."""
+    for i in prange(count):
+        event_lean, pull, flight = at(p.per_width, i) * at(p.response, i), at(p.pull, i), at(p.flight, i)
+        limit, cancel, refill = LN2 * at(p.limit, i), LN2 * at(p.cancel, i), LN2 * at(p.refill, i)
+        lag, follow, close = at(p.lag, i), at(p.follow, i), at(p.close, i)
+        s0, s1 = w.random[0, i], w.random[1, i]
+        cancels, s0, s1 = xoroshiro(s0, s1)
+        limits, s0, s1 = xoroshiro(s0, s1)
+        w.random[0, i], w.random[1, i] = s0, s1
+        ask, bid, gap, raced, log_event = w.ask[i], w.bid[i], w.gap[i], w.raced[i], w.log_event[i]
+        half_spread = F(I(ask - bid))
+        ask_queue = F(max(I(w.ask_queue[i] - w.buy[i]), I(0)))
+        bid_queue = F(max(I(w.bid_queue[i] - w.sell[i]), I(0)))
+
+        # Cancels, of part of a queue or of all of it; chances (1 +- lean) x rate. What an exponential has
+        # above -log(chance) is one again, and is there so often.
+        lean = min(max(gap * event_lean, F(-1)), F(1))
+        up, down = log_event + quick_log2(F(1) + lean), log_event + quick_log2(F(1) - lean)
+        ask_draw, bid_draw = upper(cancels), lower(cancels)
+        ask_cancel = min(max(up - quick_log2(ask_draw), F(0)) * cancel, F(1))
+        bid_cancel = min(max(down - quick_log2(bid_draw), F(0)) * cancel, F(1))
+        # Makers pull all of the side that is raced for; what is left behind an order of large impact flees.
+        pulled = F(65536) * pull * raced
+        moved = w.moved[i] * flight
+        ask_gone = (ask_draw > F(65536) - pulled) | (moved > F(1))
+        bid_gone = (bid_draw > F(65536) + pulled) | (moved < F(-1))
+        ask_cancel, bid_cancel = F(1) if ask_gone else ask_cancel, F(1) if bid_gone else bid_cancel
         w.ask_cancel[i], w.bid_cancel[i] = ask_cancel, bid_cancel
-        ask_queue = I(ask_queue - min(I(F(ask_queue) * ask_cancel + F(0.5)), ask_queue))
-        bid_queue = I(bid_queue - min(I(F(bid_queue) * bid_cancel + F(0.5)), bid_queue))
-        ask_empty = ask_queue == 0
-        bid_empty = (bid_queue == 0) & (not ask_empty)
-        ask_queue = I(ask_queue + I(event(w.ask_limit_draw[i], down) * limit))
-        bid_queue = I(bid_queue + I(event(w.bid_limit_draw[i], up) * limit))
+        ask_queue -= min(np.floor(fma(ask_queue, ask_cancel, F(0.5))), ask_queue)
+        bid_queue -= min(np.floor(fma(bid_queue, bid_cancel, F(0.5))), bid_queue)
+        ask_empty = ask_queue == F(0)
+        bid_empty = (bid_queue == F(0)) & (not ask_empty)
 
         # An empty queue moves the price to the efficient one; a wide spread closes towards it.
-        follows = gap * (F(1) - lag * w.lag_draw[i])
-        rise = max(I(np.floor(F(0.5) * (follows - half_spread) + F(1))), I(1))
-        fall = max(I(np.floor(F(0.5) * (-follows - half_spread) + F(1))), I(1))
-        new_ask = I(ask + (rise if ask_empty else I(0)))
-        new_bid = I(bid - (fall if bid_empty else I(0)))
+        follows = gap * fma(-lag, w.lag_draw[i], F(1))
+        beyond = (follows if ask_empty else -follows) - half_spread
+        move = max(I(np.floor(fma(F(0.5), beyond, F(1)))), I(1))
+        new_ask = I(ask + (move if ask_empty else I(0)))
+        new_bid = I(bid - (move if bid_empty else I(0)))
         moves = ask_empty | bid_empty
         joins = (w.join_draw[i] < (follow if moves else close)) & (I(new_ask - new_bid) > 1)
         bid_joins = joins & (ask_empty if moves else gap > F(0))
         ask_joins = joins & (not bid_joins)
         joined_bid = I(new_ask - I(1)) if bid_joins else new_bid
         joined_ask = I(new_bid + I(1)) if ask_joins else new_ask
-        ask_fresh, bid_fresh = w.ask_fresh[i], w.bid_fresh[i]
-        w.ask_queue[i] = ask_fresh if joined_ask != ask else max(ask_queue, I(1))
-        w.bid_queue[i] = bid_fresh if joined_bid != bid else max(bid_queue, I(1))
+
+        # One uniform for the limit order at a queue that stays, or for the lots of a new one.
+        ask_new, bid_new = joined_ask != ask, joined_bid != bid
+        ask_log, bid_log = quick_log2(upper(limits)), quick_log2(lower(limits))
+        ask_more = (F(16) - ask_log) * refill if ask_new else max(down - ask_log, F(0)) * limit
+        bid_more = (F(16) - bid_log) * refill if bid_new else max(up - bid_log, F(0)) * limit
+        ask_kept, bid_kept = F(1) if ask_new else ask_queue, F(1) if bid_new else bid_queue
+        w.ask_queue[i] = max(I(np.floor(ask_more) + ask_kept), I(1))
+        w.bid_queue[i] = max(I(np.floor(bid_more) + bid_kept), I(1))
         w.ask[i], w.bid[i] = joined_ask, joined_bid
         w.gap[i] = gap - F(I(I(joined_ask - ask) + I(joined_bid - bid)))
+
+
+@njit
+def flow(w, p, count):
+    """A micro-step of the others. In two loops: of one the processor would not see the end while it waits for
+    the beginning."""
+    trade(w, p, count)
+    quote(w, p, count)
 
 
 @over_lanes

@@ -71,74 +71,59 @@ def fill(order, volume, cancel, rounding, old, new, depth, side):
 
 
 @njit
-def surprise(order, volume, plain, size, informed, sweep, old, depth, side):
+def surprise(order, volume, chances, old, depth, side):
     """Lots that a market order took of ours, less their mean given all but whether one came.
 
-    `plain` and `informed` are the chances of an order of `size` and of one of `sweep` lots.
+    `chances` is (chance, lots, chance, lots): of an uninformed order and of an informed one.
     """
+    plain, size, informed, sweep = chances
     taken, _ = reach(order, volume, old, depth, side)
     by_plain, _ = reach(order, size, old, depth, side)
     by_informed, _ = reach(order, sweep, old, depth, side)
     return F(taken) - (plain * F(by_plain) + informed * F(by_informed))
 
 
-@njit
-def chosen(new, old, condition):
-    """The order `new` where the condition holds, else `old`."""
-    return (
-        new[0] if condition else old[0],
-        new[1] if condition else old[1],
-        new[2] if condition else old[2],
-        new[3] if condition else old[3],
-    )
+@over_lanes
+def arrive(w, p, count):
+    """The quotes of the decision take effect, at the book as it stands."""
+    for i in prange(count):
+        depth = I(at(p.depth, i))
+        ask, ask_queue, bid, bid_queue = w.ask[i], w.ask_queue[i], w.bid[i], w.bid_queue[i]
+        late = w.ask_fill[i]
+        order = w.ask_price[i], w.ask_placed[i], w.ask_left[i], w.ask_ahead[i]
+        lots = max(I(w.ask_lots[i] - late), I(0))
+        price, placed, left, ahead = place(order, w.ask_wanted[i], lots, ask, ask_queue, bid, depth, I(1))
+        w.ask_price[i], w.ask_placed[i], w.ask_left[i], w.ask_ahead[i] = price, placed, left, ahead
+        w.ask_late[i] = late
+        late = w.bid_fill[i]
+        order = w.bid_price[i], w.bid_placed[i], w.bid_left[i], w.bid_ahead[i]
+        lots = max(I(w.bid_lots[i] - late), I(0))
+        price, placed, left, ahead = place(order, w.bid_wanted[i], lots, bid, bid_queue, ask, depth, I(-1))
+        w.bid_price[i], w.bid_placed[i], w.bid_left[i], w.bid_ahead[i] = price, placed, left, ahead
+        w.bid_late[i] = late
 
 
 @over_lanes
-def orders(w, p, count, k):
-    """Micro-step k of our orders, after `flow`: a new quote takes effect, then fills."""
-    latency = at(p.latency, 0)  # of all lanes
-    arrives, late = k == latency, k < latency
+def orders(w, p, count):
+    """What the last micro-step does to our orders."""
     for i in prange(count):
         depth = I(at(p.depth, i))
         old_ask = w.old_ask[i], w.old_ask_queue[i]
         old_bid = w.old_bid[i], w.old_bid_queue[i]
         ask, ask_queue, bid, bid_queue = w.ask[i], w.ask_queue[i], w.bid[i], w.bid_queue[i]
         rounding, size = w.rounding[i], w.order_size[i]
+        buy, sell = w.buy[i], w.sell[i]
 
         order = w.ask_price[i], w.ask_placed[i], w.ask_left[i], w.ask_ahead[i]
-        filled = w.ask_fill[i]
-        lots = max(I(w.ask_lots[i] - filled), I(0))
-        new = place(order, w.ask_wanted[i], lots, old_ask[0], old_ask[1], old_bid[0], depth, I(1))
-        order = chosen(new, order, arrives)
-        after = (ask, ask_queue, bid, bid_queue)
-        taken, ahead = fill(order, w.buy[i], w.ask_cancel[i], rounding, old_ask, after, depth, I(1))
-        w.ask_surprise[i] += surprise(
-            order, w.buy[i], w.plain_buy[i], size, w.informed_buy[i], w.sweep_up[i], old_ask, depth, I(1)
-        )
-        w.ask_price[i], w.ask_placed[i] = order[0], order[1]
-        w.ask_left[i], w.ask_ahead[i] = I(order[2] - taken), ahead
-        w.ask_fill[i] = I(filled + taken)
-        w.ask_late[i] = I(w.ask_late[i] + (taken if late else I(0)))
+        after = ask, ask_queue, bid, bid_queue
+        taken, ahead = fill(order, buy, w.ask_cancel[i], rounding, old_ask, after, depth, I(1))
+        chances = w.plain_buy[i], size, w.informed_buy[i], w.sweep_up[i]
+        w.ask_surprise[i] += surprise(order, buy, chances, old_ask, depth, I(1))
+        w.ask_left[i], w.ask_ahead[i], w.ask_fill[i] = I(order[2] - taken), ahead, I(w.ask_fill[i] + taken)
 
         order = w.bid_price[i], w.bid_placed[i], w.bid_left[i], w.bid_ahead[i]
-        filled = w.bid_fill[i]
-        lots = max(I(w.bid_lots[i] - filled), I(0))
-        new = place(order, w.bid_wanted[i], lots, old_bid[0], old_bid[1], old_ask[0], depth, I(-1))
-        order = chosen(new, order, arrives)
-        after = (bid, bid_queue, ask, ask_queue)
-        taken, ahead = fill(order, w.sell[i], w.bid_cancel[i], rounding, old_bid, after, depth, I(-1))
-        w.bid_surprise[i] += surprise(
-            order,
-            w.sell[i],
-            w.plain_sell[i],
-            size,
-            w.informed_sell[i],
-            w.sweep_down[i],
-            old_bid,
-            depth,
-            I(-1),
-        )
-        w.bid_price[i], w.bid_placed[i] = order[0], order[1]
-        w.bid_left[i], w.bid_ahead[i] = I(order[2] - taken), ahead
-        w.bid_fill[i] = I(filled + taken)
-        w.bid_late[i] = I(w.bid_late[i] + (taken if late else I(0)))
+        after = bid, bid_queue, ask, ask_queue
+        taken, ahead = fill(order, sell, w.bid_cancel[i], rounding, old_bid, after, depth, I(-1))
+        chances = w.plain_sell[i], size, w.informed_sell[i], w.sweep_down[i]
+        w.bid_surprise[i] += surprise(order, sell, chances, old_bid, depth, I(-1))
+        w.bid_left[i], w.bid_ahead[i], w.bid_fill[i] = I(order[2] - taken), ahead, I(w.bid_fill[i] + taken)

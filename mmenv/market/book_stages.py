@@ -8,8 +8,8 @@ from numba import njit, prange
 from mmenv.engine.maths import D, F, I, U, exponential, normal
 from mmenv.engine.rng import RESET_STEP, philox
 from mmenv.engine.stage import at, over_lanes, stage
-from mmenv.market.book_flow import draws, drift, flow, value
-from mmenv.market.book_orders import orders
+from mmenv.market.book_flow import drift, flow, value
+from mmenv.market.book_orders import arrive, orders
 from mmenv.market.book_state import PARAMS, STATE
 
 
@@ -23,7 +23,6 @@ def take(s, w):
         w.bid_wanted[i] = I(I(mid - s.bid_distance[i]) >> I(1))
         w.ask_lots[i], w.bid_lots[i] = s.ask_lots[i], s.bid_lots[i]
         w.ask_late_price[i], w.bid_late_price[i] = w.ask_price[i], w.bid_price[i]
-        w.ask_late[i], w.bid_late[i] = I(0), I(0)
         w.ask_fill[i], w.bid_fill[i] = I(0), I(0)
         w.buy_lots[i], w.sell_lots[i], w.trades[i] = I(0), I(0), I(0)
         w.ask_surprise[i], w.bid_surprise[i] = F(0), F(0)
@@ -71,13 +70,14 @@ def answer(s, w, p):
 @stage(STATE, PARAMS)
 def step(s, w, p, x):
     """One decision: `substeps` micro-steps of the others and of our orders."""
-    count = s.count
+    count, latency = s.count, at(p.latency, 0)  # of all lanes
     take(s, w)
     drift(w, p, count)
     for k in range(at(p.substeps, 0)):
-        draws(w, p, count, k)
+        if k == latency:
+            arrive(w, p, count)
         flow(w, p, count)
-        orders(w, p, count, k)
+        orders(w, p, count)
         value(w, count)
     answer(s, w, p)
 

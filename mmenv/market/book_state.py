@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from mmenv.engine.state import LANES, per_lane
 
 SCALES = 3
 """Time constants of activity."""
+
+NOISE = math.sqrt((4096**2 - 1) / 6)
+"""Standard deviation of the sum of two uniform whole numbers below 4096."""
 
 STATE = np.dtype(
     [
@@ -30,25 +35,13 @@ STATE = np.dtype(
         per_lane("gap", "f4"),  # efficient price minus mid, half-ticks
         ("activity", "f4", (SCALES, LANES)),  # logarithms
         per_lane("rate", "f4"),  # activity as a multiple of all rates
-        per_lane("deviation", "f4"),  # of the efficient price in a micro-step, half-ticks
+        per_lane("log_event", "f4"),  # to base 2, of 2^16 x chance of a limit order at no mispricing
+        per_lane("deviation", "f4"),  # of the efficient price in a micro-step, half-ticks / NOISE
         ("excitation", "f4", (2, LANES)),
         ("pressure", "f4", (2, LANES)),  # averages of signed market orders, fast and slow
         per_lane("meta_sign", "f4"),
         per_lane("meta_left", "f4"),  # orders
-        # What chance alone decides of a micro-step.
-        per_lane("noise", "f4"),
-        per_lane("order_draw", "f4"),
-        per_lane("order_size", "i4"),
-        per_lane("multiple", "f4"),  # of the impact
-        per_lane("ask_cancel_draw", "f4"),
-        per_lane("bid_cancel_draw", "f4"),
-        per_lane("rounding", "f4"),
-        per_lane("ask_limit_draw", "f4"),
-        per_lane("bid_limit_draw", "f4"),
-        per_lane("lag_draw", "f4"),
-        per_lane("join_draw", "f4"),
-        per_lane("ask_fresh", "i4"),  # lots of the queue at a new best price
-        per_lane("bid_fresh", "i4"),
+        ("random", "u4", (4, LANES)),  # state of the generator for this decision
         # The last micro-step: the book before it, and what happened to it.
         per_lane("old_ask", "i4"),
         per_lane("old_bid", "i4"),
@@ -58,6 +51,14 @@ STATE = np.dtype(
         per_lane("sell", "i4"),
         per_lane("ask_cancel", "f4"),  # part of what the market order left
         per_lane("bid_cancel", "f4"),
+        per_lane("rounding", "f4"),
+        per_lane(
+            "raced", "f4"
+        ),  # activity x widths outside the spread x chance to be first, its sign the side
+        per_lane("moved", "f4"),  # by an uninformed order, in multiples of the mean impact
+        per_lane("join_draw", "f4"),
+        per_lane("lag_draw", "f4"),
+        per_lane("order_size", "i4"),  # lots of an uninformed one, had it come
         # What was known of its market order: chances, and lots of an informed one (`order_size` of another).
         per_lane("plain_buy", "f4"),
         per_lane("plain_sell", "f4"),
@@ -100,8 +101,8 @@ PARAMS = np.dtype(
         ("decay", "f4", (SCALES,)),  # of the logarithm of activity, per decision
         ("shock", "f4", (SCALES,)),
         ("spread", "f4", (SCALES,)),  # its standard deviations
-        ("variance", "f4"),  # the sum of their squares
-        ("deviation", "f4"),  # of the efficient price in a micro-step, half-ticks
+        ("half_variance", "f4"),  # half the sum of their squares
+        ("deviation", "f4"),  # of the efficient price in a micro-step at activity 1, half-ticks / NOISE
         ("jump", "f4"),  # chance per decision
         ("jump_size", "f4"),  # mean, half-ticks
         ("per_width", "f4"),  # 1 / half-ticks
@@ -121,7 +122,7 @@ PARAMS = np.dtype(
         ("excite_decay", "f4", (2,)),
         ("excited", "f4", (2,)),  # mean excitation
         ("forget", "f4", (2,)),  # weight of a micro-step in the averages of signed orders
-        ("expected", "f4", (2,)),
+        ("expected", "f4", (2,)),  # half-ticks, taken off an order's impact
         ("impact", "f4"),  # half-ticks
         ("exact", "f4"),  # 1: the impact of an order less its exact mean
         ("event", "f4"),  # chance of a limit order, or a cancel, per micro-step

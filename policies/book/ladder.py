@@ -29,7 +29,7 @@ from policies.cache import read, write
 
 CACHE = Path("logs/optima")
 """What was found is kept here, beside the solutions of the solvable markets."""
-VERSION = 2
+VERSION = 3
 """Part of every cache key: raise it when results change."""
 TRAINING_SEED = 2_000_000_000
 TRAINING_PATHS = 1024

@@ -18,7 +18,7 @@ from mmenv.desk.networks import make_desk
 from mmenv.engine.memory import aligned_zeros
 from mmenv.engine.state import LANES
 from mmenv.market.book import Book
-from mmenv.market.book_flow import draws, drift, flow
+from mmenv.market.book_flow import drift, flow
 from mmenv.market.book_orders import fill, place
 from mmenv.market.book_state import PARAMS, STATE
 
@@ -144,7 +144,6 @@ def decision(own, count, age, substeps, first, rows):
         _look(w, i, first, rows[0, i])
     drift(w, p, count)
     for k in range(substeps):
-        draws(w, p, count, k)
         for i in range(count):
             # The jump at the decision belongs to its first micro-step.
             rows[k, i].innovation = np.float32(0) if k == 0 else -w.innovation[i]
@@ -172,8 +171,7 @@ def advance(own, count, age, substeps):
     for i in range(count):
         w.age[i] = np.uint32(age)
     drift(w, p, count)
-    for k in range(substeps):
-        draws(w, p, count, k)
+    for _ in range(substeps):
         flow(w, p, count)
 
 

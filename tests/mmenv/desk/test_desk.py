@@ -15,7 +15,7 @@ from mmenv import make_config
 from mmenv.config import EnvConfig
 from mmenv.desk.desk import Desk
 from mmenv.engine import maths
-from mmenv.engine.rng import philox
+from mmenv.engine.rng import philox, xoroshiro
 from mmenv.engine.state import FEE_DIGITS, HALTED, LEDGER, REDUCING
 from mmenv.observation import observation_names
 
@@ -283,6 +283,38 @@ def test_philox_known_answers():
     for counter, key, expected in cases:
         words = philox(*(np.uint32(w) for w in counter), *(np.uint32(w) for w in key))
         assert " ".join(f"{int(w):08x}" for w in words) == expected
+
+
+def test_xoroshiro():
+    """The states behind the published outputs of xoroshiro64*, from state (1, 2); words are ours, uniform."""
+    state = np.uint32(1), np.uint32(2)
+    for expected in (2654435771, 327208753, 4063491769, 4259754937, 261922412, 168123673):
+        assert int(state[0]) * 0x9E3779BB % 2**32 == expected
+        a, total = int(state[0]), (int(state[0]) + int(state[1])) % 2**32
+        word, *state = xoroshiro(*state)
+        assert int(word) == ((total << 17 | total >> 15) + a) % 2**32
+    # As the book draws: many short streams, each from words of its own.
+    seeds = np.random.default_rng(0).integers(1, 2**32, (2000, 2), dtype=np.uint32)
+    words = np.empty((2000, 20), np.uint32)
+    for k, state in enumerate(seeds):
+        for j in range(20):
+            words[k, j], *state = xoroshiro(*state)
+    halves = np.stack([words >> 16, words & 0xFFFF])
+    for part in (*halves.reshape(2, -1), words[:, 0], words[:, -1] & 0xFF):
+        assert stats.kstest(part / (part.max() + 1), "uniform").pvalue > 1e-3
+    flat = np.concatenate(list(halves), axis=1).astype(float)
+    correlations = np.corrcoef(flat.T)[np.triu_indices(40, 1)]
+    assert np.abs(correlations).max() < 4.5 / 2000**0.5
+
+
+def test_quick_functions():
+    generator = np.random.default_rng(0)
+    x = np.exp(generator.uniform(-80, 80, 20_000)).astype(np.float32)
+    ours = np.array([maths.quick_log2(v) for v in x], np.float64)
+    assert np.abs(ours - np.log2(x.astype(np.float64))).max() < 1.5e-4
+    y = generator.uniform(-99, 99, 20_000).astype(np.float32)
+    ours = np.array([maths.quick_exp2(v) for v in y], np.float64)
+    assert np.abs(ours / 2.0 ** y.astype(np.float64) - 1).max() < 2e-5
 
 
 def test_logarithm_and_normal():
