@@ -34,7 +34,7 @@ from mmenv.engine.stage import at, over_lanes
 def drift(w, p, count):
     """Once a decision: activity, jump of the efficient price, next metaorder; the generator's seed."""
     for i in prange(count):
-        # A loop of its own: the words are the upper halves of 64 bits here.
+        # A loop of its own, for words are halves of 64 bits in it.
         word0, word1, word2, word3 = philox(w.age[i], w.episode[i], U(0), U(0), w.key0[i], w.key1[i])
         w.random[0, i], w.random[1, i], w.random[2, i], w.random[3, i] = word0 | U(1), word1, word2, word3
     for i in prange(count):
