@@ -24,6 +24,7 @@ from mmenv.market.brownian import Brownian
 from mmenv.market.bursts import Bursts
 from mmenv.market.hidden_regime import HiddenRegime
 from mmenv.market.replay import Replay
+from mmenv.market.stretch import stretches
 from mmenv.measure.dynamics import market_dynamics, read_dynamics
 from policies.analytic import dynamics
 from policies.base import Policy, tuned_policies
@@ -46,6 +47,8 @@ KINDS: dict[type[Market], list[str]] = {
 TUNING_EPISODES = 64
 TAPE_EPISODES = 16
 """The same on tapes, which are short: they cover the training part many times over."""
+SHORTEST = 60
+"""Decisions of the shortest episodes that are played on tapes."""
 TUNING_SEED = 2_000_000_000
 
 
@@ -213,7 +216,14 @@ def try_out(policy: Policy, config: EnvConfig) -> Outcome:
 def _training(config: EnvConfig) -> EnvConfig:
     if not isinstance(config.market, Replay):
         return config
-    return dataclasses.replace(config, market=dataclasses.replace(config.market, split="train"))
+    return that_fits(dataclasses.replace(config, market=dataclasses.replace(config.market, split="train")))
+
+
+def that_fits(config: EnvConfig) -> EnvConfig:
+    """The configuration of a tape, with episodes no longer than its longest stretch: minutes of data are
+    played in minutes, where a policy is from longer ones. `SHORTEST` decisions they have in any case."""
+    longest = max(piece.decisions for _, piece in stretches(config.market))
+    return dataclasses.replace(config, horizon=min(config.horizon, max(longest, SHORTEST)))
 
 
 def measured_dynamics(config: EnvConfig, calibration: Path | None = None) -> dict[str, float]:

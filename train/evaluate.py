@@ -29,7 +29,7 @@ from policies.bundle import load as load_bundle
 from policies.make import make_policy, split_parameters
 from policies.network.trained import TrainedPolicy
 from policies.sb3 import BEST, ENV_CONFIG, SavedModel, is_ours, load_model, model_file, there
-from train.baselines import Scale, best_parameters, closed_form_config, make_baselines, scale
+from train.baselines import Scale, best_parameters, closed_form_config, make_baselines, scale, that_fits
 from train.ladder import ladder_of, ladder_sheets, summary
 from train.learner.recurrent_ppo import FastRecurrentPPO
 from train.options.evaluate import Evaluate
@@ -98,6 +98,7 @@ def on_tapes(config: EnvConfig, options: Evaluate) -> dict[str, EnvConfig]:
         try:
             tape = on_tape(config, options.store, symbol, venue, options.day, options.fees, options.step)
             check_reach(tape.market, tape.quote)  # the box is that of the market the policy is from
+            tape = that_fits(tape)
             feed = tape.market.attach(1, tape.horizon, tape.risk.position_limit)  # or it has no stretch
             assert feed is not None
             feed.close()
@@ -107,7 +108,7 @@ def on_tapes(config: EnvConfig, options: Evaluate) -> dict[str, EnvConfig]:
                 "--venue, --symbol or --day, or decide at shorter intervals with --step."
             ) from None
         info = next(tape.info for tape in chosen if (tape.info.venue, tape.info.symbol) == (venue, symbol))
-        pace = f"a decision every {tape.market.step_seconds:g} s"
+        pace = f"{tape.horizon} decisions, one every {tape.market.step_seconds:g} s"
         found[f"{symbol} of {venue}, test split, {pace}, {unit_of(info, tape)}"] = tape
     return found
 
