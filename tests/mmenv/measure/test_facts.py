@@ -97,7 +97,7 @@ def test_facts_over_many_seeds():
 def test_a_lot_at_the_touch_order_by_order():
     """Rates and mark-outs by place against a count by hand, decision by decision."""
     found = record_market(
-        {"name": "book", "preset": "large-tick", "step_seconds": 0.5, "substeps": 5}, 3, 300.0, seed=4
+        {"name": "book", "preset": "large-tick", "step_seconds": 0.5, "substeps": 5}, 6, 300.0, seed=9
     )
     b = found.blocks
     counts = {True: [0, 0, 0.0, 0], False: [0, 0, 0.0, 0]}  # joined below the mean: fills, decisions, worth
