@@ -1,8 +1,9 @@
 """A venue that floods: `python -m benchmarks.live_feed --port 8090 --rate 20000`.
 
-Diff depth, trades and book tickers of one symbol in Binance's own JSON, over a websocket, from a process of
-its own. It is told what to do by requests: `POST /rate?messages=N` per second (its answer says how many
-messages have been sent), `POST /break?seconds=S`, which cuts all connections and takes none for so long.
+Diff depth, trades and book tickers of one symbol in Binance's own JSON, or books and trades in Bybit's, over
+a websocket, from a process of its own. It is told what to do by requests: `POST /rate?messages=N` per second
+(its answer says how many messages have been sent), `POST /break?seconds=S`, which cuts all connections and
+takes none for so long.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ BID, ASK = price(MIDDLE - 1), price(MIDDLE + 1)
 
 
 class Flood:
-    """As many messages as it is told to send: two tickers and a trade to each diff."""
+    """As many messages as it is told to send: two tickers and a trade to each diff, as USD-M words them."""
 
     def __init__(self, symbol: str, rate: float, seed: int = 0) -> None:
         self.symbol, self.rate = symbol, rate
@@ -55,13 +56,24 @@ class Flood:
     def app(self) -> web.Application:
         """The server."""
         app = web.Application()
-        app.router.add_get("/fapi/v1/exchangeInfo", self._info)
-        app.router.add_get("/fapi/v1/depth", self._depth)
-        app.router.add_get("/sapi/{rest:.*}", self._nothing)
-        app.router.add_get("/fstream/{rest:.*}", self._stream)
         app.router.add_post("/rate", self._change_rate)
         app.router.add_post("/break", self._break)
+        for path, answer in self.routes().items():
+            app.router.add_get(path, answer)
         return app
+
+    def routes(self) -> dict[str, Any]:
+        """What answers to which path."""
+        return {
+            "/fapi/v1/exchangeInfo": self._info,
+            "/fapi/v1/depth": self._depth,
+            "/sapi/{rest:.*}": self._nothing,
+            "/fstream/{rest:.*}": self._stream,
+        }
+
+    def greeting(self) -> list[str]:
+        """What is sent to somebody who subscribes, before anything else."""
+        return ['{"result":null,"id":1}']
 
     async def _info(self, request: web.Request) -> web.Response:
         filters = [
@@ -116,7 +128,8 @@ class Flood:
         try:
             async for message in socket:
                 if message.type == WSMsgType.TEXT and pump is None:
-                    await socket.send_str('{"result":null,"id":1}')
+                    for text in self.greeting():
+                        await socket.send_str(text)
                     pump = asyncio.create_task(self._pump(request))
         finally:
             self.lines.remove(line)
@@ -168,6 +181,57 @@ class Flood:
         return f'{{"e":{data}}}'.encode()
 
 
+class BybitFlood(Flood):
+    """As many messages as it is told to send: three changes of the book to each trade, as Bybit words it."""
+
+    def routes(self) -> dict[str, Any]:
+        return {"/v5/market/instruments-info": self._info, "/v5/public/linear": self._stream}
+
+    async def _info(self, request: web.Request) -> web.Response:
+        symbol = {
+            "symbol": self.symbol, "status": "Trading", "baseCoin": self.symbol[:-4],
+            "quoteCoin": self.symbol[-4:], "priceFilter": {"tickSize": "0.1"},
+            "lotSizeFilter": {"qtyStep": "0.001", "minOrderQty": "0.001", "minNotionalValue": "5"},
+        }  # fmt: skip
+        return web.json_response({"retCode": 0, "retMsg": "OK", "result": {"list": [symbol]}})
+
+    def greeting(self) -> list[str]:
+        self.snapshots += 1
+        bids, asks = (
+            ",".join(f'["{price(MIDDLE + side * step)}","5.000"]' for step in range(1, 51))
+            for side in (-1, 1)
+        )
+        return ['{"success":true,"ret_msg":"","op":"subscribe"}', self._book("snapshot", bids, asks)]
+
+    def _book(self, kind: str, bids: str, asks: str) -> str:
+        stamp, symbol, update = time.time_ns() // MILLISECOND, self.symbol, self.update
+        return (
+            f'{{"topic":"orderbook.50.{symbol}","type":"{kind}","ts":{stamp},"data":{{"s":"{symbol}",'
+            f'"b":[{bids}],"a":[{asks}],"u":{update},"seq":{update}}},"cts":{stamp}}}'
+        )
+
+    def message(self) -> bytes:
+        """The next message: a change of three levels, or a trade."""
+        self.sent += 1
+        if self.sent % 4:
+            self.update += 1
+            bid, *asks = (step % 49 + 2 for step in next(self.steps))
+            levels = ",".join(f'["{price(MIDDLE + step)}","3.000"]' for step in asks)
+            return self._book("delta", f'["{price(MIDDLE - bid)}","4.000"]', levels).encode()
+        self.trade += 1
+        stamp, buy = time.time_ns() // MILLISECOND, self.trade & 1
+        deal = (
+            f'"T":{stamp},"s":"{self.symbol}","S":"{"Buy" if buy else "Sell"}","v":"0.010",'
+            f'"p":"{ASK if buy else BID}","i":"{self.trade:08x}-2290","BT":false'
+        )
+        topic = f'"topic":"publicTrade.{self.symbol}","type":"snapshot","ts":{stamp}'
+        return f'{{{topic},"data":[{{{deal}}}]}}'.encode()
+
+
+FLOODS: Final = {"binance-usdm": Flood, "bybit": BybitFlood}
+"""By the venue whose protocol they speak."""
+
+
 def framed(text: bytes) -> bytes:
     """A websocket text frame of a server (RFC 6455, 5.2)."""
     if len(text) < 126:
@@ -183,6 +247,8 @@ class Serve:
     """Port on loopback."""
     rate: float = 20_000
     """Messages per second."""
+    venue: str = "binance-usdm"
+    """Whose protocol it speaks, of FLOODS."""
     symbol: str = "BTCUSDT"
     """Name of the one symbol."""
     core: int | None = None
@@ -194,7 +260,7 @@ class Serve:
             import os
 
             os.sched_setaffinity(0, {self.core})
-        app: Any = Flood(self.symbol, self.rate).app()
+        app: Any = FLOODS[self.venue](self.symbol, self.rate).app()
         web.run_app(app, host="127.0.0.1", port=self.port, print=None, access_log=None, shutdown_timeout=0.1)
 
 

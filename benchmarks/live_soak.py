@@ -17,7 +17,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 import numpy as np
@@ -26,8 +26,8 @@ import tyro
 from examples.paper import free_port, until_open
 from mmenv.live.desk import LiveDesk
 from mmenv.live.plan import Plan
-from mmenv.live.venues.binance import Usdm
-from mmenv.live.venues.binance.feed import BinanceFeed
+from mmenv.live.venues.base import VENUES
+from mmenv.live.venues.feed import StreamFeed
 from mmenv.market.live import Live
 from mmenv.times import SECOND
 from train.live import choose, run_loop
@@ -67,6 +67,8 @@ class Soak:
 
     rate: int = 20_000
     """Messages per second."""
+    venue: Literal["binance-usdm", "bybit"] = "binance-usdm"
+    """Whose protocol they are in."""
     seconds: float = 60.0
     """Duration of the flood."""
     policy: str = "fixed-spread"
@@ -85,6 +87,8 @@ class Soak:
             str(port),
             "--rate",
             str(self.rate),
+            "--venue",
+            self.venue,
         ]
         if len(cores) > 1:
             os.sched_setaffinity(0, {cores[0]})
@@ -98,13 +102,14 @@ class Soak:
             venue.wait()
 
     async def _run(self, url: str) -> None:
-        venue = Usdm(url)
+        venue = VENUES.find(self.venue)(url)
         feed = venue.feed(SYMBOL)
+        assert isinstance(feed, StreamFeed)
         parameters = {"half_spread": 1.0} if self.policy == "fixed-spread" else {}
-        chosen = choose(self.policy, parameters, Live(venue="binance-usdm", symbol=SYMBOL), None, None)
+        chosen = choose(self.policy, parameters, Live(venue=self.venue, symbol=SYMBOL), None, None)
         with tempfile.TemporaryDirectory() as folder:
             plan = Plan(
-                config=chosen.config, policy=chosen.name, venue="binance-usdm", symbol=SYMBOL,
+                config=chosen.config, policy=chosen.name, venue=self.venue, symbol=SYMBOL,
                 folder=Path(folder), price_unit=2, lot_unit=100.0, warm_up_s=1.0,
             )  # fmt: skip
             desk = LiveDesk(plan, chosen.player(), feed, realtime=True)
@@ -117,7 +122,7 @@ class Soak:
         await venue.close()
 
     async def _soak(
-        self, desk: LiveDesk, feed: BinanceFeed, task: asyncio.Task[None], session: aiohttp.ClientSession
+        self, desk: LiveDesk, feed: StreamFeed, task: asyncio.Task[None], session: aiohttp.ClientSession
     ) -> None:
         await asyncio.sleep(SETTLING_S)
         desk.latencies.clear()
@@ -167,7 +172,7 @@ class Soak:
             median, p99, p999, worst = spread(values)
             print(f"{name}: p50 {median:.3f}, p99 {p99:.3f}, p99.9 {p999:.3f}, worst {worst:.3f} ms")
 
-    async def _breaks(self, feed: BinanceFeed, session: aiohttp.ClientSession) -> None:
+    async def _breaks(self, feed: StreamFeed, session: aiohttp.ClientSession) -> None:
         """Break the connection at a tenth of the rate, and see how long the book takes to be whole again."""
         await self._ask(session, "/rate", messages=self.rate / 10)
         found = []
