@@ -36,6 +36,8 @@ class Okx(Fake):
     contract: ClassVar[str] = "1"
     futures = hedges = False
     late_reject = True
+    whole: dict[str, Any] | None = None
+    """The book that is answered; None: none is."""
 
     def kind(self, method: str, path: str, params: dict[str, Any]) -> str:
         short = path.removeprefix("/api/v5/")
@@ -57,6 +59,10 @@ class Okx(Fake):
     def _data(self, method: str, path: str, params: dict[str, Any]) -> Any:
         if path == "public/time":
             return [{"ts": str(self.ms)}]
+        if path == "market/books":
+            if self.whole is None:
+                raise Refused(Trouble.IN_DOUBT)
+            return [self.whole]
         if path == "public/instruments":
             if params["instId"] != self.symbol:
                 raise Refused(Trouble.UNKNOWN_SYMBOL)

@@ -76,8 +76,8 @@ class OkxClient(VenueClient, ccxt.pro.okx):  # type: ignore[misc]
             return None
         if self.market.futures and found["ctType"] != "linear":
             raise VenueError(
-                f"{self.venue} pays {symbol} in the coin itself, which a desk cannot trade: take a linear "
-                f"one, such as {self.market.example}."
+                f"{self.venue} pays {symbol} in the coin itself, which a desk trades at binance-coinm alone: "
+                f"take a linear one, such as {self.market.example}."
             )
         contract = Decimal(found["ctVal"]) if self.market.futures else Decimal(1)
         maker, taker = FEES_BP[self.venue]

@@ -547,3 +547,36 @@ def test_a_gap_breaks_the_book_until_a_snapshot_mends_it(fake: Fake) -> None:
     assert any(not batch.live and "lost" in batch.reason for batch in batches[1:])
     assert batches[-1].live
     assert book(batches) == {(1, 500): 1000, (-1, 510): 1000}
+
+
+@pytest.mark.parametrize("made", [Okx, OkxSwap])
+@pytest.mark.parametrize("between", [False, True])
+def test_a_stream_that_begins_without_the_book(made: type[Okx], between: bool, tmp_path: Path) -> None:
+    """The book is asked for, at first in vain and then too old, and joined to what has come; it may have been
+    taken between two messages. What is kept of it is imported to the same rows."""
+    fake = made()
+
+    async def say() -> None:
+        first, second = (fake.book(number, False, *NEXT)[0] for number in (2, 3))
+        [whole] = fake.book(1, True, *FIRST)[0]["data"]
+        fake.publish(first)
+        await asyncio.sleep(0.05)
+        fake.whole = whole | {"seqId": 1}
+        await asyncio.sleep(0.2)
+        fake.whole = whole | {"seqId": 4 if between else 3}
+        await asyncio.sleep(1.0)
+        fake.publish(second, *fake.deal(1, True, "100.2", "1"))
+
+    lines: list[str] = []
+    batches = heard(fake, say, lines)
+    assert batches[-1].live
+    assert book(batches) == WHOLE
+    assert not any("connection lost" in batch.reason for batch in batches[1:])
+    rows = np.concatenate([batch.rows for batch in batches])
+    path = write(tmp_path / "kept.gz", lines)
+    Import(
+        "okx", (path,), tmp_path / "store", progress=False, tick_size=fake.tick, lot_size=fake.lot_as_sent,
+        clock_offset_ns=0,
+    ).run()  # fmt: skip
+    [imported] = tapes(tmp_path / "store")
+    assert np.concatenate(list(imported.rows())).tobytes() == rows.tobytes()
