@@ -64,8 +64,9 @@ class Spool:
         prices, sizes = (np.frombuffer(steps, np.int64) for steps in (self._price_steps, self._size_steps))
         _note(rows, self.rows, STEP_ROWS, prices, sizes, self._ranges, self._least_delay)
         self.rows += len(rows)
-        first_ns, self.last_ns = int(rows["local_ns"][0]), int(rows["local_ns"][-1])
-        self.days.update(range(first_ns // DAY, self.last_ns // DAY + 1))
+        first, self.last_ns = int(rows["local_ns"][0]) // DAY, int(rows["local_ns"][-1])
+        alone = first == self.last_ns // DAY
+        self.days.update([first] if alone else np.unique(rows["local_ns"] // DAY).tolist())
         if self._file is None:
             self._file = self.path.open("ab")
         self._file.write(np.ascontiguousarray(rows).view(np.uint8).data)
