@@ -13,6 +13,7 @@ from mmenv.data.importer import Import
 from mmenv.data.rows import CaptureError
 from mmenv.data.tape import Tape, TapeError
 from tests.helpers import archives, captures, feeds, orders
+from tests.helpers.imports import TOLD, events_file
 from tests.helpers.orders import Market
 
 Files = dict[str, bytes]
@@ -50,6 +51,8 @@ def samples(folder: Path) -> dict[str, Files]:
 
     found["itch"] = {"06212012.NASDAQ_ITCH50": orders.itch(market, orders.NEW_YORK_MIDNIGHT_NS)}
     found["bitstamp"] = {"x.log": joined(bitstamp())}
+    events = events_file(folder)
+    found["hftbacktest"] = {events.name: events.read_bytes()}
     for name, (_, write) in archives.ARCHIVES.items():
         market = feeds.market(events=80)
         (folder / name).mkdir()
@@ -103,10 +106,9 @@ def check_import(name: str, files: Files, edits: list[Spoil], folder: Path) -> s
         path = folder / each
         path.write_bytes(spoilt(data, edits) if place == 0 else data)
         paths.append(path)
-    venue, symbol = "v" if name == "plain" else None, "AAPL" if name == "itch" else None
-    options = {"allow_no_trades": True, "allow_refused": True, "trade_side": "tick"}
+    options = {"allow_no_trades": True, "allow_refused": True, "trade_side": "tick", **TOLD.get(name, {})}
     store = folder / "store"
-    job = Import(format_of(name), tuple(paths), store, venue=venue, symbol=symbol, progress=False, **options)  # type: ignore[arg-type]
+    job = Import(format_of(name), tuple(paths), store, progress=False, **options)  # type: ignore[arg-type]
     refused = ""
     try:
         job.run()

@@ -10,7 +10,9 @@ import numpy as np
 from mmenv.data.importer import Import
 from mmenv.data.problems import Report
 from mmenv.data.rows import BBO, BUY, CLEAR, TRADE
+from mmenv.data.store import export
 from mmenv.data.tape import Tape
+from tests.helpers import orders
 from tests.helpers.orders import Book, Market, trades
 
 
@@ -18,6 +20,21 @@ def run(name: str, paths: list[Path], store: Path, **options: object) -> tuple[T
     """Import files that come to one tape."""
     [([tape], report)] = Import(name, tuple(paths), store, progress=False, **options).run()  # type: ignore[arg-type]
     return tape, report
+
+
+TOLD: dict[str, dict[str, str]] = {
+    "plain": {"venue": "mine"},
+    "itch": {"symbol": "AAPL"},
+    "hftbacktest": {"venue": "mine", "symbol": "AAPL"},
+}
+"""What samples of a format do not say themselves."""
+
+
+def events_file(folder: Path) -> Path:
+    """A sample of hftbacktest's event files: what a tape is exported to."""
+    paths = orders.tardis_files(orders.Market(events=160, seed=3), folder)
+    [([tape], _)] = Import("tardis", tuple(paths), folder / "store", progress=False).run()
+    return export(tape, folder / "out")
 
 
 def rows_of(tape: Tape) -> np.ndarray:

@@ -41,6 +41,8 @@ class HftBacktest(Importer):
         self.source, self.names, self._paths = source, [path.name for path in paths], tuple(paths)
         self.size = sum(path.stat().st_size for path in paths)
         self._file, self._row, self._message = 0, 0, 0
+        self._last = 0, -1
+        """Local time and kind of the last event."""
         self._arrival, self._book_time, self._trade_time = Arrival(), ExchangeTime(), ExchangeTime()
 
     @classmethod
@@ -95,9 +97,11 @@ class HftBacktest(Importer):
         for name in ("price", "size"):
             rows[name][kind == CLEAR] = 0
         # Rows of one kind and time are taken to be one message.
-        changed = (np.diff(part["local_ts"]) != 0) | (np.diff(kind) != 0)
-        rows["id"] = self._message + 1 + np.concatenate([[0], np.cumsum(changed)]) if len(part) else 0
-        self._message = int(rows["id"][-1]) if len(part) else self._message
+        changed = np.diff(part["local_ts"], prepend=self._last[0]) != 0
+        changed |= np.diff(kind, prepend=self._last[1]) != 0
+        rows["id"] = self._message + np.cumsum(changed)
+        if len(part):
+            self._message, self._last = int(rows["id"][-1]), (int(part["local_ts"][-1]), int(kind[-1]))
         rows["id"][kind == TRADE] = -1
         return rows
 
@@ -111,6 +115,7 @@ def _events(path: Path) -> NDArray[np.void]:
         raise CaptureError(f"{path}: no such file; check its name") from None
     except Exception as error:  # a damaged archive raises whatever it likes
         raise CaptureError(f"{path.name}: no file of hftbacktest's events ({error})") from None
-    if array.dtype.names != EVENT.names or array.ndim != 1:
-        raise CaptureError(f"{path.name}: no events of hftbacktest: fields {array.dtype.names}")
+    fields = [(name, array.dtype[name]) for name in array.dtype.names or ()]
+    if fields != [(name, EVENT[name]) for name in EVENT.names or ()] or array.ndim != 1:
+        raise CaptureError(f"{path.name}: no events of hftbacktest: fields {fields}")
     return array

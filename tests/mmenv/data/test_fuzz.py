@@ -10,7 +10,7 @@ from tests.helpers.fuzz import Files, Spoil, check_import, samples, spoils
 
 NAMES = (
     *("binance", "bitstamp", "bybit", "coinbase", "databento", "databento-dbn", "hyperliquid", "kraken"),
-    *("itch", "lobster", "okx", "plain", "tardis", *ARCHIVES),
+    *("hftbacktest", "itch", "lobster", "okx", "plain", "tardis", *ARCHIVES),
 )
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmenv.data import columns, grid, importer, lines, parquet, spool
-from mmenv.data.formats import base, binance, coinbase_full, feed, lobster
+from mmenv.data.formats import base, binance, coinbase_full, feed, hftbacktest, lobster
 from mmenv.data.formats import bitstamp as stamps
 from mmenv.data.formats.base import IMPORTERS, Importer, ImportOptions
 from mmenv.data.importer import Import
@@ -24,15 +24,15 @@ from mmenv.registry import PluginError
 from mmenv.times import SECOND
 from tests.helpers import captures, feeds, orders
 from tests.helpers.archives import ARCHIVES
-from tests.helpers.imports import books, rows_of, run
+from tests.helpers.imports import TOLD, books, events_file, rows_of, run
 from tests.helpers.orders import Market, databento_file, lobster_files, tardis_files, write_lines
 from tests.mmenv.data.formats.test_feeds import bitstamp
 
 FORMATS = (
     *("tardis", "plain", "lobster", "databento", "databento-csv", "plain-parquet", "binance"),
-    *("itch", "bitstamp", "kraken", "hyperliquid", *ARCHIVES),
+    *("itch", "bitstamp", "hftbacktest", "kraken", "hyperliquid", *ARCHIVES),
 )
-ONE_DAY = ("lobster", "itch", "bitstamp", "kraken", "hyperliquid", *ARCHIVES)
+ONE_DAY = ("lobster", "itch", "bitstamp", "hftbacktest", "kraken", "hyperliquid", *ARCHIVES)
 
 
 def capture(name: str, folder: Path) -> tuple[str, list[Path]]:
@@ -55,6 +55,8 @@ def capture(name: str, folder: Path) -> tuple[str, list[Path]]:
     if name in ARCHIVES:
         format, write = ARCHIVES[name]
         return format, write(feeds.market(events=100), folder)
+    if name == "hftbacktest":
+        return name, [events_file(folder)]
     if name == "bitstamp":
         return name, [write_lines(folder / "x.log", 40 * bitstamp())]
     if name == "itch":
@@ -75,8 +77,7 @@ def capture(name: str, folder: Path) -> tuple[str, list[Path]]:
 
 def import_all(name: str, paths: list[Path], store: Path) -> dict[str, np.ndarray]:
     """Rows by day, and what was reported."""
-    venue, symbol = "mine" if name == "plain" else None, "AAPL" if name == "itch" else None
-    [(tapes, report)] = Import(name, tuple(paths), store, venue=venue, symbol=symbol, progress=False).run()
+    [(tapes, report)] = Import(name, tuple(paths), store, progress=False, **TOLD.get(name, {})).run()  # type: ignore[arg-type]
     assert not any(path.name.startswith(".import") for path in store.iterdir())
     notes = [note for note in report.notes if not note.startswith("continued")]
     found = {f"{tape.info}": rows_of(tape) for tape in tapes}
@@ -92,6 +93,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "BLOCK_BYTES", 400)
     monkeypatch.setattr(coinbase_full, "BLOCK_BYTES", 400)
     monkeypatch.setattr(stamps, "BLOCK_BYTES", 100)
+    monkeypatch.setattr(hftbacktest, "CHUNK", 20)
     monkeypatch.setattr(spool, "SPOOL_ROWS", 50)
     monkeypatch.setattr(importer, "CHECKPOINT_ROWS", 60)
 

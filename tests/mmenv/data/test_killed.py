@@ -1,0 +1,58 @@
+"""An import that is killed at any moment ends, when it is given again, in the bytes it would have had."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from mmenv.data.tape import Tape
+from tests.helpers import feeds
+from tests.helpers.imports import rows_of
+from tests.mmenv.data.test_importer import FORMATS, capture, import_all, same, small_chunks
+
+pytestmark = pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="processes cannot be forked here"
+)
+KILLS = 4
+
+
+def begun(kind: str, paths: list[Path], store: Path) -> int:
+    """The number of a process of its own that imports."""
+    number = os.fork()
+    if not number:
+        try:
+            import_all(kind, paths, store)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return number
+
+
+@pytest.mark.parametrize("name", dict.fromkeys([*FORMATS, *feeds.VENUES]))
+def test_no_moment_of_a_kill_shows(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = random.Random(name)
+    kind, paths = capture(name, tmp_path / "in")
+    small_chunks(monkeypatch)  # many checkpoints
+    import_all(kind, paths, tmp_path / "warm")
+    begin = time.perf_counter()
+    whole = import_all(kind, paths, tmp_path / "whole")
+    length = time.perf_counter() - begin
+    store = tmp_path / "killed"
+    for _ in range(KILLS):
+        number = begun(kind, paths, store)
+        time.sleep(moments.uniform(0, length))
+        os.kill(number, signal.SIGKILL)
+        _, status = os.waitpid(number, 0)
+        found = {f"{tape.info}": rows_of(tape) for tape in map(Tape, sorted(store.glob("venue=*/*/*/*")))}
+        if status == 0:  # it was faster than that
+            same(found, dict(list(whole.items())[:-1]))
+            return
+        assert os.WIFSIGNALED(status)
+        assert not set(found) - set(whole)
+    same(import_all(kind, paths, store), whole)
