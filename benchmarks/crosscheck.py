@@ -224,6 +224,8 @@ class Check:
     """Store of tapes."""
     orders: int = 20_000
     """Random orders per tape and queue model."""
+    models: tuple[str, ...] = ()
+    """Queue models; by default all that the tape has."""
     seed: int = 0
     """Seed of the orders."""
     latency_ms: float = 10.0
@@ -239,7 +241,7 @@ class Check:
         print("\t".join(names.split()))
         for tape in tapes(self.store):
             latency = round(self.latency_ms * MILLISECOND)
-            for model in QUEUE_MODELS if not tape.info.orders else (*QUEUE_MODELS, FIFO):
+            for model in self.models or QUEUE_MODELS + (FIFO,) * (tape.info.orders > 0):
                 found = open_replay(tape, 2 * MILLISECOND, orders=model == FIFO)
                 actions = random_actions(found, self.orders, latency, np.random.default_rng(self.seed))
                 # Of single orders, hftbacktest fills whole orders only.
