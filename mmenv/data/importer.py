@@ -10,21 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import pickle
-import queue
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import tyro
 
-from mmenv.data.decimals import Places, places_of
-from mmenv.data.follow import SIDE_RULES, follow
+from mmenv.data.decimals import DECIMALS, Places, places_of
+from mmenv.data.follow import SIDE_RULES
 from mmenv.data.formats.base import (
     AUTO,
     IMPORTERS,
@@ -35,13 +29,12 @@ from mmenv.data.formats.base import (
     open_importers,
 )
 from mmenv.data.grid import Grid, SecondPass, day_text
+from mmenv.data.import_jobs import Show, load, run_jobs, save, told_of_compiling, work_folder
 from mmenv.data.problems import FinerNeeded, Report
 from mmenv.data.rows import CaptureError
 from mmenv.data.source import Source
 from mmenv.data.spool import Spool
 from mmenv.data.tape import SCHEMA_VERSION, Tape, TapeError, put_tape, tape_path
-from mmenv.files import replacing
-from mmenv.progress import progress_bar
 from mmenv.registry import PluginError
 
 CHECKPOINT_ROWS: Final = 1 << 21
@@ -50,8 +43,6 @@ WORK: Final = ".import-"
 """Folders of imports under way begin with this."""
 TAPES: Final = "tapes"
 """Folder of the tapes of an import under way."""
-LAYOUT: Final = 6
-"""Of the checkpoint; another number for other fields of what is pickled: older ones then begin anew."""
 _SOURCE: Final = ("maker_fee_bp", "taker_fee_bp", "contract", "contract_size")
 """Fields of `Source` that options replace."""
 
@@ -127,13 +118,10 @@ class Import:
         if self.jobs < 1:
             raise CaptureError(f"--jobs = {self.jobs} is not possible: it must be at least 1.")
         self.store.mkdir(parents=True, exist_ok=True)
-        if self.progress and not _compiled():
-            print(
-                "compiling the readers, once after installation: some ten seconds before rows move",
-                flush=True,
-            )
-        with _work_folder(self.store / f"{WORK}{self._identity()}") as folder:
-            jobs = run_jobs(self, folder, self._begun(folder))
+        with work_folder(self.store / f"{WORK}{self._identity()}") as folder:
+            with told_of_compiling("what looks into the files", self.progress):
+                jobs = self._begun(folder)
+            jobs = run_jobs(self, folder, jobs)
             for number, job in enumerate(jobs):
                 job.put(self, folder / str(number))
             return [(job.part.tapes(self.store), job.part.report) for job in jobs]
@@ -156,9 +144,9 @@ class Import:
         return open_importers(self.format, self.files, ImportOptions(self.venue, self.symbol, places))
 
     def _parts(self) -> Iterator[_Part]:
-        for importer in self.open(
-            Places(*(places_of(given or "1") for given in (self.tick_size, self.lot_size)))
-        ):
+        steps = self.tick_size, self.lot_size
+        places = Places(*(DECIMALS if given is None else places_of(given) for given in steps))
+        for importer in self.open(places):
             yield _Part(importer, Report(importer.names, strict=self.strict, places=importer.places))
 
     def _identity(self) -> str:
@@ -231,13 +219,15 @@ class ImportJob:
     def run(self, options: Import, folder: Path, show: Show) -> None:
         """Do what is left of it, in a folder of its own; what is written is in its `tapes`."""
         part = self.part
-        while not part.read:
-            try:
-                self._read(folder / "spool", options, folder, show)
-            except FinerNeeded as needed:
-                part.refine(options, needed.places)
-        if not part.finished:
-            self._convert(folder / TAPES, options, folder, show)
+        with told_of_compiling(f"what reads {options.format}", options.progress):
+            while not part.read:
+                try:
+                    self._read(folder / "spool", options, folder, show)
+                except FinerNeeded as needed:
+                    part.refine(options, needed.places)
+        with told_of_compiling("what follows the book", options.progress):
+            if not part.finished:
+                self._convert(folder / TAPES, options, folder, show)
         part.require_sound(options)
 
     def put(self, options: Import, folder: Path) -> None:
@@ -310,12 +300,6 @@ class ImportJob:
         self.save(folder)
 
 
-def _compiled() -> bool:
-    """Whether what reads rows lies compiled on disk."""
-    folder = Path(follow.stats.cache_path or ".")
-    return any(folder.glob("follow.follow-*.nbi"))
-
-
 def _why(part: _Part) -> str:
     """The first problem, as the end of a sentence."""
     return f": {part.report.problems[0]}" if part.report.problems else ""
@@ -326,124 +310,6 @@ def _check_place(options: Import, source: Source, day: int) -> None:
     path = tape_path(options.store, source.venue, source.symbol, day_text(day))
     if path.exists() and not options.overwrite and not options.new_days:
         raise CaptureError(f"{path} exists; add --overwrite to replace it, or --new-days to leave it")
-
-
-Show = Callable[[str, str, int, int], None]
-"""What is done, its unit, how much of it and of how much."""
-
-
-@contextmanager
-def _bars(options: Import) -> Iterator[Show]:
-    """One bar at a time, for imports one after another."""
-    shown: list[Any] = []
-    named: list[str] = []
-
-    def show(name: str, unit: str, done: int, total: int) -> None:
-        if named[-1:] != [name]:
-            named.append(name)
-            _close(shown)
-            bar = progress_bar(
-                total=total, desc=name, unit=unit, unit_scale=True, disable=not options.progress, leave=False
-            )
-            shown.append(bar)
-        shown[-1].update(done - shown[-1].n)
-
-    try:
-        yield show
-    finally:
-        _close(shown)
-
-
-def _close(bars: list[Any]) -> None:
-    while bars:
-        bars.pop().close()
-
-
-def run_jobs(options: Import, folder: Path, jobs: Sequence[ImportJob]) -> list[ImportJob]:
-    """Do all of the jobs, each in the folder of its number: in turn, or in processes of their own."""
-    if options.jobs == 1 or len(jobs) == 1:
-        with _bars(options) as show:
-            for number, job in enumerate(jobs):
-                job.run(options, folder / str(number), show)
-        return list(jobs)
-    context = multiprocessing.get_context("spawn")
-    told: Any = context.Queue()
-    with (
-        ProcessPoolExecutor(min(options.jobs, len(jobs)), context, _begin_worker, (told,)) as pool,
-        progress_bar(total=2 * len(jobs), desc="imports", disable=not options.progress, leave=False) as bar,
-    ):
-        futures = [
-            pool.submit(_run_job, number, job, options, folder / str(number))
-            for number, job in enumerate(jobs)
-        ]
-        shares: dict[tuple[int, str], float] = {}
-        while not all(future.done() for future in futures):
-            with suppress(queue.Empty):
-                number, name, share = told.get(timeout=0.2)
-                shares[number, name] = share
-                bar.update(sum(shares.values()) - bar.n)
-            if any(future.done() and future.exception() for future in futures):
-                pool.shutdown(cancel_futures=True)
-        return [future.result() for future in futures]
-
-
-_TOLD: list[Any] = []
-"""Of a worker: where it tells how far it is."""
-
-
-def _begin_worker(told: Any) -> None:
-    _TOLD.append(told)
-
-
-def _run_job(number: int, job: ImportJob, options: Import, folder: Path) -> ImportJob:
-    """A job in a process of its own, from which the one of the parent continues."""
-
-    def show(name: str, unit: str, done: int, total: int) -> None:
-        _TOLD[0].put((number, name, done / max(total, 1)))
-
-    job.run(options, folder, show)
-    return job
-
-
-@contextmanager
-def _work_folder(folder: Path) -> Iterator[Path]:
-    """A folder of our own for as long as the import takes, kept if it is killed or interrupted."""
-    folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        _lock(lock, folder)
-        try:
-            yield folder
-        except (CaptureError, PluginError):
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _lock(file: Any, folder: Path) -> None:
-    """Refuse to run beside another import of the same files. The lock ends with its process."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: an open file cannot be removed there, which is guard enough
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise TapeError(f"{folder.parent}: the same import is running already; wait for it to end") from None
-
-
-def save(what: Any, folder: Path) -> None:
-    """Write a checkpoint; the one before it stays until this one is whole."""
-    with replacing(folder / "checkpoint") as temporary, temporary.open("wb") as file:
-        pickle.dump((LAYOUT, what), file, pickle.HIGHEST_PROTOCOL)
-
-
-def load(folder: Path) -> Any:
-    """What a checkpoint holds; None where there is none, or one of another version."""
-    try:
-        layout, found = pickle.loads((folder / "checkpoint").read_bytes())
-    except Exception:  # there is none, or one that was not written to the end
-        return None
-    return found if layout == LAYOUT else None
 
 
 def main(args: Sequence[str] | None = None) -> None:

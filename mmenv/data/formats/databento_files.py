@@ -39,7 +39,8 @@ PUBLISHERS: Final = {
     57: "ifeu.impact", 58: "ndex.impact",
 }  # fmt: skip
 """Datasets of those publishers that have orders, by the number that records give."""
-NO_PRICE: Final = np.iinfo(np.int64).max
+NO_PRICE: Final = 1 << 62
+"""From here on a price is none, as is that of a record without one, the largest number of 64 bits."""
 
 _SIDES: Final = np.zeros(256, np.int8)
 """Side of a row by letter, 0 for none."""
@@ -158,7 +159,8 @@ class TableFiles(Series):
             priced = np.flatnonzero(rows["action"] != CLEAR)
             self._pretty[table.file] = any("." in table.value("price", int(row)) for row in priced[:100])
         decimals = self._pretty[table.file]
-        rows["price"] = table.decimals("price", PLACES.price) if decimals else _price(table.integers("price"))
+        units = table.decimals("price", PLACES.price) if decimals else table.integers("price")
+        rows["price"] = _price(units)
         rows["size"] = scaled(table.integers("size"), ONE)
         if table.has("publisher_id"):
             _one_publisher(table.integers("publisher_id"), report.name(table.file))
@@ -170,7 +172,7 @@ class TableFiles(Series):
 
 def _price(units: NDArray[np.int64]) -> NDArray[np.int64]:
     """Prices, INVALID where there is none."""
-    return np.where(units == NO_PRICE, INVALID, units)
+    return np.where(units >= NO_PRICE, INVALID, units)
 
 
 @njit(cache=True, nogil=True)
@@ -183,7 +185,7 @@ def _orders(records, file, line):
         row.exch_ns, row.local_ns = np.int64(record.ts_event), np.int64(record.ts_recv)
         row.order = np.int64(record.order_id) & NUMBERS
         row.flags, row.action, row.side = record.flags, record.action, _SIDES[record.side]
-        row.price = INVALID if record.price == NO_PRICE else record.price
+        row.price = INVALID if record.price >= NO_PRICE else record.price
         row.size = np.int64(record.size) * ONE
     return rows
 

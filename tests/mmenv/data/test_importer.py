@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numba
 import numpy as np
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from mmenv.data import columns, grid, importer, lines, parquet, spool
+from mmenv.data import columns, grid, import_jobs, importer, lines, parquet, spool
 from mmenv.data.formats import base, binance, coinbase_full, feed, hftbacktest, lobster
 from mmenv.data.formats import bitstamp as stamps
 from mmenv.data.formats.base import IMPORTERS, Importer, ImportOptions
@@ -171,7 +172,7 @@ def test_a_checkpoint_of_another_layout_begins_anew(
     with pytest.raises(Killed):
         run("lobster", paths, tmp_path / "killed")
     monkeypatch.undo()
-    monkeypatch.setattr(importer, "LAYOUT", importer.LAYOUT + later)
+    monkeypatch.setattr(import_jobs, "LAYOUT", import_jobs.LAYOUT + later)
     tape, report = run("lobster", paths, tmp_path / "killed")
     assert any(note.startswith("continued") for note in report.notes) == (later == 0)
     assert rows_of(tape).tobytes() == rows_of(whole).tobytes()
@@ -206,6 +207,20 @@ def test_the_command_line_imports_and_refuses(tmp_path: Path, capsys: pytest.Cap
         importer.main(command)
     with pytest.raises(SystemExit, match=r"format = 'binanse' is not known\. Did you mean 'binance'\?"):
         importer.main(["binanse", *command[1:]])
+
+
+def test_compiling_is_told_once_and_only_where_there_is_something_to_compile(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    doubled, halved = numba.njit(lambda x: 2 * x), numba.njit(lambda x: x // 2)
+    for tell in (False, True):
+        with import_jobs.told_of_compiling("what doubles", tell):
+            doubled(1 if tell else 1.0), halved(1 if tell else 1.0)
+        told = "compiling what doubles, once after installation: a few seconds\n" if tell else ""
+        assert capsys.readouterr().out == told
+    with import_jobs.told_of_compiling("what doubles", True):
+        doubled(2)
+    assert not capsys.readouterr().out
 
 
 # Importers as plug-ins.

@@ -25,6 +25,7 @@ FAULTS = {
     "duplicate-order": where(",A,", again, number=60),
     "bad-value cancel": where(",C,", edit, 8, 9000),
     "bad-value price": where(",A,", edit, 7, -5 * 10**9, number=60),
+    "bad-value huge": where(",A,", edit, 7, 2**62, number=60),
     "off-grid fine": where(",A,", edit, 7, 5 * 10**9 + 1, number=60),
     "bad-value side": where(",A,", edit, 6, "N", number=60),
     "bad-value action": where(",A,", edit, 5, "Q", number=60),
