@@ -163,7 +163,7 @@ def load(folder: Path) -> Any:
     return found if layout == LAYOUT else None
 
 
-class _FirstCompiled(event.Listener):  # type: ignore[misc]
+class _FirstCompiled(event.Listener):
     """Says once that something is being compiled."""
 
     def __init__(self, told: str) -> None:
