@@ -47,8 +47,8 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     With `strict_actions=False` an action that is not finite quotes nothing instead of raising `ActionError`.
 
-    `num_threads` share the step, from one up to one for each 128 environments; with None the first steps try
-    several and keep the fastest. The bytes do not depend on it.
+    `num_threads` share the step, from one up to one for each 128 environments; with None the first steps of
+    1,024 environments or more try several and keep the fastest. The bytes do not depend on it.
 
     `render()` with `render_mode="rgb_array"` returns a tuple of pictures, one for each environment.
     """
@@ -67,7 +67,7 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         config: EnvConfig | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         strict_actions: bool = True,
-        num_threads: int | None = 1,
+        num_threads: int | None = None,
         render_mode: str | None = None,
         **settings: Any,
     ) -> None:

@@ -325,6 +325,7 @@ class Desk:
         plan[engine.AUTORESET] = int(self.autoreset and self.external is None)
         plan[engine.STRICT] = int(self.strict)
         plan[engine.ACTION_WIDTH] = self.actions.shape[1]
+        plan[engine.AHEAD] = engine.lines_ahead(plan)
         plan[engine.TERMS], plan[engine.TERMS_AT] = len(self._terms), address(self._terms)
         return plan
 

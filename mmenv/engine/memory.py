@@ -6,7 +6,9 @@ import math
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 LINE = 64
@@ -37,6 +39,23 @@ def _pointer_to(typing: Any, record: Any) -> Any:
 
 
 pointer_to: Any = intrinsic(_pointer_to)
+
+
+def _fetch(typing: Any, address: Any) -> Any:
+    """Have the processor fetch the cache line at an address, which is read and written soon."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        read, second_level, data = number(0), number(2), number(1)
+        builder.call(function, [builder.inttoptr(arguments[0], byte), read, second_level, data])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+fetch: Any = intrinsic(_fetch)
 
 
 def aligned_zeros(shape: int | tuple[int, ...], kind: Any) -> np.ndarray:

@@ -67,14 +67,15 @@ def answer(tmp_path):
         "PYTHONDONTWRITEBYTECODE": "1",
     }
 
-    def run(change: tuple[str, str, str] | None = None) -> tuple[int, bool]:
+    def run(change: tuple[str, str, str] | None = None, processor: str | None = None) -> tuple[int, bool]:
         if change is not None:
             file, before, after = change
             path = tmp_path / "demo" / f"{file}.py"
             assert before in path.read_text()
             path.write_text(path.read_text().replace(before, after))
+        here = environment if processor is None else {**environment, "NUMBA_CPU_NAME": processor}
         done = subprocess.run(
-            [sys.executable, "-c", PROGRAM], cwd=tmp_path, env=environment, capture_output=True, text=True
+            [sys.executable, "-c", PROGRAM], cwd=tmp_path, env=here, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
         value, compiled, loaded = map(int, done.stdout.split())
@@ -94,6 +95,13 @@ def test_what_is_called_or_read_is_compiled_anew_and_nothing_else(answer):
     assert answer(("how", "'contract'", "'contract', 'ninf'")) == (1221, True)
     assert answer(("unrelated", "return x", "return x + 1")) == (1221, False)
     assert answer(("plain", "ONE", "# a remark\nONE")) == (1221, False)
+
+
+def test_a_cache_of_another_processor_is_no_cache(answer):
+    """Its instructions may not exist here."""
+    assert answer(processor="generic") == (1114, True)
+    assert answer() == (1114, True)
+    assert answer() == answer(processor="generic") == (1114, False)
 
 
 def test_a_field_in_the_middle_of_the_core_is_another_step(monkeypatch):

@@ -17,6 +17,7 @@ from mmenv import make_config
 from mmenv.arguments import ActionError
 from mmenv.config import EnvConfig
 from mmenv.desk.desk import Desk
+from mmenv.engine import plan
 from mmenv.engine.stage import over_lanes_options
 from mmenv.rewards.base import begin
 from mmenv.step.episode import turn
@@ -68,12 +69,14 @@ def test_arrays_that_are_held_are_not_overwritten():
 
 
 @pytest.mark.parametrize("market", ["hidden-regime", "book"])
-def test_same_bytes_for_any_number_of_threads(market):
+def test_same_bytes_for_any_number_of_threads(monkeypatch, market):
+    """Also where blocks are fetched ahead, as those of many environments are."""
     config = make_config(market, horizon=7)
     n = 1100
     actions = np.random.default_rng(0).uniform(-1, 0.5, (40, n, 2)).astype(np.float32)
     alone = play(config, n, actions)
-    for num_threads in (2, 3, 7, None):
+    for num_threads, far in ((2, plan.FAR), (3, 2), (7, plan.FAR), (None, plan.FAR), (1, 2)):
+        monkeypatch.setattr(plan, "FAR", far)
         for ours, theirs in zip(play(config, n, actions, num_threads=num_threads), alone, strict=True):
             assert ours.tobytes() == theirs.tobytes()
 
