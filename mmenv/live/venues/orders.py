@@ -108,9 +108,7 @@ class VenueOrders(OrderClient, ABC):
             raise VenueError(self._stream.refused)
         await self._requests.check_account()
         if self.instrument.reduces:
-            since_ms = int(self.client.nonce()) - OVERLAP_MS
-            before = {payment.payment_id for payment in await self._requests.funding(since_ms)}
-            self._tasks.start(self._keep_funding(since_ms, before))
+            self._tasks.start(self._keep_funding())
 
     async def close(self) -> None:
         with suppress(ValueError):
@@ -231,11 +229,13 @@ class VenueOrders(OrderClient, ABC):
     async def funding(self, after_ns: int) -> list[Funding]:
         return await self._requests.funding(after_ns // MILLISECOND)
 
-    async def _keep_funding(self, since_ms: int, known: set[int]) -> None:
+    async def _keep_funding(self) -> None:
         """Tell each payment of funding, asked for when one was due or the stream says that there was.
 
-        Those `known` by number are for `funding` to say; the venue's clock may jump, so times do not tell.
+        The venue's clock may jump: we begin by the earlier of the clocks, and payments are new by number.
         """
+        since_ms = min(int(self.client.nonce()), self.client.clock() // MILLISECOND)
+        known: set[int] = set()
         paid = self._stream.paid
         while True:
             wait = PRICE_S
