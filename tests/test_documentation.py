@@ -74,6 +74,7 @@ LEFT_OUT = {
     r".* --symbol MSFT": "needs the recorded tape of a stock, which is not in this repository",
     r"neuralmm members logs/hidden": "solves each member's optimum; tests/mmenv/desk/test_family.py does",
     r"neuralmm (study|population|sweep|reproduce)": "starts processes; tests/train/experiments runs them",
+    r"neuralmm warm": "starts processes; tests/train/test_warm.py runs it",
 }
 """Commands that are not run here, by what they begin with, and why."""
 
