@@ -157,6 +157,12 @@ def _touch(config: EnvConfig) -> Policy:
     return ImbalanceRule("touch", config, constant(0.0), 1.0)
 
 
+def _behind(config: EnvConfig, distance: float = 1.0, skew: float = 0.0) -> Policy:
+    """So many ticks behind the touch; a lot of position brings the side that sheds it `skew` nearer."""
+    return ImbalanceRule("behind", config, constant(distance, skew), 1.0)
+
+
 POLICIES.register("touch", _touch)
+POLICIES.register("behind", _behind)
 POLICIES.register(BEST_RULE, _rule)
 POLICIES.register(PROGRAMME, _programme)
