@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import doctest
 import functools
+import gc
 import hashlib
 import pickle
 import re
@@ -293,6 +294,17 @@ def test_an_unknown_keyword_is_a_type_error_too(make):
     """As of any constructor: wrappers leave out a keyword that is refused in these words."""
     with pytest.raises(TypeError, match="unexpected keyword argument 'frameskip'"):
         make("NeuralMM-v0", frameskip=1)
+
+
+@pytest.mark.parametrize("make", [gym.make, functools.partial(gym.make_vec, num_envs=2)])
+def test_what_is_refused_ends_in_silence(make, monkeypatch):
+    """Gymnasium closes an environment whose constructor raised, when it is collected."""
+    complaints: list = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    with pytest.raises(ConfigError, match="market = 'nope' is not known"):
+        make("NeuralMM-v0", market="nope")
+    gc.collect()
+    assert complaints == []
 
 
 def test_torchrl():

@@ -10,9 +10,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
-import mmenv, os
-from mmenv.data.decimals import decimal_units
-assert decimal_units("tick", "0.5") == 5 * decimal_units("tick", "0.1")
+import gymnasium as gym, mmenv, os
+env = gym.make("NeuralMM-v0", market="brownian")
+assert env.reset(seed=1)[0].shape == env.observation_space.shape
+assert env.step(env.action_space.sample())[4]["ledger"]["position"] in (-1, 0, 1)
 print(mmenv.__file__, os.environ["NUMBA_CACHE_DIR"])
 """
 

@@ -41,6 +41,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 from torch.utils.tensorboard import SummaryWriter
 
 from mmenv.checks import ConfigError, differences, require
+from mmenv.config import EnvConfig
 from mmenv.files import replacing
 from train.learner.model_file import unpickle
 from train.learner.recurrent_ppo import FastRecurrentPPO
@@ -250,7 +251,12 @@ def _restore(
 
 
 def _configuration(env: VecEnv) -> dict[str, Any] | None:
-    return getattr(env.unwrapped, "configuration", None)
+    """That of our environments, native or one by one in SB3's VecEnvs; None of others."""
+    native: dict[str, Any] | None = getattr(env.unwrapped, "configuration", None)
+    if native is not None:
+        return native
+    config = env.get_attr("config", indices=0)[0] if env.has_attr("config") else None
+    return config.to_dict() if isinstance(config, EnvConfig) else None
 
 
 def _check_layers(layers: list[VecEnv], states: list[Any]) -> None:

@@ -148,9 +148,10 @@ def test_resumed_with_another_environment(first, then, tmp_path):
     assert model.num_timesteps >= before + 64
 
 
-def test_resumed_elsewhere_is_refused(tmp_path):
+@pytest.mark.parametrize("made_by", [native, dummy])
+def test_resumed_elsewhere_is_refused(made_by, tmp_path):
     normalised = VecNormalize(native(4))
-    learner(native(4), threads=1).learn(128, Checkpoint(tmp_path))
+    learner(made_by(4), threads=1).learn(128, Checkpoint(tmp_path))
     for env, words in (
         (native(4, horizon=25), "horizon: 25, not 20"),
         (native(2, market="hidden-regime"), "market"),
