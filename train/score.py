@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,13 @@ from tqdm import tqdm
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig
 from mmenv.files import replacing
+from mmenv.market.book import Book
 from mmenv.run.provenance import code, libraries
 from mmenv.sheet import Sheet, write_markdown
 from mmenv.tasks import Task, find_task
 from policies.base import Policy
+from policies.book.ladder import BEST_RULE, PROGRAMME, TOLD_NAME, ladder
+from policies.make import make_policy
 from train.baselines import make_baselines
 from train.options.zoo import Leaderboard, Score
 from train.simulate import Interval, interval, simulate
@@ -54,13 +57,7 @@ def candidates(text: str, task: Task) -> list[Candidate]:
     """
     config = task.config()
     if text == BASELINES:
-        with tqdm(bar_format="{desc}", leave=False, disable=None) as bar:
-            baselines = make_baselines(
-                config,
-                lambda name: bar.set_description_str(f"preparing {name}"),
-                left_out=lambda why: bar.write(why),
-            )
-        return [Candidate(one.name, one.name, one, config) for one in baselines]
+        return _baselines(task, config)
     made = model_config(text)  # what a model or bundle was made under
     if made is not None:
         task.check(made, text)
@@ -69,6 +66,21 @@ def candidates(text: str, task: Task) -> list[Candidate]:
     source = make_source(text, name, config)[0]
     played: Any = source.make(config)
     return [Candidate(name, source.key, getattr(played, "policy", played), config)]
+
+
+def _baselines(task: Task, config: EnvConfig) -> list[Candidate]:
+    """All that play a task without being trained: exact or best solutions, rules tuned with the same care."""
+    with tqdm(bar_format="{desc}", leave=False, disable=None) as bar:
+
+        def note(name: str) -> None:
+            bar.set_description_str(f"preparing {name}")
+
+        made = make_baselines(config, note, left_out=lambda why: bar.write(why))
+        if isinstance(config.market, Book):
+            for name in ("touch", BEST_RULE, PROGRAMME):
+                note(name)
+                made.append(make_policy(name, config, **(task.rule if name == BEST_RULE else {})))
+    return [Candidate(one.name, one.name, one, config) for one in made]
 
 
 @dataclass(frozen=True)
@@ -84,8 +96,26 @@ def score(candidate: Candidate, task: Task, episodes: int | None = None) -> Resu
     count = task.episodes if episodes is None else min(episodes, task.episodes)
     with tqdm(total=count, desc=candidate.name, unit=" episodes", leave=False, disable=None) as bar:
         outcome = simulate(candidate.policy, candidate.config, count, seed=task.seed, progress=bar.update)
+    return _result(task, outcome.controlled)
+
+
+def told(task: Task) -> Result | None:
+    """What the policy of `policies.book.ladder` scores that is told the hidden state; None on other markets.
+
+    It plays in the recorded paths of the task, not in the environment: nobody can play it.
+    """
+    config = task.config()
+    if not isinstance(config.market, Book):
+        return None
+    with tqdm(bar_format="{desc}", leave=False, disable=None) as bar:
+        rows = ladder(config, task.episodes, task.seed, bound_paths=0, note=bar.set_description_str)
+    return _result(task, next(row.value for row in rows if row.name == TOLD_NAME))
+
+
+def _result(task: Task, earned: np.ndarray) -> Result:
+    """The score of what was earned in the first episodes of the task, (episodes,)."""
     scale = task.scale
-    values = controlled(outcome.controlled, task.reference[:count], scale.anchor)
+    values = controlled(earned, task.reference[: len(earned)], scale.anchor)
     return Result(interval(values), interval(100 * (values - scale.zero) / (scale.one - scale.zero)))
 
 
@@ -105,14 +135,14 @@ def controlled(values: np.ndarray, reference: np.ndarray, mean: float) -> np.nda
 # Entries ----------------------------------------------------------------------------------------------------
 
 
-def entry(candidate: Candidate, task: Task, result: Result) -> dict[str, Any]:
+def entry(name: str, identity: str, task: Task, result: Result) -> dict[str, Any]:
     """What a score says of itself, as JSON types, with the hash of all of it."""
     content: dict[str, Any] = {
         "version": VERSION,
         "task": task.name,
         "task_digest": task.digest,
-        "policy": candidate.name,
-        "identity": candidate.identity,
+        "policy": name,
+        "identity": identity,
         "episodes": task.episodes,
         "seed": task.seed,
         "value": [round(x, 5) for x in result.value],
@@ -191,14 +221,22 @@ def main(options: Score) -> None:
     score_all(chosen, task, options.out, Console())
 
 
-def score_all(chosen: Sequence[Candidate], task: Task, out: Path | None, console: Console) -> None:
-    """Score, print, and write an entry for each where a folder is given."""
+def score_all(
+    chosen: Sequence[Candidate], task: Task, out: Path | None, console: Console, with_told: bool = False
+) -> None:
+    """Score, print, and write an entry for each where a folder is given; `with_told`: `told` too."""
     rows = []
-    for candidate in chosen:
-        result = score(candidate, task)
-        rows.append((candidate.name, result))
+
+    def scores() -> Iterator[tuple[str, str, Result]]:
+        for one in chosen:
+            yield one.name, one.identity, score(one, task)
+        if with_told and (found := told(task)) is not None:
+            yield TOLD_NAME, TOLD_NAME, found
+
+    for name, identity, result in scores():
+        rows.append((name, result))
         if out is not None:
-            path = write_entry(out, entry(candidate, task, result))
+            path = write_entry(out, entry(name, identity, task, result))
             console.print(f"Entry: {path}", soft_wrap=True, highlight=False)
     result_sheet(task, rows).print(console)
     if not task.same_paths():
@@ -224,7 +262,8 @@ def leaderboard(options: Leaderboard) -> None:
     sheets = [result_sheet(find_task(name), rows) for name, rows in found.items()]
     write_markdown(
         options.output,
-        "# Leaderboard\n\nMade by `neuralmm zoo leaderboard` from entries that `neuralmm score --out` wrote.",
+        "# Leaderboard\n\nMade by `neuralmm zoo leaderboard` from entries. `neuralmm zoo evaluate --baselines --out "
+        "FOLDER` writes those here, `neuralmm score POLICY --task TASK --out FOLDER` yours.",
         *sheets,
     )
     print(f"{options.output}: {len(files)} entries, {len(found)} tasks")

@@ -22,7 +22,7 @@ from policies.bundle import SUFFIX
 from policies.make import make_policy
 from train.baselines import CACHE, bound, closed_form_config
 from train.options.zoo import ZooEvaluate, ZooExport, ZooList, ZooPlay
-from train.score import Candidate, candidates, result_sheet, score, score_all
+from train.score import BASELINES, Candidate, candidates, result_sheet, score, score_all
 from train.simulate import simulate
 
 FOLDER = Path(policies.__file__).with_name("zoo")
@@ -66,7 +66,8 @@ def main_evaluate(options: ZooEvaluate) -> None:
     chosen = [find_task(name) for name in options.tasks]
     chosen = chosen or [task for task in tasks().values() if (FOLDER / f"{task.name}{SUFFIX}").exists()]
     for task in chosen:
-        score_all([trained(task)], task, options.out, Console())
+        others = candidates(BASELINES, task) if options.baselines else []
+        score_all([trained(task), *others], task, options.out, Console(), with_told=options.baselines)
 
 
 def main_export(options: ZooExport) -> None:

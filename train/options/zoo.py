@@ -51,6 +51,8 @@ class ZooEvaluate:
     tasks: Annotated[
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(help="By default all that have a policy.")
     ] = ()
+    baselines: bool = False
+    """Score all else that a task has as well: exact solutions, tuned rules, what is told the hidden state."""
     out: Path | None = None
     """Folder that gets an entry for each."""
 
