@@ -13,13 +13,11 @@ from rich.console import Console
 from scipy import linalg
 
 from mmenv.config import EnvConfig, make_config
-from mmenv.engine.state import LEDGER
 from mmenv.sheet import Sheet
-from mmenv.vector import NeuralMMVectorEnv
 from policies.analytic import GLFT, AvellanedaStoikov
 from policies.base import Policy, QuotingPolicy
 from train.options.replicate import Replicate
-from train.simulate import EVALUATION_SEED
+from train.papers.play import play
 
 Array = np.ndarray
 
@@ -37,9 +35,21 @@ its deviation, final inventory, its deviation; 1,000 simulations."""
 
 def main(options: Replicate) -> None:
     """Run the command."""
-    sheets = as2008(options.simulations) if options.paper == "as2008" else [glft2013()]
-    for sheet in sheets:
+    for sheet in sheets(options):
         sheet.print(Console())
+
+
+def sheets(options: Replicate) -> list[Sheet]:
+    """The tables of the paper that is asked for."""
+    if options.paper == "as2008":
+        return as2008(options.simulations)
+    if options.paper == "glft2013":
+        return [glft2013()]
+    from train.papers.gasperov2022 import gasperov2022  # here: these import torch
+    from train.papers.spooner2020 import spooner2020
+
+    learned = {"spooner2020": spooner2020, "gasperov2022": gasperov2022}[options.paper]
+    return learned(options.simulations, options.steps)
 
 
 # Avellaneda and Stoikov (2008) ------------------------------------------------------------------------------
@@ -130,16 +140,9 @@ def environment(gamma: float, symmetric: bool, simulations: int) -> Array:
     """The same five figures from `NeuralMM-v0`."""
     config = paper_config()
     policy: Policy = Symmetric(config, gamma) if symmetric else AvellanedaStoikov(config, gamma)
-    envs = NeuralMMVectorEnv(simulations, config=config, autoreset_mode="Disabled")
-    observations, _ = envs.reset(seed=EVALUATION_SEED)
-    state, spreads = policy.reset(simulations), []
-    for _ in range(STEPS):
-        actions, state = policy.act(observations, state)
-        spreads.append(float(np.mean(np.sum(config.quote.to_distances(actions), axis=0))))
-        observations, *_ = envs.step(actions)
-    profit, last = (envs.ledger[LEDGER.index(name)] for name in ("wealth", "position"))
-    envs.close()
-    return np.array([np.mean(spreads), profit.mean(), profit.std(), last.mean(), last.std()])
+    found = play(policy, config, simulations)
+    profit, final = found.profit, found.final
+    return np.array([found.spread.mean(), profit.mean(), profit.std(), final.mean(), final.std()])
 
 
 # Gueant, Lehalle and Fernandez-Tapia (2013) -----------------------------------------------------------------

@@ -262,8 +262,9 @@ def leaderboard(options: Leaderboard) -> None:
     sheets = [result_sheet(find_task(name), rows) for name, rows in found.items()]
     write_markdown(
         options.output,
-        "# Leaderboard\n\nMade by `neuralmm zoo leaderboard` from entries. `neuralmm zoo evaluate --baselines --out "
-        "FOLDER` writes those here, `neuralmm score POLICY --task TASK --out FOLDER` yours.",
+        "# Leaderboard\n\nMade by `neuralmm zoo leaderboard` from entries. "
+        "`neuralmm zoo evaluate --baselines --out FOLDER` writes those here, "
+        "`neuralmm score POLICY --task TASK --out FOLDER` yours.",
         *sheets,
     )
     print(f"{options.output}: {len(files)} entries, {len(found)} tasks")
