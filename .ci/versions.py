@@ -1,9 +1,9 @@
-"""Use the built wheel in an environment of its own: with the lowest versions that it allows, or with the newest.
+"""Use the built wheel in an environment of its own: with the lowest versions that it allows, or the newest.
 
     python .ci/versions.py lowest
     python3.13 .ci/versions.py newest
 
-It takes the Python that runs it, some minutes, and for `lowest` the torch of its bound, which can be gigabytes.
+It takes the Python that runs it, some minutes, and for `lowest` the torch of its bound: gigabytes on Linux.
 `--keep FOLDER` keeps the environment and goes on with it.
 """
 
@@ -75,11 +75,8 @@ def install(python: Path, work: Path, bounds: list[str]) -> None:
     wheel = next(work.glob("*.whl"))
     constraints = work / "constraints.txt"
     constraints.write_text("\n".join(bounds))
-    run(
-        [python, "-m", "pip", "install", "--quiet", "--constraint", constraints]
-        + [f"{wheel}[{','.join(EXTRAS)}]"],
-        work,
-    )
+    wanted = f"{wheel}[{','.join(EXTRAS)}]"
+    run([python, "-m", "pip", "install", "--quiet", "--constraint", constraints, wanted], work)
 
 
 def use(python: Path, work: Path) -> None:
