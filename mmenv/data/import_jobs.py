@@ -12,8 +12,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
-from numba.core import event
-
 from mmenv.data.rows import CaptureError
 from mmenv.data.tape import TapeError
 from mmenv.files import replacing
@@ -161,26 +159,3 @@ def load(folder: Path) -> Any:
     except Exception:  # there is none, or one that was not written to the end
         return None
     return found if layout == LAYOUT else None
-
-
-class _FirstCompiled(event.Listener):
-    """Says once that something is being compiled."""
-
-    def __init__(self, told: str) -> None:
-        self.told = told
-
-    def on_start(self, event: Any) -> None:
-        if self.told:
-            print(self.told, flush=True)
-        self.told = ""
-
-    def on_end(self, event: Any) -> None:
-        pass
-
-
-@contextmanager
-def told_of_compiling(what: str, tell: bool) -> Iterator[None]:
-    """Say that this is compiled, if anything is that does not lie compiled on disk."""
-    told = f"compiling {what}, once after installation: a few seconds" if tell else ""
-    with event.install_listener("numba:compile", _FirstCompiled(told)):
-        yield

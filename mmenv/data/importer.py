@@ -29,7 +29,7 @@ from mmenv.data.formats.base import (
     open_importers,
 )
 from mmenv.data.grid import Grid, SecondPass, day_text
-from mmenv.data.import_jobs import Show, load, run_jobs, save, told_of_compiling, work_folder
+from mmenv.data.import_jobs import Show, load, run_jobs, save, work_folder
 from mmenv.data.problems import FinerNeeded, Report
 from mmenv.data.rows import CaptureError
 from mmenv.data.source import Source
@@ -119,9 +119,7 @@ class Import:
             raise CaptureError(f"--jobs = {self.jobs} is not possible: it must be at least 1.")
         self.store.mkdir(parents=True, exist_ok=True)
         with work_folder(self.store / f"{WORK}{self._identity()}") as folder:
-            with told_of_compiling("what looks into the files", self.progress):
-                jobs = self._begun(folder)
-            jobs = run_jobs(self, folder, jobs)
+            jobs = run_jobs(self, folder, self._begun(folder))
             for number, job in enumerate(jobs):
                 job.put(self, folder / str(number))
             return [(job.part.tapes(self.store), job.part.report) for job in jobs]
@@ -219,15 +217,13 @@ class ImportJob:
     def run(self, options: Import, folder: Path, show: Show) -> None:
         """Do what is left of it, in a folder of its own; what is written is in its `tapes`."""
         part = self.part
-        with told_of_compiling(f"what reads {options.format}", options.progress):
-            while not part.read:
-                try:
-                    self._read(folder / "spool", options, folder, show)
-                except FinerNeeded as needed:
-                    part.refine(options, needed.places)
-        with told_of_compiling("what follows the book", options.progress):
-            if not part.finished:
-                self._convert(folder / TAPES, options, folder, show)
+        while not part.read:
+            try:
+                self._read(folder / "spool", options, folder, show)
+            except FinerNeeded as needed:
+                part.refine(options, needed.places)
+        if not part.finished:
+            self._convert(folder / TAPES, options, folder, show)
         part.require_sound(options)
 
     def put(self, options: Import, folder: Path) -> None:

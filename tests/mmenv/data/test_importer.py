@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import numba
 import numpy as np
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -207,20 +206,6 @@ def test_the_command_line_imports_and_refuses(tmp_path: Path, capsys: pytest.Cap
         importer.main(command)
     with pytest.raises(SystemExit, match=r"format = 'binanse' is not known\. Did you mean 'binance'\?"):
         importer.main(["binanse", *command[1:]])
-
-
-def test_compiling_is_told_once_and_only_where_there_is_something_to_compile(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    doubled, halved = numba.njit(lambda x: 2 * x), numba.njit(lambda x: x // 2)
-    for tell in (False, True):
-        with import_jobs.told_of_compiling("what doubles", tell):
-            doubled(1 if tell else 1.0), halved(1 if tell else 1.0)
-        told = "compiling what doubles, once after installation: a few seconds\n" if tell else ""
-        assert capsys.readouterr().out == told
-    with import_jobs.told_of_compiling("what doubles", True):
-        doubled(2)
-    assert not capsys.readouterr().out
 
 
 # Importers as plug-ins.
