@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,6 +72,8 @@ class Bitstamp(Importer):
         self._levels: dict[tuple[int, int], int] = {}
         self._known: dict[tuple[int, int], int] = {}
         """Of the levels, what known orders have."""
+        self._best: dict[int, int] = {}
+        """Highest price times side of a side's levels, where it is known."""
         self._takers: dict[int, tuple[int, int, int]] = {}
         """Orders that meet others: they do not stand in the book yet."""
         self._begun, self._number = False, 0
@@ -176,7 +179,10 @@ class Bitstamp(Importer):
 
     def _crosses(self, side: int, price: int) -> bool:
         """Whether an order would meet one of the other side."""
-        return any(other == -side and (price - theirs) * side >= 0 for other, theirs in self._levels)
+        if -side not in self._best:
+            theirs = [theirs * -side for other, theirs in self._levels if other == -side]
+            self._best[-side] = max(theirs, default=-(1 << 62))
+        return price * side + self._best[-side] >= 0
 
     def _rest(self, number: int, order: tuple[int, int, int]) -> list[Said]:
         """Let an order stand with what it has left; the rows that say so."""
@@ -205,13 +211,17 @@ class Bitstamp(Importer):
         self._number += 1
         return [(DEPTH, side, price, self._levels.get((side, price), 0), self._number)]
 
-    @staticmethod
-    def _shift(side: int, price: int, size: int, levels: dict[tuple[int, int], int]) -> None:
+    def _shift(self, side: int, price: int, size: int, levels: dict[tuple[int, int], int]) -> None:
         left = levels.get((side, price), 0) + size
         if left > 0:
             levels[side, price] = left
         else:
             levels.pop((side, price), None)
+        if levels is self._levels and side in self._best and price * side >= self._best[side]:
+            if left > 0:
+                self._best[side] = price * side
+            else:
+                del self._best[side]
 
     def _book(self, data: Any, report: Report) -> list[Said]:
         """The first book; later ones say what is left of orders from before it, and are compared."""
@@ -225,6 +235,7 @@ class Bitstamp(Importer):
         self._number += 1
         if not self._begun:
             self._begun = True
+            self._best.clear()
             for level, size in told.items():
                 self._levels[level] = max(size, self._known.get(level, 0))
             rows: list[Said] = [(CLEAR, BUY, 0, 0, self._number)]
@@ -244,6 +255,7 @@ class Bitstamp(Importer):
         return rows
 
 
+@lru_cache(1 << 16, typed=True)
 def units(value: Any) -> int:
     """A decimal in units of 1e-8; floats are rounded, as this venue sends some."""
     found = Decimal(str(value)).scaleb(Places().price)

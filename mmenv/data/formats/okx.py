@@ -9,7 +9,7 @@ book alone, whose messages are not numbered.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from mmenv.data.columns import Table, scaled
 from mmenv.data.decimals import Places
@@ -31,6 +31,9 @@ from mmenv.data.formats.levels import Decoded, deal_rows
 from mmenv.data.rows import BUY, SELL
 from mmenv.times import MILLISECOND
 
+BOOKS: Final = ("books", "books5", "books-l2-tbt", "books50-l2-tbt")
+"""Channels of the book; those of retail orders (`books-rpi`) are another one."""
+DEALS: Final = ("trades", "trades-all")
 _SIDES = {"buy": BUY, "sell": SELL}
 
 
@@ -57,10 +60,7 @@ class Okx(FeedImporter):
     )
     layout = Layout(
         words={
-            "arg.channel": {
-                **dict.fromkeys(("books", "books5", "books-l2-tbt", "books50-l2-tbt"), BOOK),
-                **dict.fromkeys(("trades", "trades-all"), TRADE),
-            },
+            "arg.channel": {**dict.fromkeys(BOOKS, BOOK), **dict.fromkeys(DEALS, TRADE)},
             "action": {"snapshot": BOOK | SNAPSHOT, "update": BOOK | CHANGE},
         },
         book="data[]|",
@@ -87,9 +87,13 @@ class Okx(FeedImporter):
         channel = str(message.get("arg", {}).get("channel", ""))
         if "data" not in message:
             return None
-        if channel.startswith("books"):
+        if channel in BOOKS:
             return self._book(message)
-        return self._trades(message) if channel in ("trades", "trades-all") else None
+        return self._trades(message) if channel in DEALS else None
+
+    @classmethod
+    def kind(cls, message: Any) -> str:
+        return str(message.get("arg", {}).get("channel") or super().kind(message))
 
     def _book(self, message: Any) -> Iterator[Book]:
         snapshot = message.get("action", "snapshot") == "snapshot"

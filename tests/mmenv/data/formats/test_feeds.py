@@ -79,6 +79,19 @@ FAULTS = {
 }
 
 
+def test_another_channel_of_okx_is_counted_and_no_change_of_the_book(tmp_path: Path) -> None:
+    lines = capture(feeds.market(), "okx")
+    whole, _ = run("okx", [write_lines(tmp_path / "x.raw", lines)], tmp_path / "whole")
+    at = next(place for place, line in enumerate(lines) if '"update"' in line)
+    line = lines[at]
+    for channel in ("books-rpi", "bbo-tbt"):
+        lines.insert(at, line.replace('"books"', f'"{channel}"', 1))
+        assert channel in lines[at]
+    found, report = run("okx", [write_lines(tmp_path / "y.raw", lines)], tmp_path / "found", strict=True)
+    assert rows_of(found).tobytes() == rows_of(whole).tobytes()
+    assert report.tally["books-rpi message, not used"] == report.tally["bbo-tbt message, not used"] == 1
+
+
 @pytest.mark.parametrize("kind", FAULTS)
 def test_faults_are_named_where_they_are(kind: str, tmp_path: Path) -> None:
     lines = capture(feeds.market(), "kraken")
