@@ -35,7 +35,7 @@ from mmenv.measure.fill_curve import FillCurve, measure_fills
 from mmenv.measure.hawkes import Hawkes, fit_hawkes
 from mmenv.measure.intervals import Estimate
 from mmenv.measure.orders import BLOCK_SECONDS, Orders, fit_pareto, tape_orders
-from mmenv.measure.record import MarketLike, Record, market_name, record_market, record_tape, tape_name
+from mmenv.measure.record import TICK, MarketLike, Record, market_name, record_market, record_tape, tape_name
 from mmenv.venue.settings import ReplayConfig
 
 
@@ -137,6 +137,10 @@ def measure(
     return presets(found, touch, evaluations)
 
 
+WIDE = 4.0
+"""Mean spread, ticks, beyond which no `book` is made: in one, the side that is left soon follows to a tick."""
+
+
 def presets(found: Calibration, record: Record, evaluations: int) -> Calibration:
     """Add presets of `brownian`, and where there is a book of `book`, or the reason why there is none."""
     made: dict[str, dict[str, Any]] = {}
@@ -150,6 +154,8 @@ def presets(found: Calibration, record: Record, evaluations: int) -> Calibration
         left_out["book"] = "the market shows no book"
     elif facts.regime_of(record) == facts.REGIMES[0]:
         made["book"] = large_tick.fit(record, evaluations)
+    elif (spread := record.blocks["spread"].mean() / TICK) > WIDE:
+        left_out["book"] = f"the spread is {spread:.1f} ticks in the mean, and that of `book` soon closes"
     elif found.hawkes is None or found.size is None:
         left_out["book"] = f"it needs the market orders: {left_out.get('orders', 'they are not recorded')}"
     else:

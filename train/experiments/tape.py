@@ -75,7 +75,7 @@ def calibrated(study: TapeStudy, days: list[Tape], folder: Path) -> str:
         found = calibrate_tapes(days, study.step, study.evaluations)
         if "book" not in found.presets:
             raise ConfigError(
-                f"{study.store}: no market `book` could be calibrated; see `neuralmm calibrate`."
+                f"{study.store}: no market `book` could be calibrated, for {found.left_out['book']}."
             )
         write(found, path)
     return f"{path}:book"

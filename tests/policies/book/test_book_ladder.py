@@ -299,7 +299,9 @@ def test_ladder_and_its_policies(config: EnvConfig, tmp_path, monkeypatch: pytes
     assert find(config, tmp_path).rules["touch"] == (0.0,)
 
 
-@pytest.mark.parametrize("name", ["touch", "imbalance-rule:leave=0.6,rejoin=0.4,skew=0.05"])
+@pytest.mark.parametrize(
+    "name", ["touch", "behind:distance=1", "imbalance-rule:leave=0.6,rejoin=0.4,skew=0.05"]
+)
 def test_rules_do_the_same_whatever_the_action_counts_from(config: EnvConfig, name: str) -> None:
     far = dataclasses.replace(config, quote=make_action({"name": "touch"}, {}))
     from_mid, from_touch = (simulate(make_policy(name, each), each, N, seed=SEED) for each in (config, far))
