@@ -140,8 +140,10 @@ class Bitstamp(Importer):
         if event == "order_book":
             return self._book(data, report)
         if event == "trade":
-            price = units(data["price"])
-            return [(TRADE, self._last.get(price, 0), price, units(data["amount"]), int(data["id"]))]
+            price, id = units(data["price"]), int(data["id"])
+            if not 0 <= id < 1 << 62:
+                raise ValueError("id")
+            return [(TRADE, self._last.get(price, 0), price, units(data["amount"]), id)]
         if event not in EVENTS:
             report.note(f"{event} message, not used")
             return []

@@ -211,6 +211,8 @@ class CoinbaseFull(FeedImporter):
 
     def _match(self, message: Any) -> list[Said]:
         side, id = _SIDES[message["side"]], int(message["trade_id"])
+        if not 0 <= id < 1 << 62:
+            raise ValueError("trade_id")
         price, size = self._price_size(message["price"], message["size"])
         number = hash_text(str(message["maker_order_id"]))
         old = self._orders.get(number)

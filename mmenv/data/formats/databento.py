@@ -126,7 +126,8 @@ def _heads(records):
         kind = _KINDS[record.action]
         used = kind in (DEPTH, TRADE)
         head.kind, head.side, head.file, head.line = kind, record.side, record.file, record.line
-        head.price, head.size = record.price if used else 0, record.size if used else 0
+        head.price = record.price if used else 0
+        head.size = 0 if record.action in (book.CLEAR, book.NOTHING) else record.size
         head.id, head.local_ns = record.line, record.local_ns
         # What a snapshot's records tell is when their orders were entered.
         head.exch_ns = record.local_ns if record.flags & book.F_SNAPSHOT else record.exch_ns

@@ -24,6 +24,8 @@ FAULTS = {
     "unknown-order": where(",C,", edit, 10, 7),
     "duplicate-order": where(",A,", again, number=60),
     "bad-value cancel": where(",C,", edit, 8, 9000),
+    "bad-value size": where(",C,", edit, 8, 10**12, number=10),
+    "bad-value fill": where(",F,", edit, 8, -1),
     "bad-value price": where(",A,", edit, 7, -5 * 10**9, number=60),
     "bad-value huge": where(",A,", edit, 7, 2**62, number=60),
     "off-grid fine": where(",A,", edit, 7, 5 * 10**9 + 1, number=60),

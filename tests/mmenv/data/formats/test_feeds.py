@@ -175,9 +175,13 @@ def test_bitstamp(tmp_path: Path) -> None:
     assert kept["size"][(kept["kind"] == 13) & (kept["id"] == 1)].tolist() == [1]
 
 
-def test_a_bad_line_of_bitstamps_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "line",
+    ["order_created {", f'trade {{"price":101,"amount":1,"id":{10**30}}}', 'trade {"price":[1],"id":1}'],
+)
+def test_a_bad_line_of_bitstamps_is_named(line: str, tmp_path: Path) -> None:
     lines = bitstamp()
-    lines.insert(3, "1430438404550 order_created {")
+    lines.insert(3, f"1430438404550 {line}")
     path = write_lines(tmp_path / "x.log", lines)
     with pytest.raises(CaptureError, match=r"x.log:4 .*bad-message"):
         run("bitstamp", [path], tmp_path / "store", strict=True)
