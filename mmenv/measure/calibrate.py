@@ -138,7 +138,7 @@ def measure(
 
 
 WIDE = 4.0
-"""Mean spread, ticks, beyond which no `book` is made: in one, the side that is left soon follows to a tick."""
+"""Mean spread, ticks, beyond which no `book` is made: there the side that is left soon follows."""
 
 
 def presets(found: Calibration, record: Record, evaluations: int) -> Calibration:
