@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 import subprocess
 import sys
 import tempfile
@@ -65,7 +64,7 @@ def timed(name: str, folder: Path) -> tuple[float, float]:
         time.sleep(0.05)
     clock = time.perf_counter() - start
     if process.poll() is None:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
     elif process.returncode:
         sys.exit(f"{name}: {' '.join(command(name)[:4])} ended with status {process.returncode}")
     process.wait()
