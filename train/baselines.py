@@ -222,6 +222,7 @@ def _training(config: EnvConfig) -> EnvConfig:
 def that_fits(config: EnvConfig) -> EnvConfig:
     """The configuration of a tape, with episodes no longer than its longest stretch: minutes of data are
     played in minutes, where a policy is from longer ones. `SHORTEST` decisions they have in any case."""
+    assert isinstance(config.market, Replay)
     longest = max(piece.decisions for _, piece in stretches(config.market))
     return dataclasses.replace(config, horizon=min(config.horizon, max(longest, SHORTEST)))
 
