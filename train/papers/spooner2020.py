@@ -87,7 +87,8 @@ def solve(config: EnvConfig) -> tuple[Array, Array, float]:
     value, quotes = np.zeros(len(held)), []
     for _ in range(config.horizon):
         fewer, more = np.roll(value, 1), np.roll(value, -1)
-        sold = bought = np.zeros(len(held))
+        sold: Array = np.zeros(len(held))
+        bought: Array = np.zeros(len(held))
         for _ in range(200):  # the best distance of a side depends on the chance of a fill at the other
             gain_sold = lost + (1 - bought) * (fewer - value) + bought * (value - more)
             gain_bought = -lost + (1 - sold) * (more - value) + sold * (value - fewer)
