@@ -79,6 +79,8 @@ LEFT = {
     ("train/replicate.py", "linalg.eigh_tridiagonal("),
     # a Riccati equation of a few states
     ("policies/signals/exact.py", "scipy.linalg.solve_discrete_are("),
+    # compared with 1, and printed with two digits
+    ("train/papers/hawkes.py", "np.linalg.eigvals("),
     # no sums
     *(("mmenv/measure/intervals.py", f"linalg.{name}(") for name in ("toeplitz", "block_diag")),
 }
