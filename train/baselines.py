@@ -223,8 +223,13 @@ def that_fits(config: EnvConfig) -> EnvConfig:
     """The configuration of a tape, with episodes no longer than its longest stretch: minutes of data are
     played in minutes, where a policy is from longer ones. `SHORTEST` decisions they have in any case."""
     assert isinstance(config.market, Replay)
-    longest = max(piece.decisions for _, piece in stretches(config.market))
-    return dataclasses.replace(config, horizon=min(config.horizon, max(longest, SHORTEST)))
+    return dataclasses.replace(config, horizon=min(config.horizon, max(_longest(config.market), SHORTEST)))
+
+
+@functools.cache
+def _longest(market: Replay) -> int:
+    """Decisions of the longest stretch; kept, for each candidate of a search asks for it."""
+    return max(piece.decisions for _, piece in stretches(market))
 
 
 def measured_dynamics(config: EnvConfig, calibration: Path | None = None) -> dict[str, float]:

@@ -65,9 +65,9 @@ class Adversarial(Brownian):
         require_number(self, "drift", 0.0, 1e3)
 
     def compiled(self) -> np.ndarray:
-        params = np.zeros(1, PARAMS)
-        for name in brownian.PARAMS.names or ():
-            params[name] = super().compiled()[name]
+        params, base = np.zeros(1, PARAMS), super().compiled()
+        for name in base.dtype.names or ():
+            params[name] = base[name]
         params["against"] = self.against
         return params
 
