@@ -116,6 +116,7 @@ class StreamFeed(MarketFeed):
         self._renewed = asyncio.Event()
         self._doubt = ""
         self._task: asyncio.Task[None] | None = None
+        self._sync: asyncio.Task[None] | None = None
         self._closed = False
         self._tick = self._lot = 1
 
@@ -140,6 +141,15 @@ class StreamFeed(MarketFeed):
         """
         if urgent:
             self.renew(self._reason)
+
+    def ask_for_book(self) -> None:
+        """Begin to `_synchronise`, unless it is under way: for a `mend` that keeps the connection."""
+        if self._sync is None or self._sync.done():
+            self._sync = asyncio.create_task(self._synchronise())
+
+    async def _synchronise(self) -> None:
+        """Ask the venue for the book until it fits what has come; of feeds that `ask_for_book`."""
+        raise NotImplementedError(f"{type(self).__name__} begins its connection anew")
 
     @property
     def counts(self) -> dict[str, int]:
@@ -179,10 +189,11 @@ class StreamFeed(MarketFeed):
     async def close(self) -> None:
         self._closed = True
         self._wake.set()
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        for task in (self._task, self._sync):
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
 
     async def __aiter__(self) -> AsyncIterator[Batch]:
         await self.open()

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 import orjson
@@ -29,7 +28,6 @@ class BinanceFeed(StreamFeed):
 
     client: BinanceClient
     _decoder: Decoder
-    _sync: asyncio.Task[None] | None = None
 
     def decoder(self, report: Report) -> Decoder:
         return Decoder(Source(self.client.venue, self.symbol), report)
@@ -41,15 +39,8 @@ class BinanceFeed(StreamFeed):
 
     def mend(self, urgent: bool) -> None:
         """See `StreamFeed.mend`; the book begins anew by a request, and the connection stays."""
-        if self._decoder.recent and (self._sync is None or self._sync.done()):
-            self._sync = asyncio.create_task(self._synchronise())
-
-    async def close(self) -> None:
-        await super().close()
-        if self._sync is not None:
-            self._sync.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._sync
+        if self._decoder.recent:
+            self.ask_for_book()
 
     async def _synchronise(self) -> None:
         """Ask for snapshots until one fits what has come since the gap."""

@@ -32,7 +32,6 @@ class OkxFeed(FormatFeed):
     importer = Okx
     client: OkxClient
     chatter = ("pong",)
-    _sync: asyncio.Task[None] | None = None
 
     def __init__(self, client: OkxClient, symbol: str, **more: Any) -> None:
         self._recent: deque[str | bytes] = deque(maxlen=RECENT)
@@ -53,15 +52,8 @@ class OkxFeed(FormatFeed):
         """See `StreamFeed.mend`; the connection begins anew only where the book was asked for in vain."""
         if not self.unfounded or self._clock() > self._due_ns:
             super().mend(urgent)
-        elif self._sync is None or self._sync.done():
-            self._sync = asyncio.create_task(self._synchronise())
-
-    async def close(self) -> None:
-        await super().close()
-        if self._sync is not None:
-            self._sync.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._sync
+        else:
+            self.ask_for_book()
 
     def _broke(self, reason: str) -> None:
         self._recent.clear()
