@@ -41,6 +41,7 @@ def drift(w, p, count):
         decay0, decay1, decay2 = at(p.decay[0], i), at(p.decay[1], i), at(p.decay[2], i)
         shock0, shock1, shock2 = at(p.shock[0], i), at(p.shock[1], i), at(p.shock[2], i)
         jump_chance, jump_mean = at(p.jump, i), LN2 * at(p.jump_size, i)
+        meta_power, meta_length = at(p.meta_power, i), at(p.meta_length, i)
         s0, s1, word0, word1 = w.random[0, i], w.random[1, i], w.random[2, i], w.random[3, i]
         word2, s0, s1 = xoroshiro(s0, s1)
         jump_word, s0, s1 = xoroshiro(s0, s1)
@@ -59,8 +60,7 @@ def drift(w, p, count):
         jump = size if unit(jump_word) < jump_chance else F(0)
         w.gap[i], w.innovation[i] = w.gap[i] + jump, jump
         left, sign = w.meta_left[i], w.meta_sign[i]
-        power = at(p.meta_power, i) * (quick_log2(lower(size_word)) - F(16))
-        length = at(p.meta_length, i) * quick_exp2(power)
+        length = meta_length * quick_exp2(meta_power * (quick_log2(lower(size_word)) - F(16)))
         side = F(1) if (jump_word & U(2)) != U(0) else F(-1)
         w.meta_left[i] = length if left <= F(0) else left
         w.meta_sign[i] = side if left <= F(0) else sign
