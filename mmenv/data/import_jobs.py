@@ -107,6 +107,7 @@ _TOLD: list[Any] = []
 
 
 def _begin_worker(told: Any) -> None:
+    told.cancel_join_thread()  # what nobody will read any more does not keep the process from ending
     _TOLD.append(told)
 
 
