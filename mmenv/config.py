@@ -75,6 +75,11 @@ class EnvConfig:
             self.market.on_ticks or not self.quote.from_touch, "EnvConfig", "quote", self.quote.name,
             f"one that counts from the mid, such as {DEFAULT!r}: market {self.market.name!r} has no book"
         )  # fmt: skip
+        filled = self.quote.taking is None or self.market.takes_market_orders
+        require(
+            filled, "EnvConfig", "quote", self.quote.name,
+            f"one without market orders, such as {DEFAULT!r}: market {self.market.name!r} does not fill them"
+        )  # fmt: skip
         if self.networks:
             check_signals(self)
 
@@ -106,6 +111,8 @@ class EnvConfig:
         del plain["reward"]["terms"]
         if not self.reward.risk_aversion:
             del plain["reward"]["risk_aversion"]
+        if self.risk.taker_spacing == 1:
+            del plain["risk"]["taker_spacing"]
         plain["reward"] |= {"terms": terms} if terms else {}
         plain["features"] = list(self.features)
         plain["randomise"] = {d.name: {d.kind: list(d.values)} for d in self.randomise}

@@ -73,7 +73,8 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     `quote.requote_ticks`, as long as the price asked for is that near.
 
     `quote={"name": "touch"}` is another action: per side, leave it, stand a tick behind the touch, join the
-    touch, or step before it; see `mmenv.actions.touch`.
+    touch, or step before it; see `mmenv.actions.touch`. `quote={"name": "taker"}` adds a third number, a
+    market order beside the quotes; see `mmenv.actions.taker`.
 
     ## Observation Space
 

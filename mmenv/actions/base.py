@@ -24,6 +24,17 @@ class Entry(NamedTuple):
     high: str
 
 
+class Taking(NamedTuple):
+    """What a market order costs; see `mmenv.step.taker`."""
+
+    half_spread: float
+    """What it pays from the mid where there is no book, price units."""
+    fee_bp: float
+    """Fee on its fills, basis points of notional."""
+    lots: int
+    """The most that it may be of."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Action(ABC):
     """Base of every action: its settings as a frozen dataclass. Subclass in one file and register it.
@@ -54,6 +65,15 @@ class Action(ABC):
     def leaves(self) -> bool:
         """Whether a side can be left, not quoted at all."""
         return False
+
+    @property
+    def taking(self) -> Taking | None:
+        """The terms of its market orders, where it sends any: its stages then set `taker_lots`, too."""
+        return None
+
+    def further(self, price_scale: int, on_ticks: bool) -> list[tuple[Stage, np.ndarray]]:
+        """Stages that follow `stage`, each with the settings that it reads as its `own`."""
+        return []
 
     @abstractmethod
     def compiled(self, price_scale: int, on_ticks: bool) -> np.ndarray:

@@ -10,6 +10,7 @@ not finite quotes nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numba import njit, prange
@@ -74,7 +75,7 @@ class SpreadSkew(Action):
     """The action box. `a0` sets the half-spread, `a1` the skew; see `mmenv.actions.spread_skew`."""
 
     name = "spread-skew"
-    entries = (
+    entries: ClassVar[tuple[Entry, ...]] = (
         Entry("half_spread", "half-spread `h`, pu", "`quote.min_half_spread`", "`quote.max_half_spread`"),
         Entry("skew", "skew `s`, pu", "`-quote.max_skew`", "`quote.max_skew`"),
     )

@@ -3,10 +3,14 @@
     decide    turn     a new step begins
               action   numbers in [-1, 1] -> distances and sizes       (mmenv.actions)
               risk     sizes cut to what the limits allow              (mmenv.step.risk)
+              limit    market orders, where the action sends any       (mmenv.step.taker)
               hold     orders stay where a new price is near           (mmenv.step.hold)
-    market             orders of others, our fills, the mid            (mmenv.market; or a venue outside)
+    market    fill     our market orders, where there are any          (mmenv.step.taker)
+                       orders of others, our fills, the mid            (mmenv.market; or a venue outside)
     account   follow   our orders in a market outside                  (mmenv.step.orders)
+              book     fills of market orders among the others         (mmenv.step.taker)
               settle   fills -> position, cash, attribution            (mmenv.step.ledger)
+              charge   taker fee in place of the maker fee             (mmenv.step.taker)
               track    entry price and holding time                    (mmenv.step.ledger)
               moves    window of moves that features share             (mmenv.step.episode)
               rewards  terms of the reward, added up                   (mmenv.rewards)
@@ -37,7 +41,7 @@ from mmenv.engine.state import EMPTY, PARAMS
 from mmenv.features.base import GROUPS
 from mmenv.rewards.base import add
 from mmenv.rewards.base import begin as first_term
-from mmenv.step import episode
+from mmenv.step import episode, taker
 from mmenv.step.hold import NEAR, hold
 from mmenv.step.ledger import settle, track
 from mmenv.step.orders import follow, follow_places
@@ -71,13 +75,24 @@ def make_stages(config: EnvConfig, blocks: int, family: Family | None, simulated
 
     unit = config.market.price_scale
     quotes = config.quote.compiled(unit, config.market.on_ticks)
-    decide = [call(episode.turn), call(config.quote.stage, quotes), call(risk)]
+    decide = [call(episode.turn), call(config.quote.stage, quotes)]
+    decide += [call(*more) for more in config.quote.further(unit, config.market.on_ticks)]
+    decide.append(call(risk))
+    taking = config.quote.taking
+    terms_of_taking = nothing if taking is None else taker.terms(taking, config.risk.taker_spacing, unit)
+    if taking is not None:
+        decide.append(call(taker.limit, terms_of_taking))
     if config.quote.requote_ticks:
         decide.append(call(hold, np.array([(2 * config.quote.requote_ticks,)], NEAR)))
     market = config.market.stages(blocks, varies_market(config)) if simulated else None
     states = [market.state] if market is not None and market.state is not None else []
 
+    trades = list(market.step) if market is not None else []
     account = [call(settle), call(track), call(episode.moves)]
+    if taking is not None:
+        account[:1] = [call(taker.book), call(settle), call(taker.charge, terms_of_taking)]
+        if simulated:
+            trades.insert(0, call(taker.fill, terms_of_taking))
     if not simulated:
         account.insert(0, call(follow_places if config.market.knows_places else follow))
     terms = []
@@ -103,7 +118,7 @@ def make_stages(config: EnvConfig, blocks: int, family: Family | None, simulated
     restart = [call(episode.begin), *drawn, *(market.reset if market else ()), call(episode.began)]
     return Stages(
         decide=decide,
-        market=list(market.step) if market else [],
+        market=trades,
         account=account,
         observe=observe,
         restart=restart,

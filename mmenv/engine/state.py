@@ -170,6 +170,11 @@ CORE = np.dtype(
         per_lane("old_bid_lots", "i4"),
         per_lane("ask_fill_surprise", "f4"),  # what only `book` knows: our fills less their mean
         per_lane("bid_fill_surprise", "f4"),
+        # Market orders beside the quotes, of actions that take: `mmenv.step.taker`. Lots bought are above 0.
+        per_lane("taker_lots", "i4"),  # asked for, after all limits
+        per_lane("taken_lots", "i4"),  # filled; among ask_fill and bid_fill once they are settled
+        per_lane("taken_edge", "f8"),  # lots x distance from the mid at the decision, below 0
+        per_lane("taker_wait", "i4"),  # decisions until the next may be sent
     ],
     align=True,
 )

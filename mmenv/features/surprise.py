@@ -31,8 +31,10 @@ def observe(s, w, p, x):
         per_reach = F(-1) / max(s.mean_reach[i], F(1e-6))
         ask = s.buy_chance[i] * exp(max(F(s.ask_distance[i]) * per_reach, F(-80)))
         bid = s.sell_chance[i] * exp(max(F(s.bid_distance[i]) * per_reach, F(-80)))
-        ask_surprise = weight * (F(s.ask_fill[i]) - ask * F(s.ask_lots[i]))
-        bid_surprise = weight * (F(s.bid_fill[i]) - bid * F(s.bid_lots[i]))
+        # Lots of our market orders are no surprise.
+        sold, bought = s.ask_fill[i] + min(s.taken_lots[i], I(0)), s.bid_fill[i] - max(s.taken_lots[i], I(0))
+        ask_surprise = weight * (F(I(sold)) - ask * F(s.ask_lots[i]))
+        bid_surprise = weight * (F(I(bought)) - bid * F(s.bid_lots[i]))
         given = s.mean_reach[i] == F(0) and s.age[i] > I(0)
         x.ask_fill_surprise[i] = s.ask_fill_surprise[i] if given else ask_surprise
         x.bid_fill_surprise[i] = s.bid_fill_surprise[i] if given else bid_surprise

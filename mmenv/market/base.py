@@ -43,9 +43,11 @@ class Market:
 
     name: ClassVar[str] = ""
     on_ticks: ClassVar[bool] = False
+    """Whether prices are ticks of a book: a side can then be left, and orders have places in queues."""
     knows_places = False
     """The market outside says where in the queue our orders are; see `mmenv.step.orders.follow_places`."""
-    """Whether prices are ticks of a book: a side can then be left, and orders have places in queues."""
+    takes_market_orders: ClassVar[bool] = True
+    """Whether market orders of ours, beside the quotes, are filled here; see `mmenv.step.taker`."""
     hidden: ClassVar[tuple[str, ...]] = ("latent",)
     """Hidden states that the group `latent` shows to learners, in the order of its entries."""
     varied: ClassVar[tuple[str, ...]] = ()

@@ -21,6 +21,7 @@ class Live(Market):
 
     name = "live"
     on_ticks = True
+    takes_market_orders = False
 
     step_seconds: float = 0.1
     venue: str = ""

@@ -61,6 +61,7 @@ class Replay(Market):
 
     name = "replay"
     on_ticks = True
+    takes_market_orders = False
 
     step_seconds: float = 0.1
     store: str = ""

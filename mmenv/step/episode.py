@@ -53,6 +53,7 @@ def begin(s, w, p, x):
         s.volatility[i] = F(0)
         s.own_ask_lots[i], s.own_bid_lots[i] = I(0), I(0)
         s.own_ask_age[i], s.own_bid_age[i] = I(0), I(0)
+        s.taker_lots[i], s.taken_lots[i], s.taker_wait[i] = I(0), I(0), I(0)
 
 
 @stage()

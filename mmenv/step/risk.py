@@ -57,9 +57,12 @@ class RiskConfig:
     """HALTED (no quotes until reset) once this much wealth is lost since reset, price units x lots."""
     reducing_at: float = 0.8
     """REDUCING (only the side that shrinks the position is quoted) from this fraction of the loss limit."""
+    taker_spacing: int = 1
+    """Decisions from one market order to the next, at least, of an action that sends any."""
 
     def __post_init__(self) -> None:
         require_number(self, "position_limit", 1, 1_000_000, integer=True)
         require_number(self, "order_lots", 1, self.position_limit, integer=True)
         require_number(self, "daily_loss_limit", 1e-6, 1e12)
         require_number(self, "reducing_at", 0.0, 1.0)
+        require_number(self, "taker_spacing", 1, 1_000_000, integer=True)

@@ -1,0 +1,85 @@
+"""Spread and skew, and a market order beside the quotes: inventory can be shed, or taken, at once.
+
+A third number chooses the lots of the market order, from `-taker_lots` (sell) to `taker_lots` (buy), each of
+the 2 taker_lots + 1 choices by an equal part of [-1, 1]; 0 in the middle sends none. `mmenv.step.taker` says
+how it is limited, filled and booked. The quote that it would trade with is not made in that decision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import prange
+
+from mmenv.actions.base import Entry, Taking, register
+from mmenv.actions.spread_skew import SpreadSkew
+from mmenv.checks import require_number
+from mmenv.engine.stage import Stage, stage
+
+F = np.float32
+I = np.int32  # noqa: E741
+
+CHOICES = np.dtype([("most", "i4")])
+
+
+@stage(CHOICES)
+def take(s, w, p, x):
+    """The market order from the third number; none, and no quotes, where it is not finite."""
+    most = w.most
+    half = F(2 * most + 1) * F(0.5)
+    for i in prange(s.count):
+        a2 = s.action[2, i]
+        finite = (abs(a2) < F(np.inf)) & (abs(s.action[0, i]) < F(np.inf)) & (abs(s.action[1, i]) < F(np.inf))
+        a2 = min(max(a2, F(-1)), F(1)) if finite else F(0)
+        s.taker_lots[i] = min(I((a2 + F(1)) * half), I(2 * most)) - most
+        s.ask_lots[i] = s.ask_lots[i] if finite else I(0)
+        s.bid_lots[i] = s.bid_lots[i] if finite else I(0)
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Taker(SpreadSkew):
+    """`SpreadSkew` and a market order of up to `taker_lots` lots; see `mmenv.actions.taker`."""
+
+    name = "taker"
+    entries = (
+        *SpreadSkew.entries,
+        Entry("market_order", "market order, lots", "sell `quote.taker_lots`", "buy `quote.taker_lots`"),
+    )
+
+    taker_lots: int = 1
+    """The most lots of a market order."""
+    half_spread: float = 1.0
+    """What a market order pays from the mid where the market has no book, price units."""
+    taker_fee_bp: float = 0.0
+    """Fee on fills of market orders, basis points of notional in hundredths."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_number(self, "taker_lots", 1, 1_000_000, integer=True)
+        require_number(self, "half_spread", 0.0, 1e4)
+        require_number(self, "taker_fee_bp", -100.0, 100.0)
+
+    @property
+    def taking(self) -> Taking:
+        return Taking(self.half_spread, self.taker_fee_bp, self.taker_lots)
+
+    def further(self, price_scale: int, on_ticks: bool) -> list[tuple[Stage, np.ndarray]]:
+        return [(take, np.array([(self.taker_lots,)], CHOICES))]
+
+    def to_action(
+        self, ask_distance: np.ndarray, bid_distance: np.ndarray, lots: np.ndarray | int = 0
+    ) -> np.ndarray:
+        """The action, float32 (..., 3), of these quotes (see `SpreadSkew.to_action`) and a market order of
+        `lots`, above 0 to buy; more than `taker_lots` are cut to it."""
+        quotes = super().to_action(ask_distance, bid_distance)
+        asked = np.broadcast_to(np.asarray(lots), quotes.shape[:-1])
+        cut = np.clip(asked, -self.taker_lots, self.taker_lots) * 2 / (2 * self.taker_lots + 1)
+        return np.concatenate([quotes, cut[..., None].astype(np.float32)], axis=-1)
+
+    def to_lots(self, actions: np.ndarray) -> np.ndarray:
+        """Lots of the market orders that actions, (n, A), ask for, above 0 to buy: int64 (n,)."""
+        choices = 2 * self.taker_lots + 1
+        chosen = (np.clip(actions[:, 2], -1, 1).astype(np.float32) + np.float32(1)) * np.float32(choices / 2)
+        return np.minimum(chosen.astype(np.int64), choices - 1) - self.taker_lots
