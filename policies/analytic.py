@@ -84,13 +84,13 @@ class NoTrade:
     name = "no-trade"
 
     def __init__(self, config: EnvConfig) -> None:
-        pass
+        self._numbers = len(config.quote.entries)
 
     def reset(self, n: int) -> None:
         return None
 
     def act(self, observation: Array, state: None) -> tuple[Array, None]:
-        return np.full((len(observation), 2), np.nan, np.float32), None
+        return np.full((len(observation), self._numbers), np.nan, np.float32), None
 
 
 @register

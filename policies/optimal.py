@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mmenv.actions.spread_skew import SpreadSkew
 from mmenv.checks import require
 from mmenv.config import EnvConfig
 from mmenv.engine.products import product
@@ -28,6 +29,7 @@ from mmenv.run.provenance import digest
 from policies.base import POLICIES, Policy, Reading
 from policies.cache import read, write
 from policies.solver.chain import Chain, belief_chain, brownian_chain, hidden_chain, oracle_chain
+from policies.solver.orders import best_orders, orders_of
 from policies.solver.outcomes import outcomes
 from policies.solver.problem import make_problem, solved_market
 from policies.solver.recursion import ascend, recursion_of
@@ -105,6 +107,9 @@ class Solution:
     bid: Array
     values: Array
     """Value of the episode from each starting position, float64 (2 limit + 1,)."""
+    more: dict[str, Array] = field(default_factory=dict)
+    """What `to_action` of the action takes beside the distances, by name: tables of the same shape, of
+    integers (chosen at the nearest label) or not (interpolated)."""
 
     @property
     def value(self) -> float:
@@ -148,17 +153,22 @@ def solve(
         resolution >= 0 and resolution % 2 == 0, "solve", "resolution", resolution, "an even number from 2"
     )
     path = Path(cache) / _file_name(config, kind, resolution) if cache is not None else None
-    kept = read(path, "ask", "bid", "values")
+    plain = type(config.quote) is SpreadSkew
+    beside = () if plain else orders_of(config).arguments
+    kept = read(path, "ask", "bid", "values", *beside)
     if kept is not None:
-        return Solution(kind, resolution, **kept)
+        more = {name: kept.pop(name) for name in beside}
+        return Solution(kind, resolution, **kept, more=more)
 
     chain = how.chain(market, how.view(market, resolution))
-    recursion = recursion_of(config, chain)
     with progress_bar(desc=f"solving {kind}", unit=" steps", disable=not progress, leave=False) as bar:
-        ask, bid, value = ascend(recursion, progress=bar.update)
-    values = product(chain.start, value)
-    solution = Solution(kind, resolution, ask.astype(np.float32), bid.astype(np.float32), values)
-    write(path, {"ask": solution.ask, "bid": solution.bid, "values": solution.values})
+        if plain:
+            ask, bid, value = ascend(recursion_of(config, chain), progress=bar.update)
+            values, more = product(chain.start, value), {}
+        else:
+            ask, bid, values, more = best_orders(config, bar.update)
+    solution = Solution(kind, resolution, ask.astype(np.float32), bid.astype(np.float32), values, more)
+    write(path, {"ask": solution.ask, "bid": solution.bid, "values": solution.values, **more})
     return solution
 
 
@@ -170,6 +180,8 @@ def _file_name(config: EnvConfig, kind: str, resolution: int) -> str:
         "problem": dataclasses.asdict(make_problem(config)),
         "market": config.to_dict()["market"],
     }
+    if type(config.quote) is not SpreadSkew:
+        key["orders"] = dataclasses.asdict(orders_of(config))
     return f"{config.market.name}-{kind}-{digest(key)}.npz"
 
 
@@ -202,7 +214,12 @@ class OptimalPolicy:
         last, limit = self.config.horizon - 1, self.config.risk.position_limit
         at = (np.minimum(step, last)[:, None], nodes, position[:, None] + limit)
         ask, bid = ((table[at] * weights).sum(axis=1) for table in (self.solution.ask, self.solution.bid))
-        return self.config.quote.to_action(ask, bid), state
+        nearest = at[0][:, 0], nodes[np.arange(len(nodes)), weights.argmax(axis=1)], at[2][:, 0]
+        more = {
+            name: table[nearest] if table.dtype.kind == "i" else (table[at] * weights).sum(axis=1)
+            for name, table in self.solution.more.items()
+        }
+        return self.config.quote.to_action(ask, bid, **more), state
 
 
 def _register(kind: str) -> None:

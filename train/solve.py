@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 from rich.console import Console
 
@@ -17,6 +18,7 @@ from policies.analytic import CarteaJaimungal
 from policies.base import tuned_policies
 from policies.book.ladder import CACHE, ladder
 from policies.optimal import solve
+from policies.solver.orders import Orders, OrdersRecursion
 from policies.solver.recursion import evaluate_tabular
 from policies.tune import tune
 from train.ladder import ladder_sheets
@@ -25,6 +27,9 @@ from train.options.solve import Solve
 
 def main(options: Solve) -> None:
     """Run `neuralmm solve`."""
+    if options.action:
+        print_freedom(options)
+        return
     if options.market not in ("", *SOLVED):
         print_ladder(options)
         return
@@ -57,6 +62,59 @@ def print_ladder(options: Solve) -> None:
         )
     for sheet in ladder_sheets(options.market, rows):
         sheet.print(Console())
+
+
+HALF_SPREADS = 0.0, 0.25, 0.5, 1.0
+"""What a market order is tried to pay, price units."""
+LOTS = 1, 2, 5
+"""Sizes that are tried: of a market order, or of the orders of a side."""
+PENALTIES = 0.01, 0.1, 1.0
+"""Inventory penalties under which the choice of sizes is tried."""
+
+
+def print_freedom(options: Solve) -> None:
+    """What an action is worth on `brownian` beside that of spread and skew, exactly."""
+    market = options.market or "brownian"
+    require(market == "brownian", "solve", "market", market, "'brownian' where there is an action")
+    require(options.action in FREEDOMS, "solve", "action", options.action, "one of " + ", ".join(FREEDOMS))
+    require(not options.risk_aversion, "solve", "risk_aversion", options.risk_aversion, "0 with an action")
+    require(options.cache is None, "solve", "cache", options.cache, "left out with an action: it is solved")
+    FREEDOMS[options.action]().print(Console())
+
+
+def _best(orders: Orders, **settings: Any) -> float:
+    """Exact value from position 0 on `brownian` of what may choose from `orders`."""
+    config = make_config("brownian", **settings)
+    return float(OrdersRecursion.of(config, orders).optimise()[1][config.risk.position_limit])
+
+
+def _taker_sheet() -> Sheet:
+    plain = _best(Orders(((1,),)))
+    rows = [("none", "", f"{plain:.3f}", "")]
+    for cost in HALF_SPREADS:
+        for lots in LOTS:
+            value = _best(Orders(((1,),), lots, cost))
+            rows.append((f"{cost:g}", f"{lots}", f"{value:.3f}", f"{100 * (value / plain - 1):+.3f}"))
+    headings = "half-spread paid", "most lots", "value", "% over none"
+    return Sheet.of_rows("brownian: what a market order beside the quotes is worth", headings, rows)
+
+
+def _size_sheet() -> Sheet:
+    rows = []
+    for penalty in PENALTIES:
+        for lots in LOTS[1:]:
+            settings = {"reward": {"inventory_penalty": penalty, "terminal_penalty": 10 * penalty}}
+            one, all_ = (_best(Orders(((some,),)), **settings) for some in (1, lots))
+            chosen = _best(Orders(tuple((k,) for k in range(lots + 1))), **settings)
+            over = 100 * (chosen / max(one, all_) - 1)
+            values = (f"{value:.3f}" for value in (one, all_, chosen))
+            rows.append((f"{penalty:g}", f"{lots}", *values, f"{over:+.3f}"))
+    headings = "penalty", "most lots", "always 1", "always all", "chosen", "% over the better"
+    return Sheet.of_rows("brownian: what it is worth to choose sizes", headings, rows)
+
+
+FREEDOMS: dict[str, Callable[[], Sheet]] = {"taker": _taker_sheet, "size": _size_sheet}
+"""The actions beside spread and skew whose optimum is known on `brownian`, and the table of each."""
 
 
 def preset_of(market: str) -> str:

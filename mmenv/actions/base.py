@@ -83,11 +83,12 @@ class Action(ABC):
         """
 
     @abstractmethod
-    def to_action(self, ask_distance: np.ndarray, bid_distance: np.ndarray) -> np.ndarray:
+    def to_action(self, ask_distance: np.ndarray, bid_distance: np.ndarray, **more: Any) -> np.ndarray:
         """The action, float32 (..., A), that quotes these distances from the mid, price units (see
         `from_touch`); infinite: the side is left, where it can be.
 
-        The nearest one where none does exactly.
+        The nearest one where none does exactly. What else an action decides are arguments by name, with
+        defaults.
         """
 
     @abstractmethod

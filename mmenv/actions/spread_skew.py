@@ -10,7 +10,7 @@ not finite quotes nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numba import njit, prange
@@ -132,7 +132,7 @@ class SpreadSkew(Action):
         far = max(self.max_half_spread, self.max_distance) if self.withdraw else self.max_distance
         return np.where(d > self.max_distance * (1 + 1e-9), far, np.clip(d, 0.0, self.max_distance))
 
-    def to_action(self, ask_distance: np.ndarray, bid_distance: np.ndarray) -> np.ndarray:
+    def to_action(self, ask_distance: np.ndarray, bid_distance: np.ndarray, **more: Any) -> np.ndarray:
         """The action, float32 (..., 2), that quotes these distances from the mid, price units.
 
         Exact where both lie in [0, max_distance], half-spread and skew in the action's range; else the

@@ -8,6 +8,7 @@ how it is limited, filled and booked. The quote that it would trade with is not 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import prange
@@ -50,7 +51,7 @@ class Taker(SpreadSkew):
 
     taker_lots: int = 1
     """The most lots of a market order."""
-    half_spread: float = 1.0
+    half_spread: float = 0.5
     """What a market order pays from the mid where the market has no book, price units."""
     taker_fee_bp: float = 0.0
     """Fee on fills of market orders, basis points of notional in hundredths."""
@@ -69,11 +70,11 @@ class Taker(SpreadSkew):
         return [(take, np.array([(self.taker_lots,)], CHOICES))]
 
     def to_action(
-        self, ask_distance: np.ndarray, bid_distance: np.ndarray, lots: np.ndarray | int = 0
+        self, ask_distance: np.ndarray, bid_distance: np.ndarray, lots: np.ndarray | int = 0, **more: Any
     ) -> np.ndarray:
         """The action, float32 (..., 3), of these quotes (see `SpreadSkew.to_action`) and a market order of
         `lots`, above 0 to buy; more than `taker_lots` are cut to it."""
-        quotes = super().to_action(ask_distance, bid_distance)
+        quotes = super().to_action(ask_distance, bid_distance, **more)
         asked = np.broadcast_to(np.asarray(lots), quotes.shape[:-1])
         cut = np.clip(asked, -self.taker_lots, self.taker_lots) * 2 / (2 * self.taker_lots + 1)
         return np.concatenate([quotes, cut[..., None].astype(np.float32)], axis=-1)

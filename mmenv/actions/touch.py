@@ -11,6 +11,7 @@ It needs a market with a book.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import prange
@@ -80,7 +81,7 @@ class Touch(Action):
         ticks = np.select([actions < -0.5, actions < 0, actions < 0.5], [np.inf, 1.0, 0.0], -1.0)
         return ticks[:, 0], ticks[:, 1]
 
-    def to_action(self, ask_distance: np.ndarray, bid_distance: np.ndarray) -> np.ndarray:
+    def to_action(self, ask_distance: np.ndarray, bid_distance: np.ndarray, **more: Any) -> np.ndarray:
         """The action, float32 (..., 2), of so many ticks behind the touch; more than one is one."""
         ticks = np.stack([ask_distance, bid_distance], axis=-1)
         choices = np.select([np.isinf(ticks), ticks > 0, ticks == 0], [LEAVE, BEHIND, JOIN], IMPROVE)

@@ -9,7 +9,7 @@ from numba import njit
 
 
 @njit(cache=True)
-def _reply(first: float, second: float, kappa: float, top: float) -> float:
+def reply(first: float, second: float, kappa: float, top: float) -> float:
     """The distance d in [0, top] that maximises exp(-kappa d) (first d + second), first >= 0."""
     if first <= 0.0:
         return top
@@ -20,8 +20,8 @@ def _reply(first: float, second: float, kappa: float, top: float) -> float:
 def _settle(ask, bid, a1, a, b1, b, d, kappa, top):
     """Alternate best replies from (ask, bid) until they stay; no step of it lowers the value (*)."""
     for _ in range(1000):
-        new_ask = _reply(a1, a + math.exp(-kappa * bid) * d, kappa, top)
-        new_bid = _reply(b1, b + math.exp(-kappa * new_ask) * d, kappa, top)
+        new_ask = reply(a1, a + math.exp(-kappa * bid) * d, kappa, top)
+        new_bid = reply(b1, b + math.exp(-kappa * new_ask) * d, kappa, top)
         change = abs(new_ask - ask) + abs(new_bid - bid)
         ask, bid = new_ask, new_bid
         if change < 1e-12:

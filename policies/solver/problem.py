@@ -8,6 +8,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from mmenv.actions.size import Size
+from mmenv.actions.spread_skew import SpreadSkew
+from mmenv.actions.taker import Taker
 from mmenv.checks import ConfigError, require
 from mmenv.config import EnvConfig
 from mmenv.market.base import Market
@@ -60,17 +63,39 @@ def solved_market(market: Market, solved: tuple[type[M], ...]) -> M:
     )
 
 
+def _box(config: EnvConfig) -> SpreadSkew:
+    """The distances that the action of `config` may quote; `ConfigError` for one that is not solved."""
+    if type(config.quote) is Taker:
+        fee, spacing = config.quote.taker_fee_bp, config.risk.taker_spacing
+        require(fee == 0, "Taker", "taker_fee_bp", fee, "0 for an exact optimum")
+        require(spacing == 1, "RiskConfig", "taker_spacing", spacing, "1 for an exact optimum")
+        return config.quote
+    if type(config.quote) is Size:
+        return config.quote
+    return spread_skew(config, "an exact optimum")
+
+
 def make_problem(config: EnvConfig) -> Problem:
     """The problem of `config`. Raises `ConfigError` in a sentence where no exact solution is implemented.
 
     The solutions assume that the daily loss limit is never reached.
     """
     risk, reward = config.risk, config.reward
-    market: Any = solved_market(config.market, (Brownian,) if reward.risk_aversion else SOLVED)
-    box = spread_skew(config, "an exact optimum")
+    box, plain = _box(config), type(config.quote) is SpreadSkew
+    solved = SOLVED if plain else (Brownian, Bursts)
+    market: Any = solved_market(config.market, (Brownian,) if reward.risk_aversion else solved)
     drawn = ", ".join(d.name for d in config.randomise)
     require(not drawn, "EnvConfig", "randomise", drawn, "empty for an exact optimum: solve a single member")
-    require(risk.order_lots == 1, "RiskConfig", "order_lots", risk.order_lots, "1 for an exact optimum")
+    one_lot = risk.order_lots == 1 or not plain
+    require(one_lot, "RiskConfig", "order_lots", risk.order_lots, "1 for an exact optimum")
+    gamma = reward.risk_aversion
+    require(
+        plain or not gamma,
+        "RewardConfig",
+        "risk_aversion",
+        gamma,
+        f"0 for the optimum of {config.quote.name!r}",
+    )
     for name in ("spread_capture", "adverse_selection", "carry", "fees"):
         weight = getattr(reward, name)
         require(weight == 1.0, "RewardConfig", name, weight, "1.0 for an exact optimum")

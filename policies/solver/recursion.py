@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import scipy.sparse as sparse
 
+from mmenv.actions.spread_skew import SpreadSkew
 from mmenv.checks import require
 from mmenv.config import EnvConfig
 from mmenv.engine.products import product
@@ -16,6 +17,7 @@ from mmenv.market.brownian import Brownian
 from mmenv.market.hidden_regime import HiddenRegime
 from policies.solver.best_pair import best_pairs
 from policies.solver.chain import CLASSES, Chain, brownian_chain, hidden_chain
+from policies.solver.orders import Orders, OrdersRecursion, Tables
 from policies.solver.problem import Problem, Progress, make_problem
 from policies.solver.utility import UtilityRecursion
 from policies.solver.views import Blind, LastOutcome
@@ -214,4 +216,8 @@ def evaluate_tabular(config: EnvConfig, ask: Array, bid: Array) -> Array:
         good = table.shape == shape and bool(np.isfinite(table).all())
         require(good, "evaluate_tabular", name, np.shape(table), f"finite distances of shape {shape}")
         tables.append(np.clip(table, 0.0, problem.max_distance))
+    if type(config.quote) is not SpreadSkew:
+        quotes = Tables.empty(problem.horizon, 2 * problem.limit + 1, 1)
+        quotes.ask[..., 0], quotes.bid[..., 0] = (table[:, 0] for table in tables)
+        return OrdersRecursion.of(config, Orders(((config.risk.order_lots,),))).evaluate(quotes)
     return product(chain.start, recursion_of(config, chain).evaluate(*tables))
