@@ -90,11 +90,18 @@ class EnvConfig:
 
     @property
     def schema_id(self) -> str:
-        """Hash of the whole configuration: an artefact made under another one refuses to load."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+        """Hash of the whole configuration: an artefact made under another one refuses to load.
 
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain JSON types; `make_config(**config.to_dict())` gives it back."""
+        Where the files of signals lie is no part of it.
+        """
+        return schema_of(self.to_dict(sources=False))
+
+    def to_dict(self, *, sources: bool = True) -> dict[str, Any]:
+        """The configuration as plain JSON types; `make_config(**config.to_dict())` gives it back.
+
+        Without `sources` it does not say where signals come from, but what they are: so two configurations
+        are compared.
+        """
         shown = dataclasses.replace(self, signals=(), manager=None)
         plain = dataclasses.asdict(shown)
         del plain["signals"], plain["manager"]
@@ -117,14 +124,20 @@ class EnvConfig:
         plain["features"] = list(self.features)
         plain["randomise"] = {d.name: {d.kind: list(d.values)} for d in self.randomise}
         # Only where there are any, so that the schema ids of all others stay what they were.
+        unsaid = {} if sources else {"source": None}
         if self.signals:
-            plain["signals"] = [describe(signal) for signal in self.signals]
+            plain["signals"] = [describe(signal) | unsaid for signal in self.signals]
         if self.manager is not None:
             plain["manager"] = {
                 **{f.name: getattr(self.manager, f.name) for f in dataclasses.fields(self.manager)},
-                "signal": describe(self.manager.signal),
+                "signal": describe(self.manager.signal) | unsaid,
             }
         return plain
+
+
+def schema_of(plain: Mapping[str, Any]) -> str:
+    """Hash of a configuration as `EnvConfig.to_dict` gives it."""
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def make_config(market: str | Mapping[str, Any] | Market = DEFAULT_MARKET, **settings: Any) -> EnvConfig:

@@ -1,9 +1,10 @@
 """Policy bundles: one `.mmz` file with all a desk needs to quote, and nothing that can run code.
 
 A bundle is a zip of `bundle.json` (format version, schema, features, quote and risk configuration, structure
-of the network, provenance, evaluation), one `.npy` for each array of weights, and `SHA256SUMS` over all of
-them, as `sha256sum -c` reads it; in format "onnx" also `policy.onnx`. It loads without torch, without the
-data it was trained on, and without trusting its origin.
+of the network, provenance, evaluation), one `.npy` for each array of weights, `signals/*.mms`, the trained
+signals that the policy observes and that of its risk manager, and `SHA256SUMS` over all of them, as
+`sha256sum -c` reads it; in format "onnx" also `policy.onnx`. It loads without torch, without the data it was
+trained on, in any folder, and without trusting its origin.
 
     bundle = load("policy.mmz")
     policy = bundle.policy()         # many environments: backtest, evaluation
@@ -13,11 +14,6 @@ data it was trained on, and without trusting its origin.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import io
-import json
-import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,20 +21,23 @@ from typing import Any
 import numpy as np
 
 from mmenv.checks import ConfigError, differences, require
-from mmenv.config import EnvConfig, make_config
-from mmenv.files import replacing
+from mmenv.config import EnvConfig, make_config, schema_of
 from mmenv.market.base import Market
 from mmenv.observation import observation_features
+from mmenv.signals import Signal
+from policies.archive import npy_array, npy_bytes, read_archive, write_archive
 from policies.base import Policy
-from policies.network.layers import Layer, Network
+from policies.network.layers import Network
 from policies.network.onnx_engine import OnnxPolicy, OnnxStream, to_onnx
 from policies.network.runtime import BatchPolicy, Stream
+from policies.signals import SUFFIX as SIGNAL_SUFFIX
+from policies.signals import TrainedSignal, to_bytes
+from policies.signals import load as load_signal
 
 SUFFIX = ".mmz"
-VERSION = 1
-"""The version of the file format; a reader refuses what is newer than itself."""
-MANIFEST, SUMS = "bundle.json", "SHA256SUMS"
 MODEL = "policy.onnx"
+SIGNALS = "signals"
+"""The folder within a bundle that has its signals."""
 REFERENCE = "reference.npy"
 FORMATS = ("float32", "float16", "int8", "onnx")
 ENGINES = ("numba", "onnx")
@@ -104,9 +103,10 @@ class Bundle:
     def check(self, config: EnvConfig, *, other_market: bool = False) -> None:
         """Raise `ConfigError`, naming the fields, unless the policy was made for `config`.
 
-        With `other_market`, what it neither reads nor decides (`UNSEEN`) may differ.
+        With `other_market`, what it neither reads nor decides (`UNSEEN`) may differ. Where the same signals
+        come from may always differ.
         """
-        ours, theirs = self.config.to_dict(), config.to_dict()
+        ours, theirs = self.config.to_dict(sources=False), config.to_dict(sources=False)
         if other_market:
             ours, theirs = ({k: v for k, v in d.items() if k not in UNSEEN} for d in (ours, theirs))
         if differ := "; ".join(differences(ours, theirs)):
@@ -117,17 +117,22 @@ class Bundle:
 
 
 def save(bundle: Bundle, path: str | Path) -> None:
-    """Write a bundle, whole or not at all."""
+    """Write a bundle with its signals, whole or not at all.
+
+    Raises `ConfigError` for a signal that cannot be saved.
+    """
+    config, signals = _placed(bundle.config)
     manifest = {
+        "version": 2 if signals else 1,
         "format": bundle.format,
-        "schema_id": bundle.config.schema_id,
-        "config": bundle.config.to_dict(),
+        "schema_id": config.schema_id,
+        "config": config.to_dict(),
         "units": bundle.units,
         "features": _features(bundle.config),
         "provenance": bundle.provenance,
         "evaluation": bundle.evaluation,
     }
-    files = {} if bundle.reference is None else {REFERENCE: _npy(bundle.reference)}
+    files = signals if bundle.reference is None else {REFERENCE: npy_bytes(bundle.reference), **signals}
     if bundle.onnx is not None:
         files[MODEL] = bundle.onnx
     write_archive(path, manifest, bundle.network, files)
@@ -145,8 +150,10 @@ def load(path: str | Path, config: EnvConfig | None = None, *, other_market: boo
     manifest, network, files = read_archive(path)
     if "config" not in manifest:
         raise ConfigError(f"{path} holds no policy; give a bundle that `neuralmm export` made.")
-    made = make_config(**manifest["config"])
-    if _features(made) != manifest["features"] or made.schema_id != manifest["schema_id"]:
+    made = _made(path, manifest)
+    # Version 1 counted where signals lie.
+    schemas = made.schema_id, schema_of(made.to_dict())
+    if _features(made) != manifest["features"] or manifest["schema_id"] not in schemas:
         raise ConfigError(
             f"{path} was made with other features or settings of the same names "
             f"({_changed(made, manifest)}); export the policy anew."
@@ -158,7 +165,7 @@ def load(path: str | Path, config: EnvConfig | None = None, *, other_market: boo
         provenance=manifest["provenance"],
         evaluation=manifest["evaluation"],
         units=(manifest["units"][0], manifest["units"][1]),
-        reference=_array(path, files, REFERENCE) if REFERENCE in files else None,
+        reference=npy_array(path, files, REFERENCE) if REFERENCE in files else None,
         onnx=files.get(MODEL),
         name=path.name,
     )
@@ -167,71 +174,62 @@ def load(path: str | Path, config: EnvConfig | None = None, *, other_market: boo
     return bundle
 
 
-def write_archive(
-    path: str | Path, manifest: Mapping[str, Any], network: Network, extra: Mapping[str, bytes] | None = None
-) -> None:
-    """Write a network, what `manifest` says of it (JSON types) and `extra` files, whole or not at all."""
-    files: dict[str, bytes] = dict(extra or {})
-    layers = []
-    for i, layer in enumerate(network.layers):
-        names = {}
-        for name, array in layer.arrays.items():
-            names[name] = f"weights/{i}.{name}.npy"
-            files[names[name]] = _npy(array)
-        plain = {"kind": layer.kind, "activation": layer.activation, "reads": layer.reads, "arrays": names}
-        layers.append(plain)
-    structure = {
-        "inputs": network.inputs,
-        "layers": layers,
-        "outputs": network.outputs,
-        "bounds": network.bounds,
-        "state_size": network.state_size,
-        "digest": network.digest,
-    }
-    whole = {"version": VERSION, **manifest, "network": structure}
-    files[MANIFEST] = json.dumps(whole, separators=(",", ":")).encode()
-    sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items()))
-    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for name, data in {MANIFEST: files.pop(MANIFEST), **files, SUMS: sums.encode()}.items():
-            # A fixed date: the same policy gives the same bytes.
-            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED, 9)
+def _placed(config: EnvConfig) -> tuple[EnvConfig, dict[str, bytes]]:
+    """The configuration with the trained signals taken from within the bundle, and their files there."""
+    files: dict[str, bytes] = {}
+
+    def place(signal: Signal) -> Signal:
+        if isinstance(signal, TrainedSignal):
+            name = f"{SIGNALS}/{signal.identity}{SIGNAL_SUFFIX}"
+            files[name] = to_bytes(signal)
+            return dataclasses.replace(signal, source=name)
+        if not signal.source:
+            raise ConfigError(
+                f"signal {signal.name!r} cannot go into a bundle: it is code, and does not say by its "
+                "`source` which; register it, or give it as module:name."
+            )
+        return signal
+
+    manager = config.manager and dataclasses.replace(config.manager, signal=place(config.manager.signal))
+    signals = tuple(place(signal) for signal in config.signals)
+    return dataclasses.replace(config, signals=signals, manager=manager), files
 
 
-def read_archive(path: Path) -> tuple[dict[str, Any], Network, dict[str, bytes]]:
-    """What `write_archive` wrote, and all its files; `ConfigError` where it is damaged or newer than this
-    program."""
-    files = _read(path)
-    manifest = json.loads(files[MANIFEST])
-    if manifest["version"] > VERSION:
-        raise ConfigError(
-            f"{path} has format version {manifest['version']}, this program reads up to {VERSION}: "
-            "install a newer one, or export the policy with this one."
-        )
-    plain = manifest["network"]
-    layers = []
-    for layer in plain["layers"]:
-        arrays = {name: _array(path, files, file) for name, file in layer["arrays"].items()}
-        reads = None if layer["reads"] is None else tuple(layer["reads"])
-        layers.append(Layer(layer["kind"], arrays, layer["activation"], reads))
-    bounds = None if plain["bounds"] is None else (plain["bounds"][0], plain["bounds"][1])
-    network = Network(plain["inputs"], tuple(layers), tuple(plain["outputs"]), bounds)
-    return manifest, network, files
+def _made(path: Path, manifest: dict[str, Any]) -> EnvConfig:
+    """The configuration that a manifest describes, with the signals that are within the bundle.
 
+    Raises `ConfigError` where one is missing, or another than the policy learned with.
+    """
+    plain = dict(manifest["config"])
 
-def _read(path: Path) -> dict[str, bytes]:
-    """The files of a bundle, each checked against its sum."""
+    def take(told: dict[str, Any]) -> Any:
+        source = str(told["source"])
+        if manifest["version"] < 2 or not source.startswith(f"{SIGNALS}/"):
+            return told
+        try:
+            signal = load_signal(path.absolute() / source)
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"{path} lacks its signal {told['name']!r} ({source}); copy or export it anew."
+            ) from error
+        if signal.identity != told["identity"]:
+            raise ConfigError(
+                f"{path} holds another signal {told['name']!r} than its policy learned with "
+                f"({signal.identity}, not {told['identity']}); export the policy anew."
+            )
+        return signal
+
+    if "signals" in plain:
+        plain["signals"] = [take(told) for told in plain["signals"]]
+    if plain.get("manager"):
+        plain["manager"] = {**plain["manager"], "signal": take(plain["manager"]["signal"])}
     try:
-        with zipfile.ZipFile(path) as archive:
-            files = {name: archive.read(name) for name in archive.namelist()}
-        sums = dict(line.split("  ", 1)[::-1] for line in files.pop(SUMS).decode().splitlines())
-    except Exception as error:  # a damaged zip raises a dozen kinds
-        raise ConfigError(f"{path} is not a whole bundle ({error}); copy or export it anew.") from error
-    if MANIFEST not in files or files.keys() != sums.keys():
-        raise ConfigError(f"{path} is not a whole bundle: files are missing; copy or export it anew.")
-    for name, data in files.items():
-        if hashlib.sha256(data).hexdigest() != sums[name]:
-            raise ConfigError(f"{path} is damaged: {name} does not fit its checksum; copy or export it anew.")
-    return files
+        return make_config(**plain)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path} names the file of a signal, as older programs wrote bundles: {error} Put it there, and "
+            "export the policy anew: then it is within."
+        ) from error
 
 
 def _features(config: EnvConfig) -> list[list[Any]]:
@@ -244,19 +242,7 @@ def _changed(made: EnvConfig, manifest: dict[str, Any]) -> str:
     names = [a[0] for a, b in zip(now, then, strict=False) if a != b]
     if len(now) != len(then):
         names.append(f"{len(then)} features then, {len(now)} now")
-    return ", ".join(names + differences(manifest["config"], made.to_dict())) or "another schema"
-
-
-def _npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _array(path: Path, files: dict[str, bytes], name: str) -> np.ndarray:
-    try:
-        return np.lib.format.read_array(io.BytesIO(files[name]), allow_pickle=False)
-    except (KeyError, ValueError) as error:
-        raise ConfigError(
-            f"{path}: {name} is missing or no array of numbers; export the policy anew."
-        ) from error
+    told = manifest["config"]
+    # Signals are the same, or it would not have come so far; they only lie elsewhere.
+    same = {name: told[name] for name in ("signals", "manager") if name in told}
+    return ", ".join(names + differences(told, made.to_dict() | same)) or "another schema"

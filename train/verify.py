@@ -18,6 +18,7 @@ from rich.console import Console
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig
 from mmenv.desk.desk import Desk
+from mmenv.desk.networks import make_desk
 from mmenv.market.base import Market
 from mmenv.market.replay import Replay
 from mmenv.progress import progress_bar
@@ -72,9 +73,11 @@ def compare(
     policy: Policy, reference: Policy, config: EnvConfig, episodes: int, steps: int, seed: int
 ) -> Parity:
     """Follow the reference through the first `steps` decisions of each episode."""
-    desk = Desk(config, 1, autoreset=False)
+    desk = make_desk(config, 1, autoreset=False)
     # A desk that only quotes: what the policy asks for, in the very situation of the reference.
-    beside = Desk(replace(config, market=as_live(config.market)), 1, autoreset=False)
+    # Networks beside the policy have had their say by then: it is in the observation and in the core.
+    plain = replace(config, market=as_live(config.market), signals=(), manager=None)
+    beside = Desk(plain, 1, autoreset=False)
     desk.seed([seed])
     actions, asked = [], []
     with progress_bar(total=episodes * steps, desc="comparing", unit=" steps", leave=False) as bar:

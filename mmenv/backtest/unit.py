@@ -82,7 +82,7 @@ class Unit:
         return held | {
             "version": VERSION,
             "policy": [self.source.name, self.source.key],
-            "config": self.config.to_dict(),
+            "config": self.config.to_dict(sources=False),
             "labels": self.labels,
             "seeds": [self.first_seed, self.sessions],
             "signal": self.signal,

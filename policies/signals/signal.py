@@ -19,7 +19,8 @@ import numpy as np
 
 from mmenv.checks import ConfigError
 from mmenv.features.base import Feature
-from policies.bundle import read_archive, write_archive
+from mmenv.files import replacing
+from policies.archive import archive_bytes, read_archive
 from policies.network.layers import Network
 from policies.network.runtime import BatchPolicy
 
@@ -86,9 +87,14 @@ class TrainedSignal:
 
 
 def save(signal: TrainedSignal, path: str | Path) -> None:
-    """Write a signal, whole or not at all: weights with their scaling, names, schema id, card."""
-    write_archive(
-        path,
+    """Write a signal, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(to_bytes(signal))
+
+
+def to_bytes(signal: TrainedSignal) -> bytes:
+    """The file of a signal: weights with their scaling, names, schema id, card; not where it came from."""
+    return archive_bytes(
         {
             "kind": "signal",
             "name": signal.name,
@@ -104,12 +110,18 @@ def save(signal: TrainedSignal, path: str | Path) -> None:
 
 
 def load(path: str | Path) -> TrainedSignal:
-    """The signal in a file. Raises `FileNotFoundError`, or `ConfigError` where it is damaged or newer than
-    this program. Whether its features are those of an environment is checked where it is used."""
+    """The signal in a file, or within a bundle: "policy.mmz/signals/a.mms".
+
+    Raises `FileNotFoundError`, or `ConfigError` where it is damaged or newer than this program. Whether its
+    features are those of an environment is checked where it is used.
+    """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no such signal; `neuralmm signals train` makes one.")
-    manifest, network, _ = read_archive(path)
+    try:
+        manifest, network, _ = read_archive(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{path}: there is no such signal; `neuralmm signals train` makes one."
+        ) from error
     if manifest.get("kind") != "signal":
         raise ConfigError(f"{path} is no signal but a policy; give it where policies are asked for.")
     inputs, outputs = (tuple(Feature(**entry) for entry in manifest[side]) for side in ("inputs", "outputs"))

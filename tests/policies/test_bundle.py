@@ -20,7 +20,8 @@ from benchmarks.latency import random_network
 from mmenv.checks import ConfigError
 from mmenv.config import make_config
 from mmenv.observation import action_space, observation_space
-from policies.bundle import MANIFEST, SUMS, Bundle, load, save
+from policies.archive import MANIFEST, SUMS
+from policies.bundle import Bundle, load, save
 from policies.make import make_policy
 from policies.network.layers import Layer, Network
 from policies.network.quantise import to_float16, to_int8
