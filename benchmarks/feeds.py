@@ -19,7 +19,7 @@ import tyro
 
 from mmenv.data.formats import feed
 from mmenv.data.formats.base import ImportOptions, open_importers
-from mmenv.data.formats.json_scan import PART
+from mmenv.data.formats.json_work import PART
 from mmenv.data.importer import Import
 from mmenv.data.problems import Report
 from mmenv.times import MILLISECOND

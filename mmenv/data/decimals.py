@@ -24,8 +24,9 @@ TOO_FINE: Final = INVALID + 1
 """What it returns for a decimal of more places than asked for."""
 
 _NEWLINE, _PLUS, _MINUS, _POINT, _ZERO, _NINE, _E, _CAPITAL_E = b"\n+-.09eE"
-_POWERS: Final = np.array([10**power for power in range(19)], np.int64)
-_ROOM: Final = (np.iinfo(np.int64).max - 9) // _POWERS
+POWERS: Final = np.array([10**power for power in range(19)], np.int64)
+"""Of ten."""
+_ROOM: Final = (np.iinfo(np.int64).max - 9) // POWERS
 """By power of ten: up to here a number can be multiplied by it and take one more digit."""
 
 
@@ -163,7 +164,7 @@ def short_decimal(text, begin, end, decimals):
     if digits == 0 or fraction > decimals or digits + decimals - fraction > 19:
         return np.int64(-1)
     # Nineteen digits fit into 64 bits without a sign: what does not fit with one is negative here.
-    found = value * _POWERS[decimals - fraction]
+    found = value * POWERS[decimals - fraction]
     return found if found < 9 * 10**18 else np.int64(-1)
 
 
@@ -172,6 +173,6 @@ def _shifted(value, power):
     """value x 10^power with room for one more digit, or -1."""
     if value == 0 or power == 0:
         return value
-    if power >= len(_POWERS) or value > _ROOM[power]:
+    if power >= len(POWERS) or value > _ROOM[power]:
         return np.int64(-1)
-    return value * _POWERS[power]
+    return value * POWERS[power]

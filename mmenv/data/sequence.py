@@ -61,6 +61,10 @@ class ExchangeTime:
         silent: NDArray[np.bool_] | None = None,
     ) -> None:
         """Let the known times of the chosen `RAW` rows [n] go forward; report all but the silent ones."""
+        latest = _latest_of_forward(rows["exch_ns"], chosen, self.last)
+        if latest >= 0:
+            self.last = int(latest)
+            return
         chosen = chosen & (rows["exch_ns"] != UNKNOWN_NS)
         if chosen.all():
             self.last = _forward(rows, "exch_ns", self.last, report, silent)
@@ -102,6 +106,17 @@ def _goes_forward(times, last):
             return False
         last = times[at]
     return True
+
+
+@njit(cache=True, nogil=True)
+def _latest_of_forward(times, chosen, last):
+    """The latest of the chosen times [n] that are known, -1 where one of them follows a later one."""
+    for at in range(len(times)):
+        if chosen[at] and times[at] != UNKNOWN_NS:
+            if times[at] < last:
+                return np.int64(-1)
+            last = times[at]
+    return last
 
 
 class TradeIds:

@@ -23,7 +23,8 @@ from mmenv.data.columns import Table, has_columns
 from mmenv.data.decimals import Places, parse_decimals
 from mmenv.data.formats.base import Importer, ImportOptions, head_of
 from mmenv.data.formats.feed_rows import NOTHING, PLAIN, fresh, rows_of_parts
-from mmenv.data.formats.json_scan import PART, scan
+from mmenv.data.formats.json_scan import scan
+from mmenv.data.formats.json_work import PART
 from mmenv.data.formats.layout import Layout, compiled
 from mmenv.data.formats.levels import Decoded, Files, LevelStream
 from mmenv.data.lines import Block, Lines, Translate
@@ -33,7 +34,7 @@ from mmenv.data.sequence import Arrival, ExchangeTime, Merge, TradeIds
 from mmenv.data.source import SAFE, Source, source_of
 from mmenv.data.text import hash_text
 
-BLOCK_BYTES: Final = 1 << 20
+BLOCK_BYTES: Final = 1 << 21
 LOOK_LINES: Final = 2_000
 """A file that says nothing of its format in so many lines is not of it."""
 NO_BLOCK: Final = Block(0, 1, b"")
@@ -291,17 +292,18 @@ class FeedImporter(Importer):
 
     def _checked(self, rows: NDArray[np.void], new_file: bool, report: Report) -> NDArray[np.void]:
         """Rows that can be, in order, without trades that were seen before."""
-        rows = rows[valid(rows, report)]
+        good = valid(rows, report)
+        if not good.all():
+            rows = rows[good]
         if not len(rows):
             return rows
         self._arrival.set(rows, report, new_file)
-        kind = rows["kind"]
-        self._book_time.set(rows, kind != TRADE, report)
-        self._trade_time.set(rows, kind == TRADE, report)
-        trades = np.flatnonzero(kind == TRADE)
-        keep = np.ones(len(rows), np.bool_)
-        keep[trades] = self._trade_ids.new(rows[trades], report)
-        return rows[keep]
+        traded = rows["kind"] == TRADE
+        self._book_time.set(rows, ~traded, report)
+        self._trade_time.set(rows, traded, report)
+        trades = np.flatnonzero(traded)
+        new = self._trade_ids.new(rows[trades], report)
+        return rows if new.all() else np.delete(rows, trades[~new])
 
     def _check(self, books: NDArray[np.void], report: Report) -> None:
         """Say where the first book is missing, and where one does not continue the one before it."""

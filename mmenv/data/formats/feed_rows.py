@@ -71,9 +71,14 @@ def rows_of_parts(parts, levels, file, number, mode, depth, held):
         if mode == WHOLE:
             count = _removed(out, count, part, file, mine, book[:known], number)
         kind = SNAPSHOT if whole else DEPTH
+        found = 0
         for level in range(size):
             side = BUY if level < part.bids else SELL
-            if mode != WHOLE or _known(book[:known], side, mine[level, 0]) != mine[level, 1]:
+            before = 0
+            if mode == WHOLE:
+                found = _found(book, known, side, mine[level, 0], found)
+                before = book[found, 2] if found < known else 0
+            if mode != WHOLE or before != mine[level, 1]:
                 count = _put(out, count, part, file, kind, side, mine[level, 0], mine[level, 1], number)
             if mode == CUT:
                 known = _set(book, known, side, mine[level, 0], mine[level, 1])
@@ -117,10 +122,17 @@ def _find(book, side, price):
 
 
 @njit(cache=True, nogil=True)
-def _known(book, side, price):
-    """The size of a level, 0 where it is not known."""
-    at = _find(book, side, price)
-    return book[at, 2] if at >= 0 else 0
+def _found(book, known, side, price, after):
+    """Where the level of a price is among those known, `known` where it is not.
+
+    Books come in one order: each level stands soon after the one that was looked for before, at `after`.
+    """
+    for step in range(known):
+        at = after + step
+        at -= known if at >= known else 0
+        if book[at, 1] == price and book[at, 0] == side:
+            return at
+    return known
 
 
 @njit(cache=True, nogil=True)
@@ -152,10 +164,18 @@ def _worst(book, side, depth):
 @njit(cache=True, nogil=True)
 def _removed(out, count, part, file, levels, book, number):
     """Rows of levels that the book has no more."""
+    level = 0
     for at in range(len(book)):
-        side, price, still = book[at, 0], book[at, 1], False
-        for level in range(part.bids if side == SELL else 0, len(levels) if side == SELL else part.bids):
-            still = still or levels[level, 0] == price
+        side, price = book[at, 0], book[at, 1]
+        begin, end = (0, part.bids) if side == BUY else (part.bids, len(levels))
+        level = min(max(level, begin), end)
+        still = level < end and levels[level, 0] == price
+        # It stands where the last one did, or somewhat further; or else anywhere.
+        for other in range(begin if not still else end, end):
+            if levels[other, 0] == price:
+                level, still = other, True
+                break
+        level += still
         if not still:
             count = _put(out, count, part, file, DEPTH, side, price, 0, number)
     return count

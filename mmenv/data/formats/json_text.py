@@ -1,4 +1,7 @@
-"""Numbers, texts and times of JSON, for compiled code: places in bytes, and what stands there."""
+"""Numbers, texts and times of JSON, for compiled code: places in bytes, and what stands there.
+
+`text` is the address of the bytes, `end` the place where they end.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Final
 import numpy as np
 from numba import njit
 
+from mmenv.data.formats.json_work import bytes_at
 from mmenv.times import DAY, HOUR, SECOND
 
 START: Final = np.uint64(14_695_981_039_346_656_037)
@@ -21,16 +25,18 @@ NO_INTEGER: Final = -(1 << 62)
 @njit(cache=True, nogil=True)
 def hash_bytes(found, text, begin, end):
     """FNV-1a of more bytes after those of a hash."""
+    byte = bytes_at(text, end)
     for place in range(begin, end):
-        found = (found ^ np.uint64(text[place])) * FACTOR
+        found = (found ^ np.uint64(byte[place])) * FACTOR
     return found
 
 
 @njit(cache=True, nogil=True)
 def text_end(text, at, end):
     """Where a text ends, -1 where it has none, or holds what is not plain."""
-    while at < end and text[at] != _QUOTE:
-        if text[at] < _BLANK or text[at] >= 128 or text[at] == _BACKSLASH:
+    byte = bytes_at(text, end)
+    while at < end and byte[at] != _QUOTE:
+        if byte[at] < _BLANK or byte[at] >= 128 or byte[at] == _BACKSLASH:
             return -1
         at += 1
     return at if at < end else -1
@@ -38,7 +44,8 @@ def text_end(text, at, end):
 
 @njit(cache=True, nogil=True)
 def _digits(text, at, end):
-    while at < end and _ZERO <= text[at] <= _NINE:
+    byte = bytes_at(text, end)
+    while at < end and _ZERO <= byte[at] <= _NINE:
         at += 1
     return at
 
@@ -46,28 +53,29 @@ def _digits(text, at, end):
 @njit(cache=True, nogil=True)
 def bare_end(text, at, end):
     """Where a number, true, false or null ends; -1 where it is none of these."""
-    literal = 0
+    byte = bytes_at(text, end)
+    literal = 0 if at < end and byte[at] > _NINE else len(_LITERALS)
     while literal < len(_LITERALS):
         place = at
-        while place < end and _LITERALS[literal] != _SLASH and text[place] == _LITERALS[literal]:
+        while place < end and _LITERALS[literal] != _SLASH and byte[place] == _LITERALS[literal]:
             place, literal = place + 1, literal + 1
         if _LITERALS[literal] == _SLASH:
             return place
         while _LITERALS[literal] != _SLASH:
             literal += 1
         literal += 1
-    begin = at + (at < end and text[at] == _MINUS)
+    begin = at + (at < end and byte[at] == _MINUS)
     at = _digits(text, begin, end)
-    if at == begin or (text[begin] == _ZERO and at > begin + 1):
+    if at == begin or (byte[begin] == _ZERO and at > begin + 1):
         return -1
-    if at < end and text[at] == _POINT:
+    if at < end and byte[at] == _POINT:
         begin = at + 1
         at = _digits(text, begin, end)
         if at == begin:
             return -1
-    if at < end and (text[at] == _E or text[at] == _BIG_E):
+    if at < end and (byte[at] == _E or byte[at] == _BIG_E):
         begin = at + 1
-        if begin < end and (text[begin] == _MINUS or text[begin] == _PLUS):
+        if begin < end and (byte[begin] == _MINUS or byte[begin] == _PLUS):
             begin += 1
         at = _digits(text, begin, end)
         if at == begin:
@@ -78,35 +86,39 @@ def bare_end(text, at, end):
 @njit(cache=True, nogil=True)
 def integer(text, begin, end):
     """A whole number, the least one there is where it is none."""
+    byte = bytes_at(text, end)
     none = np.int64(NO_INTEGER)
-    negative = begin < end and text[begin] == _MINUS
+    negative = begin < end and byte[begin] == _MINUS
     at, value = begin + negative, np.int64(0)
     if at >= end or end - at > 18:
         return none
     while at < end:
-        if not _ZERO <= text[at] <= _NINE:
+        if not _ZERO <= byte[at] <= _NINE:
             return none
-        value = 10 * value + np.int64(text[at]) - _ZERO
+        value = 10 * value + np.int64(byte[at]) - _ZERO
         at += 1
     return -value if negative else value
 
 
 @njit(cache=True, nogil=True)
-def same_bytes(text, begin, end, wanted):
-    if end - begin != len(wanted):
+def same_bytes(text, begin, end, wanted, size):
+    """Whether a part of the text is the `size` bytes at the address `wanted`."""
+    if end - begin != size:
         return False
+    byte, other = bytes_at(text, end), bytes_at(wanted, size)
     same = True
-    for place in range(len(wanted)):
-        same = same and text[begin + place] == wanted[place]
+    for place in range(size):
+        same = same and byte[begin + place] == other[place]
     return same
 
 
 @njit(cache=True, nogil=True)
 def utc_ns(text, begin, end):
     """Nanoseconds of a time such as 2024-08-09T01:02:03.5Z, below 0 where it is none."""
-    if end - begin < 20 or text[end - 1] != _Z or text[begin + 4] != _DASH or text[begin + 7] != _DASH:
+    byte = bytes_at(text, end)
+    if end - begin < 20 or byte[end - 1] != _Z or byte[begin + 4] != _DASH or byte[begin + 7] != _DASH:
         return -1
-    if text[begin + 10] != _T or text[begin + 13] != _COLON or text[begin + 16] != _COLON:
+    if byte[begin + 10] != _T or byte[begin + 13] != _COLON or byte[begin + 16] != _COLON:
         return -1
     year, month, day = _pair(text, begin, 4), _pair(text, begin + 5, 2), _pair(text, begin + 8, 2)
     hour, minute, second = (
@@ -119,14 +131,14 @@ def utc_ns(text, begin, end):
     if hour < 0 or hour > 23 or minute < 0 or minute > 59 or second < 0 or second > 59:
         return -1
     fraction, unit = np.int64(0), SECOND
-    if text[begin + 19] == _POINT:
+    if byte[begin + 19] == _POINT:
         if end - begin - 21 > 9 or end - begin == 21:
             return -1
         for at in range(begin + 20, end - 1):
-            if not _ZERO <= text[at] <= _NINE:
+            if not _ZERO <= byte[at] <= _NINE:
                 return -1
             unit //= 10
-            fraction += unit * (np.int64(text[at]) - _ZERO)
+            fraction += unit * (np.int64(byte[at]) - _ZERO)
     elif end - begin != 20:
         return -1
     # Days since 1970: the year begins in March, so that a leap day is its last one.
@@ -138,9 +150,10 @@ def utc_ns(text, begin, end):
 
 @njit(cache=True, nogil=True)
 def _pair(text, begin, digits):
+    byte = bytes_at(text, begin + digits)
     value = np.int64(0)
     for at in range(begin, begin + digits):
-        if not _ZERO <= text[at] <= _NINE:
+        if not _ZERO <= byte[at] <= _NINE:
             return np.int64(-1)
-        value = 10 * value + np.int64(text[at]) - _ZERO
+        value = 10 * value + np.int64(byte[at]) - _ZERO
     return value

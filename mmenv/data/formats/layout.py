@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 
 from mmenv.data.formats.json_text import START, hash_bytes
+from mmenv.data.formats.json_work import pairs_at
 
 BOOK, TRADE, SNAPSHOT, CHANGE = 1, 2, 4, 8
 """What a word says of its message: that it holds books or trades, all levels or new sizes alone."""
@@ -75,9 +76,8 @@ class Layout(NamedTuple):
 class Compiled(NamedTuple):
     """A `Layout` as `scan` takes it."""
 
-    hashes: Any
-    """uint64 [_ROOM], of paths and words; 0 where there is none."""
-    roles: Any
+    table: Any
+    """int64 [_ROOM, 2], hashes of paths and words, 0 where there is none, and their roles."""
     buy: Any
     """Bytes of the side of a buyer, and of a seller."""
     sell: Any
@@ -88,6 +88,11 @@ class Compiled(NamedTuple):
     history: bool
     own_symbols: bool
     """Each book and trade of a message names its symbol."""
+    keyed: bool
+    """Levels are objects and not lists."""
+    price_key: Any
+    """Bytes of the keys of price and size in them."""
+    size_key: Any
 
 
 def compiled(layout: Layout, text_ids: bool) -> Compiled:
@@ -115,27 +120,36 @@ def compiled(layout: Layout, text_ids: bool) -> Compiled:
     for path in {*books, *deals}:
         here = BOTH_HERE if path in books and path in deals else BOOK_HERE if path in books else DEAL_HERE
         roles[f"{path}{{"] = here
-    hashes, numbers = np.zeros(_ROOM, np.uint64), np.zeros(_ROOM, np.int64)
+    table = np.zeros((_ROOM, 2), np.int64)
     for path, role in roles.items():
-        data = np.frombuffer(path.encode(), np.uint8)
-        found = hash_bytes(START, data, 0, len(data))
-        at = int(found % np.uint64(_ROOM))
-        while hashes[at]:
+        found = hash_of(np.frombuffer(path.encode(), np.uint8))
+        at = found % _ROOM
+        while table[at, 0]:
             at = (at + 1) % _ROOM
-        hashes[at], numbers[at] = found, role
-    buy, sell = (np.frombuffer(text.encode(), np.uint8) for text in (layout.buy, layout.sell))
+        table[at] = np.uint64(found).astype(np.int64), role
+    buy, sell, price_key, size_key = (
+        np.frombuffer(text.encode(), np.uint8) for text in (layout.buy, layout.sell, *layout.level)
+    )
     inside = bool(books[0]) and layout.symbol.startswith(books[0])
     return Compiled(
-        hashes, numbers, buy, sell, layout.iso, layout.maker, layout.follows, text_ids, layout.history, inside
-    )
+        table, buy, sell, layout.iso, layout.maker, layout.follows, text_ids, layout.history, inside,
+        not layout.level[0].isdigit(), price_key, size_key,
+    )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
-def role_of(path, layout):
+def hash_of(text):
+    """The hash of all bytes [any] of a text."""
+    return hash_bytes(START, text.ctypes.data, 0, len(text))
+
+
+@njit(cache=True, nogil=True)
+def role_of(path, table):
     """What stands at a path, or what a word says; 0 where nothing is asked for."""
+    known, hashed = pairs_at(table, _ROOM), np.int64(path)
     at = np.int64(path % np.uint64(_ROOM))
-    while layout.hashes[at] != 0:
-        if layout.hashes[at] == path:
-            return layout.roles[at]
+    while known[at, 0] != 0:
+        if known[at, 0] == hashed:
+            return known[at, 1]
         at = (at + 1) % _ROOM
-    return 0
+    return np.int64(0)
