@@ -33,7 +33,8 @@ class Problem:
     text: str
 
     def __str__(self) -> str:
-        when = np.datetime64(int(self.time_ns), "ns") if self.time_ns > 0 else "unknown time"
+        known = 0 < self.time_ns < 1 << 63
+        when = np.datetime64(int(self.time_ns), "ns") if known else "unknown time"
         return f"{self.file}:{self.line} ({when}): {self.kind}: {self.text}"
 
 

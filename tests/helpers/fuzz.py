@@ -111,7 +111,8 @@ def check_import(name: str, files: Files, edits: list[Spoil], folder: Path) -> s
     job = Import(format_of(name), tuple(paths), store, progress=False, **options)  # type: ignore[arg-type]
     refused = ""
     try:
-        job.run()
+        for _, report in job.run():
+            assert str(report)
     except (CaptureError, TapeError) as error:
         refused = str(error)
     if refused:

@@ -73,6 +73,7 @@ class Bybit(FeedImporter):
         other_time="ts",
         update="data.u",
         follows=True,
+        says_which=True,
         bids="data.b",
         asks="data.a",
         level=("0", "1"),

@@ -34,6 +34,7 @@ from mmenv.data.rows import (
     SNAPSHOT,
     TRADE,
     UNKNOWN_NS,
+    CaptureError,
 )
 from mmenv.data.source import Source
 from mmenv.data.text import hash_text, iso_ns
@@ -112,6 +113,8 @@ class CoinbaseFull(FeedImporter):
                 self._waiting.append((number, local_ns, message))
             else:
                 self._take(local_ns, message, number, found, report)
+        except CaptureError:
+            raise
         except MALFORMED as error:
             told = f"without a usable {error}; skipped" if str(error) else "not as it should be; skipped"
             report.add(name, number, local_ns, "bad-message", told)
@@ -131,6 +134,8 @@ class CoinbaseFull(FeedImporter):
         for number, local_ns, message in waiting:
             try:
                 self._take(max(local_ns, after_ns), message, number, found, report)
+            except CaptureError:
+                raise
             except MALFORMED as error:
                 report.add(report.name(self._file), number, local_ns, "bad-message", f"{error}; skipped")
 

@@ -258,6 +258,8 @@ class FeedImporter(Importer):
                     odd.add(part, local_ns or part.exch_ns, number)
                 else:
                     self._other(part.symbol, isinstance(part, Trade), number, report)
+        except CaptureError:
+            raise
         except MALFORMED as error:
             odd.back(held)
             told = f"without a usable {error}; skipped" if str(error) else "not as it should be; skipped"

@@ -11,6 +11,7 @@ from mmenv.data.decimals import parse_decimal, short_decimal
 from mmenv.data.formats.json_text import FACTOR, START, hash_bytes, integer, same_bytes, utc_ns
 from mmenv.data.formats.json_work import bytes_at, pairs_at
 from mmenv.data.formats.layout import (
+    ALONE,
     BID,
     BIDS,
     BOOK,
@@ -164,9 +165,9 @@ def opened(work, found, role):
 
 
 @njit(cache=True, nogil=True)
-def closed(work, found, role, part):
+def closed(work, found, role, part, message):
     """What has ended is a level, a book or a trade, which becomes the next `PART`: keep it; whether it is
-    whole."""
+    whole. `message`: it is the message itself."""
     if BID <= role <= CHANGED:
         bid = role == BID or (role == CHANGED and found.side > 0)
         if found.price < 0 or found.size < 0 or (role == CHANGED and found.side == 0):
@@ -179,6 +180,8 @@ def closed(work, found, role, part):
         return True
     if role == BOOK_HERE and found.emitted > 0 and found.lists == 0:
         return True
+    if message and found.said & ALONE:
+        found.said |= BOOK
     if found.said & BOOK and role != DEAL_HERE:
         return _book(work, found, part)
     if found.said & TRADE and role != BOOK_HERE:
@@ -209,6 +212,10 @@ def _decimal(text, begin, end, places):
 def _book(work, found, part):
     exch_ns = found.time if found.time >= 0 else found.other_time
     if exch_ns <= 0 or found.symbol < 0 or (found.lists != 3 and found.lists != 4):
+        return False
+    if work.follows and found.update < 0:
+        return False
+    if work.says_which and not found.said & (SNAPSHOT | CHANGE):
         return False
     _name(work, part, found.symbol, found.symbol_end)
     part.exch_ns, part.trade, part.side, part.id = exch_ns, 0, 0, -1

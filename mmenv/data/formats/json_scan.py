@@ -167,7 +167,7 @@ def _walk(work, found, parts, stack, at):
                 depth -= 1
                 at += 1
                 role = stack[depth].role
-                if role and not closed(work, found, role, parts[found.parts]):
+                if role and not closed(work, found, role, parts[found.parts], depth == 0):
                     return -1
             else:
                 return -1
@@ -177,7 +177,10 @@ def _walk(work, found, parts, stack, at):
         if at >= end:
             return -1
         if level.list:
-            path = _item(path, level.number, byte[at], level.role == NUMBERED)
+            inside = byte[at] == _OPEN or byte[at] == _OPEN_LIST
+            if not inside and _holds(path, table):
+                return -1
+            path = _item(path, level.number, inside, level.role == NUMBERED)
             level.number += 1
             continue
         if byte[at] != _QUOTE:
@@ -196,9 +199,16 @@ def _walk(work, found, parts, stack, at):
 
 
 @njit(cache=True, nogil=True)
-def _item(path, number, byte, numbered):
-    """The path of an item of a list."""
-    if byte != _OPEN and byte != _OPEN_LIST:
+def _holds(path, table):
+    """Whether a list is one of levels, books or trades, where a number or text has no place."""
+    path = _item(path, 0, True, False)
+    return role_of(path, table) != 0 or role_of((path ^ np.uint64(_OPEN)) * FACTOR, table) != 0
+
+
+@njit(cache=True, nogil=True)
+def _item(path, number, inside, numbered):
+    """The path of an item of a list; `inside`: it is a list or object itself."""
+    if not inside:
         path = (path ^ np.uint64(_POINT)) * FACTOR
         return (path ^ np.uint64(_ZERO + min(number, 9))) * FACTOR
     path = (path ^ np.uint64(_OPEN_LIST)) * FACTOR

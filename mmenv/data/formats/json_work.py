@@ -37,7 +37,17 @@ WORK: Final = np.dtype(
             *("text", "end", "symbol", "symbol_size", "price_places", "size_places"),
             *("levels", "bids", "asks", "table"),
             *("buy", "buy_size", "sell", "sell_size", "price_key", "price_key_size", "size_key"),
-            *("size_key_size", "iso", "maker", "follows", "text_ids", "history", "own_symbols", "keyed"),
+            *(
+                "size_key_size",
+                "iso",
+                "maker",
+                "follows",
+                "text_ids",
+                "history",
+                "says_which",
+                "own_symbols",
+                "keyed",
+            ),
         )
     ]
 )
@@ -70,4 +80,4 @@ def begin_work(work, text, symbol, price_places, size_places, layout):
     work.size_key, work.size_key_size = layout.size_key.ctypes.data, len(layout.size_key)
     work.iso, work.maker, work.follows = layout.iso, layout.maker, layout.follows
     work.text_ids, work.history, work.own_symbols = layout.text_ids, layout.history, layout.own_symbols
-    work.keyed = layout.keyed
+    work.says_which, work.keyed = layout.says_which, layout.keyed

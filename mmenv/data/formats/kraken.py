@@ -51,6 +51,7 @@ class Kraken(FeedImporter):
         time="data[].timestamp",
         iso=True,
         history=True,
+        says_which=True,
         bids="data[].bids",
         asks="data[].asks",
         level=("price", "qty"),

@@ -11,8 +11,9 @@ from numba import njit
 from mmenv.data.formats.json_text import START, hash_bytes
 from mmenv.data.formats.json_work import pairs_at
 
-BOOK, TRADE, SNAPSHOT, CHANGE = 1, 2, 4, 8
-"""What a word says of its message: that it holds books or trades, all levels or new sizes alone."""
+BOOK, TRADE, SNAPSHOT, CHANGE, ALONE = 1, 2, 4, 8, 16
+"""What a word says of its message: that it holds books or trades, all levels or new sizes alone; that it is a
+book itself, where it is one and no book lies in it."""
 
 SYMBOL, TIME, OTHER_TIME, UPDATE, PREVIOUS = range(1, 6)
 DEAL_SYMBOL, DEAL_TIME, DEAL_ID, DEAL_SIDE, DEAL_PRICE, DEAL_SIZE = range(6, 12)
@@ -71,6 +72,8 @@ class Layout(NamedTuple):
     sell: str = "sell"
     history: bool = False
     """A snapshot of trades tells what was before."""
+    says_which: bool = False
+    """Every book says whether it holds all levels; elsewhere one that does not say so holds them."""
 
 
 class Compiled(NamedTuple):
@@ -86,6 +89,7 @@ class Compiled(NamedTuple):
     follows: bool
     text_ids: bool
     history: bool
+    says_which: bool
     own_symbols: bool
     """Each book and trade of a message names its symbol."""
     keyed: bool
@@ -132,8 +136,8 @@ def compiled(layout: Layout, text_ids: bool) -> Compiled:
     )
     inside = bool(books[0]) and layout.symbol.startswith(books[0])
     return Compiled(
-        table, buy, sell, layout.iso, layout.maker, layout.follows, text_ids, layout.history, inside,
-        not layout.level[0].isdigit(), price_key, size_key,
+        table, buy, sell, layout.iso, layout.maker, layout.follows, text_ids, layout.history,
+        layout.says_which, inside, not layout.level[0].isdigit(), price_key, size_key,
     )  # fmt: skip
 
 

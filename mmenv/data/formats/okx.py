@@ -16,6 +16,7 @@ from mmenv.data.decimals import Places
 from mmenv.data.formats.base import register
 from mmenv.data.formats.feed import Book, DealFile, FeedImporter, Trade
 from mmenv.data.formats.layout import (
+    ALONE,
     BOOK,
     CHANGE,
     DEAL_ID,
@@ -61,7 +62,7 @@ class Okx(FeedImporter):
     layout = Layout(
         words={
             "arg.channel": {**dict.fromkeys(BOOKS, BOOK), **dict.fromkeys(DEALS, TRADE)},
-            "action": {"snapshot": BOOK | SNAPSHOT, "update": BOOK | CHANGE},
+            "action": {"snapshot": ALONE | SNAPSHOT, "update": ALONE | CHANGE},
         },
         book="data[]|",
         deal="data[]",

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
 
-from mmenv.data.formats.base import formats_of
+from benchmarks.feeds import nothing
+from mmenv.data.formats import feed
+from mmenv.data.formats.base import ImportOptions, formats_of, open_importers
 from mmenv.data.importer import Import
+from mmenv.data.problems import Report
 from mmenv.data.rows import TRADE, CaptureError
 from mmenv.data.tape import tapes
 from tests.helpers import captures, feeds, orders
 from tests.helpers.faults import check_fault, drop, find
 from tests.helpers.feeds import VENUES, capture
+from tests.helpers.fuzz import Spoil, joined, spoils, spoilt
 from tests.helpers.imports import books, check, rows_of, run, traded
 from tests.helpers.orders import write_lines
 
@@ -44,6 +50,70 @@ def test_messages_alone_have_the_venues_time(venue: str, tmp_path: Path) -> None
     assert (rows["local_ns"] == rows["exch_ns"]).all()
     assert traded(rows) == orders.trades(market)
     assert books(rows)[-1][1] == market.events[-1].book
+
+
+def _read(venue: str, path: Path) -> tuple[bytes, str]:
+    """Rows and what is told of them; of a file that is refused, neither."""
+    try:
+        [importer] = open_importers(venue, [path], ImportOptions())
+        report = Report(importer.names)
+        rows = b"".join(chunk.tobytes() for chunk in importer.chunks(report))
+    except CaptureError:
+        return b"", ""
+    return rows, str(report)
+
+
+@pytest.mark.parametrize("venue", VENUES)
+def test_compiled_code_reads_what_python_reads(venue: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("spoilt") / "x"
+    whole = joined(capture(feeds.market(events=12), venue))
+
+    @settings(
+        max_examples=60,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(spoils)
+    def run(edits: list[Spoil]) -> None:
+        path.write_bytes(spoilt(whole, edits))
+        found = _read(venue, path)
+        with patch.object(feed, "scan", nothing):
+            assert found == _read(venue, path)
+
+    run()
+
+
+LACKING = {
+    "okx": ("channel", "chanel"),
+    "bybit": ('"u":', '"v":'),
+    "kraken": ('"type":', '"tipe":'),
+    "hyperliquid": ('"levels":[', '"levels":[1,'),
+}
+"""Of a message that is as it should be but for this."""
+
+
+@pytest.mark.parametrize("venue", LACKING)
+def test_a_message_without_what_it_must_say_is_left_out(venue: str, tmp_path: Path) -> None:
+    lines = [line.replace(": ", ":") for line in capture(feeds.market(events=12), venue)]
+    place = next(
+        n for n, line in enumerate(lines) if n > 2 and ("bids" in line or '"b"' in line or "levels" in line)
+    )
+    lines[place] = lines[place].replace(*LACKING[venue])
+    path = write_lines(tmp_path / "x", lines)
+    spoiled, told = _read(venue, path)
+    del lines[place]
+    whole, _ = _read(venue, write_lines(path, lines))
+    assert len(spoiled) == len(whole)
+    assert "bad-message" in told or "not used" in told
+
+
+def test_a_second_symbol_is_refused_by_python_too(tmp_path: Path) -> None:
+    lines = capture(feeds.market(events=12), "kraken")
+    path = write_lines(tmp_path / "x", [*lines[:5], lines[5].replace("BTC/USD", "ETH/USD"), *lines[6:]])
+    with patch.object(feed, "scan", nothing), pytest.raises(CaptureError, match="choose one with --symbol"):
+        run("kraken", [path], tmp_path / "store")
 
 
 def test_hyperliquids_archives(tmp_path: Path) -> None:
