@@ -76,6 +76,8 @@ def stamp_sources() -> None:
     if (places := getattr(kinds, "_locator_classes", None)) and places[0] is not _Stamped:
         _Stamped.places = tuple(places)
         places.insert(0, _Stamped)
+    if all(hasattr(_FILES, name) for name in ("_load_index", "_save_index", "_save_data", "_data_name")):
+        caching.IndexDataCacheFile = _Files  # type: ignore[misc]
 
 
 def kept(compiled: Any) -> bool:
@@ -84,6 +86,36 @@ def kept(compiled: Any) -> bool:
         return bool(compiled._cache._cache_file._load_index())
     except Exception:  # numba's internals, or a damaged file: it is then compiled when it is called
         return True
+
+
+_FILES: Any = getattr(caching, "IndexDataCacheFile", None)
+"""Numba's class of the files of one function: an index and, for each of its forms, what was compiled."""
+
+
+class _Files(_FILES or object):  # type: ignore[misc]
+    """The same for code kept by a `Stamp`, whatever else writes or has written there.
+
+    An index may name a class that is no more: it is then one of another version. And numba numbers the files
+    of a function's forms in their order, so that two processes that compile two forms at once would write
+    both to one file, and one form be taken for the other; here a form has a name of its own.
+    """
+
+    def _load_index(self) -> dict[Any, str]:
+        try:
+            return dict(super()._load_index())
+        except Exception:
+            if isinstance(self._source_stamp, Stamp):
+                return {}
+            raise
+
+    def save(self, key: Any, data: Any) -> None:
+        if not isinstance(self._source_stamp, Stamp):
+            super().save(key, data)
+            return
+        name = self._data_name(int(hashlib.sha256(repr(key).encode()).hexdigest()[:16], 16))
+        # What the index names is there.
+        self._save_data(name, data)
+        self._save_index(self._load_index() | {key: name})
 
 
 class _Stamped:

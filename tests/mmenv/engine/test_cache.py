@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 from types import FunctionType
 
+import numba
 import numpy as np
 import pytest
 from numba import from_dtype
+from numba.core import caching
 
 from mmenv.engine import plan
 from mmenv.engine.cache import Stamp
@@ -102,6 +105,32 @@ def test_a_cache_of_another_processor_is_no_cache(answer):
     assert answer(processor="generic") == (1114, True)
     assert answer() == (1114, True)
     assert answer() == answer(processor="generic") == (1114, False)
+
+
+def test_an_index_that_names_a_class_that_is_no_more_is_none(answer, tmp_path):
+    assert answer() == (1114, True)
+    [index] = (tmp_path / "kept").rglob("caller.answer-*.nbi")
+    index.write_bytes(pickle.dumps(numba.__version__) + b"cdemo.how\nGone\n.")
+    assert answer() == (1114, True)
+    assert answer() == (1114, False)
+
+
+def test_two_forms_that_are_compiled_at_once_are_not_taken_for_each_other(tmp_path, monkeypatch):
+    stamp = Stamp(plan.step.function, None)
+    one, other, later = (caching.IndexDataCacheFile(str(tmp_path), "f-1.py", stamp) for _ in range(3))
+    write = one._save_data
+
+    def write_last(name: str, data: str) -> None:
+        other.save(("form", 2), "code of 2")
+        write(name, data)
+
+    monkeypatch.setattr(one, "_save_data", write_last)
+    for files in (one, other):  # neither knows of the other
+        monkeypatch.setattr(files, "_load_index", dict)
+    one.save(("form", 1), "code of 1")
+    assert later.load(("form", 1)) in (None, "code of 1")
+    assert later.load(("form", 2)) in (None, "code of 2")
+    assert len(list(tmp_path.glob("*.nbc"))) == 2
 
 
 def test_a_field_in_the_middle_of_the_core_is_another_step(monkeypatch):
