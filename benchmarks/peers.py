@@ -2,17 +2,23 @@
 
     python -m benchmarks.peers             # mbt_gym: its market of Avellaneda and Stoikov beside `brownian`
     python -m benchmarks.peers STORE       # and hftbacktest beside our matcher, on a recorded tape
+    python -m benchmarks.peers --learners  # and recurrent PPO: ours, sb3-contrib's, TorchRL's, skrl's
 
 mbt_gym is on no package index: put its checkout on PYTHONPATH, and `pip install gym`. It is stepped as it
 comes, three state variables observed and profit as the reward, where `brownian` also computes eighteen
 features and the parts of the profit. hftbacktest and our matcher give the same environment, orders take 1 ms.
+Learners have the same network and settings (`benchmarks.learner`), one thread each; what is counted is time
+of the processor, which another process on it does not lengthen as it does the clock's.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import statistics
+import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +38,11 @@ class Peers:
     store: tyro.conf.Positional[Path | None] = None
     """Recorded tapes of one symbol, for hftbacktest."""
     sizes: tuple[int, ...] = (1, 64, 1024, 16384)
-    """Numbers of environments."""
+    """Numbers of environments; none leaves mbt_gym out."""
+    learners: bool = False
+    """Time recurrent PPO too: several minutes."""
+    updates: int = 3
+    """Rollouts that each learner makes and learns from, after one that is not timed."""
 
 
 def mbt_gym_step(n: int) -> Step:
@@ -71,9 +81,56 @@ def by_turns(steps: dict[str, tuple[Step, int]]) -> None:
         print(f"{name:32} {statistics.median(rates):14,.0f} steps/s {ratio:10.2f}")
 
 
+def learners() -> dict[str, Callable[[], object]]:
+    """A rollout with its update of every library that is installed; sb3-contrib is always."""
+    from sb3_contrib import RecurrentPPO
+
+    from benchmarks import peer_learners
+    from benchmarks.learner import N_ENVS, N_STEPS, SEPARATE, case
+    from train.learner.recurrent_ppo import FastRecurrentPPO
+
+    found: dict[str, Callable[[], object]] = {}
+    named = {"sb3-contrib RecurrentPPO": (RecurrentPPO, SEPARATE)}
+    named |= {f"ours, {cell}": (FastRecurrentPPO, SEPARATE | {"cell": cell}) for cell in ("lstm", "lru")}
+    for name, (kind, network) in named.items():
+        model = case(name, kind, "MlpLstmPolicy", policy_kwargs=network).build()
+        found[name] = functools.partial(model.learn, N_ENVS * N_STEPS, reset_num_timesteps=False)
+    peers = {"torchrl": peer_learners.torchrl_update, "skrl": peer_learners.skrl_update}
+    for name, build in peers.items():
+        if importlib.util.find_spec(name) is None:
+            print(f"{name} is not installed: pip install {name}.")
+        else:
+            found[name] = build()
+    return found
+
+
+def time_learners(updates: int) -> None:
+    """Print the median speed of each learner, by turns, and its ratio to the first."""
+    import torch
+
+    from benchmarks.learner import N_ENVS, N_STEPS
+
+    torch.set_num_threads(1)
+    calls = learners()
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(1 + updates):
+        for name, call in calls.items():
+            start = time.process_time()
+            call()
+            if turn:
+                seconds[name].append(time.process_time() - start)
+    print("recurrent PPO, one thread, steps per second of a processor's time")
+    first = np.array(next(iter(seconds.values())))
+    for name, each in seconds.items():
+        speed, ratio = N_ENVS * N_STEPS / statistics.median(each), statistics.median(first / np.array(each))
+        print(f"{name:32} {speed:14,.0f} steps/s {ratio:10.2f}")
+
+
 def main(options: Peers) -> None:
     """Run what is installed."""
     warnings.filterwarnings("ignore")
+    if options.learners:
+        time_learners(options.updates)
     if importlib.util.find_spec("mbt_gym") is None:
         print("mbt_gym is not installed: put its checkout on PYTHONPATH.")
     else:

@@ -74,9 +74,9 @@ class Settings:
     ent_coef: float = 0.0
     vf_coef: float = 0.5
     max_grad_norm: float = 5.0
-    cell: Literal["lstm", "gru", "mingru", "none"] = "lstm"
-    """mingru: see `policies.network.min_gru`; none: an LSTM whose memory is held shut, so a feed-forward
-    policy of the same size."""
+    cell: Literal["lstm", "gru", "mingru", "lru", "none"] = "lstm"
+    """mingru, lru: see `policies.network.min_gru` and `policies.network.lru`; none: an LSTM whose memory is
+    held shut, so a feed-forward policy of the same size."""
     lstm_size: int = 64
     critic: Literal["privileged", "memoryless", "lstm", "shared"] = "privileged"
     """privileged: it sees the hidden state of a simulated market (group `latent`), which the actor never

@@ -1,5 +1,8 @@
 """Networks as lists of layers, without torch: recurrent and dense (identity, tanh, relu, sigmoid).
 
+Recurrent are LSTM, GRU, minGRU and `filters`: exponential averages of tanh(W x + b), each unit with a rate of
+its own. An LRU (`policies.network.lru`) is filters, and a minGRU that reads them and what they read.
+
 Each layer reads the one before it, or those it names in `reads` (-1 is the observation), joined end to end,
 so branches, several heads and inputs that skip the recurrent layers are all written the same way. Columns
 that a layer should not read have zero weights. `policies.network.trained` makes layers from torch modules.
@@ -18,13 +21,14 @@ import numpy as np
 
 from mmenv.checks import require
 
-GATES = {"dense": 1, "lstm": 4, "gru": 3, "mingru": 2}
+GATES = {"dense": 1, "lstm": 4, "gru": 3, "mingru": 2, "filters": 1}
 ACTIVATIONS = ("identity", "tanh", "relu", "sigmoid")
-WEIGHTS = {"dense": ("weight",), "mingru": ("weight",)} | dict.fromkeys(
-    ("lstm", "gru"), ("weight_ih", "weight_hh")
-)
-BIASES = {"dense": ("bias",), "mingru": ("bias",)} | dict.fromkeys(("lstm", "gru"), ("bias_ih", "bias_hh"))
-STATES = {"dense": 0, "lstm": 2, "gru": 1, "mingru": 1}
+TWO_PRODUCTS, ONE_PRODUCT = ("lstm", "gru"), ("dense", "mingru", "filters")
+WEIGHTS = dict.fromkeys(TWO_PRODUCTS, ("weight_ih", "weight_hh")) | dict.fromkeys(ONE_PRODUCT, ("weight",))
+BIASES = dict.fromkeys(TWO_PRODUCTS, ("bias_ih", "bias_hh")) | dict.fromkeys(ONE_PRODUCT, ("bias",))
+OTHERS = dict.fromkeys(GATES, ()) | {"filters": ("rate",)}
+"""Arrays with a number for each unit that no input is multiplied with."""
+STATES = {"dense": 0, "lstm": 2, "gru": 1, "mingru": 1, "filters": 1}
 """Floats of memory for each unit: hidden state, and the cell of an LSTM."""
 
 
@@ -39,8 +43,9 @@ class Layer:
     kind: str
     """One of `GATES`."""
     arrays: Mapping[str, np.ndarray]
-    """dense, mingru: weight (gates x units, inputs), bias (gates x units,). lstm, gru: weight_ih
-    (gates x units, inputs), weight_hh (gates x units, units), bias_ih and bias_hh (gates x units,)."""
+    """dense, mingru, filters: weight (gates x units, inputs), bias (gates x units,); filters also rate
+    (units,), of 1 what a step lets in. lstm, gru: weight_ih (gates x units, inputs), weight_hh (gates x
+    units, units), bias_ih and bias_hh (gates x units,)."""
     activation: str = "identity"
     """The function after a dense layer."""
     reads: tuple[int, ...] | None = None
@@ -51,7 +56,8 @@ class Layer:
         possible = ACTIVATIONS if self.kind == "dense" else ("identity",)
         allowed = f"one of {', '.join(possible)} on a {self.kind} layer"
         require(self.activation in possible, "Layer", "activation", self.activation, allowed)
-        expected = {*WEIGHTS[self.kind], *BIASES[self.kind]} | ({"scale"} if self.quantised else set())
+        expected = {*WEIGHTS[self.kind], *BIASES[self.kind], *OTHERS[self.kind]}
+        expected |= {"scale"} if self.quantised else set()
         allowed = f"{', '.join(sorted(expected))} of a {self.kind} layer"
         require(set(self.arrays) == expected, "Layer", "arrays", ", ".join(sorted(self.arrays)), allowed)
         rows, (first, *recurrent) = GATES[self.kind] * self.units, WEIGHTS[self.kind]

@@ -50,7 +50,8 @@ def to_onnx(network: Network) -> bytes:
     outputs = {-1: "observation"}
     for i, layer in enumerate(network.layers):
         x = graph.joined([outputs[j] for j in network.reads(i)], f"joined_{i}")
-        kind = {"dense": graph.dense, "mingru": graph.min_gru}.get(layer.kind, graph.recurrent)
+        kinds = {"dense": graph.dense, "mingru": graph.min_gru, "filters": graph.filters}
+        kind = kinds.get(layer.kind, graph.recurrent)
         outputs[i] = kind(layer, i, x)
     last = len(network.layers)
     result = graph.joined([outputs[j % last] for j in network.outputs], "joined")
@@ -94,22 +95,30 @@ class _Graph:
     def joined(self, names: list[str], name: str) -> str:
         return names[0] if len(names) == 1 else self.node("Concat", names, [name], axis=1)
 
-    def dense(self, layer: Layer, i: int, x: str) -> str:
+    def affine(self, layer: Layer, i: int, x: str) -> str:
         weights = [self.constant(f"{name}_{i}", layer.real(name)) for name in ("weight", "bias")]
-        y = self.node("Gemm", [x, *weights], [f"linear_{i}"], transB=1)
+        return self.node("Gemm", [x, *weights], [f"linear_{i}"], transB=1)
+
+    def dense(self, layer: Layer, i: int, x: str) -> str:
+        y = self.affine(layer, i, x)
         if layer.activation == "identity":
             return y
         return self.node(OPERATORS[layer.activation], [y], [f"active_{i}"])
 
     def min_gru(self, layer: Layer, i: int, x: str) -> str:
-        """hidden + gate x (candidate - hidden), with the axis that ONNX gives to directions."""
-        weights = [self.constant(f"{name}_{i}", layer.real(name)) for name in ("weight", "bias")]
-        y = self.node("Gemm", [x, *weights], [f"linear_{i}"], transB=1)
+        """hidden + gate x (candidate - hidden)."""
         raw = [f"raw_gate_{i}", f"raw_candidate_{i}"]
-        self.node("Split", [y], raw, axis=1)
-        gate = self.node("Sigmoid", raw[:1], [f"gate_{i}"])
+        self.node("Split", [self.affine(layer, i, x)], raw, axis=1)
+        return self.towards(i, raw[1], self.node("Sigmoid", raw[:1], [f"gate_{i}"]))
+
+    def filters(self, layer: Layer, i: int, x: str) -> str:
+        """hidden + rate x (tanh - hidden)."""
+        return self.towards(i, self.affine(layer, i, x), self.constant(f"rate_{i}", layer.real("rate")))
+
+    def towards(self, i: int, raw: str, gate: str) -> str:
+        """The memory goes a share `gate` of the way to tanh(raw). ONNX gives it an axis of directions."""
         before = self.node("Squeeze", [f"hidden_{i}", "first_axis"], [f"before_{i}"])
-        new = self.node("Sub", [self.node("Tanh", raw[1:], [f"candidate_{i}"]), before], [f"new_{i}"])
+        new = self.node("Sub", [self.node("Tanh", [raw], [f"candidate_{i}"]), before], [f"new_{i}"])
         memory = self.node("Add", [before, self.node("Mul", [gate, new], [f"step_{i}"])], [f"memory_{i}"])
         self.node("Unsqueeze", [memory, "first_axis"], [f"next_hidden_{i}"])
         return memory

@@ -17,7 +17,7 @@ from policies.network.layers import ACTIVATIONS, GATES, Layer, Network
 
 F = np.float32
 
-START, PRODUCT, PRODUCT8, DOT, SCALE, ACTIVATE, LSTM, GRU, MINGRU, COPY = range(10)
+START, PRODUCT, PRODUCT8, DOT, SCALE, ACTIVATE, LSTM, GRU, MINGRU, FILTERS, COPY = range(11)
 NARROW = 8  # outputs, below which the sums run along the inputs
 OPERATION = 6
 MEMORY, OPERATIONS, INPUTS, STATE_AT, STATES, ACTION_AT, ACTIONS, BOUNDS, HEADER = range(9)
@@ -100,6 +100,13 @@ def _min_gru(gates, hidden):
 
 
 @compiled
+def _filters(driven, rate, averages):
+    """`policies.network.lru`."""
+    for j in range(averages.size):
+        averages[j] += rate[j] * (tanh(driven[j]) - averages[j])
+
+
+@compiled
 def advance(program):
     """One step of the network of `program`, from its input and state to its action and state."""
     base = program[MEMORY]
@@ -130,6 +137,8 @@ def advance(program):
             _gru(x[: 3 * size], x[3 * size :], y)
         elif what == MINGRU:
             _min_gru(x, y)
+        elif what == FILTERS:
+            _filters(x, carray(array_at(extra, types.float32), (size,)), y)
         else:
             bounds = carray(array_at(program[BOUNDS], types.float32), (2,))
             for j in range(size):
@@ -231,6 +240,10 @@ class Program:
         elif layer.kind == "mingru":
             self._affine(layer, gates, [("weight", reads)], ("bias",))
             self._operations.append((MINGRU, state_at, units, gates, rows, 0))
+        elif layer.kind == "filters":
+            self._affine(layer, gates, [("weight", reads)], ("bias",))
+            rate = self._keep(layer.real("rate"))
+            self._operations.append((FILTERS, state_at, units, gates, rows, rate))
         else:
             self._affine(layer, gates, [("weight_ih", reads)], ("bias_ih",))
             self._affine(layer, gates + rows, [("weight_hh", own)], ("bias_hh",))

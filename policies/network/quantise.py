@@ -13,7 +13,7 @@ import dataclasses
 import numpy as np
 
 from mmenv.engine.products import product
-from policies.network.layers import BIASES, WEIGHTS, Layer, Network
+from policies.network.layers import BIASES, OTHERS, WEIGHTS, Layer, Network
 from policies.network.program import Program, step_rows
 
 TOP = 127
@@ -79,7 +79,7 @@ def _quantise(layer: Layer, x: np.ndarray) -> dict[str, np.ndarray]:
         merged = {"lstm": 4, "gru": 2}[layer.kind] * layer.units
         arrays["bias_ih"][:merged] += arrays["bias_hh"][:merged]
         arrays["bias_hh"][:merged] = 0
-    return arrays | {"scale": scale}
+    return arrays | {name: layer.arrays[name] for name in OTHERS[layer.kind]} | {"scale": scale}
 
 
 def _rounded(weight: np.ndarray, scale: np.ndarray) -> np.ndarray:

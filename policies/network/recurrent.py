@@ -22,9 +22,9 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from mmenv.checks import require
-from policies.network import min_gru
 from policies.network.compiled import pack
-from policies.network.min_gru import MinGRU, min_gru_step, pack_min_gru
+from policies.network.lru import LRU
+from policies.network.min_gru import MinGRU
 from policies.network.packed_lstm import (
     draw,
     is_plain_lstm,
@@ -38,6 +38,7 @@ from policies.network.packed_lstm import (
     tanh_layers,
     tanh_network,
 )
+from policies.network.scan_cell import ScanCell
 
 
 class GRU(nn.GRU):
@@ -48,7 +49,7 @@ class GRU(nn.GRU):
         return output, (hidden, state[1])
 
 
-CELLS: dict[str, type[nn.Module]] = {"lstm": nn.LSTM, "gru": GRU, "mingru": MinGRU}
+CELLS: dict[str, type[nn.Module]] = {"lstm": nn.LSTM, "gru": GRU, "mingru": MinGRU, "lru": LRU}
 
 
 class RecurrentPolicy(RecurrentActorCriticPolicy):
@@ -57,10 +58,10 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
     Parameters
     ----------
     cell
-        "lstm", "gru", or "mingru" (`policies.network.min_gru`).
+        "lstm", "gru", "mingru" (`policies.network.min_gru`), or "lru" (`policies.network.lru`).
     forget_bias
-        Added at initialisation to the bias of the gate that keeps the memory (LSTM: forget; GRU: update; a
-        minGRU begins with memories of all lengths and takes none),
+        Added at initialisation to the bias of the gate that keeps the memory (LSTM: forget; GRU: update; the
+        memories that scan begin with all lengths and take none),
         after Jozefowicz et al. (2015). With 0, as in sb3-contrib, the memory halves every step at first and
         tasks with delays of tens of steps are not learned.
     critic_gradient
@@ -263,7 +264,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
 
 
 class CompiledForward:
-    """`RecurrentActorCriticPolicy.forward` on CPU with an LSTM or minGRU and tanh heads, weights packed once.
+    """`RecurrentActorCriticPolicy.forward` on CPU, weights packed once: LSTM, minGRU or LRU, and tanh heads.
 
     A step of 64 environments spends more time in torch's dispatch than in arithmetic; here it is a handful
     of calls.
@@ -271,7 +272,8 @@ class CompiledForward:
 
     def __init__(self, policy: RecurrentPolicy):
         self.policy = policy
-        self.step = min_gru_step if isinstance(policy.lstm_actor, MinGRU) else recurrent_step
+        rnn: Any = policy.lstm_actor
+        self.step = rnn.step if isinstance(rnn, ScanCell) else recurrent_step
         self.actor_lstm = _pack_layers(policy.lstm_actor)
         self.seen = policy.lstm_actor.input_size
         shape = policy.observation_space.shape or ()
@@ -358,17 +360,19 @@ def _arrays(states: tuple[Tensor, ...]) -> tuple[np.ndarray, ...]:
 
 def _has_kernels(rnn: Any) -> bool:
     """Whether the compiled kernels can run this memory."""
-    return rnn.compiled if isinstance(rnn, MinGRU) else is_plain_lstm(rnn)
+    return rnn.compiled if isinstance(rnn, ScanCell) else is_plain_lstm(rnn)
 
 
 def _remember(rnn: Any, x: Tensor, state: tuple[Tensor, ...], batch_sizes: np.ndarray) -> Tensor:
     """Output (N, H) of a memory over packed sequences."""
-    return (min_gru.run_packed if isinstance(rnn, MinGRU) else run_packed)(rnn, x, state, batch_sizes)
+    if isinstance(rnn, ScanCell):
+        return rnn.run_packed(x, state, batch_sizes)
+    return run_packed(rnn, x, state, batch_sizes)
 
 
-def _pack_layers(rnn: Any) -> tuple[np.ndarray, ...]:
-    if isinstance(rnn, MinGRU):
-        return pack_min_gru(rnn)
+def _pack_layers(rnn: Any) -> tuple[Any, ...]:
+    if isinstance(rnn, ScanCell):
+        return rnn.packed_weights()
     return tuple(pack_lstm(*lstm_weights(rnn, layer)) for layer in range(rnn.num_layers))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import nn
 
 from mmenv.checks import ConfigError
 from policies.network.layers import ACTIVATIONS, Layer, Network
+from policies.network.lru import LRU
 from policies.network.min_gru import MinGRU
 from policies.network.recurrent import RecurrentPolicy
 
@@ -71,7 +73,7 @@ def layers_of(module: nn.Module) -> list[Layer]:
                     raise ConfigError(f"{type(part).__name__} must come after a linear layer to be exported.")
                 found[-1] = Layer("dense", found[-1].arrays, MODULES[type(part)])
             else:
-                found += layers_of(part)
+                found += [_moved(layer, len(found)) for layer in layers_of(part)]
         return found
     if (
         isinstance(module, (nn.LSTM, nn.GRU))
@@ -87,13 +89,31 @@ def layers_of(module: nn.Module) -> list[Layer]:
     if isinstance(module, MinGRU):
         pairs = (map(_numbers, module.weights(depth)) for depth in range(module.num_layers))
         return [Layer("mingru", {"weight": weight, "bias": bias}) for weight, bias in pairs]
+    if isinstance(module, LRU):
+        return [layer for depth in range(module.num_layers) for layer in _lru_layers(module, depth)]
     if isinstance(module, nn.Linear):
         bias = np.zeros(module.out_features, np.float32) if module.bias is None else _numbers(module.bias)
         return [Layer("dense", {"weight": _numbers(module.weight), "bias": bias})]
     raise ConfigError(
-        f"{module} cannot be exported: LSTM, GRU (one direction, with bias), minGRU, linear layers, "
+        f"{module} cannot be exported: LSTM, GRU (one direction, with bias), minGRU, LRU, linear layers, "
         f"{', '.join(ACTIVATIONS)} and dropout can."
     )
+
+
+def _lru_layers(module: LRU, depth: int) -> list[Layer]:
+    """Filters, and the minGRU that reads them and what they read."""
+    weight, bias, rate = map(_numbers, module.filters(depth))
+    filters = Layer("filters", {"weight": weight, "bias": bias, "rate": rate})
+    weight, bias = map(_numbers, module.weights(depth))
+    gates = Layer("mingru", {"weight": weight, "bias": bias}, reads=(2 * depth, 2 * depth - 1))
+    return [filters, gates]
+
+
+def _moved(layer: Layer, places: int) -> Layer:
+    """The layer where so many stand before it."""
+    if layer.reads is None:
+        return layer
+    return dataclasses.replace(layer, reads=tuple(place + places for place in layer.reads))
 
 
 def _numbers(tensor: Any) -> np.ndarray:

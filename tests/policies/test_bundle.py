@@ -93,6 +93,7 @@ def run(policy, seen):
         {"n_lstm_layers": 2},
         {"cell": "gru", "n_lstm_layers": 2, "hidden": 13},
         {"cell": "mingru", "n_lstm_layers": 2, "hidden": 13},
+        {"cell": "lru", "n_lstm_layers": 2, "hidden": 13},
         {"privileged": 1},
         {"net_arch": []},
         {"net_arch": [32, 16], "activation_fn": nn.ReLU},
@@ -147,6 +148,7 @@ def test_branches_heads_and_skips_equal_torch():
         {},
         {"cell": "gru", "n_lstm_layers": 2},
         {"cell": "mingru", "n_lstm_layers": 2},
+        {"cell": "lru", "n_lstm_layers": 2},
         {"activation_fn": nn.ReLU},
     ],
 )
@@ -180,7 +182,7 @@ def test_engines_behind_one_flag(bundle, path):
         bundle.stream("torch")
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru", "mingru"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "mingru", "lru"])
 def test_int8_is_a_third_of_the_size_and_close(cell, tmp_path):
     """Against the same arithmetic in NumPy on the multiplied-out weights, and against full precision."""
     network = actor_network(torch_policy(cell, hidden=64))
@@ -202,7 +204,8 @@ def test_int8_is_a_third_of_the_size_and_close(cell, tmp_path):
         save(Bundle(made, CONFIG), tmp_path / "policy.mmz")
         sizes.append((tmp_path / "policy.mmz").stat().st_size)
         assert load(tmp_path / "policy.mmz").network.digest == made.digest
-    assert sizes[1] <= sizes[0] / (2.5 if cell == "mingru" else 3)  # the smaller one's frame weighs more
+    # A smaller one's frame weighs more.
+    assert sizes[1] <= sizes[0] / (2.5 if cell in ("mingru", "lru") else 3)
 
 
 def test_calibration_clips_what_is_never_read_and_keeps_the_mean(monkeypatch):
@@ -222,8 +225,9 @@ def test_calibration_clips_what_is_never_read_and_keeps_the_mean(monkeypatch):
     assert np.abs(calibrated.mean(axis=(0, 1))).max() < 1e-4
 
 
-def test_float16_is_half_the_size_and_close(tmp_path):
-    network = actor_network(torch_policy(hidden=64))
+@pytest.mark.parametrize("cell", ["lstm", "lru"])
+def test_float16_is_half_the_size_and_close(cell, tmp_path):
+    network = actor_network(torch_policy(cell, hidden=64))
     seen = observations(50, 4, network.inputs)
     half = to_float16(network)
     np.testing.assert_allclose(run(BatchPolicy(half), seen), run(BatchPolicy(network), seen), atol=0.02)

@@ -199,7 +199,15 @@ def test_rollout_losses_and_gradients_equal_stock(critic, threads, losses, monke
 @pytest.mark.parametrize("chunk_length", [5, 8, STEPS])
 @pytest.mark.parametrize(
     "policy",
-    [{}, {"cell": "gru"}, {"cell": "mingru"}, {"n_lstm_layers": 2}, {"activation_fn": torch.nn.ReLU}],
+    [
+        {},
+        {"cell": "gru"},
+        {"cell": "mingru"},
+        {"cell": "lru"},
+        {"n_lstm_layers": 2},
+        {"cell": "lru", "n_lstm_layers": 2},
+        {"activation_fn": torch.nn.ReLU},
+    ],
     ids=str,
 )
 def test_before_an_update_the_batch_repeats_the_rollout(policy, chunk_length):
@@ -316,7 +324,7 @@ def test_a_forgetful_policy_acts_on_what_it_sees_alone(forgetful):
     assert np.allclose(fresh, later, atol=1e-5) == forgetful
 
 
-@pytest.mark.parametrize("cell", ["lstm", "mingru"])
+@pytest.mark.parametrize("cell", ["lstm", "mingru", "lru"])
 def test_recall_over_ten_steps(cell):
     """Solved only with memory across ten steps of noise; without it half of the answers are right."""
     policy = {"cell": cell, "forget_bias": 2.0, "lstm_hidden_size": 32, "net_arch": [32], **CRITICS["shared"]}
