@@ -22,6 +22,7 @@ from mmenv.checks import ConfigError, UnknownSettingError, build, check_keys, re
 from mmenv.engine.state import PARAMETERS
 from mmenv.features.base import GROUPS, Feature, check_groups
 from mmenv.market.base import Market, make_market
+from mmenv.market.fills import match
 from mmenv.market.varied import Distribution, distributions
 from mmenv.rewards.settings import RewardConfig
 from mmenv.signals import Signal, describe, load_signal, load_signals
@@ -74,6 +75,11 @@ class EnvConfig:
         require(
             self.market.on_ticks or not self.quote.from_touch, "EnvConfig", "quote", self.quote.name,
             f"one that counts from the mid, such as {DEFAULT!r}: market {self.market.name!r} has no book"
+        )  # fmt: skip
+        reaches = match in self.market.on_step or not self.quote.by_reach
+        require(
+            reaches, "EnvConfig", "quote", self.quote.name,
+            f"one of a single order a side, such as {DEFAULT!r}: market {self.market.name!r} has no more"
         )  # fmt: skip
         filled = self.quote.taking is None or self.market.takes_market_orders
         require(

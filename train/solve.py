@@ -113,7 +113,23 @@ def _size_sheet() -> Sheet:
     return Sheet.of_rows("brownian: what it is worth to choose sizes", headings, rows)
 
 
-FREEDOMS: dict[str, Callable[[], Sheet]] = {"taker": _taker_sheet, "size": _size_sheet}
+def _ladder_sheet() -> Sheet:
+    rows = []
+    for penalty in PENALTIES:
+        settings = {"reward": {"inventory_penalty": penalty, "terminal_penalty": 10 * penalty}}
+        one, pair, ladder = (_best(Orders((some,)), **settings) for some in ((1,), (2,), (1, 1)))
+        over = 100 * (ladder / max(one, pair) - 1)
+        values = (f"{value:.3f}" for value in (one, pair, ladder))
+        rows.append((f"{penalty:g}", *values, f"{over:+.3f}"))
+    headings = "penalty", "one lot", "two at one price", "two levels of one", "% over the better"
+    return Sheet.of_rows("brownian: what a second level is worth", headings, rows)
+
+
+FREEDOMS: dict[str, Callable[[], Sheet]] = {
+    "taker": _taker_sheet,
+    "size": _size_sheet,
+    "ladder": _ladder_sheet,
+}
 """The actions beside spread and skew whose optimum is known on `brownian`, and the table of each."""
 
 

@@ -35,6 +35,15 @@ class Taking(NamedTuple):
     """The most that it may be of."""
 
 
+class Further(NamedTuple):
+    """Stages of an action beside the first, each with its own record."""
+
+    decide: list[tuple[Stage, np.ndarray]]
+    """They follow `Action.stage`."""
+    fill: list[tuple[Stage, np.ndarray]]
+    """They follow those of a simulated market, where its fills are not all there is to it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Action(ABC):
     """Base of every action: its settings as a frozen dataclass. Subclass in one file and register it.
@@ -51,6 +60,8 @@ class Action(ABC):
     stage: ClassVar[Stage]
     """Sets `ask_distance`, `bid_distance` (half-ticks), `ask_lots`, `bid_lots` from `action`, (A, LANES)."""
 
+    by_reach: ClassVar[bool] = False
+    """Whether it needs a market whose orders reach so far beyond the mid: `mmenv.market.fills`."""
     from_touch: ClassVar[bool] = False
     """Whether `to_action` and `to_distances` count ticks behind the touch, not price units from the mid."""
 
@@ -71,9 +82,10 @@ class Action(ABC):
         """The terms of its market orders, where it sends any: its stages then set `taker_lots`, too."""
         return None
 
-    def further(self, price_scale: int, on_ticks: bool) -> list[tuple[Stage, np.ndarray]]:
-        """Stages that follow `stage`, each with the settings that it reads as its `own`."""
-        return []
+    def further(self, price_scale: int, on_ticks: bool, blocks: int) -> Further:
+        """Stages beside `stage`, each with the record that it reads as its `own`: one for all environments,
+        or one for each of the `blocks`."""
+        return Further([], [])
 
     @abstractmethod
     def compiled(self, price_scale: int, on_ticks: bool) -> np.ndarray:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from mmenv.actions.base import Entry, register
+from mmenv.actions.base import Entry, Further, register
 from mmenv.actions.spread_skew import SpreadSkew
-from mmenv.engine.stage import Stage, stage
+from mmenv.engine.stage import stage
 from mmenv.engine.state import EMPTY
 
 F = np.float32
@@ -56,8 +56,8 @@ class Size(SpreadSkew):
     def leaves(self) -> bool:
         return True
 
-    def further(self, price_scale: int, on_ticks: bool) -> list[tuple[Stage, np.ndarray]]:
-        return [(resize, np.zeros(1, EMPTY))]
+    def further(self, price_scale: int, on_ticks: bool, blocks: int) -> Further:
+        return Further([(resize, np.zeros(1, EMPTY))], [])
 
     def to_action(
         self,

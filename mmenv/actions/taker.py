@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from mmenv.actions.base import Entry, Taking, register
+from mmenv.actions.base import Entry, Further, Taking, register
 from mmenv.actions.spread_skew import SpreadSkew
 from mmenv.checks import require_number
-from mmenv.engine.stage import Stage, stage
+from mmenv.engine.stage import stage
 
 F = np.float32
 I = np.int32  # noqa: E741
@@ -66,8 +66,8 @@ class Taker(SpreadSkew):
     def taking(self) -> Taking:
         return Taking(self.half_spread, self.taker_fee_bp, self.taker_lots)
 
-    def further(self, price_scale: int, on_ticks: bool) -> list[tuple[Stage, np.ndarray]]:
-        return [(take, np.array([(self.taker_lots,)], CHOICES))]
+    def further(self, price_scale: int, on_ticks: bool, blocks: int) -> Further:
+        return Further([(take, np.array([(self.taker_lots,)], CHOICES))], [])
 
     def to_action(
         self, ask_distance: np.ndarray, bid_distance: np.ndarray, lots: np.ndarray | int = 0, **more: Any

@@ -75,9 +75,9 @@ def make_stages(config: EnvConfig, blocks: int, family: Family | None, simulated
 
     unit = config.market.price_scale
     quotes = config.quote.compiled(unit, config.market.on_ticks)
+    further = config.quote.further(unit, config.market.on_ticks, blocks)
     decide = [call(episode.turn), call(config.quote.stage, quotes)]
-    decide += [call(*more) for more in config.quote.further(unit, config.market.on_ticks)]
-    decide.append(call(risk))
+    decide += [*(call(*more) for more in further.decide), call(risk)]
     taking = config.quote.taking
     terms_of_taking = nothing if taking is None else taker.terms(taking, config.risk.taker_spacing, unit)
     if taking is not None:
@@ -87,7 +87,7 @@ def make_stages(config: EnvConfig, blocks: int, family: Family | None, simulated
     market = config.market.stages(blocks, varies_market(config)) if simulated else None
     states = [market.state] if market is not None and market.state is not None else []
 
-    trades = list(market.step) if market is not None else []
+    trades = [*market.step, *(call(*more) for more in further.fill)] if market is not None else []
     account = [call(settle), call(track), call(episode.moves)]
     if taking is not None:
         account[:1] = [call(taker.book), call(settle), call(taker.charge, terms_of_taking)]

@@ -175,6 +175,9 @@ CORE = np.dtype(
         per_lane("taken_lots", "i4"),  # filled; among ask_fill and bid_fill once they are settled
         per_lane("taken_edge", "f8"),  # lots x distance from the mid at the decision, below 0
         per_lane("taker_wait", "i4"),  # decisions until the next may be sent
+        per_lane(
+            "surprise_given", "i4"
+        ),  # 1: the surprises of our fills are as an action's own stage has them
     ],
     align=True,
 )

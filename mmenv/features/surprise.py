@@ -35,7 +35,7 @@ def observe(s, w, p, x):
         sold, bought = s.ask_fill[i] + min(s.taken_lots[i], I(0)), s.bid_fill[i] - max(s.taken_lots[i], I(0))
         ask_surprise = weight * (F(I(sold)) - ask * F(s.ask_lots[i]))
         bid_surprise = weight * (F(I(bought)) - bid * F(s.bid_lots[i]))
-        given = s.mean_reach[i] == F(0) and s.age[i] > I(0)
+        given = (s.mean_reach[i] == F(0) or s.surprise_given[i] != I(0)) and s.age[i] > I(0)
         x.ask_fill_surprise[i] = s.ask_fill_surprise[i] if given else ask_surprise
         x.bid_fill_surprise[i] = s.bid_fill_surprise[i] if given else bid_surprise
     for i in prange(s.count):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mmenv.actions.ladder import Ladder
 from mmenv.actions.size import Size
 from mmenv.actions.spread_skew import SpreadSkew
 from mmenv.actions.taker import Taker
@@ -38,6 +39,8 @@ def orders_of(config: EnvConfig) -> Orders:
     action, lots = config.quote, config.risk.order_lots
     if type(action) is Taker:
         return Orders(((lots,),), action.taker_lots, action.half_spread, ("lots",))
+    if type(action) is Ladder:
+        return Orders(((1,) * action.levels,), arguments=("ask_step", "bid_step"))
     if type(action) is Size:
         return Orders(tuple((k,) for k in range(lots + 1)), arguments=("ask_share", "bid_share"))
     if type(action) is SpreadSkew:
@@ -117,6 +120,12 @@ def best_orders(
     orders = orders_of(config)
     tables, values = OrdersRecursion.of(config, orders).optimise(progress)
     share = np.array(orders.sizes).sum(axis=1) / config.risk.order_lots
-    found = {"lots": tables.taker, "ask_share": share[tables.ask_size], "bid_share": share[tables.bid_size]}
+    found = {
+        "lots": tables.taker,
+        "ask_share": share[tables.ask_size],
+        "bid_share": share[tables.bid_size],
+        "ask_step": tables.ask[..., -1] - tables.ask[..., 0],
+        "bid_step": tables.bid[..., -1] - tables.bid[..., 0],
+    }
     more = {name: found[name][:, None] for name in orders.arguments}
     return tables.ask[:, None, :, 0], tables.bid[:, None, :, 0], values, more

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from mmenv.actions.ladder import Ladder
 from mmenv.actions.size import Size
 from mmenv.actions.spread_skew import SpreadSkew
 from mmenv.actions.taker import Taker
@@ -72,6 +73,15 @@ def _box(config: EnvConfig) -> SpreadSkew:
         return config.quote
     if type(config.quote) is Size:
         return config.quote
+    if type(config.quote) is Ladder:
+        ladder, lots = config.quote, config.risk.order_lots
+        require(ladder.levels == 2, "Ladder", "levels", ladder.levels, "2 for an exact optimum")
+        require(lots == 2, "RiskConfig", "order_lots", lots, "2, one a level, for an exact optimum")
+        step, top = ladder.max_step, ladder.max_distance
+        require(
+            step >= top, "Ladder", "max_step", step, f"at least {top:g}, max_distance, for an exact optimum"
+        )
+        return ladder
     return spread_skew(config, "an exact optimum")
 
 

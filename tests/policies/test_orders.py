@@ -15,11 +15,12 @@ from policies.solver.orders import Orders, OrdersRecursion, Tables, orders_of
 from policies.solver.recursion import evaluate_tabular
 from train.simulate import simulate
 
-SMALL = {"horizon": 40, "risk": {"position_limit": 4, "order_lots": 3}}
+SMALL = {"horizon": 40, "risk": {"position_limit": 4, "order_lots": 2}}
 ACTIONS = (
     {"name": "taker", "half_spread": 0.1},
     {"name": "taker", "half_spread": 0.4, "taker_lots": 3},
     {"name": "size"},
+    {"name": "ladder"},
 )
 
 
@@ -88,7 +89,8 @@ def test_more_freedom_is_never_worth_less(cost, penalty, kappa, rate):
     assert (value(((1,),), 1, cost) >= plain - 1e-9).all()
     assert (value(((1,),), 2, cost) >= value(((1,),), 1, cost) - 1e-9).all()
     assert (value(((1,),), 2, cost / 2) >= value(((1,),), 2, cost) - 1e-9).all()
-    sizes = value(((0,), (1,), (2,)))
+    sizes, ladder = value(((0,), (1,), (2,))), value(((1, 1),))
+    assert (ladder >= value(((2,),)) - 1e-9).all()
     assert (sizes >= np.maximum(plain, value(((2,),))) - 1e-9).all()
     assert value(((1,),), 1, 1e3) == pytest.approx(plain, abs=1e-9)
 
@@ -101,6 +103,11 @@ def test_quotes_of_baselines_are_valued_under_any_action():
     for name in ("taker", "size"):
         config = make_config("brownian", quote={"name": name}, **settings_)
         assert evaluate_tabular(config, ask, bid) == pytest.approx(plain, abs=1e-9)
+    one_price, two_lots = (
+        evaluate_tabular(make_config("brownian", quote={"name": name}, **SMALL), ask, bid)
+        for name in ("ladder", "size")
+    )
+    assert one_price == pytest.approx(two_lots, abs=1e-9)
 
 
 def test_a_solution_with_orders_is_kept_and_read_again(tmp_path):
@@ -125,6 +132,8 @@ def test_a_solution_with_orders_is_kept_and_read_again(tmp_path):
             {"risk": {"taker_spacing": 2}},
             "taker_spacing = 2 .* 1 for",
         ),
+        ("brownian", {"name": "ladder"}, {}, "order_lots = 1 .* 2, one a level"),
+        ("brownian", {"name": "ladder", "levels": 3}, {"risk": {"order_lots": 3}}, "levels = 3 .* 2 for"),
         ("brownian", {"name": "size"}, {"reward": {"risk_aversion": 0.1}}, "risk_aversion = 0.1 .*'size'"),
     ],
 )

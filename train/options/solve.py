@@ -18,7 +18,7 @@ class Solve:
     risk_aversion: float = 0.0
     """Of `brownian`: gamma of exponential utility; values are then certainty equivalents."""
     action: str = ""
-    """Of `brownian`: `taker` or `size`; prints what that freedom is worth over the spread and the skew."""
+    """Of `brownian`: `taker`, `size` or `ladder`; prints what it is worth beside spread and skew."""
     paths: int = 1024
     """Of `book`: episodes on which policies are compared."""
     bound_paths: int = 128
