@@ -12,6 +12,7 @@ from mmenv.checks import ConfigError, check_keys
 from mmenv.config import DEFAULT_MARKET, EnvConfig, make_config
 from mmenv.desk.family import member
 from mmenv.market.base import Market
+from mmenv.observation import action_entries
 
 if TYPE_CHECKING:
     from mmenv.render import Screen
@@ -43,20 +44,25 @@ OPTIONS = ["position", "parameters"]
 
 
 def start_positions(config: EnvConfig, options: Mapping[str, Any] | None, n: int) -> np.ndarray | None:
-    """The positions that `options["position"]` asks for, int32 (n,), or None where it says nothing."""
+    """The positions that `options["position"]` asks for, int32 (n x assets,), or None where it says
+    nothing."""
     check_keys("reset options", options or {}, OPTIONS)
     if not options or "position" not in options:
         return None
-    limit = config.risk.position_limit
+    limit, assets = config.risk.position_limit, config.market.quoted
     positions = np.asarray(options["position"])
-    whole = np.issubdtype(positions.dtype, np.integer) and positions.shape in ((), (n,))
+    shapes: tuple[tuple[int, ...], ...] = ((), (n,)) if assets == 1 else ((), (assets,), (n, assets))
+    whole = np.issubdtype(positions.dtype, np.integer) and positions.shape in shapes
     if not whole or (np.abs(positions) > limit).any():
         each = f", one or one for each of {n} environments" if n > 1 else ""
+        if assets > 1:
+            each = f", one or one for each of {assets} assets" + (f" (of {n} environments)" if n > 1 else "")
         raise ConfigError(
             f"reset options: position = {options['position']!r} is not possible: "
             f"give whole lots from {-limit} to {limit}{each}."
         )
-    return np.broadcast_to(positions, (n,)).astype(np.int32)
+    shape = (n,) if assets == 1 else (n, assets)
+    return np.broadcast_to(positions, shape).astype(np.int32).reshape(-1)
 
 
 def start_parameters(config: EnvConfig, options: Mapping[str, Any] | None) -> dict[str, float] | None:
@@ -81,6 +87,11 @@ def open_screen(render_mode: str | None, modes: list[str], config: EnvConfig, n:
         raise ConfigError(
             f"render_mode = {render_mode!r} is not possible: it must be None or one of {', '.join(modes)}."
         )
+    if config.market.quoted > 1:
+        raise ConfigError(
+            f"render_mode = {render_mode!r} is not possible: pictures show one quoted asset, and market "
+            f"{config.market.name!r} has {config.market.quoted}; leave it out."
+        )
     from mmenv.render import Screen  # here, for matplotlib takes a second to import
 
     return Screen(render_mode, config, n, RENDER_FPS)
@@ -88,7 +99,7 @@ def open_screen(render_mode: str | None, modes: list[str], config: EnvConfig, n:
 
 def as_action(config: EnvConfig, action: Any) -> np.ndarray:
     """An action that is not a plain array as float32 (A,); raises `ActionError` where it is none."""
-    entries = config.quote.entries
+    entries = action_entries(config)
     try:
         given = np.asarray(action)
     except (TypeError, ValueError):  # such as lists of different lengths

@@ -86,6 +86,11 @@ class EnvConfig:
             filled, "EnvConfig", "quote", self.quote.name,
             f"one without market orders, such as {DEFAULT!r}: market {self.market.name!r} does not fill them"
         )  # fmt: skip
+        if self.market.quoted > 1:
+            drawn = ", ".join(names)
+            require(not drawn, "EnvConfig", "randomise", drawn, "empty where several assets are quoted")
+            shown = ", ".join(signal.name for signal in self.networks)
+            require(not shown, "EnvConfig", "signals", shown, "none, and no manager, for several assets")
         if self.networks:
             check_signals(self)
 
@@ -173,6 +178,16 @@ def make_config(market: str | Mapping[str, Any] | Market = DEFAULT_MARKET, **set
         merged["features"] = check_groups(merged["features"])
     networks = _networks(merged)
     return EnvConfig(market=made, **merged, **networks)
+
+
+def check_single(config: EnvConfig, purpose: str) -> None:
+    """Raise `ConfigError` for a market that quotes several assets, which `purpose` does not know."""
+    count = config.market.quoted
+    require(
+        count == 1, "EnvConfig", "market", config.market.name,
+        f"one with a single quoted asset for {purpose}: this one quotes {count}, which environments, "
+        "policies and training on a simulated market can"
+    )  # fmt: skip
 
 
 def check_reach(market: Market, quote: Action) -> None:

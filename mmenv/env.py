@@ -19,8 +19,8 @@ from mmenv.arguments import (
     start_positions,
 )
 from mmenv.config import DEFAULT_MARKET, EnvConfig
+from mmenv.desk.basket import BasketDesk, open_desk
 from mmenv.desk.desk import Desk
-from mmenv.desk.networks import make_desk
 from mmenv.market.base import Market
 from mmenv.observation import action_space, observation_names, observation_space
 
@@ -295,9 +295,9 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._running = False
         self._seeded = False
         self._drawn: dict[str, float] = {}
-        self._take(make_desk(self.config, 1, autoreset=False, strict=True))
+        self._take(open_desk(self.config, 1, autoreset=False, strict=True))
 
-    def _take(self, desk: Desk) -> None:
+    def _take(self, desk: Desk | BasketDesk) -> None:
         """Keep the desk, with the views of its arrays that every step reads."""
         self._desk = desk
         self._desk_step = desk.one_call()

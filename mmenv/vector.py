@@ -20,9 +20,9 @@ from mmenv.arguments import (
 )
 from mmenv.checks import ConfigError
 from mmenv.config import DEFAULT_MARKET, EnvConfig
+from mmenv.desk.basket import open_desk
 from mmenv.desk.buffers import Step
 from mmenv.desk.desk import NotFiniteError
-from mmenv.desk.networks import make_desk
 from mmenv.market.base import Market
 from mmenv.market.replay import ReplayFeed
 from mmenv.observation import action_space, observation_names, observation_space
@@ -91,7 +91,7 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._same_step = self.autoreset_mode == AutoresetMode.SAME_STEP
-        self._desk = make_desk(
+        self._desk = open_desk(
             self.config, num_envs, autoreset=self._same_step, strict=strict_actions, num_threads=num_threads
         )
         self._action_shape = self.action_space.shape
@@ -174,8 +174,15 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return self._desk.out.ledger
 
     @property
+    def position_rows(self) -> list[int]:
+        """The rows of `ledger` that have the positions, of each quoted asset one."""
+        names = self._desk.ledger_names
+        of_assets = [row for row, name in enumerate(names) if name.endswith("_position")]
+        return of_assets if self.config.market.quoted > 1 else [names.index("position")]
+
+    @property
     def mids(self) -> np.ndarray:
-        """The mid-prices now, half-ticks, int32 (n,)."""
+        """The mid-prices now, half-ticks, int32 (n,); of several quoted assets (n, assets)."""
         return self._desk.get("mid").copy()
 
     @property

@@ -18,6 +18,7 @@ from mmenv.engine.products import exponential, product
 from mmenv.market.brownian import Brownian
 from mmenv.market.bursts import Bursts
 from mmenv.market.hidden_regime import HiddenRegime
+from mmenv.observation import action_entries
 from policies.base import QuotingPolicy, Tuning, max_distance, register
 from policies.solver.outcomes import outcomes
 
@@ -84,7 +85,7 @@ class NoTrade:
     name = "no-trade"
 
     def __init__(self, config: EnvConfig) -> None:
-        self._numbers = len(config.quote.entries)
+        self._numbers = len(action_entries(config))
 
     def reset(self, n: int) -> None:
         return None

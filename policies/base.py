@@ -29,8 +29,8 @@ import numpy as np
 
 from mmenv.actions.spread_skew import SpreadSkew
 from mmenv.checks import ConfigError
-from mmenv.config import EnvConfig
-from mmenv.observation import observation_names
+from mmenv.config import EnvConfig, check_single
+from mmenv.observation import action_entries, observation_names
 from mmenv.registry import PluginError, Registry
 
 State = Any
@@ -117,7 +117,7 @@ def check_policy(name: str, policy: Any, config: EnvConfig) -> None:
             f"policy {name!r}: act gave {type(result).__name__}, which is not possible: it must give the "
             "action and the memory after it."
         )
-    action, entries = np.asarray(result[0]), config.quote.entries
+    action, entries = np.asarray(result[0]), action_entries(config)
     if action.shape != (2, len(entries)) or action.dtype.kind not in "fiu":
         raise PluginError(
             f"policy {name!r}: act gave {action.dtype} {action.shape} for 2 environments, which is not "
@@ -151,6 +151,7 @@ class Reading:
         """Raises `ConfigError` where an entry is missing: of position and time, and with `events` of orders
         and moves, which group `tape` has, or else groups `order_flow` and `trade_book`.
         """
+        check_single(config, "this policy")
         names = observation_names(config)
         self._tape = "buy_volume" in names
         needs = ["inventory", "time_left"]

@@ -26,7 +26,7 @@ from gymnasium import spaces
 
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig, make_config
-from mmenv.observation import observation_names
+from mmenv.observation import action_entries, observation_names
 from policies.base import Policy
 
 ENV_CONFIG = "env_config"
@@ -71,7 +71,7 @@ class SavedModel:
         from policies.network.recurrent import RecurrentPolicy
         from policies.network.trained import TrainedPolicy
 
-        entries, numbers = len(observation_names(config)), len(config.quote.entries)
+        entries, numbers = len(observation_names(config)), len(action_entries(config))
         seen, acted = self.network.observation_space, self.network.action_space
         if not isinstance(acted, spaces.Box) or acted.shape != (numbers,):
             raise ConfigError(

@@ -20,6 +20,7 @@ from mmenv.actions.spread_skew import SpreadSkew
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig
 from mmenv.market.base import Market
+from mmenv.market.basket import Basket
 from mmenv.market.brownian import Brownian
 from mmenv.market.bursts import Bursts
 from mmenv.market.hidden_regime import HiddenRegime
@@ -28,6 +29,9 @@ from mmenv.market.stretch import stretches
 from mmenv.measure.dynamics import market_dynamics, read_dynamics
 from policies.analytic import dynamics
 from policies.base import Policy, tuned_policies
+from policies.basket.exact import solve_basket
+from policies.basket.ladder import CLOSED_FORMS, basket_policies
+from policies.basket.problem import make_basket_problem
 from policies.make import make_policy
 from policies.optimal import solve
 from policies.solver.problem import make_problem
@@ -41,6 +45,7 @@ KINDS: dict[type[Market], list[str]] = {
     Brownian: ["optimum"],
     Bursts: ["optimum"],
     HiddenRegime: ["belief-optimal", "exponential-average", "memoryless"],
+    Basket: ["basket-optimum"],
 }
 """The solutions that are compared with, by market; the first is what no policy can beat."""
 
@@ -90,7 +95,10 @@ class Scale:
 def solvable(config: EnvConfig) -> bool:
     """Whether the optimum is known: fees, larger orders or other reward weights have none."""
     try:
-        make_problem(config)
+        if isinstance(config.market, Basket):
+            make_basket_problem(config)
+        else:
+            make_problem(config)
     except ConfigError:
         return False
     return type(config.market) in KINDS
@@ -105,6 +113,9 @@ def scale(config: EnvConfig, progress: bool = False) -> Scale | None:
     """Percent of the exact optimum, or of the gap between the best with and without memory, if known."""
     if not solvable(config):
         return None
+    if isinstance(config.market, Basket):
+        value = solve_basket(config, cache=CACHE, progress=progress).value
+        return Scale("% of optimum", 0.0, value, top=KINDS[Basket][0])
     if isinstance(config.market, Brownian):
         return Scale("% of optimum", 0.0, solve(config, "optimum", cache=CACHE, progress=progress).value)
     kinds = "memoryless", "belief-optimal"
@@ -155,6 +166,9 @@ def make_baselines(
     """
     policies: list[Policy] = []
     exact = solvable(config)
+    if isinstance(config.market, Basket):
+        some = basket_policies(config, CACHE, note) if exact else (form(config) for form in CLOSED_FORMS)
+        return [*some, make_policy("no-trade", config)]
     for kind in KINDS[type(config.market)] if exact else []:
         note(kind)
         policies.append(make_policy(kind, config, cache=CACHE))

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mmenv.config import EnvConfig
-from mmenv.observation import observation_names
+from mmenv.observation import by_asset, observation_names
 from train.learner.recurrent_ppo import FastRecurrentPPO
 from train.simulate import quoted_sides
 
@@ -31,7 +31,11 @@ class Quotes:
     def __call__(self, observations: np.ndarray, actions: np.ndarray, position: np.ndarray) -> None:
         at = position.astype(int) + self.limit
         np.add.at(self.count, at, 1)
-        sides = zip(self.config.quote.to_distances(actions), quoted_sides(self.config, actions), strict=True)
+        sides = zip(
+            self.config.quote.to_distances(by_asset(self.config, actions)),
+            quoted_sides(self.config, actions),
+            strict=True,
+        )
         for row, (distance, stands) in enumerate(sides):
             np.add.at(self.quoted[row], at[stands], 1)
             np.add.at(self.sums[row], at[stands], distance[stands])

@@ -13,7 +13,6 @@ from stable_baselines3.common.logger import configure
 
 from mmenv.checks import ConfigError, require
 from mmenv.config import EnvConfig
-from mmenv.features.base import GROUPS
 from mmenv.observation import observation_names
 from mmenv.progress import progress_bar
 from policies.sb3 import ENV_CONFIG
@@ -115,7 +114,7 @@ def new_model(
     algorithm: type[FastRecurrentPPO], settings: Settings, config: EnvConfig, env: NeuralMMVecEnv
 ) -> FastRecurrentPPO:
     """The learner at the beginning of a run."""
-    hidden = hidden_groups(settings, config)
+    seen = dataclasses.replace(config, features=(*config.features, *hidden_groups(settings, config)))
     rate = settings.learning_rate
     model = algorithm(
         "MlpLstmPolicy",
@@ -143,7 +142,7 @@ def new_model(
             "lstm_hidden_size": settings.lstm_size,
             "shared_lstm": settings.critic == "shared",
             "enable_critic_lstm": settings.critic == "lstm",
-            "privileged": sum(len(GROUPS[name].entries(config.market, config.randomise)) for name in hidden),
+            "privileged": len(observation_names(seen)) - len(observation_names(config)),
             "critic_reads_memory": settings.critic == "privileged",
             "net_arch": list(settings.net_arch),
             "log_std_init": settings.log_std_init,

@@ -21,6 +21,7 @@ from mmenv.config import EnvConfig
 from mmenv.engine.state import LEDGER
 from mmenv.measure.intervals import bootstrap
 from mmenv.times import SECOND
+from mmenv.observation import by_asset
 from mmenv.vector import NeuralMMVectorEnv
 from policies.base import Policy
 
@@ -62,7 +63,7 @@ class Outcome:
     terms: dict[str, np.ndarray]
     """Sum of each of `TERMS`, (E,)."""
     inventory: np.ndarray
-    """Mean absolute inventory, (E,), lots."""
+    """Mean absolute inventory, (E,), lots; of several quoted assets the sum of theirs."""
     quoted: np.ndarray
     """Share of the sides of all decisions that the policy quoted, (E,); the others it left."""
     steps: np.ndarray
@@ -150,7 +151,8 @@ def simulate(
     """Run `policy` for episodes seeded seed, seed + 1, ... of `config`.
 
     `parameters` is the member of its family that all episodes have (see `mmenv.desk.family`).
-    `watch(observations, actions, position)` sees each decision; `progress(n)` is told of n finished episodes.
+    `watch(observations, actions, position)` sees each decision, positions of several quoted assets side by
+    side, (n x assets,); `progress(n)` is told of n finished episodes.
     """
     parts: list[list[np.ndarray]] = []
     moments: list[np.ndarray] = []
@@ -199,15 +201,17 @@ def _simulate_batch(
 ) -> list[np.ndarray]:
     """Sums of each episode; to `moments` is added when a decision was made, where the market is a tape."""
     rows = [LEDGER.index(term) for term in TERMS]
-    noise, position, wealth = (LEDGER.index(name) for name in ("noise", "position", "wealth"))
+    noise, wealth = (LEDGER.index(name) for name in ("noise", "wealth"))
+    assets = config.market.quoted
     envs = NeuralMMVectorEnv(n, config=config, strict_actions=False)
+    held_rows = envs.position_rows
     try:
         options = None if parameters is None else {"parameters": parameters}
         observations, _ = envs.reset(seed=seed, options=options)
         state = policy.reset(n)
         running = np.ones(n, bool)
         sums = np.zeros((5 + len(TERMS), n))
-        held: np.ndarray = np.zeros(n)
+        held: np.ndarray = np.zeros(n * assets)
         lowest: np.ndarray = np.zeros(n)
         while running.any():
             actions, state = policy.act(observations, state)
@@ -216,9 +220,10 @@ def _simulate_batch(
             at = envs.tape_times
             observations, rewards, terminated, truncated, _ = envs.step(actions)
             ledger = envs.ledger
-            held = ledger[position]
-            quoted = quoted_sides(config, actions).mean(axis=0)
-            step = np.stack([rewards, ledger[noise], np.abs(held), quoted, np.ones(n), *ledger[rows]])
+            held = ledger[held_rows].T.reshape(-1)
+            quoted = quoted_sides(config, actions).mean(axis=0).reshape(n, assets).mean(axis=1)
+            inventory = np.abs(held).reshape(n, assets).sum(axis=1)
+            step = np.stack([rewards, ledger[noise], inventory, quoted, np.ones(n), *ledger[rows]])
             sums += np.where(running, step, 0.0)
             if at is not None:
                 seconds = at[1] // SECOND
@@ -232,6 +237,8 @@ def _simulate_batch(
 
 
 def quoted_sides(config: EnvConfig, actions: np.ndarray) -> np.ndarray:
-    """Whether ask and bid are quoted by actions, (n, A), or left: bool (2, n). NaN quotes nothing."""
+    """Whether ask and bid are quoted by actions, (n, A), or left: bool (2, n), of several quoted assets
+    (2, n x assets). NaN quotes nothing."""
+    actions = by_asset(config, actions)
     distances = np.stack(config.quote.to_distances(actions))
     return np.isfinite(distances) & np.isfinite(actions).all(axis=1)

@@ -16,19 +16,25 @@ from mmenv.progress import progress_bar
 from mmenv.sheet import Sheet
 from policies.analytic import CarteaJaimungal
 from policies.base import tuned_policies
+from policies.basket.ladder import basket_ladder
 from policies.book.ladder import CACHE, ladder
 from policies.optimal import solve
 from policies.solver.orders import Orders, OrdersRecursion
 from policies.solver.recursion import evaluate_tabular
 from policies.tune import tune
+from train.baselines import Scale
 from train.ladder import ladder_sheets
 from train.options.solve import Solve
+from train.simulate import simulate
 
 
 def main(options: Solve) -> None:
     """Run `neuralmm solve`."""
     if options.action:
         print_freedom(options)
+        return
+    if options.market == "basket":
+        basket_sheet(make_config("basket"), options).print(Console())
         return
     if options.market not in ("", *SOLVED):
         print_ladder(options)
@@ -131,6 +137,38 @@ FREEDOMS: dict[str, Callable[[], Sheet]] = {
     "ladder": _ladder_sheet,
 }
 """The actions beside spread and skew whose optimum is known on `brownian`, and the table of each."""
+def basket_sheet(config: EnvConfig, options: Solve) -> Sheet:
+    """What is known of a `basket`: exact values, and those of simulated episodes, the same for all."""
+    with progress_bar(bar_format="{desc}", leave=False) as bar:
+        rungs = basket_ladder(config, options.cache, bar.set_description_str)
+        exact = rungs[0].value
+        measure = Scale("% of optimum", 0.0, exact, top=rungs[0].policy.name)
+        outcomes = []
+        for rung in rungs:
+            bar.set_description_str(f"playing {rung.policy.name}")
+            outcomes.append(simulate(rung.policy, config, options.paths, seed=options.seed))
+    rows = [
+        (
+            rung.policy.name,
+            rung.note,
+            f"{rung.value:.3f}",
+            f"{measure.percent(rung.value):.2f}",
+            outcome.value().text(".2f"),
+            measure.paired(outcome, outcomes[0]).text(".2f"),
+        )
+        for rung, outcome in zip(rungs, outcomes, strict=True)
+    ]
+    rows.append(("no-trade", "", "0.000", "0.00", "", ""))
+    headings = (
+        *("policy", "", "exact\nvalue", "% of\noptimum"),
+        *("simulated\n[95%]", "% of optimum, simulated\n[paired, 95%]"),
+    )
+    legend = [
+        f"Value from no position, price units x lots; {options.paths:,} simulated episodes, the same for all."
+    ]
+    return Sheet.of_rows(
+        f"basket of {config.market.quoted} assets", headings, rows, legend=legend, left=frozenset({""})
+    )
 
 
 def preset_of(market: str) -> str:

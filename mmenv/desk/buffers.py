@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import struct
 import sys
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +38,18 @@ class Step:
 
 BUFFERS = 4
 """How many of the last steps' memory is looked at for reuse."""
+
+
+def renewed(buffers: deque[Buffer], make: Callable[[], Buffer]) -> Buffer:
+    """Memory that nobody uses, looking first at what was used longest ago; a new one where there is none."""
+    for _ in range(len(buffers)):
+        buffer = buffers.popleft()
+        buffers.append(buffer)
+        if buffer.unused():
+            return buffer
+    buffer = make()
+    buffers.append(buffer)
+    return buffer
 
 
 class Buffer:
@@ -65,6 +82,14 @@ class Buffer:
         self._held = (memory.base, *arrays, *rows.values())
         del memory, arrays, rows, observations, rewards, terminated, truncated, ledger
         self._references = self._count()
+
+    def reader(self) -> Callable[[], tuple[Any, ...]]:
+        """What reads the step of a single environment as Python's own values: reward, terminated, truncated,
+        then the rows of the ledger."""
+        layout = struct.Struct(
+            f"=d{LINE - 8}x?{LINE - 1}x?{LINE - 1}x{len(self.step.ledger)}d"
+        )  # each at a line's start
+        return functools.partial(layout.unpack_from, self.outcome.data)
 
     def unused(self) -> bool:
         """Whether only this object refers to the arrays."""

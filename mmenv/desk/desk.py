@@ -9,7 +9,6 @@ outside (`ExternalMarket`) that is handed the quotes and hands back events and f
 from __future__ import annotations
 
 import functools
-import struct
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,13 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmenv.checks import ConfigError
-from mmenv.config import EnvConfig
-from mmenv.desk.buffers import BUFFERS, Buffer, Step
+from mmenv.config import EnvConfig, check_single
+from mmenv.desk.buffers import BUFFERS, Buffer, Step, renewed
 from mmenv.desk.family import Family
 from mmenv.desk.stages import make_stages
 from mmenv.engine import plan as engine
 from mmenv.engine import state, threads
-from mmenv.engine.memory import LINE, address, aligned_zeros, fill
+from mmenv.engine.memory import address, aligned_zeros, fill
 from mmenv.engine.plan import make_plan
 from mmenv.engine.rng import keys
 from mmenv.engine.stage import Call
@@ -69,6 +68,8 @@ class Desk:
         strict: bool = False,
         num_threads: int | None = 1,
     ) -> None:
+        """Raises `ConfigError` for a market that quotes several assets: see `mmenv.desk.basket`."""
+        check_single(config, "this use of it")
         self.config, self.n, self.autoreset, self.strict = config, n, autoreset, strict
         self.num_threads = num_threads
         self.blocks = -(-n // LANES)
@@ -178,10 +179,7 @@ class Desk:
         """What reads the step in `out` of a single environment as Python's own values: reward, terminated,
         truncated, then the entries of `ledger_names`."""
         assert self.n == 1
-        layout = struct.Struct(
-            f"=d{LINE - 8}x?{LINE - 1}x?{LINE - 1}x{len(self.ledger_names)}d"
-        )  # each at a line's start
-        return functools.partial(layout.unpack_from, self._buffer.outcome.data)
+        return self._buffer.reader()
 
     def decide(self, actions: np.ndarray) -> None:
         """First half of a step on a market outside: quotes, cut to the limits, from actions, (n, A)."""
@@ -349,14 +347,7 @@ class Desk:
 
     def _renew_out(self) -> None:
         """Choose memory for the next step that nobody uses, looking first at what was used longest ago."""
-        for _ in range(len(self._buffers)):
-            buffer = self._buffers.popleft()
-            self._buffers.append(buffer)
-            if buffer.unused():
-                break
-        else:
-            buffer = Buffer(self.n, self.width, self._final, self.ledger_names)
-            self._buffers.append(buffer)
+        buffer = renewed(self._buffers, lambda: Buffer(self.n, self.width, self._final, self.ledger_names))
         if buffer is not self._buffer:
             self._buffer, self._out = buffer, buffer.step
             self.plan[engine.OUT_AT] = buffer.address

@@ -55,6 +55,22 @@ def xoroshiro(s0, s1):
     return word, rotated(s0, 26) ^ mixed ^ np.uint32(mixed << np.uint32(9)), rotated(mixed, 13)
 
 
+ASSET = np.uint32(W0)
+"""How far apart the second keys of the assets of one environment are, modulo 2^32."""
+
+
+@njit(inline="always")
+def environment_key(key1, asset):
+    """The second key of an environment, from that of its asset number `asset`."""
+    return np.uint32(key1 - np.uint32(asset * ASSET))
+
+
+def asset_key(key1: int, asset: int) -> int:
+    """The second key of asset number `asset`, from that of its environment: it draws numbers of its own, and
+    finds those that all of them share."""
+    return (key1 + asset * int(ASSET)) % 2**32
+
+
 def keys(seed: int) -> tuple[int, int]:
     """The key of the environment seeded with `seed`."""
     a, b = np.random.SeedSequence(seed).generate_state(2)

@@ -136,3 +136,6 @@ def check_groups(names: Iterable[str]) -> tuple[str, ...]:
 
 HIDDEN = ("latent", "surprise")
 """Groups for learners alone: where they are the last, signals stand before them, with what a policy sees."""
+
+SHARED = ("clock",)
+"""Groups whose entries are the same for all assets of an environment that quotes several: shown once."""

@@ -98,6 +98,11 @@ class Market:
         return 0
 
     @property
+    def quoted(self) -> int:
+        """How many assets are quoted; of more than one `mmenv.desk.basket` makes the environment."""
+        return 1
+
+    @property
     def data(self) -> tuple[str, ...]:
         """The recorded data that environments of this market read: files or stores."""
         return ()

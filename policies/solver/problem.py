@@ -85,27 +85,21 @@ def _box(config: EnvConfig) -> SpreadSkew:
     return spread_skew(config, "an exact optimum")
 
 
-def make_problem(config: EnvConfig) -> Problem:
-    """The problem of `config`. Raises `ConfigError` in a sentence where no exact solution is implemented.
+def require_plain(config: EnvConfig) -> SpreadSkew:
+    """The action of `config`: spread and skew of one lot. Raises `ConfigError` where it is another, and for
+    whatever else no exact solution knows of."""
+    lots = config.risk.order_lots
+    require(lots == 1, "RiskConfig", "order_lots", lots, "1 for an exact optimum")
+    box = spread_skew(config, "an exact optimum")
+    _require_known(config, box)
+    return box
 
-    The solutions assume that the daily loss limit is never reached.
-    """
-    risk, reward = config.risk, config.reward
-    box, plain = _box(config), type(config.quote) is SpreadSkew
-    solved = SOLVED if plain else (Brownian, Bursts)
-    market: Any = solved_market(config.market, (Brownian,) if reward.risk_aversion else solved)
+
+def _require_known(config: EnvConfig, box: SpreadSkew) -> None:
+    """Raise `ConfigError` for what no exact solution knows of, or a box that has not every pair of distances."""
+    reward = config.reward
     drawn = ", ".join(d.name for d in config.randomise)
     require(not drawn, "EnvConfig", "randomise", drawn, "empty for an exact optimum: solve a single member")
-    one_lot = risk.order_lots == 1 or not plain
-    require(one_lot, "RiskConfig", "order_lots", risk.order_lots, "1 for an exact optimum")
-    gamma = reward.risk_aversion
-    require(
-        plain or not gamma,
-        "RewardConfig",
-        "risk_aversion",
-        gamma,
-        f"0 for the optimum of {config.quote.name!r}",
-    )
     for name in ("spread_capture", "adverse_selection", "carry", "fees"):
         weight = getattr(reward, name)
         require(weight == 1.0, "RewardConfig", name, weight, "1.0 for an exact optimum")
@@ -120,6 +114,28 @@ def make_problem(config: EnvConfig) -> Problem:
     require(low == 0.0, "SpreadSkew", "min_half_spread", low, f"0 {every_pair}")
     require(high >= top, "SpreadSkew", "max_half_spread", high, f"at least {top:g} {every_pair}")
     require(skew >= top / 2, "SpreadSkew", "max_skew", skew, f"at least {top / 2:g} {every_pair}")
+
+
+def make_problem(config: EnvConfig) -> Problem:
+    """The problem of `config`. Raises `ConfigError` in a sentence where no exact solution is implemented.
+
+    The solutions assume that the daily loss limit is never reached.
+    """
+    risk, reward = config.risk, config.reward
+    box, plain = _box(config), type(config.quote) is SpreadSkew
+    solved = SOLVED if plain else (Brownian, Bursts)
+    market: Any = solved_market(config.market, (Brownian,) if reward.risk_aversion else solved)
+    one_lot = risk.order_lots == 1 or not plain
+    require(one_lot, "RiskConfig", "order_lots", risk.order_lots, "1 for an exact optimum")
+    gamma = reward.risk_aversion
+    require(
+        plain or not gamma,
+        "RewardConfig",
+        "risk_aversion",
+        gamma,
+        f"0 for the optimum of {config.quote.name!r}",
+    )
+    _require_known(config, box)
     return Problem(
         horizon=config.horizon,
         limit=risk.position_limit,

@@ -16,7 +16,6 @@ from mmenv.arguments import RENDER_FPS
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig
 from mmenv.engine.state import LEDGER
-from mmenv.features.base import GROUPS
 from mmenv.observation import observation_names, observation_space
 from mmenv.vector import NeuralMMVectorEnv
 from train.simulate import TERMS
@@ -54,10 +53,9 @@ class NeuralMMVecEnv(VecEnv):
         self.envs = NeuralMMVectorEnv(num_envs, config=config, render_mode=render_mode)
         self.surprises: np.ndarray | None = None
         if config.features[-1] == "surprise":
-            self.surprises = np.zeros(
-                (num_envs, len(GROUPS["surprise"].entries(config.market, config.randomise))), np.float32
-            )
             config = dataclasses.replace(config, features=config.features[:-1])
+            more = len(self.envs.observation_names) - len(observation_names(config))
+            self.surprises = np.zeros((num_envs, more), np.float32)
         self._width = len(observation_names(config))
         self.control_variate, self.reward_scale = control_variate, reward_scale
         super().__init__(num_envs, observation_space(config), self.envs.single_action_space)

@@ -14,17 +14,18 @@ class Solve:
 
     market: tyro.conf.Positional[str] = ""
     """`book`, one of its presets, or `book:PRESET`: the ladder of policies and an upper bound. `brownian` or
-    `hidden-regime`: the exact optimum. By default the last two."""
+    `hidden-regime`: the exact optimum. By default the last two. `basket`: the exact optimum of two assets,
+    beside closed forms and each asset alone."""
     risk_aversion: float = 0.0
     """Of `brownian`: gamma of exponential utility; values are then certainty equivalents."""
     action: str = ""
     """Of `brownian`: `taker`, `size` or `ladder`; prints what it is worth beside spread and skew."""
     paths: int = 1024
-    """Of `book`: episodes on which policies are compared."""
+    """Of `book` and `basket`: episodes on which policies are compared."""
     bound_paths: int = 128
     """Of `book`: those on which the upper bound is computed; 0 leaves it out."""
     seed: int = 1_000_000_000
-    """Of `book`: seed of the first episode; by default those of `neuralmm evaluate`."""
+    """Of `book` and `basket`: seed of the first episode; by default those of `neuralmm evaluate`."""
     belief_resolution: int = 40
     """Intervals along each edge of the belief grid, a multiple of 4. Half as many are shown too."""
     average_nodes: int = 160
