@@ -20,6 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mmenv.config import EnvConfig
+from mmenv.desk.basket import BasketDesk
 from mmenv.desk.desk import Desk
 from mmenv.engine.state import LEDGER, STATES
 
@@ -65,7 +66,7 @@ class History:
         self.age = np.zeros(n, np.int64)
         self._rows = np.full((min(config.horizon, WINDOW) + 1, len(FIELDS), n), np.nan)
 
-    def record(self, desk: Desk) -> None:
+    def record(self, desk: Desk | BasketDesk) -> None:
         """Append the step, or the reset, that `desk` has just made."""
         self.age = age = desk.get("age").astype(np.int64)
         if age.max() >= len(self._rows):
@@ -73,7 +74,7 @@ class History:
         lanes = np.arange(desk.n)
         self._rows[age, :, lanes] = self._row(desk, self._rows[age - 1, :, lanes]).T
 
-    def _row(self, desk: Desk, last: np.ndarray) -> np.ndarray:
+    def _row(self, desk: Desk | BasketDesk, last: np.ndarray) -> np.ndarray:
         """`FIELDS` of every environment now, (FIELDS, n), given those of its last decision, (n, FIELDS)."""
         mid, half_spread = desk.get("mid"), desk.get("spread") / 2
         decided = mid - desk.get("move")
@@ -380,7 +381,7 @@ class Screen:
         self._viewer: Window | Terminal | None = None
         self._shown = 0.0
 
-    def record(self, desk: Desk) -> None:
+    def record(self, desk: Desk | BasketDesk) -> None:
         """Take up the step, or the reset, that `desk` has just made."""
         self.history.record(desk)
         self._recorded = True

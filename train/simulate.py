@@ -20,8 +20,8 @@ from scipy import stats
 from mmenv.config import EnvConfig
 from mmenv.engine.state import LEDGER
 from mmenv.measure.intervals import bootstrap
-from mmenv.times import SECOND
 from mmenv.observation import by_asset
+from mmenv.times import SECOND
 from mmenv.vector import NeuralMMVectorEnv
 from policies.base import Policy
 

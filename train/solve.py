@@ -137,6 +137,8 @@ FREEDOMS: dict[str, Callable[[], Sheet]] = {
     "ladder": _ladder_sheet,
 }
 """The actions beside spread and skew whose optimum is known on `brownian`, and the table of each."""
+
+
 def basket_sheet(config: EnvConfig, options: Solve) -> Sheet:
     """What is known of a `basket`: exact values, and those of simulated episodes, the same for all."""
     with progress_bar(bar_format="{desc}", leave=False) as bar:

@@ -3,7 +3,7 @@
 With V the value of what is still to come and g(q) = V(q, next step) - q' running q, quoting distances a_i and
 b_i at positions q is worth
 
-    sum over i of (u_i a_i + v_i b_i) + E g(q + e),     u_i = p_i exp(-kappa_i a_i), v_i = p_i exp(-kappa_i b_i)
+    sum over i of (u_i a_i + v_i b_i) + E g(q + e),  u_i = p_i exp(-kappa_i a_i), v_i = p_i exp(-kappa_i b_i)
 
 where e_i is -1 with chance u_i (1 - v_i), 1 with chance v_i (1 - u_i), else 0, independently. The mids are a
 martingale that no order moves, so they drop out. Given the quotes of all other assets, those of one asset are

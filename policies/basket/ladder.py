@@ -1,4 +1,4 @@
-"""What is known of the value of a `basket`, side by side: exact values of the optimum and of simpler rules."""
+"""What is known of the value of a `basket`, side by side: exact values of optimum and simpler rules."""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ class BasketPolicy:
         for need in (*wanted, "time_left"):
             if need not in names:
                 raise ConfigError(
-                    f"EnvConfig.features = {config.features!r} is not possible: {self.name!r} reads {need!r}; "
-                    "add the feature group that has it."
+                    f"EnvConfig.features = {config.features!r} is not possible: {self.name!r} reads "
+                    f"{need!r}; add the feature group that has it."
                 )
         self._columns = [names.index(name) for name in wanted]
         self._left = names.index("time_left")
@@ -102,9 +102,10 @@ class AssetsAlone(BasketPolicy):
     def alone(self) -> list[EnvConfig]:
         """The configuration of each asset without the others."""
         market, reward = self.market, self.config.reward
+        pace = market.step_seconds
         return [
             make_config(
-                Brownian(arrival_rate=rate, fill_decay=decay, volatility=sigma, step_seconds=market.step_seconds),
+                Brownian(arrival_rate=rate, fill_decay=decay, volatility=sigma, step_seconds=pace),
                 horizon=self.config.horizon,
                 quote=self.config.quote,
                 risk=self.config.risk,

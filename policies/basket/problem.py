@@ -1,4 +1,4 @@
-"""What is solved on `basket`: parameters of each asset, limits and penalty, in price units, lots and steps."""
+"""What is solved on `basket`: parameters of assets, limits and penalty, in price units, lots and steps."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def require_plain(config: EnvConfig) -> SpreadSkew:
 
 
 def _require_known(config: EnvConfig, box: SpreadSkew) -> None:
-    """Raise `ConfigError` for what no exact solution knows of, or a box that has not every pair of distances."""
+    """Raise `ConfigError` for what no exact solution knows of, or a box without every pair of distances."""
     reward = config.reward
     drawn = ", ".join(d.name for d in config.randomise)
     require(not drawn, "EnvConfig", "randomise", drawn, "empty for an exact optimum: solve a single member")
