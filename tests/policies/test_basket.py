@@ -56,7 +56,7 @@ def test_quotes_of_a_step_are_the_best_of_all(count):
             assert value[at] == pytest.approx(step_value(found, g, at, problem), abs=1e-9)
             for _ in range(8 // count):
                 other = optimize.minimize(
-                    lambda x, at=at: -step_value(x.reshape(count, 2), g, at, problem),
+                    lambda x, at=at, g=g: -step_value(x.reshape(count, 2), g, at, problem),
                     random.uniform(0, problem.max_distance, 2 * count),
                     bounds=[(0, problem.max_distance)] * (2 * count),
                 )
