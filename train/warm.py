@@ -84,7 +84,7 @@ def learner() -> None:
     env = DummyVecEnv([lambda: gym.make("Pendulum-v1")] * 8)
     critic = {"enable_critic_lstm": False, "critic_reads_memory": True}
     shape = {"lstm_hidden_size": 16, "net_arch": [16, 16], "privileged": 1}
-    for cell in ("lstm", "mingru", "lru"):
+    for cell in ("lstm", "gru", "mingru", "lru"):
         model = FastRecurrentPPO(
             "MlpLstmPolicy", env, n_steps=16, batch_size=64, n_epochs=1, noise_memory=0.5, device="cpu",
             policy_kwargs={"cell": cell, **shape, **critic},

@@ -6,7 +6,7 @@ first steps, then all their second steps, and so on. Step t works on the first `
 sequences of any lengths run together and there is no padding anywhere.
 
 Only what is worth it is compiled: one-directional LSTMs and tanh layers, on CPU in float32. The rest (GPU,
-GRU, other activations) goes to torch's own kernels. The compiled loops release the GIL, so several threads
+other activations) goes to torch's own kernels. The compiled loops release the GIL, so several threads
 can work at once.
 
 LSTM: Hochreiter & Schmidhuber (1997) with the forget gate of Gers et al. (2000), in `torch.nn.LSTM`'s gate

@@ -25,6 +25,7 @@ from mmenv.checks import require
 from policies.network.compiled import pack
 from policies.network.lru import LRU
 from policies.network.min_gru import MinGRU
+from policies.network.packed_gru import GRU
 from policies.network.packed_lstm import (
     draw,
     is_plain_lstm,
@@ -40,16 +41,9 @@ from policies.network.packed_lstm import (
 )
 from policies.network.scan_cell import ScanCell
 
-
-class GRU(nn.GRU):
-    """`torch.nn.GRU` called like an LSTM: its state is (hidden, cell), and the cell passes through."""
-
-    def forward(self, x: Any, state: Any) -> Any:  # type: ignore[override]
-        output, hidden = super().forward(x, state[0])
-        return output, (hidden, state[1])
-
-
 CELLS: dict[str, type[nn.Module]] = {"lstm": nn.LSTM, "gru": GRU, "mingru": MinGRU, "lru": LRU}
+OWN_KERNELS = (GRU, ScanCell)
+"""Cells that know their compiled kernels; those of an LSTM are in `packed_lstm`."""
 
 
 class RecurrentPolicy(RecurrentActorCriticPolicy):
@@ -264,7 +258,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
 
 
 class CompiledForward:
-    """`RecurrentActorCriticPolicy.forward` on CPU, weights packed once: LSTM, minGRU or LRU, and tanh heads.
+    """`RecurrentActorCriticPolicy.forward` on CPU, weights packed once, of all `CELLS`, and tanh heads.
 
     A step of 64 environments spends more time in torch's dispatch than in arithmetic; here it is a handful
     of calls.
@@ -273,7 +267,7 @@ class CompiledForward:
     def __init__(self, policy: RecurrentPolicy):
         self.policy = policy
         rnn: Any = policy.lstm_actor
-        self.step = rnn.step if isinstance(rnn, ScanCell) else recurrent_step
+        self.step = rnn.step if isinstance(rnn, OWN_KERNELS) else recurrent_step
         self.actor_lstm = _pack_layers(policy.lstm_actor)
         self.seen = policy.lstm_actor.input_size
         shape = policy.observation_space.shape or ()
@@ -360,18 +354,18 @@ def _arrays(states: tuple[Tensor, ...]) -> tuple[np.ndarray, ...]:
 
 def _has_kernels(rnn: Any) -> bool:
     """Whether the compiled kernels can run this memory."""
-    return rnn.compiled if isinstance(rnn, ScanCell) else is_plain_lstm(rnn)
+    return rnn.compiled if isinstance(rnn, OWN_KERNELS) else is_plain_lstm(rnn)
 
 
 def _remember(rnn: Any, x: Tensor, state: tuple[Tensor, ...], batch_sizes: np.ndarray) -> Tensor:
     """Output (N, H) of a memory over packed sequences."""
-    if isinstance(rnn, ScanCell):
+    if isinstance(rnn, OWN_KERNELS):
         return rnn.run_packed(x, state, batch_sizes)
     return run_packed(rnn, x, state, batch_sizes)
 
 
 def _pack_layers(rnn: Any) -> tuple[Any, ...]:
-    if isinstance(rnn, ScanCell):
+    if isinstance(rnn, OWN_KERNELS):
         return rnn.packed_weights()
     return tuple(pack_lstm(*lstm_weights(rnn, layer)) for layer in range(rnn.num_layers))
 

@@ -27,7 +27,7 @@ from mmenv.config import make_config
 from train.run import train
 from train.settings import Settings
 
-for cell in ("lstm", "mingru", "lru"):
+for cell in ("lstm", "gru", "mingru", "lru"):
     settings = Settings(
         market="brownian", cell=cell, num_envs=8, n_steps=16, batch_size=64, steps=256, eval_episodes=2
     )

@@ -150,8 +150,8 @@ class FastRecurrentPPO(MinibatchUpdate):
                 self.rollout_policy = copy
         if self.noise_memory and not CompiledForward.knows_mean(self.rollout_policy):
             raise ValueError(
-                f"noise_memory={self.noise_memory} needs an LSTM, minGRU or LRU, tanh heads and Gaussian "
-                "actions, no gSDE; set it to 0, or leave use_sde and cell as they are by default."
+                f"noise_memory={self.noise_memory} needs tanh heads and Gaussian actions, no gSDE; set it to "
+                "0, or leave use_sde and activation_fn as they are by default."
             )
         self._rollout_device = self.rollout_policy.device  # the policy looks for its own anew every time
         self._take_states(self._last_lstm_states)

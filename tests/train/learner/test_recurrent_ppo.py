@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 
+from policies.network.packed_gru import GRU
 from policies.network.packed_lstm import run_network, run_packed
 from policies.network.recurrent import CompiledForward
 from train.learner import ppo_loss
@@ -223,11 +225,12 @@ def test_before_an_update_the_batch_repeats_the_rollout(policy, chunk_length):
 
 
 @pytest.mark.parametrize("hidden", [16, 21])
-def test_compiled_networks_equal_torch(hidden):
-    """Outputs and all gradients of the packed LSTM and the tanh network, on and off the vector width."""
+@pytest.mark.parametrize("kind", [torch.nn.LSTM, GRU])
+def test_compiled_networks_equal_torch(kind, hidden):
+    """Outputs and all gradients of packed cells and the tanh network, on and off the vector width."""
     torch.manual_seed(0)
     batch_sizes = np.array([7, 7, 5, 4, 1])
-    lstm = torch.nn.LSTM(3, hidden, num_layers=2)
+    rnn = kind(3, hidden, num_layers=2)
     head = torch.nn.Sequential(
         torch.nn.Linear(hidden, 33), torch.nn.Tanh(), torch.nn.Linear(33, 5), torch.nn.Tanh()
     )
@@ -238,12 +241,13 @@ def test_compiled_networks_equal_torch(hidden):
         inputs = x.clone().requires_grad_()
         output = run_head(run_lstm(inputs))
         return output, *torch.autograd.grad(
-            output.square().sum(), [inputs, *lstm.parameters(), *head.parameters()]
+            output.square().sum(), [inputs, *rnn.parameters(), *head.parameters()]
         )
 
-    packed = gradients(lambda v: run_packed(lstm, v, states, batch_sizes), lambda v: run_network(head, v))
+    run = rnn.run_packed if kind is GRU else functools.partial(run_packed, rnn)
+    packed = gradients(lambda v: run(v, states, batch_sizes), lambda v: run_network(head, v))
     sizes = torch.from_numpy(batch_sizes)
-    plain = gradients(lambda v: lstm(torch.nn.utils.rnn.PackedSequence(v, sizes), states)[0].data, head)
+    plain = gradients(lambda v: rnn(torch.nn.utils.rnn.PackedSequence(v, sizes), states)[0].data, head)
     for a, b in zip(packed, plain, strict=True):
         torch.testing.assert_close(a, b, atol=2e-6, rtol=2e-5)
 
@@ -324,7 +328,7 @@ def test_a_forgetful_policy_acts_on_what_it_sees_alone(forgetful):
     assert np.allclose(fresh, later, atol=1e-5) == forgetful
 
 
-@pytest.mark.parametrize("cell", ["lstm", "mingru", "lru"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "mingru", "lru"])
 def test_recall_over_ten_steps(cell):
     """Solved only with memory across ten steps of noise; without it half of the answers are right."""
     policy = {"cell": cell, "forget_bias": 2.0, "lstm_hidden_size": 32, "net_arch": [32], **CRITICS["shared"]}
