@@ -40,7 +40,10 @@ def walk_forward(
     if min(train, test) < 1 or purge < 0:
         raise TapeError(f"train {train}, test {test}, purge {purge}: give at least 1, 1 and 0 days")
     if len(days) < least:
-        raise TapeError(f"{len(days)} days: a fold of {train} + {purge} + {test} needs {least}; record more")
+        raise TapeError(
+            f"train = {train}, purge = {purge} and test = {test} need {least} days, and there are {len(days)}: "
+            "give fewer, or import more"
+        )
     folds = []
     for begin in range(0, len(days) - least + 1, test):
         tested = days[begin + train + purge : begin + least]

@@ -81,9 +81,9 @@ class Store:
             return
         if self.action == "folds":
             days = sorted({tape.info.day[:10] for tape in found})
+            folds = walk_forward(days, self.train, self.test, self.purge, self.expanding)
             yield "train\ttest"
-            for fold in walk_forward(days, self.train, self.test, self.purge, self.expanding):
-                yield f"{fold.train}\t{fold.test}"
+            yield from (f"{fold.train}\t{fold.test}" for fold in folds)
             return
         heads = ("venue", "symbol", "day", "from", "to", "rows", "trades", "orders", "tick", "lot", "book")
         more = ("gaps", "longest, s", "spread, ticks", "trades a minute", "hash")

@@ -294,8 +294,9 @@ def spans(tapes: Sequence[Tape], replays: Sequence[LazyReplay], config: ReplayCo
             passed += max(last - first, 0)
     if not found:
         raise TapeError(
-            f"no stretch of {config.episode_ns / SECOND:g} s in part {config.split!r} of {len(tapes)} tapes;"
-            " shorten episode_ns, change fractions or import more data"
+            f"no stretch of {config.episode_ns / SECOND:g} s in part {config.split!r} of {len(tapes)} tapes: "
+            f"episode_ns = {config.episode_ns} is not possible. Give a shorter one (of an environment: a "
+            "shorter horizon), other fractions, or import more data."
         )
     return found
 
