@@ -31,6 +31,19 @@ def product(a: Any, b: Any) -> Any:
     return out.reshape(left.shape[:-1] + right.shape[1:])[()]
 
 
+def moments(rows: Any, values: Any) -> tuple[Array, Array]:
+    """rows' rows, (m, m), and rows' values, (m,), of rows (n, m) and values (n,).
+
+    The bytes that `product` gives, in half of the time.
+    """
+    rows, values = np.ascontiguousarray(rows), np.ascontiguousarray(values)
+    if values.shape != rows.shape[:1]:
+        raise ValueError(f"shapes {rows.shape} and {values.shape} have no moments.")
+    second, first = np.zeros((rows.shape[1],) * 2), np.zeros(rows.shape[1])
+    _add_moments(rows, values, second, first)
+    return second, first
+
+
 def solve_linear(a: Any, b: Any) -> Array:
     """x of a x = b, float64: a (n, n), b (n,) or (n, m), by elimination with row pivots.
 
@@ -98,6 +111,38 @@ def _add_product(a, b, out):
                 x = a[i, k]
                 for j in range(b.shape[1]):
                     out[i, j] += x * b[k, j]
+
+
+@njit(cache=True, nogil=True)
+def _add_moments(rows, values, second, first):
+    """second += rows.T @ rows, first += rows.T @ values; a triangle of the former is computed and mirrored.
+
+    Four rows for each pass over the sums, added one after another: the order, so the bytes, of single rows.
+    """
+    n, m = rows.shape
+    whole = n - n % 4
+    four = np.empty((4, m))
+    for k in range(0, whole, 4):
+        for h in range(4):
+            value = np.float64(values[k + h])
+            for i in range(m):
+                four[h, i] = rows[k + h, i]
+                first[i] += four[h, i] * value
+        a, b, c, d = four[0], four[1], four[2], four[3]
+        for i in range(m):
+            x, y, z, w = a[i], b[i], c[i], d[i]
+            sums = second[i]
+            for j in range(i, m):
+                sums[j] = (((sums[j] + x * a[j]) + y * b[j]) + z * c[j]) + w * d[j]
+    for k in range(whole, n):
+        for i in range(m):
+            x = np.float64(rows[k, i])
+            first[i] += x * np.float64(values[k])
+            for j in range(i, m):
+                second[i, j] += x * np.float64(rows[k, j])
+    for i in range(m):
+        for j in range(i):
+            second[i, j] = second[j, i]
 
 
 @njit("boolean(float64[:, ::1], float64[:, ::1])", cache=True, nogil=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmenv.engine.products import product, solve_linear
+from mmenv.engine.products import moments, product, solve_linear
 
 
 class SurpriseControl:
@@ -60,4 +60,4 @@ class SurpriseControl:
 
     def _sums(self, terms: np.ndarray, residuals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What is learned from: products of the terms with themselves (M, M) and residuals (M,), float64."""
-        return product(terms.T, terms), product(terms.T, residuals)
+        return moments(terms, residuals)

@@ -14,6 +14,7 @@ from mmenv.engine.products import (
     correlation_of,
     exponential,
     line,
+    moments,
     product,
     solve_linear,
     whitened,
@@ -33,6 +34,18 @@ def test_a_product_is_that_of_the_plain_loop(left, right):
     found = product(a, b)
     assert np.shape(found) == (a @ b).shape
     assert np.array_equal(np.ravel(found), np.ravel(plain))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(0, 3), (1, 1), (7, 5), (64, 78), (301, 17)])
+def test_moments_are_the_bytes_of_products(shape, dtype):
+    rng = np.random.default_rng(1)
+    rows, values = rng.normal(size=shape).astype(dtype), rng.normal(size=shape[0]).astype(dtype)
+    second, first = moments(rows, values)
+    assert second.tobytes() == product(rows.T, rows).tobytes()
+    assert first.tobytes() == product(rows.T, values).tobytes()
+    with pytest.raises(ValueError, match="no moments"):
+        moments(rows, np.zeros(shape[0] + 1))
 
 
 def test_linear_algebra_is_lapacks():
@@ -71,6 +84,8 @@ LEFT = {
     # torch on one thread
     ("policies/network/packed_lstm.py", "torch.from_numpy(work.gates)"),
     ("policies/network/min_gru.py", "torch.from_numpy(gates)"),
+    ("policies/network/packed_gru.py", "torch.from_numpy(gates)"),
+    ("policies/network/lru.py", "torch.from_numpy(driven)"),
     *(("train/learner/update.py", name) for name in ("statistics[-1]", "terms[:LOSSES]", "torch.")),
     # a few coefficients, rounded to float32
     ("policies/network/compiled.py", "np.linalg.lstsq("),
