@@ -77,9 +77,9 @@ def _baselines(task: Task, config: EnvConfig) -> list[Candidate]:
 
         made = make_baselines(config, note, left_out=lambda why: bar.write(why))
         if isinstance(config.market, Book):
-            for name in ("touch", BEST_RULE, PROGRAMME):
+            for name in dict.fromkeys(("touch", BEST_RULE, task.scale.bottom, PROGRAMME)):
                 note(name)
-                made.append(make_policy(name, config, **(task.rule if name == BEST_RULE else {})))
+                made.append(make_policy(name, config, **(task.rule if name == task.scale.bottom else {})))
     return [Candidate(one.name, one.name, one, config) for one in made]
 
 

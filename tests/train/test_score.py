@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -82,6 +83,24 @@ def test_trained_policies_score_what_their_entries_say(file):
     found = score(trained(task), task, 76_800 // task.config().horizon)
     assert abs(found.value.mean - entry["value"][0]) < 2 * (found.value.high - found.value.low)
     assert file.stat().st_size < 150_000 * (1 + len(load(file).config.networks))
+
+
+def test_the_rule_of_a_task_is_that_of_the_policy_it_belongs_to(monkeypatch):
+    """Its parameters go to no other: `imbalance-rule` of a task whose rule is `behind` searches its own."""
+    made = {}
+    monkeypatch.setattr("train.score.make_baselines", lambda *given, **named: [])
+
+    def make(name, config, **parameters):
+        made[name] = parameters
+        return SimpleNamespace(name=name)
+
+    monkeypatch.setattr("train.score.make_policy", make)
+    for name, other in (("nasdaq-msft", "imbalance-rule"), ("large-tick", "touch")):
+        made.clear()
+        task = find_task(name)
+        found = [one.name for one in candidates("baselines", task)]
+        assert sorted(found) == sorted(set(found)) == sorted(made)
+        assert (made[task.scale.bottom], made[other]) == (task.rule, {})
 
 
 def test_a_bundle_of_another_task_is_refused(tmp_path):
