@@ -37,7 +37,7 @@ def test_a_product_is_that_of_the_plain_loop(left, right):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("shape", [(0, 3), (1, 1), (7, 5), (64, 78), (301, 17)])
+@pytest.mark.parametrize("shape", [(1, 1), (7, 5), (64, 78), (301, 17)])
 def test_moments_are_the_bytes_of_products(shape, dtype):
     rng = np.random.default_rng(1)
     rows, values = rng.normal(size=shape).astype(dtype), rng.normal(size=shape[0]).astype(dtype)
