@@ -41,8 +41,8 @@ def walk_forward(
         raise TapeError(f"train {train}, test {test}, purge {purge}: give at least 1, 1 and 0 days")
     if len(days) < least:
         raise TapeError(
-            f"train = {train}, purge = {purge} and test = {test} need {least} days, and there are {len(days)}: "
-            "give fewer, or import more"
+            f"train = {train}, purge = {purge} and test = {test} need {least} days, and there are "
+            f"{len(days)}: give fewer, or import more"
         )
     folds = []
     for begin in range(0, len(days) - least + 1, test):
