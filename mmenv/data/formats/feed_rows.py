@@ -145,7 +145,9 @@ def _set(book, known, side, price, size):
         return max(known, at + 1)
     if at < 0:
         return known
-    book[at] = book[known - 1]
+    # One by one: what numba compiles for a copy of a row takes seconds.
+    for column in range(3):
+        book[at, column] = book[known - 1, column]
     return known - 1
 
 

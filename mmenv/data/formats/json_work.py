@@ -6,13 +6,13 @@ that looks at bytes one by one spends longer on that than on the bytes: its func
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numba import njit, types
-from numba.np.numpy_support import carray
-
-from mmenv.engine.memory import array_at
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
 
 PART: Final = np.dtype(
     [
@@ -55,16 +55,36 @@ WORK: Final = np.dtype(
 `Layout`, whose table and flags follow; levels read, int64 [.., 2], and those of the book being read."""
 
 
-@njit(cache=True, nogil=True)
-def bytes_at(address, size):
-    """Bytes [size] that lie at an address."""
-    return carray(array_at(address, types.uint8), size)
+def _array_at(kind: Any, columns: int) -> Any:
+    """What gives, for an address and a size, the array that lies there: [size], or [size, columns].
+
+    As numba's `carray`, which would be compiled again for each function that it stands in.
+    """
+
+    def declare(typing: Any, address: Any, size: Any) -> Any:
+        array = types.Array(kind, 2 if columns else 1, "C")
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            found = context.make_array(array)(context, builder)
+            size = context.cast(builder, arguments[1], signature.args[1], types.intp)
+            item = context.get_constant(types.intp, kind.bitwidth // 8)
+            row = context.get_constant(types.intp, columns * kind.bitwidth // 8)
+            wide = context.get_constant(types.intp, columns)
+            data = builder.inttoptr(arguments[0], found.data.type)
+            shape, strides = ((size, wide), (row, item)) if columns else ((size,), (item,))
+            shape, strides = (cgutils.pack_array(builder, each) for each in (shape, strides))
+            populate_array(found, data, shape, strides, item, None)
+            return found._getvalue()
+
+        return array(types.int64, size), generate
+
+    return intrinsic(declare)
 
 
-@njit(cache=True, nogil=True)
-def pairs_at(address, size):
-    """int64 [size, 2] at an address."""
-    return carray(array_at(address, types.int64), (size, 2))
+bytes_at: Any = _array_at(types.uint8, 0)
+"""Bytes [size] that lie at an address."""
+pairs_at: Any = _array_at(types.int64, 2)
+"""int64 [size, 2] at an address."""
 
 
 @njit(cache=True, nogil=True)
