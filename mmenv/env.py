@@ -41,6 +41,7 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     | `bursts` | risk: `brownian` whose volatility now and then multiplies; the same optimum of the mean | 1 |
     | `hidden-regime` | memory: informed flow behind a hidden state; optima with and without memory | 1 |
     | `correlated` | other assets: some are observed, and lead the quoted one; the exact worth of it | 1 |
+    | `basket` | several quoted assets whose mids move together; the exact optimum (see below) | 1 |
     | `replay` | recorded tapes, see `neuralmm import` | 0.1 |
 
     The default preset of `book`, `large-tick`, is a stock whose spread is one tick and whose venue pays
@@ -253,6 +254,23 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     | `bursts` | 8 | 300 | 0.01 | 0.1 |
     | `hidden-regime` | 6 | 300 | 0.01 | 0.05 |
     | `correlated` | 8 | 300 | 0.01 | 0.1 |
+    | `basket` | 4 | 300 | 0.2 | 1 |
+
+    ## Several quoted assets
+
+    On `basket` an action has the numbers of each asset, one asset's after another's, and the observation
+    each group's entries of each asset, `asset_1_inventory` and so on (the clock once), then two that they
+    have together:
+
+    | Observation | Min | Max | Meaning |
+    |-------------|-----|-----|---------|
+    | factor_move | -10 | 10 | best estimate of the factor's last move, standard deviations |
+    | factor_exposure | -1 | 1 | what the factor moves the positions, over the most that limits allow |
+
+    The penalty is inventory_penalty q' Sigma q x seconds (at the end terminal_penalty q' Sigma q) with q the
+    positions and Sigma the covariance of the mids' moves in a second. The ledger has the sums, and rows of
+    each asset, `asset_1_wealth` and so on: `mmenv.desk.basket`. The position limit is 3 lots an asset, and
+    `reset(options={"position": [3, -2]})` sets one position each.
 
     ## Vectorized environment
 

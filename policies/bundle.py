@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from mmenv.checks import ConfigError, differences, require
-from mmenv.config import EnvConfig, make_config, schema_of
+from mmenv.config import EnvConfig, check_single, make_config, schema_of
 from mmenv.market.base import Market
 from mmenv.observation import observation_features
 from mmenv.signals import Signal
@@ -119,8 +119,9 @@ class Bundle:
 def save(bundle: Bundle, path: str | Path) -> None:
     """Write a bundle with its signals, whole or not at all.
 
-    Raises `ConfigError` for a signal that cannot be saved.
+    Raises `ConfigError` for a signal that cannot be saved, and for several quoted assets.
     """
+    check_single(bundle.config, "a bundle")
     config, signals = _placed(bundle.config)
     manifest = {
         "version": 2 if signals else 1,

@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from mmenv.checks import ConfigError, differences
-from mmenv.config import EnvConfig, check_reach, make_config
+from mmenv.config import EnvConfig, check_reach, check_single, make_config
 from mmenv.data.currency import currency_of
 from mmenv.data.tape import TapeInfo, tapes
 from mmenv.market.book import Book
@@ -75,6 +75,7 @@ def on_tape(
     The fee is each tape's own where none is given, and the time between decisions that of the market that the
     model is from. Latency and queue are those of the tapes that it was trained on, else `Replay`'s.
     """
+    check_single(config, "recorded tapes")
     trained = config.market
     chosen: dict[str, Any] = {"store": str(store), "venue": venue, "symbol": symbol, "day": day}
     chosen |= {"split": "test", "own_fees": maker_fee_bp is None}

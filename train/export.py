@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from mmenv.checks import ConfigError
-from mmenv.config import EnvConfig
+from mmenv.config import EnvConfig, check_single
 from mmenv.progress import progress_bar
 from policies.base import Policy
 from policies.bundle import REFERENCE_SEED, SUFFIX, Bundle, load, save
@@ -37,6 +37,7 @@ def export(options: Export) -> Bundle:
     if options.output.suffix != SUFFIX:
         raise ConfigError(f"--output = {options.output} is not possible: it must end in {SUFFIX}.")
     model, config = load_model(options.model)
+    check_single(config, "a bundle")
     full = plain_bundle(model, config, options.output.name)
     network = full.network
     bundle = dataclasses.replace(

@@ -14,9 +14,12 @@ from policies.basket.exact import evaluate_basket, solve_basket, step_back
 from policies.basket.ladder import CLOSED_FORMS, basket_ladder, exact_value, tuned
 from policies.basket.policy import AssetsAlone, Bergault
 from policies.basket.problem import make_basket_problem
+from policies.bundle import Bundle, save
 from policies.make import make_policy
+from policies.network.layers import Layer, Network
 from policies.optimal import solve
 from train.baselines import make_baselines, scale
+from train.evaluate import on_tape
 from train.simulate import simulate
 
 SHORT = {"horizon": 40}
@@ -170,3 +173,16 @@ def test_many_assets_have_closed_forms_all_the_same():
     assert [policy.name for policy in make_baselines(config)] == ["gueant", "bergault", "no-trade"]
     assert scale(config) is None
     assert simulate(Bergault(config), config, 64).value().mean > 0
+
+
+def test_bundles_and_tapes_are_refused(tmp_path):
+    """What does not know of several assets yet says so before it writes or opens anything."""
+    config = make_config("basket")
+    network = Network(
+        19, (Layer("dense", {"weight": np.zeros((4, 19)), "bias": np.zeros(4)}),), bounds=(-1.0, 1.0)
+    )
+    with pytest.raises(ConfigError, match="single quoted asset for a bundle: this one quotes 2"):
+        save(Bundle(network, config, units=(4096, 1.0), name="both"), tmp_path / "both.mmz")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ConfigError, match="single quoted asset for recorded tapes"):
+        on_tape(config, tmp_path, "BTCUSDT")
