@@ -278,13 +278,18 @@ def test_stable_baselines3_and_the_native_adapter():
 EXAMPLES = {
     "cleanrl_ppo": {"total_timesteps": 256, "num_envs": 8, "num_steps": 16, "minibatch_size": 64},
     "skrl_ppo": {"timesteps": 300, "num_envs": 4, "rollouts": 150},
+    "tianshou_ppo": {"timesteps": 1600, "num_envs": 4, "rollouts": 100},
+    "rllib_ppo": {"iterations": 4, "num_envs": 4, "rollouts": 100},
 }
+NEEDED = {"skrl_ppo": "skrl", "tianshou_ppo": "tianshou", "rllib_ppo": "ray.rllib"}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_other_trainers_work_unchanged(name):
-    if name.startswith("skrl"):
-        pytest.importorskip("skrl", reason="pip install skrl")
+    if name in NEEDED:
+        pytest.importorskip(
+            NEEDED[name], reason=f"pip install {NEEDED[name].replace('ray.rllib', 'ray[rllib]')}"
+        )
     example = runpy.run_path(str(Path(__file__).parents[2] / "examples" / f"{name}.py"))
     assert np.isfinite(example["main"](example["Args"](**EXAMPLES[name])))
 
