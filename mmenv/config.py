@@ -76,16 +76,7 @@ class EnvConfig:
             self.market.on_ticks or not self.quote.from_touch, "EnvConfig", "quote", self.quote.name,
             f"one that counts from the mid, such as {DEFAULT!r}: market {self.market.name!r} has no book"
         )  # fmt: skip
-        reaches = match in self.market.on_step or not self.quote.by_reach
-        require(
-            reaches, "EnvConfig", "quote", self.quote.name,
-            f"one of a single order a side, such as {DEFAULT!r}: market {self.market.name!r} has no more"
-        )  # fmt: skip
-        filled = self.quote.taking is None or self.market.takes_market_orders
-        require(
-            filled, "EnvConfig", "quote", self.quote.name,
-            f"one without market orders, such as {DEFAULT!r}: market {self.market.name!r} does not fill them"
-        )  # fmt: skip
+        check_orders(self.market, self.quote)
         if self.market.quoted > 1:
             drawn = ", ".join(names)
             require(not drawn, "EnvConfig", "randomise", drawn, "empty where several assets are quoted")
@@ -187,6 +178,20 @@ def check_single(config: EnvConfig, purpose: str) -> None:
         count == 1, "EnvConfig", "market", config.market.name,
         f"one with a single quoted asset for {purpose}: this one quotes {count}, which environments, "
         "policies and training on a simulated market can"
+    )  # fmt: skip
+
+
+def check_orders(market: Market, quote: Action) -> None:
+    """Raise `ConfigError` where a market does not take the orders that an action sends."""
+    reaches = match in market.on_step or not quote.by_reach
+    require(
+        reaches, "EnvConfig", "quote", quote.name,
+        f"one of a single order a side, such as {DEFAULT!r}: market {market.name!r} has no more"
+    )  # fmt: skip
+    filled = market.takes_market_orders or quote.taking is None
+    require(
+        filled, "EnvConfig", "quote", quote.name,
+        f"one without market orders, such as {DEFAULT!r}: market {market.name!r} does not fill them"
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from mmenv.checks import ConfigError, differences
-from mmenv.config import EnvConfig, check_reach, check_single, make_config
+from mmenv.config import EnvConfig, check_orders, check_reach, check_single, make_config
 from mmenv.data.currency import currency_of
 from mmenv.data.tape import TapeInfo, tapes
 from mmenv.market.book import Book
@@ -93,6 +93,7 @@ def on_tapes(config: EnvConfig, options: Evaluate) -> dict[str, EnvConfig]:
     the policy cannot be played on, naming the option that leaves it out.
     """
     assert options.store is not None
+    check_orders(Replay(store=str(options.store)), config.quote)
     found = {}
     chosen = tapes(options.store, options.venue, options.symbol, options.day)
     for venue, symbol in dict.fromkeys((tape.info.venue, tape.info.symbol) for tape in chosen):

@@ -239,6 +239,4 @@ def _simulate_batch(
 def quoted_sides(config: EnvConfig, actions: np.ndarray) -> np.ndarray:
     """Whether ask and bid are quoted by actions, (n, A), or left: bool (2, n), of several quoted assets
     (2, n x assets). NaN quotes nothing."""
-    actions = by_asset(config, actions)
-    distances = np.stack(config.quote.to_distances(actions))
-    return np.isfinite(distances) & np.isfinite(actions).all(axis=1)
+    return config.quote.quoted(by_asset(config, actions), config.risk.order_lots)

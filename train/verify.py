@@ -9,6 +9,7 @@ every episode, each on its own, on the same paths.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from train.simulate import simulate
 TOLERANCE = 1e-5
 """Largest difference to torch that float32 may have in any action."""
 EXACT = ("float32", "onnx")
-QUOTES = ("ask_distance", "bid_distance", "ask_lots", "bid_lots")
+QUOTES = ("ask_distance", "bid_distance", "ask_lots", "bid_lots", "taker_lots")
 
 
 class Recorded:
@@ -74,10 +75,7 @@ def compare(
 ) -> Parity:
     """Follow the reference through the first `steps` decisions of each episode."""
     desk = make_desk(config, 1, autoreset=False)
-    # A desk that only quotes: what the policy asks for, in the very situation of the reference.
-    # Networks beside the policy have had their say by then: it is in the observation and in the core.
-    plain = replace(config, market=as_live(config.market), signals=(), manager=None)
-    beside = Desk(plain, 1, autoreset=False)
+    ask = _quotes_of(config)
     desk.seed([seed])
     actions, asked = [], []
     with progress_bar(total=episodes * steps, desc="comparing", unit=" steps", leave=False) as bar:
@@ -86,21 +84,22 @@ def compare(
             for _ in range(steps):
                 ours, mine = policy.act(seen, mine)
                 theirs, its = reference.act(seen, its)
-                beside.core[...] = desk.core
-                beside.decide(ours)
+                mine_asked = ask(desk, ours)
                 out = desk.step(theirs)
                 seen = out.observations
                 actions.append((ours[0], theirs[0]))
-                asked.append([[int(d.core[name][0, 0]) for name in QUOTES] for d in (beside, desk)])
+                asked.append([mine_asked, _asked(desk)])
                 bar.update()
                 if out.terminated[0] or out.truncated[0]:
                     break
     desk.close()
     pairs = np.array(actions)
-    distances, lots = np.array(asked)[..., :2], np.array(asked)[..., 2:]
+    distances, lots, taken = np.split(np.array(asked), (2, 4), axis=-1)
     quoted = (lots > 0).any(axis=1)
     apart = np.abs(distances[:, 0] - distances[:, 1])[quoted]
-    differ = (apart > 0) | (lots[:, 0] != lots[:, 1])[quoted]
+    differ = np.append(
+        (apart > 0) | (lots[:, 0] != lots[:, 1])[quoted], (taken[:, 0] != taken[:, 1])[taken.any(axis=1)]
+    )
     return Parity(
         decisions=len(pairs),
         action=float(np.abs(pairs[:, 0] - pairs[:, 1]).max()),
@@ -108,6 +107,37 @@ def compare(
         ticks=float(apart.max(initial=0)) / 2,
         whole_ticks=type(config.market).price_scale is not Market.price_scale,
     )
+
+
+def _asked(desk: Desk) -> list[int]:
+    """`QUOTES` of a desk of one environment."""
+    return [int(desk.core[name][0, 0]) for name in QUOTES]
+
+
+def _quotes_of(config: EnvConfig) -> Callable[[Desk, np.ndarray], list[int]]:
+    """What gives `QUOTES` that an action asks for in the very situation of another desk.
+
+    Networks beside the policy have had their say by then: it is in the observation and in the core.
+    """
+    alone = replace(config, signals=(), manager=None)
+    if config.quote.taking is None and not config.quote.by_reach:
+        quoting = Desk(replace(alone, market=as_live(config.market)), 1, autoreset=False)
+
+        def only_quote(desk: Desk, action: np.ndarray) -> list[int]:
+            quoting.core[...] = desk.core
+            quoting.decide(action)
+            return _asked(quoting)
+
+        return only_quote
+    # No market outside takes such orders: a twin makes the whole step.
+    twin = Desk(alone, 1, autoreset=False)
+
+    def step(desk: Desk, action: np.ndarray) -> list[int]:
+        twin.take_back(desk.get_state()["stages"])
+        twin.step(action)
+        return _asked(twin)
+
+    return step
 
 
 def the_model(path: Path, bundle: Bundle) -> Policy:

@@ -77,6 +77,12 @@ class Action(ABC):
         """Whether a side can be left, not quoted at all."""
         return False
 
+    def quoted(self, actions: np.ndarray, order_lots: int) -> np.ndarray:
+        """Whether actions, (n, A), quote ask and bid or leave them, before any limits: bool (2, n). A number
+        that is not finite quotes nothing."""
+        distances = np.stack(self.to_distances(actions))
+        return np.isfinite(distances) & np.isfinite(actions).all(axis=1)
+
     @property
     def taking(self) -> Taking | None:
         """The terms of its market orders, where it sends any: its stages then set `taker_lots`, too."""

@@ -59,6 +59,10 @@ class Size(SpreadSkew):
     def further(self, price_scale: int, on_ticks: bool, blocks: int) -> Further:
         return Further([(resize, np.zeros(1, EMPTY))], [])
 
+    def quoted(self, actions: np.ndarray, order_lots: int) -> np.ndarray:
+        lots = np.stack(self.to_shares(np.nan_to_num(actions))) * order_lots
+        return super().quoted(actions, order_lots) & (lots >= 0.5)
+
     def to_action(
         self,
         ask_distance: np.ndarray,

@@ -69,6 +69,10 @@ class Taker(SpreadSkew):
     def further(self, price_scale: int, on_ticks: bool, blocks: int) -> Further:
         return Further([(take, np.array([(self.taker_lots,)], CHOICES))], [])
 
+    def quoted(self, actions: np.ndarray, order_lots: int) -> np.ndarray:
+        lots = self.to_lots(np.nan_to_num(actions))
+        return super().quoted(actions, order_lots) & np.stack([lots <= 0, lots >= 0])
+
     def to_action(
         self, ask_distance: np.ndarray, bid_distance: np.ndarray, lots: np.ndarray | int = 0, **more: Any
     ) -> np.ndarray:

@@ -76,7 +76,7 @@ class Session:
         self._heard_ns = setup.start_ns
         self._skew_ns = NO_SKEW
         self._last_trade = 0
-        self.given: tuple[NDArray[np.float32], str] = (np.zeros(2, np.float32), "")
+        self.given: tuple[NDArray[np.float32], str] = (np.zeros(self._numbers, np.float32), "")
         """Without a player: the next decision's action, and what the policy raised."""
         self._decisions = 0
         self.work = 0
@@ -111,7 +111,8 @@ class Session:
         self._seen = {name: self.view.outcomes[name] for name in OUTCOME.names or ()}
         self._seen_words = self.view.outcomes.view(np.int64)
         self._age = self.desk.core["age"][0]
-        self.decision = np.zeros((), decision_type(self.desk.entries))
+        self._numbers = len(setup.config.quote.entries)
+        self.decision = np.zeros((), decision_type(self.desk.entries, self._numbers))
         """The last one."""
         self._integers: NDArray[np.int64] = np.ndarray(
             4 + len(self._seen_words), np.int64, self.decision.data
@@ -435,11 +436,11 @@ class Session:
         """The policy's action, or no quote and what it raised."""
         try:
             action = np.asarray(player.step(self.episodes.observation), np.float32)
-            if action.shape != (2,):
-                raise ValueError(f"the action has shape {action.shape}, not (2,)")
+            if action.shape != (self._numbers,):
+                raise ValueError(f"the action has shape {action.shape}, not ({self._numbers},)")
             return action, ""
         except Exception as error:
-            return np.full(2, np.nan, np.float32), f"{type(error).__name__}: {error}"
+            return np.full(self._numbers, np.nan, np.float32), f"{type(error).__name__}: {error}"
 
     def _quotes(self) -> NDArray[np.int64]:
         quotes = self.link.quotes(self.desk.core)

@@ -34,7 +34,7 @@ class Player(Protocol):
         """A new episode begins."""
 
     def step(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Action (2,) for the observation (F,)."""
+        """Action (A,) for the observation (F,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +142,8 @@ class Outgoing:
     cancel_all: bool
 
 
-def decision_type(width: int) -> np.dtype:
-    """Record of a decision with `width` observation entries."""
+def decision_type(width: int, numbers: int = 2) -> np.dtype:
+    """Record of a decision with `width` observation entries, of an action of so many numbers."""
     return np.dtype(
         [
             ("time_ns", "<i8"),
@@ -154,7 +154,7 @@ def decision_type(width: int) -> np.dtype:
             ("reward", "<f8"),
             ("wealth", "<f8"),
             ("observation", "<f4", (width,)),
-            ("action", "<f4", (2,)),
+            ("action", "<f4", (numbers,)),
             ("quotes", "<i8", (4,)),
         ]
     )

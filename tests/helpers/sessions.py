@@ -38,8 +38,8 @@ def rows(seconds: float = 40.0, seed: int = 3) -> NDArray[np.void]:
 class Wanderer:
     """Quotes at random, drawn from what it has seen in this episode and so far: forgetting shows."""
 
-    def __init__(self, low: float = -1.0, high: float = -0.5) -> None:
-        self.low, self.high = low, high
+    def __init__(self, low: float = -1.0, high: float = -0.5, numbers: int = 2) -> None:
+        self.low, self.high, self.numbers = low, high, numbers
         self.memory = 0
 
     def reset(self) -> None:
@@ -47,7 +47,9 @@ class Wanderer:
 
     def step(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
         self.memory = (self.memory * 31 + zlib.crc32(observation.tobytes())) % (1 << 61)
-        return np.random.default_rng(self.memory).uniform(self.low, self.high, 2).astype(np.float32)
+        return (
+            np.random.default_rng(self.memory).uniform(self.low, self.high, self.numbers).astype(np.float32)
+        )
 
     @property
     def state(self) -> bytes:

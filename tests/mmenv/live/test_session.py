@@ -46,6 +46,43 @@ def test_a_paper_session_through_the_backtester(tmp_path, latency_ms):
         assert found.fills > 5
 
 
+class Sizes(Wanderer):
+    """A wanderer whose sizes change now and then: whenever they do, the orders lose their place."""
+
+    sizes = np.ones(2, np.float32)
+
+    def step(self, observation):
+        action = super().step(observation)
+        if self.memory % 6 == 0:
+            self.sizes = action[2:] * 4 + 3  # all of [-1, 1]
+        action[2:] = self.sizes
+        return action
+
+
+def test_sizes_on_paper_are_those_of_the_backtester(tmp_path):
+    """A journal of the action `size` plays again to the same bytes, and by either engine; a policy of other
+    numbers is refused by name."""
+    file = Journal(tmp_path / "journal")
+    risk = {"order_lots": 3, "position_limit": 60}
+    session = paper(file, player=Sizes(numbers=4), quote={"name": "size"}, risk=risk)
+    file.close()
+    made = decisions(tmp_path / "journal")
+    assert session.fills > 5
+    assert set(made["quotes"][:, [1, 3]].ravel()) == {0, 1, 2, 3}
+    for player in (Sizes(numbers=4), None):
+        again, _ = check(tmp_path / "journal", player)
+        assert again.decision.tobytes() == made[-1].tobytes()
+    tape = to_tape(tmp_path / "journal", tmp_path / "store")
+    for engine in ("hftbacktest", "matcher"):
+        found = backtest(tmp_path / "journal", tape, engine)
+        assert (found.compared, found.why) == (len(made), "")
+        assert found.fills > 5
+    wrong = Session(setup(quote={"name": "size"}), Wanderer(), Memory())
+    run(wrong, rows()[:20_000])
+    assert wrong.state == HALTED
+    assert any("shape (2,), not (4,)" in finding.reason for finding in wrong.guard.findings)
+
+
 def test_replay_gives_the_same_bytes_by_either_engine(tmp_path):
     path = write(tmp_path / "capture.gz", market(seconds=60, seed=4).lines)
     Import("binance", (path,), tmp_path / "store", strict=True, progress=False).run()
