@@ -60,7 +60,12 @@ class Quotes:
         return np.arange(-self.limit, self.limit + 1)[seen], distances, left
 
     def figure(self, best: Quotes | None, name: str) -> Figure:
-        """Learned quotes by inventory beside those of the policy `name`, and how often a side is left."""
+        """Learned quotes by inventory beside those of the policy `name`, and how often a side is left.
+
+        A policy whose distances count from elsewhere than the learned one's is not drawn.
+        """
+        if best is not None and best.config.quote.distances_are != self.config.quote.distances_are:
+            best = None
         left_out = self.config.quote.leaves
         figure = Figure(figsize=(7, 6.5 if left_out else 4.5), layout="constrained")
         axes = figure.subplots(2 if left_out else 1, 1, sharex=True, squeeze=False)[:, 0]

@@ -113,6 +113,21 @@ def test_a_bundle_of_another_task_is_refused(tmp_path):
         candidates(str(tmp_path / "other.mmz"), TASK)
 
 
+def test_distances_from_the_mid_are_not_drawn_beside_those_from_the_touch():
+    from train.pictures import Quotes
+
+    task = find_task("nasdaq-msft")
+    drawn = []
+    for free in ({"quote": {"name": "touch"}}, {}):
+        drawn.append(Quotes(task.config(**free)))
+        width = len(drawn[-1].config.quote.entries)
+        drawn[-1](np.zeros((2, 1)), np.zeros((2, width), np.float32), np.array([0, 1]))
+    touch, mid = drawn
+    assert len(touch.figure(mid, "behind").axes[0].lines) == 2
+    assert len(touch.figure(touch, "behind").axes[0].lines) == 4
+    assert "behind" not in touch.figure(mid, "behind").axes[0].get_title()
+
+
 def test_play_and_export(tmp_path, capsys):
     main_play(ZooPlay("brownian", episodes=16, out=tmp_path))
     assert "% of optimum" in capsys.readouterr().out
