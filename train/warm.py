@@ -1,6 +1,6 @@
 """`neuralmm warm`: compile beforehand what the first commands after installation would stop to compile.
 
-What is compiled is found by using it: the readers of a recording of a few lines, the learner in a training of
+What is compiled is found by using it: the readers of recordings of a few lines, the learner in a training of
 a few steps. Stages need no use, for their types are known.
 """
 
@@ -49,13 +49,35 @@ BOOK = """9999999999,0,1000000,100
 """
 
 
+WEBSOCKET = """1723100000000000000 {"arg":{"channel":"books","instId":"A-B"},"action":"snapshot","data":\
+[{"bids":[["99","5","0","1"]],"asks":[["101","5","0","1"]],"ts":"1723100000000","seqId":3,"prevSeqId":-1}]}
+1723100000100000000 {"arg":{"channel":"books","instId":"A-B"},"action":"update","data":\
+[{"bids":[["98","7","0","1"]],"asks":[],"ts":"1723100000100","seqId":6,"prevSeqId":3}]}
+1723100000200000000 {"arg":{"channel":"trades","instId":"A-B"},"data":\
+[{"instId":"A-B","tradeId":"1","px":"101","sz":"1","side":"buy","ts":"1723100000200"}]}
+"""
+"""A recording of OKX's websocket; those of all venues but Binance are read by the same code."""
+
+BINANCE = """1723100000000000000 {"lastUpdateId":1,"E":1723100000000,"T":1723100000000,\
+"bids":[["99","5"]],"asks":[["101","5"]]}
+1723100000100000000 {"stream":"ab@depth","data":{"e":"depthUpdate","E":1723100000100,"T":1723100000100,\
+"s":"AB","U":1,"u":3,"pu":1,"b":[["98","7"]],"a":[]}}
+1723100000150000000 {"stream":"ab@bookTicker","data":{"e":"bookTicker","u":4,"s":"AB","b":"99","B":"4",\
+"a":"101","A":"5","T":1723100000150,"E":1723100000150}}
+1723100000200000000 {"stream":"ab@trade","data":{"e":"trade","E":1723100000200,"T":1723100000200,"s":"AB",\
+"t":1,"p":"101","q":"1","X":"MARKET","m":false}}
+"""
+
+
 @dataclass(frozen=True)
 class Warm:
     """Compile what commands need, on all processors, and keep it: once after installation or an update."""
 
     only: Annotated[
         tuple[str, ...],
-        tyro.conf.arg(metavar="{markets,learner,readers}...", help="Of all that is compiled, this alone."),
+        tyro.conf.arg(
+            metavar="{markets,learner,readers,captures}...", help="Of all that is compiled, this alone."
+        ),
     ] = ()
 
 
@@ -105,6 +127,17 @@ def readers() -> None:
         Import("lobster", tuple(files), folder / "store", progress=False).run()
 
 
+def captures() -> None:
+    """The readers of captures of websockets, in the import of a few messages."""
+    from mmenv.data.importer import Import
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for kind, lines in (("okx", WEBSOCKET), ("binance", BINANCE)):
+            (folder / kind).write_text(lines)
+            Import(kind, (folder / kind,), folder / "store", progress=False).run()
+
+
 def compile_ahead(settings: Settings, config: EnvConfig) -> None:
     """Compile the learner in another process while this one compiles the environment of training.
 
@@ -129,7 +162,12 @@ def _quietly(name: str) -> None:
     JOBS[name]()
 
 
-JOBS: dict[str, Callable[[], None]] = {"markets": markets, "learner": learner, "readers": readers}
+JOBS: dict[str, Callable[[], None]] = {
+    "markets": markets,
+    "learner": learner,
+    "readers": readers,
+    "captures": captures,
+}
 
 
 def main(options: Warm) -> None:

@@ -43,9 +43,26 @@ warm.BOOK = warm.BOOK.replace("100\\n", "70\\n", 1)
 warm.readers()
 """
 
+CAPTURES = """
+import tempfile
+from pathlib import Path
+from mmenv.data.importer import Import
+from tests.helpers import captures, feeds
+from tests.helpers.orders import write_lines
+
+with tempfile.TemporaryDirectory() as name:
+    folder = Path(name)
+    market = feeds.market(events=60)
+    paths = {venue: write_lines(folder / venue, feeds.capture(market, venue)) for venue in feeds.VENUES}
+    paths["binance"] = captures.write(folder / "b.gz", captures.market(seconds=3, seed=4).lines)
+    for venue, path in paths.items():
+        Import(venue, (path,), folder / "store", progress=False).run()
+"""
+
 
 @pytest.mark.parametrize(
-    ("job", "program"), [("markets", MARKETS), ("learner", LEARNER), ("readers", READERS)]
+    ("job", "program"),
+    [("markets", MARKETS), ("learner", LEARNER), ("readers", READERS), ("captures", CAPTURES)],
 )
 def test_nothing_is_left_to_compile(job, program):
     command = [sys.executable, "-m", "train.cli", "warm", "--only", job]
