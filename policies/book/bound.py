@@ -34,11 +34,13 @@ from mmenv.checks import require
 from mmenv.engine.state import LANES
 from policies.book.orders import CHARGED, ONE_BEHIND, PLACES, Terms, between, charge, micro, terms_of, view
 from policies.book.paths import (
+    MOST_AHEAD,
     ROW,
     Paths,
     advance,
     compiled,
     decision,
+    extent,
     redraw,
     require_book,
     start,
@@ -49,14 +51,11 @@ from policies.book.programme import GAP_NODES, NODES_FOR, OTHER_NODES, OWN_NODES
 REDRAWS = 128
 """K, one block of lanes."""
 CASES = len(CHARGED) + 2
-"""Orders that have a penalty: none, one a tick behind the touch, those at the touch behind `CHARGED` lots."""
-BEHIND_AHEAD = 20
-"""Lots ahead of the order one tick behind; any number gives a valid penalty."""
+"""Orders that have a penalty: none, a fresh one a tick behind the touch, those at the touch behind `CHARGED`
+lots."""
 SETTLED = 15
 """The last mispricing is redrawn at each of the last seconds, so many (or decisions, if these are longer); a
 fill takes the mean at the next one."""
-MOST_AHEAD = 4096
-"""Longest queue for which the bound is computed, lots."""
 
 
 def fill_values(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
@@ -109,7 +108,7 @@ def _outcomes(rows, side, values, scale, held, terms, into):
     _values_at(values, rows[terms.substeps], side, scale, held)
     touch, queue, _, _, _, _ = view(rows[0], side)
     into[0] += held[0]
-    into[1] += _outcome(rows, side, touch + side, BEHIND_AHEAD, held, terms)
+    into[1] += _outcome(rows, side, touch + side, terms.depth, held, terms)
     x = 0.0
     for k in range(CHARGED.shape[0]):
         if k == 0 or CHARGED[k - 1] < queue:
@@ -142,19 +141,6 @@ def _surprises(own, other, rows, values, scale, terms, horizon, redraws, inner, 
                 for k in range(CASES):
                     charges[i, t, s, k] = now[k] - mean[s, k] / redraws
         advance(own, rows.shape[0], t, terms.substeps)
-
-
-@compiled
-def _sizes(rows, substeps):
-    """Of a path: widest spread (ticks), longest queue, farthest that a touch moves within a decision
-    (ticks)."""
-    spread, queue, moved = 1, 1, 0
-    for m in range(rows.shape[0]):
-        row, first = rows[m], rows[max(m - 1, 0) // substeps * substeps]
-        spread = max(spread, row.ask - row.bid)
-        queue = max(queue, row.ask_queue, row.bid_queue)
-        moved = max(moved, abs(row.ask - first.ask), abs(row.bid - first.bid))
-    return spread, queue, moved
 
 
 @compiled
@@ -268,7 +254,7 @@ def bound(
 
 def _hindsight_path(rows: np.ndarray, charges: np.ndarray, settle: np.ndarray, terms: Terms) -> float:
     """Both sides of one path, on a grid that holds every order there can be on it."""
-    spread, queue, moved = _sizes(rows, terms.substeps)
+    spread, queue, moved = extent(rows, terms.substeps)
     require(queue < MOST_AHEAD, "Book", "queue", queue, f"below {MOST_AHEAD} lots for an upper bound")
     behind = int(min(terms.reach, 1e6)) // 2 + 1 + moved
     before = spread + moved

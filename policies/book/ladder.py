@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ import numpy as np
 
 from mmenv.config import EnvConfig
 from mmenv.run.provenance import digest
-from policies.book.bound import MOST_AHEAD, bound, fill_values
-from policies.book.orders import money, play, value
+from policies.book.bound import bound, fill_values
+from policies.book.continuation import place_values
+from policies.book.improvement import improve
+from policies.book.orders import PLACES, money, play, value
 from policies.book.paths import Paths, record, require_book
 from policies.book.programme import (
     LEAST,
@@ -29,11 +31,13 @@ from policies.cache import read, write
 
 CACHE = Path("logs/optima")
 """What was found is kept here, beside the solutions of the solvable markets."""
-VERSION = 3
+VERSION = 4
 """Part of every cache key: raise it when results change."""
 TRAINING_SEED = 2_000_000_000
 TRAINING_PATHS = 1024
 ROUNDS = 4
+IMPROVEMENTS = 6
+"""Rounds of improvement of the programmes."""
 CHOOSING = 8
 """Training paths on which the penalty of the bound is chosen."""
 SEED = 1_000_000_000
@@ -59,7 +63,8 @@ class Found:
     programme: Programme
     told: Programme
     values: np.ndarray
-    """The told programme's, without gaps, or zeros where these make the bound tighter."""
+    """What the penalty of the bound takes for values: those of the told programme's model, what followed when
+    it was played, or nothing; whichever makes the bound tightest on training paths."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ def find(config: EnvConfig, cache: Path | None = CACHE, note: Note = lambda what
     Raises `ConfigError` for a market other than `book` and for what its simulator does not know.
     """
     require_book(config)
-    path = cache and cache / f"book-found-{_key(config, TRAINING_PATHS, ROUNDS)}.npz"
+    path = cache and cache / f"book-found-{_key(config, TRAINING_PATHS, ROUNDS, IMPROVEMENTS)}.npz"
     kept = read(path)
     if kept is not None:
         return _unpack(kept)
@@ -95,24 +100,39 @@ def find(config: EnvConfig, cache: Path | None = CACHE, note: Note = lambda what
     note("fitting the filter")
     filtered = fit_filter(paths)
     note("solving the programme")
-    programme = solve(paths, filtered.indices(paths), SEEN, rounds=ROUNDS)
+    seen, index = filtered.indices(paths), told_indices(paths, 1)
+    programme = solve(paths, seen, SEEN, rounds=ROUNDS)
+    note("improving the programme")
+    programme = improve(paths, seen, [programme, *_playable(rules, SEEN)], rounds=IMPROVEMENTS)
     note("solving the told programme")
-    index = told_indices(paths, 1)
     told = solve(paths, index, TOLD, rounds=2, smooth=True)
     often = np.bincount(index.ravel(), minlength=TOLD) >= LEAST
-    values = fill_values(told.values, np.broadcast_to(often[:, None], told.values.shape))
-    if paths.market.exact_impact and max(paths.rows[f"{s}_queue"].max() for s in ("ask", "bid")) < MOST_AHEAD:
+    modelled = told.values, np.broadcast_to(often[:, None], told.values.shape)
+    note("improving the told programme")
+    told = improve(paths, index, [told, *_playable(rules, TOLD)], rounds=IMPROVEMENTS)
+    values = np.zeros((TOLD, PLACES))
+    if paths.market.exact_impact and paths.queues_are_short:
         note("choosing the penalty of the bound")
-        values = _tighter(paths, values)
+        half = Paths(paths.config, paths.seeds[::2], paths.rows[::2])
+        played, count = place_values(half, np.ascontiguousarray(index[::2]), told)
+        candidates = fill_values(*modelled), fill_values(played, count >= LEAST), values
+        values = _tightest(paths, candidates)
     found = Found(rules, filtered, programme, told, values)
     write(path, _pack(found))
     return found
 
 
-def _tighter(paths: Paths, values: np.ndarray) -> np.ndarray:
-    """The told programme's values, or none, as the penalty whose bound is tighter on training paths."""
+def _playable(rules: dict[str, tuple[float, ...]], markets: int) -> list[Programme]:
+    """The best rules that do not ask what the market is like, as programmes on any `markets`."""
+    tables = [FAMILIES[name].make(*rules[name])[:1] for name in ("touch", "constant", "glft")]
+    nothing = np.zeros((markets, PLACES), np.float32)
+    return [Programme(np.repeat(table, markets, axis=0), 1.0, nothing) for table in tables]
+
+
+def _tightest(paths: Paths, candidates: Sequence[np.ndarray]) -> np.ndarray:
+    """The values whose bound, with them as the penalty's, is the tightest on training paths."""
     few = Paths(paths.config, paths.seeds[:CHOOSING], paths.rows[:CHOOSING])
-    return min((values, np.zeros_like(values)), key=lambda each: bound(few, each).value.mean())
+    return min(candidates, key=lambda each: bound(few, each).value.mean())
 
 
 def ladder(
@@ -174,7 +194,7 @@ def _ladder_file(
     config: EnvConfig, paths: int, seed: int, bound_paths: int, cache: Path | None
 ) -> Path | None:
     """Where the ladder is kept."""
-    key = _key(config, TRAINING_PATHS, ROUNDS, paths, seed, bound_paths)
+    key = _key(config, TRAINING_PATHS, ROUNDS, IMPROVEMENTS, paths, seed, bound_paths)
     return cache and cache / f"book-ladder-{key}.npz"
 
 

@@ -14,10 +14,11 @@ import numpy as np
 from mmenv.config import EnvConfig
 from policies.book.paths import Paths, compiled, fill, place, require_book
 
-LEAVE, HOLD, TOUCH, INSIDE, BEHIND = range(5)
+LEAVE, HOLD, TOUCH, INSIDE = range(4)
+BEHIND = 3
 """What a side can do: leave, stay where it is (at the touch if it has no order), go to the touch, one tick
-before it where there is room, and BEHIND + d: d ticks behind it."""
-CHOICES = 4
+before it where there is room, and BEHIND + d: d = 1, 2, ... ticks behind it."""
+CHOICES = 5
 """Those a programme chooses from."""
 
 EDGES = np.array([0, 3, 8, 15, 25, 40, 60, 90])

@@ -23,10 +23,12 @@ from mmenv.market.book_orders import fill, place
 from mmenv.market.book_state import PARAMS, STATE
 
 __all__ = [
+    "MOST_AHEAD",
     "ROW",
     "Paths",
     "advance",
     "decision",
+    "extent",
     "fill",
     "place",
     "record",
@@ -59,6 +61,9 @@ ROW = np.dtype(
 OTHERS = np.dtype([("own", STATE), ("params", PARAMS)], align=True)
 """The market's state of a block of lanes, with its parameters."""
 
+MOST_AHEAD = 4096
+"""Longest queue for which every order that can stand in it is valued, lots."""
+
 OTHER_FUTURE = 1_000_000
 """Episodes from this one on are futures that were redrawn; the recorded ones are episode 0."""
 
@@ -82,6 +87,11 @@ class Paths:
     def decisions(self) -> np.ndarray:
         """The rows at decisions, (paths, horizon + 1)."""
         return self.rows[:, :: self.market.substeps]
+
+    @property
+    def queues_are_short(self) -> bool:
+        """Whether every order that can stand in a queue can be valued: they are below `MOST_AHEAD` lots."""
+        return bool(max(self.rows[f"{side}_queue"].max() for side in ("ask", "bid")) < MOST_AHEAD)
 
 
 def require_book(config: EnvConfig) -> Book:
@@ -161,6 +171,19 @@ def _record(own, count, horizon, substeps, first, rows):
     turned = rows.T
     for age in range(horizon):
         decision(own, count, age, substeps, first, turned[age * substeps : (age + 1) * substeps + 1])
+
+
+@compiled
+def extent(rows, substeps):
+    """Of a path: widest spread (ticks), longest queue, farthest that a touch moves within a decision
+    (ticks)."""
+    spread, queue, moved = 1, 1, 0
+    for m in range(rows.shape[0]):
+        row, first = rows[m], rows[max(m - 1, 0) // substeps * substeps]
+        spread = max(spread, row.ask - row.bid)
+        queue = max(queue, row.ask_queue, row.bid_queue)
+        moved = max(moved, abs(row.ask - first.ask), abs(row.bid - first.bid))
+    return spread, queue, moved
 
 
 @compiled

@@ -79,7 +79,7 @@ class TablePolicy:
             )
             choice = self._table[index[:, s], np.where(has, place, 0), level].astype(np.int64)
             ticks = np.select(
-                [(choice == HOLD) & has, choice == INSIDE, choice >= BEHIND],
+                [(choice == HOLD) & has, choice == INSIDE, choice > BEHIND],
                 [behind, np.where(spread > 1, -1, 0), choice - BEHIND],
                 0,
             )

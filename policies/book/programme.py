@@ -19,6 +19,7 @@ from scipy import sparse
 
 from mmenv.engine.products import product, solve_linear
 from policies.book.orders import (
+    BEHIND,
     CHARGED,
     CHOICES,
     HOLD,
@@ -247,10 +248,12 @@ def _place_between(side, price, left, ahead, touch, rng):
 
 
 @compiled
-def _deviate(choice, where, wide, rng):
+def deviate(choice, where, wide, rng):
     """Another choice than the policy's, to be tried for a while."""
-    if choice != LEAVE and rng.random() < 0.8:
+    if choice != LEAVE and rng.random() < 0.7:
         return LEAVE
+    if choice != BEHIND + 1 and rng.random() < 0.5:
+        return BEHIND + 1
     if wide and rng.random() < 0.5:
         return INSIDE
     return TOUCH if where >= ONE_BEHIND and rng.random() < 0.3 else HOLD
@@ -271,7 +274,7 @@ def _explore(rows, index, table, terms, rate, length, smooth, rng, steps):
                 choice = table[index[i, t, s], where]
                 if odd == 0 and rng.random() < rate:
                     odd = 1 + int(-np.log(rng.random()) * length)
-                    mode = _deviate(choice, where, side * (touch - opposite) > 1, rng)
+                    mode = deviate(choice, where, side * (touch - opposite) > 1, rng)
                 if odd > 0:
                     odd -= 1
                     choice = HOLD if mode == TOUCH and where < ONE_BEHIND else mode

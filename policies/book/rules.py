@@ -73,7 +73,8 @@ def constant(distance: float, skew: float = 0.0) -> np.ndarray:
     table = np.zeros((BINS, PLACES, 2 * LEVELS + 1), np.uint8)
     for level in range(-LEVELS, LEVELS + 1):
         behind = max(int(np.ceil(distance - skew * level - 1e-9)), 0)
-        table[:, :, level + LEVELS] = INSIDE if distance == -1 and skew == 0 else BEHIND + min(behind, 9)
+        choice = BEHIND + min(behind, 9) if behind else TOUCH
+        table[:, :, level + LEVELS] = INSIDE if distance == -1 and skew == 0 else choice
     return table
 
 
