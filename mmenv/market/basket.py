@@ -143,17 +143,26 @@ class Basket(Market):
         return self.each("volatilities") * self.each("loadings")
 
     @property
+    def own_variances(self) -> Array:
+        """Variance of the moves in a second that are an asset's own, (count,), price units^2."""
+        return self.each("volatilities") ** 2 * (1 - self.each("loadings") ** 2)
+
+    @property
     def covariance(self) -> Array:
         """Sigma: covariance of the moves of the mids in a second, (count, count), price units^2."""
-        own = self.each("volatilities") ** 2 * (1 - self.each("loadings") ** 2)
-        return np.outer(self.exposures, self.exposures) + np.diag(own)
+        return np.outer(self.exposures, self.exposures) + np.diag(self.own_variances)
 
     @property
     def factor_weights(self) -> Array:
         """What to weigh the moves of a second with for the best estimate of the factor's, (count,), per price
-        unit: beta' Sigma^-1. Exposures alone where the moves tell the factor exactly."""
-        covariance = self.covariance
-        return np.linalg.pinv(covariance, hermitian=True) @ self.exposures
+        unit: beta' Sigma^-1, by Sherman and Morrison. Where some moves tell the factor exactly, they alone."""
+        own = self.own_variances
+        exact = own == 0
+        if exact.any():
+            told = np.where(exact, self.exposures, 0.0)
+            return told / np.sum(told**2)
+        precision = self.exposures / own
+        return precision / (1 + np.sum(self.exposures * precision))
 
     @property
     def lanes(self) -> BasketLanes:

@@ -94,6 +94,8 @@ LEFT = {
     ("train/replicate.py", "linalg.eigh_tridiagonal("),
     # a Riccati equation of a few states
     ("policies/signals/exact.py", "scipy.linalg.solve_discrete_are("),
+    # a matrix of a few assets
+    ("policies/basket/closed_forms.py", "np.linalg.eigh("),
     # compared with 1, and printed with two digits
     ("train/papers/hawkes.py", "np.linalg.eigvals("),
     # no sums
