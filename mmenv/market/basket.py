@@ -155,7 +155,7 @@ class Basket(Market):
     @property
     def factor_weights(self) -> Array:
         """What to weigh the moves of a second with for the best estimate of the factor's, (count,), per price
-        unit: beta' Sigma^-1, by Sherman and Morrison. Where some moves tell the factor exactly, they alone."""
+        unit: beta' Sigma^-1, by Sherman and Morrison. Moves that tell the factor exactly stand alone."""
         own = self.own_variances
         exact = own == 0
         if exact.any():
