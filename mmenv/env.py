@@ -245,7 +245,7 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     prints the text. Defaults of the markets (`Market.defaults`): largest half-spread, pu, which is also the
     largest skew and distance, but on `book` (skew 2, distance 3: beyond it a side is left; 14, 14 and 12 in
     the presets of small ticks); decisions; penalties of the reward. All else is the same in all: half-spread
-    from 0, position limit 10 lots, orders of 1 lot, daily loss limit 500 pu x lots.
+    from 0, position limit 10 lots (3 on `basket`), orders of 1 lot, daily loss limit 500 pu x lots.
 
     | Market | `max_half_spread` | `horizon` | `inventory_penalty` | `terminal_penalty` |
     |--------|-------------------|-----------|---------------------|--------------------|

@@ -724,7 +724,7 @@ def test_docstring_table_of_further_groups():
 def test_docstring_table_of_defaults():
     doc = NeuralMMEnv.__doc__
     rows = re.findall(r"^ *\| `([\w-]+)` \| (\d+) \| (\d+) \| (\S+) \| (\S+) \|$", doc, re.M)
-    assert sorted(row[0] for row in rows) == sorted(MARKETS)
+    assert sorted(row[0] for row in rows) == sorted((*MARKETS, "basket"))
     for name, half_spread, horizon, inventory, terminal in rows:
         c = make_config(name)
         reach = (2.0, 3.0) if name == "book" else (float(half_spread),) * 2
@@ -732,7 +732,8 @@ def test_docstring_table_of_defaults():
         assert (c.quote.max_skew, c.quote.max_distance) == reach
         assert (c.horizon, c.quote.min_half_spread) == (int(horizon), 0)
         assert (c.reward.inventory_penalty, c.reward.terminal_penalty) == (float(inventory), float(terminal))
-        assert (c.risk.position_limit, c.risk.order_lots, c.risk.daily_loss_limit) == (10, 1, 500)
+        position_limit = 3 if name == "basket" else 10
+        assert (c.risk.position_limit, c.risk.order_lots, c.risk.daily_loss_limit) == (position_limit, 1, 500)
 
 
 def test_docstring_examples_run():
