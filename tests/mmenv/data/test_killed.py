@@ -6,10 +6,12 @@ import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 from mmenv.data.tape import Tape
 from tests.helpers import feeds
@@ -27,6 +29,8 @@ def begun(kind: str, paths: list[Path], store: Path) -> int:
     number = os.fork()
     if not number:
         try:
+            # The one of before is a semaphore that processes share: killed with it, this one would keep it.
+            tqdm.set_lock(threading.RLock())
             import_all(kind, paths, store)
         finally:
             os._exit(0)
