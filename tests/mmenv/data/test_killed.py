@@ -14,6 +14,7 @@ import pytest
 from tqdm import tqdm
 
 from mmenv.data.tape import Tape
+from mmenv.progress import LogLines
 from tests.helpers import feeds
 from tests.helpers.imports import rows_of
 from tests.mmenv.data.test_importer import FORMATS, capture, import_all, same, small_chunks
@@ -29,8 +30,9 @@ def begun(kind: str, paths: list[Path], store: Path) -> int:
     number = os.fork()
     if not number:
         try:
-            # The one of before is a semaphore that processes share: killed with it, this one would keep it.
-            tqdm.set_lock(threading.RLock())
+            # The lock of bars is a semaphore that processes share: killed with it, this one would keep it.
+            for bar in (tqdm, LogLines):
+                bar.set_lock(threading.RLock())
             import_all(kind, paths, store)
         finally:
             os._exit(0)
