@@ -170,8 +170,7 @@ class Gueant(ClosedForm):
 
 @register
 class Bergault(ClosedForm):
-    """Bergault, Evangelista, Gueant and Vieira (2021), "Closed-form approximations in multi-asset market
-    making": with the time left and the terminal penalty."""
+    """Bergault, Evangelista, Gueant and Vieira (2021): closed forms with the time that is left."""
 
     name = "bergault"
 
