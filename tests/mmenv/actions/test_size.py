@@ -11,8 +11,7 @@ from mmenv import make_config
 from mmenv.config import EnvConfig
 from mmenv.desk.desk import Desk
 from mmenv.engine.state import HALTED, REDUCING
-from mmenv.env import NeuralMMEnv
-from mmenv.vector import NeuralMMVectorEnv
+from tests.helpers.alone import same_alone
 
 MARKETS = ("brownian", "hidden-regime", "correlated", "bursts", "book")
 GARBAGE = (np.nan, np.inf, -np.inf, 1e30, -1e30, 0.0, -1.0)
@@ -87,19 +86,6 @@ def test_limits_hold_and_money_is_exact(market, seed, limit, lots, fee, loss, ga
 
 @pytest.mark.parametrize("market", MARKETS)
 def test_one_environment_and_many_give_the_same_bytes(market):
-    setting = {"market": market, "quote": {"name": "size"}, "horizon": 9, "start_inventory": 4}
-    setting["risk"] = {"order_lots": 4}
-    envs = NeuralMMVectorEnv(150, **setting)
-    actions = np.random.default_rng(0).uniform(-1, 1, (22, 150, 4)).astype(np.float32)
-    envs.reset(seed=100)
-    results = [envs.step(action) for action in actions]
+    quote = {"name": "size"}
+    results = same_alone(market=market, quote=quote, horizon=9, start_inventory=4, risk={"order_lots": 4})
     assert any(info["ledger"]["fills"].max() > 1 for *_, info in results)
-    for i in (0, 149):
-        env = NeuralMMEnv(**setting)
-        env.reset(seed=100 + i)
-        for action, (now, rewards, *_) in zip(actions[:, i], results, strict=True):
-            observation, reward, over, _, _ = env.step(action)
-            assert reward == rewards[i]
-            if over:
-                observation, _ = env.reset()
-            assert observation.tobytes() == now[i].tobytes()

@@ -11,9 +11,8 @@ from mmenv import ConfigError, make_config
 from mmenv.config import EnvConfig
 from mmenv.desk.desk import Desk
 from mmenv.engine.state import FEE_DIGITS, HALTED, REDUCING
-from mmenv.env import NeuralMMEnv
-from mmenv.observation import observation_names
-from mmenv.vector import NeuralMMVectorEnv
+from mmenv.observation import action_space, observation_names
+from tests.helpers.alone import same_alone
 
 MARKETS = ("brownian", "hidden-regime", "correlated", "bursts", "book")
 BOX = {"max_half_spread": 8.0, "max_skew": 8.0, "max_distance": 8.0}
@@ -159,23 +158,9 @@ def test_market_orders_reach_every_state():
 
 @pytest.mark.parametrize("market", MARKETS)
 def test_one_environment_and_many_give_the_same_bytes(market):
-    setting = {"market": market, "quote": {"name": "taker"}, "horizon": 9, "start_inventory": 4}
-    setting["risk"] = {"taker_spacing": 3}
-    envs = NeuralMMVectorEnv(150, **setting)
-    assert envs.single_action_space.shape == (3,)
-    actions = np.random.default_rng(0).uniform(-1, 1, (22, 150, 3)).astype(np.float32)
-    envs.reset(seed=100)
-    results = [envs.step(action) for action in actions]
-    for i in (0, 77, 149):
-        env = NeuralMMEnv(**setting)
-        env.reset(seed=100 + i)
-        for action, (now, rewards, _, _, info) in zip(actions[:, i], results, strict=True):
-            observation, reward, over, _, single = env.step(action)
-            assert reward == rewards[i]
-            assert all(value == info["ledger"][name][i] for name, value in single["ledger"].items())
-            if over:
-                observation, _ = env.reset()
-            assert observation.tobytes() == now[i].tobytes()
+    quote = {"name": "taker"}
+    assert action_space(make_config(market, quote=quote)).shape == (3,)
+    same_alone(market=market, quote=quote, horizon=9, start_inventory=4, risk={"taker_spacing": 3})
 
 
 @settings(max_examples=60, deadline=None)
