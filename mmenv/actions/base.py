@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -42,6 +42,8 @@ class Further(NamedTuple):
     """They follow `Action.stage`."""
     fill: list[tuple[Stage, np.ndarray]]
     """They follow those of a simulated market, where its fills are not all there is to it."""
+    surprise: Sequence[tuple[Stage, np.ndarray]] = ()
+    """They follow `fill` where features show surprises of fills: for more than one quote a side."""
 
 
 @dataclass(frozen=True, kw_only=True)

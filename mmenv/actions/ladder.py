@@ -42,14 +42,18 @@ STEEPEST = math.log(4.0)
 
 LADDER = np.dtype(
     [
+        ("ask_distance", "i4", (LEVELS, LANES)),  # half-ticks from the mid
+        ("bid_distance", "i4", (LEVELS, LANES)),
+        ("before", "i4", (LEVELS + 1, LANES)),  # lots of a side on the levels before this one
+        ("weight", "f4", (LEVELS, LANES)),  # the density at the levels up to this one
+        ("near_power", "f4", LANES),  # a - 1
+        ("far_power", "f4", LANES),  # b - 1
+        ("near", "f4", LEVELS),  # log of x at each level
+        ("far", "f4", LEVELS),  # log of 1 - x
         ("levels", "i4"),
         ("max_step", "f4"),  # half-ticks
         ("max_distance", "f4"),
-        ("near", "f4", LEVELS),  # log of x at each level
-        ("far", "f4", LEVELS),  # log of 1 - x
-        ("ask_distance", "i4", (LEVELS, LANES)),  # half-ticks from the mid
-        ("bid_distance", "i4", (LEVELS, LANES)),
-        ("lots", "i4", (LEVELS, LANES)),  # of levels 0 to i, of a side
+        ("padding", "i4", 13),  # so that vectors of lanes do not lie across cache lines
     ],
     align=True,
 )
@@ -61,76 +65,90 @@ def shape(number):
     return exp(min(max(number, F(-1)), F(1)) * F(STEEPEST))
 
 
+@njit(inline="always")
+def infinite(number):
+    """1 where a number is not finite, else 0."""
+    return I(0) if abs(number) < F(np.inf) else I(1)
+
+
+# Loops over levels are around those over lanes: the compiler makes vectors of innermost loops alone.
 @stage(LADDER)
 def climb(s, w, p, x):
-    """Distances and lots of the levels behind the nearest; nothing is quoted where a number is not finite."""
-    order_lots, levels = F(p.order_lots), w.levels
+    """Distances and lots of the levels; nothing is quoted where a number is not finite."""
+    order_lots, levels, max_step, max_distance = F(p.order_lots), w.levels, w.max_step, w.max_distance
+    last = levels - 1
     for i in prange(s.count):
-        bad = F(0)
-        for k in range(2, 6):
-            bad += F(0) if abs(s.action[k, i]) < F(np.inf) else F(1)
-        s.ask_lots[i] = s.ask_lots[i] if bad == F(0) else I(0)
-        s.bid_lots[i] = s.bid_lots[i] if bad == F(0) else I(0)
-    for i in prange(s.count):
-        a, b = shape(s.action[4, i]) - F(1), shape(s.action[5, i]) - F(1)
-        total = F(0)
-        for k in range(levels):
-            total += exp(a * w.near[k] + b * w.far[k])
-        so_far = F(0)
-        for k in range(levels):
-            so_far += exp(a * w.near[k] + b * w.far[k])
-            w.lots[k, i] = I(order_lots * (so_far / total) + F(0.5))
+        bad = infinite(s.action[2, i]) + infinite(s.action[3, i])
+        bad += infinite(s.action[4, i]) + infinite(s.action[5, i])
+        s.ask_lots[i] = s.ask_lots[i] if bad == 0 else I(0)
+        s.bid_lots[i] = s.bid_lots[i] if bad == 0 else I(0)
+        w.ask_distance[0, i] = s.ask_distance[i]
+        w.bid_distance[0, i] = s.bid_distance[i]
+        w.near_power[i] = shape(s.action[4, i]) - F(1)
+        w.far_power[i] = shape(s.action[5, i]) - F(1)
+        w.weight[0, i] = F(0)
+    for k in range(levels):
+        near, far, behind = w.near[k], w.far[k], max(k - 1, 0)
+        for i in prange(s.count):
+            w.weight[k, i] = w.weight[behind, i] + exp(w.near_power[i] * near + w.far_power[i] * far)
     for k in range(levels):
         for i in prange(s.count):
+            w.before[k + 1, i] = I(order_lots * (w.weight[k, i] / w.weight[last, i]) + F(0.5))
+    for k in range(1, levels):
+        for i in prange(s.count):
             a2, a3 = s.action[2, i], s.action[3, i]
-            ask_step = (min(max(a2, F(-1)), F(1)) + F(1)) * F(0.5) * w.max_step
-            bid_step = (min(max(a3, F(-1)), F(1)) + F(1)) * F(0.5) * w.max_step
-            mid, ask, bid = s.mid[i], s.ask_distance[i], s.bid_distance[i]
-            ask_far = min(F(ask) + F(k) * ask_step, max(w.max_distance, F(ask)))
-            bid_far = min(F(bid) + F(k) * bid_step, max(w.max_distance, F(bid)))
-            w.ask_distance[k, i] = outward(ask_far, mid, I(1)) if k > 0 else ask
-            w.bid_distance[k, i] = outward(bid_far, mid, I(-1)) if k > 0 else bid
+            ask_step = (min(max(a2, F(-1)), F(1)) + F(1)) * F(0.5) * max_step
+            bid_step = (min(max(a3, F(-1)), F(1)) + F(1)) * F(0.5) * max_step
+            mid, ask, bid = s.mid[i], F(s.ask_distance[i]), F(s.bid_distance[i])
+            w.ask_distance[k, i] = outward(min(ask + F(k) * ask_step, max(max_distance, ask)), mid, I(1))
+            w.bid_distance[k, i] = outward(min(bid + F(k) * bid_step, max(max_distance, bid)), mid, I(-1))
 
 
 @njit(inline="always")
-def reached(distances, lots, levels, left, reach, i):
-    """Lots filled of a side's levels, of which `left` may be, and their edge."""
-    filled, edge, before = I(0), D(0), I(0)
-    for k in range(levels):
-        here = max(min(lots[k, i], left) - before, I(0))
-        before = I(before + here)
-        hit = here if reach >= distances[k, i] else I(0)
-        filled = I(filled + hit)
-        edge += D(hit) * D(distances[k, i])
-    return filled, edge
-
-
-@njit(inline="always")
-def expected(distances, lots, levels, left, chance, mean_reach, i):
-    """The mean of the lots filled."""
-    mean, before, per_reach = F(0), I(0), F(-1) / max(mean_reach, F(1e-6))
-    for k in range(levels):
-        here = max(min(lots[k, i], left) - before, I(0))
-        before = I(before + here)
-        mean += F(here) * chance * exp(max(F(distances[k, i]) * per_reach, F(-80)))
-    return mean
+def between(before, after, left):
+    """Lots of a level, from those `before` it to those `after` it, of which `left` may stand."""
+    return max(I(min(after, left) - min(before, left)), I(0))
 
 
 @stage(LADDER)
 def match(s, w, p, x):
     """Fill all levels that the orders of others have reached, in place of the nearest alone."""
-    levels = w.levels
     for i in prange(s.count):
-        ask, ask_edge = reached(w.ask_distance, w.lots, levels, s.ask_lots[i], s.ask_reach[i], i)
-        bid, bid_edge = reached(w.bid_distance, w.lots, levels, s.bid_lots[i], s.bid_reach[i], i)
-        s.ask_fill[i], s.ask_edge[i] = ask, ask_edge
-        s.bid_fill[i], s.bid_edge[i] = bid, bid_edge
+        s.ask_fill[i], s.bid_fill[i] = I(0), I(0)
+        s.ask_edge[i], s.bid_edge[i] = D(0), D(0)
+    for k in range(w.levels):
+        for i in prange(s.count):
+            before, after = w.before[k, i], w.before[k + 1, i]
+            ask, bid = between(before, after, s.ask_lots[i]), between(before, after, s.bid_lots[i])
+            ask = ask if s.ask_reach[i] >= w.ask_distance[k, i] else I(0)
+            bid = bid if s.bid_reach[i] >= w.bid_distance[k, i] else I(0)
+            s.ask_fill[i] += ask
+            s.bid_fill[i] += bid
+            s.ask_edge[i] += D(ask) * D(w.ask_distance[k, i])
+            s.bid_edge[i] += D(bid) * D(w.bid_distance[k, i])
+
+
+@njit(inline="always")
+def expected(lots, chance, distance, mean_reach):
+    """The mean of the lots filled that stand at a distance."""
+    per_reach = F(-1) / max(mean_reach, F(1e-6))
+    return F(lots) * chance * exp(max(F(distance) * per_reach, F(-80)))
+
+
+@stage(LADDER)
+def compare(s, w, p, x):
+    """Surprises: the lots filled less the mean of each level."""
     for i in prange(s.count):
-        far = s.mean_reach[i]
-        sold = expected(w.ask_distance, w.lots, levels, s.ask_lots[i], s.buy_chance[i], far, i)
-        bought = expected(w.bid_distance, w.lots, levels, s.bid_lots[i], s.sell_chance[i], far, i)
-        s.ask_fill_surprise[i] = F(s.ask_fill[i]) - sold
-        s.bid_fill_surprise[i] = F(s.bid_fill[i]) - bought
+        s.ask_fill_surprise[i], s.bid_fill_surprise[i] = F(0), F(0)
+    for k in range(w.levels):
+        for i in prange(s.count):
+            before, after, far = w.before[k, i], w.before[k + 1, i], s.mean_reach[i]
+            ask, bid = between(before, after, s.ask_lots[i]), between(before, after, s.bid_lots[i])
+            s.ask_fill_surprise[i] += expected(ask, s.buy_chance[i], w.ask_distance[k, i], far)
+            s.bid_fill_surprise[i] += expected(bid, s.sell_chance[i], w.bid_distance[k, i], far)
+    for i in prange(s.count):
+        s.ask_fill_surprise[i] = F(s.ask_fill[i]) - s.ask_fill_surprise[i]
+        s.bid_fill_surprise[i] = F(s.bid_fill[i]) - s.bid_fill_surprise[i]
         s.surprise_given[i] = I(1)
 
 
@@ -170,7 +188,7 @@ class Ladder(SpreadSkew):
         inside = middle < 1
         own["near"] = np.where(inside, np.log(middle), 0.0)
         own["far"] = np.log1p(-middle, where=inside, out=np.zeros(LEVELS))
-        return Further([(climb, own)], [(match, own)])
+        return Further([(climb, own)], [(match, own)], [(compare, own)])
 
     def to_action(
         self,

@@ -87,7 +87,8 @@ def make_stages(config: EnvConfig, blocks: int, family: Family | None, simulated
     market = config.market.stages(blocks, varies_market(config)) if simulated else None
     states = [market.state] if market is not None and market.state is not None else []
 
-    trades = [*market.step, *(call(*more) for more in further.fill)] if market is not None else []
+    after = [*further.fill, *(further.surprise if "surprise" in config.features else ())]
+    trades = [*market.step, *(call(*more) for more in after)] if market is not None else []
     account = [call(settle), call(track), call(episode.moves)]
     if taking is not None:
         account[:1] = [call(taker.book), call(settle), call(taker.charge, terms_of_taking)]
