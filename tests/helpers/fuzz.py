@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import gzip
+import io
+import re
 import shutil
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
 from mmenv.data.importer import Import
+from mmenv.data.lines import read_blocks
+from mmenv.data.problems import Report
 from mmenv.data.rows import CaptureError
+from mmenv.data.store import check
 from mmenv.data.tape import Tape, TapeError
 from tests.helpers import archives, captures, feeds, orders
 from tests.helpers.imports import TOLD, events_file
@@ -19,13 +30,34 @@ from tests.helpers.orders import Market
 Files = dict[str, bytes]
 Spoil = tuple[str, int, int, int]
 """What to do, and three numbers that say where and how; see `spoilt`."""
-HOW = ("set", "insert", "delete", "cut", "again", "swap", "drop", "double", "gzip")
+STORED_TAPES: Final = 20
+"""So many tapes may lie in the store before it is begun anew: what was there must stay as it was."""
 
-BYTES = b'0123456789",:[]{}-.eE \n\r\x00\xffTA'
-_places = st.integers(0, 1 << 20)
-spoils = st.lists(
-    st.tuples(st.sampled_from(HOW), _places, _places, st.sampled_from(BYTES)), min_size=1, max_size=6
+BYTES: Final = b'0123456789",:[]{}-.eE \n\r\x00\xffTA'
+VALUES: Final = (
+    *(b"", b"0", b"-1", b"1e400", b"NaN", b"null", b"true", b"[]", b"{}", b'"', b"0.00000000000000000001"),
+    *(b"9223372036854775807", b"9223372036854775808", b"-9223372036854775808", b"1e-30", b"Infinity"),
+    *(b"99999999999999999999999999", b"1.2.3", b"0x10", b"\xff\xfe", b"..", b"a/b", b"12e2", b"1_000"),
 )
+"""Put in place of a word or number."""
+FIELDS: Final = tuple(
+    bytes([first]) + bytes([rest]) * (width - 1)
+    for width in (1, 2, 4, 8)
+    for first, rest in ((0, 0), (255, 255), (255, 127), (0, 128), (127, 255), (128, 0))
+)
+"""Written over the fields of a binary file: zeros, ones, the largest and smallest of either byte order."""
+WORD: Final = re.compile(rb"[-+\w.]+")
+_places = st.integers(0, 1 << 20)
+
+
+def _edits(names: tuple[str, ...], most: int) -> st.SearchStrategy[list[Spoil]]:
+    edit = st.tuples(st.sampled_from(names), _places, _places, st.sampled_from(BYTES))
+    return st.lists(edit, min_size=1, max_size=most)
+
+
+GENTLE: Final = ("value", "set", "again", "swap", "drop")
+"""After one of these most of a file can still be read."""
+spoils = _edits(GENTLE, 4) | _edits((*GENTLE, "insert", "delete", "cut", "double", "gzip", "zip"), 6)
 
 
 def joined(lines: list[str]) -> bytes:
@@ -33,30 +65,57 @@ def joined(lines: list[str]) -> bytes:
 
 
 def samples(folder: Path) -> dict[str, Files]:
-    """Small files of each format by its name."""
+    """Small files of each format by its name; none is compressed, so that spoilt bytes reach the reader."""
     folder.mkdir(exist_ok=True)
     market = Market(events=40, seed=5)
+    records = orders.databento(market)
     found: dict[str, Files] = {
         "binance": {"x.raw": joined(captures.market(seconds=3, seed=4).lines)},
         "plain": {"x.csv": joined(orders.plain(market))},
         "tardis": dict(zip(("b.csv", "t.csv"), map(joined, orders.tardis(market)), strict=True)),
-        "databento": {"x.csv": joined(orders.databento_csv(orders.databento(market), pretty=True))},
-        "databento-dbn": {"x.dbn": orders.dbn(orders.databento(market))},
+        "databento": {"x.csv": joined(orders.databento_csv(records, pretty=True))},
+        "databento-dbn": {"x.dbn": orders.dbn(records)},
+        "itch": {"06212012.NASDAQ_ITCH50": orders.itch(market, orders.NEW_YORK_MIDNIGHT_NS)},
     }
-    paths = orders.lobster_files(market, folder)[0]
-    found["lobster"] = {path.name: path.read_bytes() for path in paths}
+    for name in ("plain", "databento"):
+        found[f"{name}-parquet"] = {
+            "x.parquet": parquet(pyarrow.csv.read_csv(io.BytesIO(found[name]["x.csv"])))
+        }
+    found["lobster"] = _files(orders.lobster_files(market, folder)[0])
     for venue in feeds.VENUES:
         found[venue] = {"x.raw": joined(feeds.capture(feeds.market(events=40), venue))}
     from tests.mmenv.data.formats.test_feeds import bitstamp
 
-    found["itch"] = {"06212012.NASDAQ_ITCH50": orders.itch(market, orders.NEW_YORK_MIDNIGHT_NS)}
     found["bitstamp"] = {"x.log": joined(bitstamp())}
-    events = events_file(folder)
-    found["hftbacktest"] = {events.name: events.read_bytes()}
+    with np.load(events_file(folder)) as packed:
+        found["hftbacktest"] = {"x.npy": _npy(packed["data"])}
     for name, (_, write) in archives.ARCHIVES.items():
-        market = feeds.market(events=80)
         (folder / name).mkdir()
-        found[name] = {path.name: path.read_bytes() for path in write(market, folder / name)}
+        found[name] = _files(write(feeds.market(events=80), folder / name))
+    return found
+
+
+def parquet(table: pa.Table) -> bytes:
+    """A Parquet file whose values lie in it as they are."""
+    file = io.BytesIO()
+    pq.write_table(table, file, compression="none", use_dictionary=False, write_statistics=False)
+    return file.getvalue()
+
+
+def _npy(values: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, values)
+    return file.getvalue()
+
+
+def _files(paths: list[Path]) -> Files:
+    """What is in the files, uncompressed, by their names without the compression."""
+    found = {}
+    for path in paths:
+        data = path.read_bytes() if path.suffix != ".parquet" else parquet(pq.read_table(path))
+        if path.suffix in (".zip", ".gz"):
+            data = b"".join(block for block, _ in read_blocks(path))
+        found[re.sub(r"(\.csv|\.data)?(\.zip|\.tar\.gz|\.gz)$", r"\1", path.name)] = data
     return found
 
 
@@ -65,63 +124,141 @@ def format_of(name: str) -> str:
     return archives.ARCHIVES[name][0] if name in archives.ARCHIVES else name.partition("-")[0]
 
 
-def spoilt(data: bytes, edits: list[Spoil]) -> bytes:
-    """The bytes of a file after these edits."""
+# Spoiling ---------------------------------------------------------------------------------------------------
+
+
+def lines(data: bytes) -> list[bytes]:
+    return data.splitlines(keepends=True)
+
+
+def dbn_records(data: bytes) -> list[bytes]:
+    """The head of a DBN file and its records, each of which begins with its length in words."""
+    return list(_cut(data, 8 + int.from_bytes(data[4:8], "little"), lambda at: 4 * data[at]))
+
+
+def itch_messages(data: bytes) -> list[bytes]:
+    return list(_cut(data, 0, lambda at: 2 + int.from_bytes(data[at : at + 2], "big")))
+
+
+def event_rows(data: bytes) -> list[bytes]:
+    """The head of a numpy file of hftbacktest's events and its rows."""
+    return list(_cut(data, 10 + int.from_bytes(data[8:10], "little"), lambda at: 64))
+
+
+def _cut(data: bytes, head: int, length: Callable[[int], int]) -> Iterator[bytes]:
+    yield data[:head]
+    at = head
+    while at < len(data):
+        end = at + max(length(at), 1)
+        yield data[at:end]
+        at = end
+
+
+BINARY: Final[dict[str, Callable[[bytes], list[bytes]]]] = {
+    "databento-dbn": dbn_records,
+    "itch": itch_messages,
+    "hftbacktest": event_rows,
+    **dict.fromkeys(("nautilus", "plain-parquet", "databento-parquet"), lambda data: [data]),
+}
+"""How to take a file apart that does not consist of lines."""
+
+
+def spoilt(name: str, data: bytes, edits: list[Spoil]) -> bytes:
+    """The bytes of a file of this sample after these edits."""
     for how, first, second, byte in edits:
-        at, lines = first % (len(data) + 1), data.split(b"\n")
-        one, other = first % len(lines), second % len(lines)
-        if how == "set":
-            data = data[:at] + bytes([byte]) + data[at + 1 :]
-        elif how == "insert":
-            data = data[:at] + bytes([byte]) * (1 + second % 30) + data[at:]
-        elif how == "delete":
-            data = data[:at] + data[at + 1 + second % 200 :]
-        elif how == "cut":
-            data = data[:at]
-        elif how == "gzip":
-            packed = gzip.compress(data, mtime=0)
-            data = packed[: max(len(packed) - second % 50, 1)]
-        else:
-            if how == "again":
-                lines.insert(other, lines[one])
-            elif how == "swap":
-                lines[one], lines[other] = lines[other], lines[one]
-            elif how == "drop":
-                del lines[one]
-            elif how == "double":
-                lines += lines
-            data = b"\n".join(lines)
+        data = _spoilt(name, data, how, first, second, byte)
     return data
 
 
-def check_import(name: str, files: Files, edits: list[Spoil], folder: Path) -> str:
-    """Import the files, the first of them spoilt; require tapes, or a sentence and the store as before.
+def _spoilt(name: str, data: bytes, how: str, first: int, second: int, byte: int) -> bytes:
+    at = first % (len(data) + 1)
+    if how == "set":
+        return data[:at] + bytes([byte]) + data[at + 1 :]
+    if how == "insert":
+        return data[:at] + bytes([byte]) * (1 + second % 30) + data[at:]
+    if how == "delete":
+        return data[:at] + data[at + 1 + second % 200 :]
+    if how == "cut":
+        return data[:at]
+    if how in ("gzip", "zip"):
+        packed = gzip.compress(data, 1, mtime=0) if how == "gzip" else _zipped(data)
+        return packed[: max(len(packed) - second % 50 * (byte % 2), 1)]
+    if how == "value":
+        return _other_value(name, data, at, second)
+    parts = BINARY.get(name, lines)(data) or [b""]
+    one, other = first % len(parts), second % len(parts)
+    if how == "again":
+        parts.insert(other, parts[one])
+    elif how == "swap":
+        parts[one], parts[other] = parts[other], parts[one]
+    elif how == "drop":
+        del parts[one]
+    elif how == "double":
+        parts += parts
+    return b"".join(parts)
 
-    Returns what came of it: "tapes", or the beginning of the sentence.
+
+def _other_value(name: str, data: bytes, at: int, which: int) -> bytes:
+    """With another value at a place."""
+    if name in BINARY:
+        field = FIELDS[which % len(FIELDS)]
+        return data[:at] + field + data[at + len(field) :]
+    word = WORD.search(data, at)
+    if word is None:
+        return data
+    return data[: word.start()] + VALUES[which % len(VALUES)] + data[word.end() :]
+
+
+def _zipped(data: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr(zipfile.ZipInfo("x"), data)
+    return file.getvalue()
+
+
+# Importing --------------------------------------------------------------------------------------------------
+
+
+def _stored(store: Path) -> dict[Path, tuple[int, int, int]]:
+    """Every file of a store, hidden ones too, with what changes when it is written anew."""
+    found = [path for path in store.rglob("*") if path.is_file()]
+    status = [path.stat() for path in found]
+    return {
+        path: (each.st_ino, each.st_mtime_ns, each.st_size) for path, each in zip(found, status, strict=True)
+    }
+
+
+def check_import(name: str, files: Files, edits: list[Spoil], folder: Path) -> str:
+    """Import the files, one of them spoilt, over what is in the store of `folder`.
+
+    Requires sound tapes, or a sentence and every byte of the store as before. Returns what came of it:
+    "tapes", or the beginning of the sentence.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    paths = []
-    for place, (each, data) in enumerate(files.items()):
-        path = folder / each
-        path.write_bytes(spoilt(data, edits) if place == 0 else data)
-        paths.append(path)
-    options = {"allow_no_trades": True, "allow_refused": True, "trade_side": "tick", **TOLD.get(name, {})}
-    store = folder / "store"
-    job = Import(format_of(name), tuple(paths), store, progress=False, **options)  # type: ignore[arg-type]
-    refused = ""
+    store, inputs = folder / "store", folder / "files"
+    before = _stored(store)
+    if len(before) > STORED_TAPES:
+        shutil.rmtree(store)
+        before = {}
+    inputs.mkdir(parents=True, exist_ok=True)
+    paths = [inputs / each for each in files]
+    chosen = edits[0][1] % len(files) if edits else -1
+    for place, (path, data) in enumerate(zip(paths, files.values(), strict=True)):
+        path.write_bytes(spoilt(name, data, edits) if place == chosen else data)
+    options = {"allow_no_trades": True, "allow_refused": True, "trade_side": "tick", "overwrite": True}
+    told = TOLD.get(format_of(name), {})
+    job = Import(format_of(name), tuple(paths), store, progress=False, **options | told)  # type: ignore[arg-type]
+    refused, results = "", list[tuple[list[Tape], Report]]()
     try:
-        for _, report in job.run():
-            assert str(report)
+        results = job.run()
     except (CaptureError, TapeError) as error:
         refused = str(error)
     if refused:
         assert len(refused) > 10
-        assert not store.exists() or not list(store.iterdir())
+        assert _stored(store) == before
         return refused.partition(":")[2][:60]
-    for path in store.rglob("*.parquet"):
-        assert sum(map(len, Tape(path).rows(orders=True))) == Tape(path).info.rows
+    for tapes, report in results:
+        assert str(report)
+        for tape in tapes:
+            check(Tape(tape.path))
+    assert not list(store.glob(".*"))
     return "tapes"
-
-
-Check = Callable[[str, Files, list[Spoil], Path], str]

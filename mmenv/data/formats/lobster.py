@@ -46,6 +46,7 @@ CENT: Final = book.DOLLAR // 100
 TIME_PLACES: Final = 9
 """Decimal places of the times in a message file."""
 GAP: Final = "the book does not change as the message says: lines are missing before it"
+BROKEN: Final = "an order or book that is none: values are missing, out of bounds or out of order; skipped"
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,10 @@ class Lobster(Importer):
 
     def _rows(self, messages: NDArray[np.void], books: NDArray[np.void], report: Report) -> NDArray[np.void]:
         heads = self._heads(messages)
-        good = valid(heads, report) & (books.view(np.int64) != INVALID).all(axis=1)
+        good = valid(heads, report)
+        sound = book.possible(books) & (messages["order"] != INVALID)
+        report.add_rows(heads[good & ~sound], "bad-message", BROKEN)
+        good &= sound
         if not good.all():
             heads, messages, books = heads[good], messages[good], books[good]
         if not len(heads):

@@ -25,6 +25,7 @@ UNIT: Final = ONE // DOLLAR
 """`RAW` units in a unit of their prices."""
 NO_LEVEL: Final = 9_999_999_999
 """Their price of a level that is not there, with a minus on the bid side."""
+MOST_SHARES: Final = np.iinfo(np.int64).max // ONE
 FAR_LEVELS: Final = 4_096
 """Levels out of view that are remembered on each side."""
 
@@ -41,6 +42,23 @@ class Far(NamedTuple):
 def no_far() -> Far:
     """No level out of view."""
     return Far(np.zeros(2, np.int64), np.zeros((2, FAR_LEVELS), np.int64))
+
+
+@njit(cache=True, nogil=True)
+def possible(books):
+    """Which books [n] of `LEVEL` [n, levels] can be: prices above 0, each farther from the mid than the one
+    before, sizes that are not negative, and nothing behind a level that is not there."""
+    out = np.ones(len(books), np.bool_)
+    for place in range(len(books)):
+        for side in range(2):
+            last = -NO_LEVEL
+            for at in range(books.shape[1]):
+                key, size = _level(books[place], side, at)
+                none = key == NO_LEVEL
+                out[place] &= none or (last < key < NO_LEVEL and (key if side == 0 else -key) > 0)
+                out[place] &= 0 <= size <= MOST_SHARES
+                last = key
+    return out
 
 
 @njit(cache=True, nogil=True)

@@ -9,8 +9,9 @@ from tests.helpers.archives import ARCHIVES
 from tests.helpers.fuzz import Files, Spoil, check_import, samples, spoils
 
 NAMES = (
-    *("binance", "bitstamp", "bybit", "coinbase", "databento", "databento-dbn", "hyperliquid", "kraken"),
-    *("hftbacktest", "itch", "lobster", "okx", "plain", "tardis", *ARCHIVES),
+    *("binance", "bitstamp", "bybit", "coinbase", "databento", "databento-dbn", "databento-parquet"),
+    *("hyperliquid", "kraken", "hftbacktest", "itch", "lobster", "okx", "plain", "plain-parquet", "tardis"),
+    *ARCHIVES,
 )
 
 
@@ -28,7 +29,7 @@ def test_a_spoilt_file_ends_in_tapes_or_in_a_sentence(
     folder = tmp_path_factory.mktemp("fuzz")
 
     @settings(
-        max_examples=8,
+        max_examples=150,
         deadline=None,
         database=None,
         derandomize=True,

@@ -77,7 +77,7 @@ def test_compiled_code_reads_what_python_reads(venue: str, tmp_path_factory: pyt
     )
     @given(spoils)
     def run(edits: list[Spoil]) -> None:
-        path.write_bytes(spoilt(whole, edits))
+        path.write_bytes(spoilt(venue, whole, edits))
         found = _read(venue, path)
         with patch.object(feed, "scan", nothing):
             assert found == _read(venue, path)
