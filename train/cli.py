@@ -208,6 +208,8 @@ GROUPS: dict[str, dict[str, Command]] = {
 
 COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
 
+HELP_OF_ONE = "`neuralmm COMMAND --help` shows its options."
+
 GOES_ON = ("study", "study tape", "sweep", "population", "backtest", "import")
 """Commands that keep what they have done: given again, they go on where they were stopped."""
 
@@ -234,9 +236,8 @@ def _run(words: Sequence[str]) -> None:
         print(f"neuralmm {version('neuralmm')}")
         return
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        sys.exit(f"neuralmm has no command {name!r}.{hint} `neuralmm --help` lists them.")
+        _help_below(words)
+        return
     # "module:name" is looked for in the current folder too, but last: a train.py there is not ours.
     sys.path.append("")
     try:
@@ -256,6 +257,21 @@ def _run(words: Sequence[str]) -> None:
         ):
             raise
         sys.exit(f"neuralmm {name}: {sentence(error)}")
+
+
+def _help_below(words: Sequence[str]) -> None:
+    """List the commands of two words that begin with the first of these, or say that there is no such command."""
+    name, *rest = words
+    below = {whole: command for whole, command in COMMANDS.items() if whole.startswith(f"{name} ")}
+    if below and (not rest or rest[0] in ("-h", "--help", "help")):
+        print("\n".join([f"usage: neuralmm {name} COMMAND [OPTIONS]", "", *_lines(below), "", HELP_OF_ONE]))
+        return
+    if below:
+        names = ", ".join(whole.partition(" ")[2] for whole in below)
+        sys.exit(f"neuralmm {name} has no command {rest[0]!r}. There are {names}.")
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    sys.exit(f"neuralmm has no command {name!r}.{hint} `neuralmm --help` lists them.")
 
 
 def _perform(name: str, command: Command, words: list[str]) -> None:
@@ -287,8 +303,12 @@ def help_text() -> str:
     """The commands, by what one wants to do."""
     lines = ["usage: neuralmm COMMAND [OPTIONS]"]
     for group, commands in GROUPS.items():
-        lines += ["", f"{group}:", *(f"  {name:<15} {command.what}" for name, command in commands.items())]
-    return "\n".join([*lines, "", "`neuralmm COMMAND --help` shows its options."])
+        lines += ["", f"{group}:", *_lines(commands)]
+    return "\n".join([*lines, "", HELP_OF_ONE])
+
+
+def _lines(commands: dict[str, Command]) -> list[str]:
+    return [f"  {name:<15} {command.what}" for name, command in commands.items()]
 
 
 def sentence(error: Exception) -> str:

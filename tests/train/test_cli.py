@@ -66,6 +66,14 @@ def test_every_command_is_there_and_in_the_help() -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("more", [[], ["--help"]])
+def test_the_first_word_of_two_lists_the_second(more, monkeypatch, capsys) -> None:
+    assert neuralmm(monkeypatch, "zoo", *more) is None
+    told = capsys.readouterr().out
+    wanted = {name for name in cli.COMMANDS if name.startswith("zoo ")}
+    assert {" ".join(line.split()[:2]) for line in told.splitlines() if line.startswith("  ")} == wanted
+
+
 def test_a_reader_that_goes_away_is_no_error() -> None:
     code = (
         "import sys; from train import cli; sys.argv = ['neuralmm']; "
@@ -118,6 +126,7 @@ def test_errors_of_others_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) 
         (["backtest", "glft", "s", "--days", "-1"], "--days = -1 is not possible: it must be above 0"),
         (["paper", "--policy", "glft", "--max-loss", "nan"], "--max-loss = nan is not possible"),
         (["trian"], "Did you mean 'train'"),
+        (["zoo", "plya"], "neuralmm zoo has no command 'plya'. There are list, play,"),
     ],
 )
 def test_numbers_and_names_that_cannot_be(
