@@ -260,7 +260,7 @@ def _run(words: Sequence[str]) -> None:
 
 
 def _help_below(words: Sequence[str]) -> None:
-    """List the commands of two words that begin with the first of these, or say that there is no such command."""
+    """List the commands that begin with the first of these words, or end: there is no such command."""
     name, *rest = words
     below = {whole: command for whole, command in COMMANDS.items() if whole.startswith(f"{name} ")}
     if below and (not rest or rest[0] in ("-h", "--help", "help")):

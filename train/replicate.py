@@ -3,7 +3,8 @@
 Avellaneda and Stoikov (2008), "High-frequency trading in a limit order book", Quantitative Finance 8(3),
 section 3.3: tables 1 to 3 compare the quotes that lean against the inventory with quotes of the same spread
 around the mid-price. Gueant, Lehalle and Fernandez-Tapia (2013), "Dealing with the inventory risk",
-section 4: the closed-form quotes beside the exact ones of the problem without an end.
+section 4: the closed-form quotes beside the exact ones of the problem without an end. Other papers are in
+`train.papers`.
 """
 
 from __future__ import annotations
@@ -45,6 +46,10 @@ def sheets(options: Replicate) -> list[Sheet]:
         return as2008(options.simulations)
     if options.paper == "glft2013":
         return [glft2013()]
+    if options.paper == "cartea2015":
+        from train.papers.cartea2015 import cartea2015
+
+        return cartea2015(options.simulations)
     from train.papers.gasperov2022 import gasperov2022  # here: these import torch
     from train.papers.spooner2020 import spooner2020
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
 from mmenv import ConfigError, make_config
 from mmenv.vector import NeuralMMVectorEnv
 from policies.analytic import FixedSpread
+from policies.optimal import OptimalPolicy, solve
 from train.options.replicate import Replicate
-from train.papers import spooner2020
+from train.papers import cartea2015, spooner2020
 from train.papers.hawkes import Hawkes
 from train.papers.play import play
 from train.replicate import PAPER, environment, glft2013, own_scheme, sheets
@@ -35,6 +38,27 @@ def test_closed_form_quotes_are_close_where_inventory_is_small():
     apart = dict(zip(sheet.columns["inventory"], map(float, sheet.columns["apart"]), strict=True))
     assert max(abs(apart[q]) for q in ("-5", "-2", "0", "2", "5")) <= 0.001
     assert abs(apart["20"]) > abs(apart["5"])
+
+
+def test_the_equation_of_cartea_jaimungal_and_penalva():
+    """Our policy quotes the book's depths, the environment's optimum comes to the book's value as its steps
+    get shorter, in proportion to them, and played it earns that; a penalty holds less, and costs."""
+    running = 0.01
+    exact = cartea2015.book(running, cartea2015.SECONDS)[cartea2015.LIMIT]
+    off = [solve(cartea2015.market(running, step), "optimum").value - exact for step in (0.1, 0.05, 0.025)]
+    assert [b / a for a, b in itertools.pairwise(off)] == pytest.approx([0.5, 0.5], abs=0.02)
+    depths = cartea2015.depths().columns
+    for left in cartea2015.LEFT:
+        assert depths[f"{left:g} s left,\npolicy"] == depths[f"{left:g} s left,\nbook"]
+    held = []
+    for running in (0.0, 0.01, 0.1):
+        config = cartea2015.market(running)
+        solution = solve(config, "optimum")
+        found = play(OptimalPolicy(config, solution), config, 4096)
+        earned = cartea2015.earned(found)
+        assert earned.mean() == pytest.approx(solution.value, abs=4 * earned.std() / 64)
+        held.append(found.held.mean())
+    assert held[0] > 1.05 * held[1] > 1.05 * 1.2 * held[2]
 
 
 def test_the_game_is_solved():

@@ -24,6 +24,8 @@ class Played(NamedTuple):
     """Position at the end, lots."""
     held: np.ndarray
     """Mean absolute position, lots."""
+    penalty: np.ndarray
+    """Penalties of the inventory, price units x lots; a cost."""
 
     def sharpe(self) -> float:
         """Mean profit over its standard deviation, of simulations."""
@@ -34,12 +36,14 @@ def play(policy: Policy, config: EnvConfig, simulations: int, seed: int = EVALUA
     """Play `simulations` episodes, seeded seed, seed + 1, ..."""
     envs = NeuralMMVectorEnv(simulations, config=config, autoreset_mode="Disabled")
     observations, _ = envs.reset(seed=seed)
-    state, spread, held = policy.reset(simulations), np.zeros(simulations), np.zeros(simulations)
+    state = policy.reset(simulations)
+    spread, held, penalty = np.zeros((3, simulations))
     for _ in range(config.horizon):
         actions, state = policy.act(observations, state)
         spread += np.sum(config.quote.to_distances(actions), axis=0)
         observations, *_ = envs.step(actions)
         held += np.abs(envs.ledger[LEDGER.index("position")])
+        penalty += envs.ledger[LEDGER.index("inventory_penalty")]
     profit, final = (envs.ledger[LEDGER.index(name)].copy() for name in ("wealth", "position"))
     envs.close()
-    return Played(spread / config.horizon, profit, final, held / config.horizon)
+    return Played(spread / config.horizon, profit, final, held / config.horizon, penalty)
