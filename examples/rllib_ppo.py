@@ -9,10 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 import tyro
 
 try:
     from ray.rllib.algorithms.ppo import PPOConfig
+    from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 except ImportError as error:
     raise SystemExit(f"RLlib is missing or too old ({error}): pip install 'ray[rllib]>=2.50'") from None
 
@@ -25,10 +27,12 @@ class Args:
     num_envs: int = 64
     rollouts: int = 64
     """Decisions of each environment in an iteration."""
+    threads: int = 1
 
 
 def main(args: Args) -> float:
     """Train; returns the mean return of the last episodes, exploration included."""
+    torch.set_num_threads(args.threads)
     steps = args.num_envs * args.rollouts
     config = (
         PPOConfig()
@@ -42,8 +46,15 @@ def main(args: Args) -> float:
             num_envs_per_env_runner=args.num_envs,
             gym_env_vectorize_mode="vector_entry_point",  # RLlib's word for it
         )
+        .rl_module(
+            model_config=DefaultModelConfig(
+                fcnet_hiddens=[64, 64],
+                vf_share_layers=False,  # or errors of the value drown the policy's gradient
+            )
+        )
         .training(
             gamma=0.97, lambda_=0.9, lr=1e-3, grad_clip=0.5, num_epochs=8,
+            vf_clip_param=float("inf"),  # errors above it are not learned from, and returns are large
             train_batch_size_per_learner=steps, minibatch_size=max(steps // 8, 2),
         )
         .debugging(seed=args.seed, log_level="ERROR")

@@ -278,20 +278,40 @@ def test_stable_baselines3_and_the_native_adapter():
 EXAMPLES = {
     "cleanrl_ppo": {"total_timesteps": 256, "num_envs": 8, "num_steps": 16, "minibatch_size": 64},
     "skrl_ppo": {"timesteps": 300, "num_envs": 4, "rollouts": 150},
-    "tianshou_ppo": {"timesteps": 1600, "num_envs": 4, "rollouts": 100},
-    "rllib_ppo": {"iterations": 4, "num_envs": 4, "rollouts": 100},
 }
+LEARNERS = {
+    "tianshou_ppo": (
+        {"timesteps": 9_600, "num_envs": 32, "rollouts": 300},
+        {"timesteps": 38_400, "num_envs": 32},
+    ),
+    "rllib_ppo": (
+        {"iterations": 2, "num_envs": 32, "rollouts": 150},
+        {"iterations": 8, "num_envs": 32, "rollouts": 150},
+    ),
+}
+"""Settings to play the first episodes alone, hardly learning, and to learn from four times as many."""
 NEEDED = {"skrl_ppo": "skrl", "tianshou_ppo": "tianshou", "rllib_ppo": "ray.rllib"}
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_other_trainers_work_unchanged(name):
+def play_example(name: str, *settings: dict) -> list[float]:
+    """What the example of another trainer returns under each settings; skips where the trainer is missing."""
     if name in NEEDED:
         pytest.importorskip(
             NEEDED[name], reason=f"pip install {NEEDED[name].replace('ray.rllib', 'ray[rllib]')}"
         )
     example = runpy.run_path(str(Path(__file__).parents[2] / "examples" / f"{name}.py"))
-    assert np.isfinite(example["main"](example["Args"](**EXAMPLES[name])))
+    return [example["main"](example["Args"](**given)) for given in settings]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_other_trainers_work_unchanged(name):
+    assert np.isfinite(play_example(name, EXAMPLES[name])).all()
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_other_trainers_learn(name):
+    first, last = play_example(name, *LEARNERS[name])
+    assert last > first + 30
 
 
 @pytest.mark.parametrize("make", [gym.make, functools.partial(gym.make_vec, num_envs=2)])
