@@ -80,7 +80,12 @@ def as_live(market: Market) -> Live:
 
 
 def require_alone(config: EnvConfig) -> None:
-    """Raise `ConfigError` unless the policy is the only network at the desk."""
+    """Raise `ConfigError` unless the policy is the only network at the desk, and gives quotes alone."""
+    if config.quote.taking is not None:
+        raise ConfigError(
+            f"quote = {config.quote.name!r} is not possible for a desk that is one compiled call: it gives "
+            "quotes, no market orders; neuralmm paper and live send those."
+        )
     if config.networks:
         raise ConfigError(
             "A desk with signals or a risk manager is not one compiled call; give a bundle without them."

@@ -30,6 +30,10 @@ DECISION = np.dtype(
         ("bid_fill", "i4"),
         ("ask_edge", "f8"),  # lots x distance from the mid at the decision
         ("bid_edge", "f8"),
+        ("taken_ask", "i4"),  # of ask_fill, what our market orders sold
+        ("taken_bid", "i4"),
+        ("taken_ask_edge", "f8"),
+        ("taken_bid_edge", "f8"),
         ("move", "i4"),  # of the mid until the next decision
         ("buy_lots", "i4"),  # traded by others until then
         ("sell_lots", "i4"),
@@ -61,6 +65,8 @@ def record(core, actions, table, t):
         row.ask_lots, row.bid_lots = s.ask_lots[i], s.bid_lots[i]
         row.ask_fill, row.bid_fill = s.ask_fill[i], s.bid_fill[i]
         row.ask_edge, row.bid_edge = s.ask_edge[i], s.bid_edge[i]
+        row.taken_ask, row.taken_bid = s.taken_ask[i], s.taken_bid[i]
+        row.taken_ask_edge, row.taken_bid_edge = s.taken_ask_edge[i], s.taken_bid_edge[i]
         row.move, row.risk_state = s.move[i], s.risk_state[i]
         row.buy_lots, row.sell_lots = s.buy_lots[i], s.sell_lots[i]
         row.unusable = 0

@@ -88,6 +88,19 @@ def share_of_fee(config: EnvConfig) -> float:
     return fee_rate(config.maker_fee_bp) / FEE_DIGITS
 
 
+def _more_for_taking(rows: np.ndarray, config: EnvConfig, scale: Scale) -> dict[int, np.ndarray]:
+    """Money that fills of market orders pay beyond the maker fee in each decision, by side: 1 bought."""
+    if config.quote.taking is None:
+        return {}
+    more = fee_rate(config.quote.taking.fee_bp) / FEE_DIGITS - share_of_fee(config)
+    mid, paid = rows["mid"].astype(np.float64), {}
+    for side, name in ((1, "bid"), (-1, "ask")):
+        lots = rows[f"taken_{name}"]
+        price = mid - side * rows[f"taken_{name}_edge"] / np.maximum(lots, 1)
+        paid[side] = lots * np.abs(scale.worth(price)) * more
+    return paid
+
+
 def ends_of(path: np.ndarray) -> np.ndarray:
     """Index after the last row of each row's path, int64 (N,)."""
     last = np.flatnonzero(np.diff(path, append=-1)) + 1
@@ -162,6 +175,8 @@ def fills_of(played: Played, config: EnvConfig, scale: Scale) -> Table:
         "best_ask": np.where(rows["spread"][at] > 0, mid[at] + rows["spread"][at] / 2, np.nan) * scale.price,
         "volatility_bp": _volatility(rows, played.path, step)[at],
     }
+    for taken, more in _more_for_taking(rows, config, scale).items():
+        table["fee"] = table["fee"] + np.where(side == taken, more[at], 0.0)
     ends = ends_of(played.path)
     final = mid + rows["move"]
     for horizon in horizons(step):
@@ -197,7 +212,8 @@ def orders_of(played: Played, config: EnvConfig, scale: Scale) -> Table:
     """Make one row for each order: a quote that stood at one price from one decision to another.
 
     A quote that moves, changes its size, pauses or was filled in full is a new order at the next decision.
-    A fill that comes in while the order's cancel is on its way counts to the order that replaced it.
+    A fill that comes in while the order's cancel is on its way counts to the order that replaced it; fills of
+    market orders count to none.
     """
     rows = played.rows
     count, orders = _orders(rows, np.ascontiguousarray(played.path, np.int64), np.zeros(2 * len(rows), ORDER))
@@ -225,7 +241,7 @@ def _orders(rows, path, orders):
             row = rows[k]
             lots = row.bid_lots if side > 0 else row.ask_lots
             price = row.mid - row.bid_distance if side > 0 else row.mid + row.ask_distance
-            filled = row.bid_fill if side > 0 else row.ask_fill
+            filled = row.bid_fill - row.taken_bid if side > 0 else row.ask_fill - row.taken_ask
             if k > 0 and path[k] != path[k - 1]:
                 live = -1
             if live >= 0:
@@ -267,6 +283,8 @@ def equity_of(played: Played, config: EnvConfig, scale: Scale, holding: Holding 
     mid, move = rows["mid"].astype(np.float64), rows["move"].astype(np.float64)
     steps = _amounts(rows, scale)
     steps["fees"] = steps["turnover"] * share_of_fee(config)
+    for more in _more_for_taking(rows, config, scale).values():
+        steps["fees"] = steps["fees"] + more
     steps["profit"] = steps["spread_capture"] + steps["adverse_selection"] + steps["carry"] - steps["fees"]
     if holding is not None:
         steps[FUNDING] = _held(rows, step_ns, scale, holding)

@@ -10,7 +10,7 @@ from mmenv.backtest.loop import choose, record
 from mmenv.desk.desk import Desk
 from mmenv.engine.memory import address
 from mmenv.engine.plan import step_at
-from mmenv.market.outside import give_outcomes, take_quotes
+from mmenv.market.outside import give_outcomes, give_taken, take_market_orders, take_quotes
 from mmenv.market.stretch import StretchFeed
 from mmenv.venue.hft import HftVenue, advance_lanes
 
@@ -22,8 +22,8 @@ def tape_steps(desk: Desk, *arguments: Any) -> int:
     venue = feed.venue
     assert isinstance(venue, HftVenue)
     tape = (
-        *(address(desk.decide_plan), address(desk.plan), feed.windows, feed.quotes),
-        *(venue.lanes, venue.orders, venue.config.decision_interval_ns, venue.outcomes),
+        *(address(desk.decide_plan), address(desk.plan), feed.windows, feed.quotes, feed.takers),
+        *(venue.lanes, venue.orders, venue.config.decision_interval_ns, venue.outcomes, venue.taken),
     )
     with venue.in_use():
         reached = _tape_steps(tape, *arguments)
@@ -35,17 +35,19 @@ def tape_steps(desk: Desk, *arguments: Any) -> int:
 @njit
 def _tape_steps(tape, core, actions, observations, truncated, column, quotes, table, first):
     """Run the loop; where it ended, or the engine's error as a negative number."""
-    decide, settle, windows, orders, lanes, resting, interval_ns, outcomes = tape
+    decide, settle, windows, orders, takers, lanes, resting, interval_ns, outcomes, taken = tape
     for k in range(len(quotes)):
         t = first + k
         table[t, 0].time_ns = outcomes[0].time_ns
         choose(core, actions, observations, column, quotes, table, t, k)
         step_at(decide)
         take_quotes(core, windows, orders)
-        _, error = advance_lanes(lanes, resting, orders, interval_ns, outcomes)
+        take_market_orders(core, takers)
+        _, error = advance_lanes(lanes, resting, orders, takers, interval_ns, outcomes, taken)
         if error != 0:
             return -error
         give_outcomes(core, outcomes)
+        give_taken(core, taken)
         step_at(settle)
         record(core, actions, table, t)
         if truncated[0]:

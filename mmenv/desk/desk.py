@@ -82,6 +82,8 @@ class Desk:
         self.external: ExternalMarket | None = config.market.attach(
             n, config.horizon, config.risk.position_limit
         )
+        if self.external is not None and config.quote.taking is not None:
+            self.external.take_market_orders()
         self.stages = make_stages(config, self.blocks, self.family, self.external is None)
         """The compiled stages of a step, in their order."""
         self._states = [self.core, *self.stages.states]

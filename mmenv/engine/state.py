@@ -172,8 +172,10 @@ CORE = np.dtype(
         per_lane("bid_fill_surprise", "f4"),
         # Market orders beside the quotes, of actions that take: `mmenv.step.taker`. Lots bought are above 0.
         per_lane("taker_lots", "i4"),  # asked for, after all limits
-        per_lane("taken_lots", "i4"),  # filled; among ask_fill and bid_fill once they are settled
-        per_lane("taken_edge", "f8"),  # lots x distance from the mid at the decision, below 0
+        per_lane("taken_ask", "i4"),  # sold by them; among ask_fill once they are settled
+        per_lane("taken_bid", "i4"),  # bought, among bid_fill
+        per_lane("taken_ask_edge", "f8"),  # lots x distance from the mid at the decision, mostly below 0
+        per_lane("taken_bid_edge", "f8"),
         per_lane("taker_wait", "i4"),  # decisions until the next may be sent
         per_lane(
             "surprise_given", "i4"

@@ -32,7 +32,7 @@ def observe(s, w, p, x):
         ask = s.buy_chance[i] * exp(max(F(s.ask_distance[i]) * per_reach, F(-80)))
         bid = s.sell_chance[i] * exp(max(F(s.bid_distance[i]) * per_reach, F(-80)))
         # Lots of our market orders are no surprise.
-        sold, bought = s.ask_fill[i] + min(s.taken_lots[i], I(0)), s.bid_fill[i] - max(s.taken_lots[i], I(0))
+        sold, bought = s.ask_fill[i] - s.taken_ask[i], s.bid_fill[i] - s.taken_bid[i]
         ask_surprise = weight * (F(I(sold)) - ask * F(s.ask_lots[i]))
         bid_surprise = weight * (F(I(bought)) - bid * F(s.bid_lots[i]))
         given = (s.mean_reach[i] == F(0) or s.surprise_given[i] != I(0)) and s.age[i] > I(0)

@@ -40,6 +40,8 @@ class Episodes:
         self._half_tick = float(setup.tick_size) / 2
         self._inverse = setup.inverse
         self._lot, self._fee_rate = float(setup.lot_size), fee_rate(setup.config.maker_fee_bp) / FEE_DIGITS
+        taking = setup.config.quote.taking
+        self._taker_rate = fee_rate(taking.fee_bp) / FEE_DIGITS if taking is not None else self._fee_rate
         # Views, so that a decision spends its time on deciding.
         names = ("pnl", "fees", "fee", "position", "mid", "move")
         self._profit, self._fees, self._fee, self._position, self._mid, self._move = (
@@ -124,6 +126,10 @@ class Episodes:
             capture += bought * (before - paid)
             adverse += bought * (after - before)
             fees += abs(bought * paid) * self._fee_rate
+        for lots, notional in self.link.taken.view(np.int64).reshape(2, 2):
+            if lots:
+                paid = self._worth(notional / lots * 2 * self._half_tick)
+                fees += abs(lots * paid) * (self._taker_rate - self._fee_rate)
         return np.array([capture, adverse, int(self._position[0]) * (after - before), fees])
 
     def _charge(self, charges: Charges, by_rate: float) -> None:

@@ -32,7 +32,7 @@ from mmenv.live.orders import (
 )
 from mmenv.live.snapshot import Kept, give_back, keep
 from mmenv.times import SECOND
-from mmenv.venue.outcome import ASK, BID, book_fill
+from mmenv.venue.outcome import ASK, BID, TAKEN, book_fill, book_taken
 from mmenv.venue.view import View
 from mmenv.venue.working import FILL, Working
 
@@ -41,7 +41,7 @@ SETTLE_NS: Final = SECOND
 
 _STATE: Final = (
     "notional", "paid_before", "funded_ns", "last_trade", "stream", "crossed", "silent_until_ns", "silence",
-    "_unknown", "_trade_before", "_trades", "_payments", "_fills",
+    "_unknown", "_trade_before", "_trades", "_payments", "_fills", "_taken",
 )  # fmt: skip
 
 
@@ -87,10 +87,20 @@ class LiveExecution:
         self._trades: deque[int] = deque(maxlen=10_000)
         self._payments: deque[int] = deque(maxlen=1_000)
         self._fills: list[tuple[int, int, int, int, int]] = []
+        self._taken = np.zeros(1, TAKEN)
+        self.taken = np.zeros(1, TAKEN)
+        """TAKEN (1,): what our market orders filled of the fills that were collected last."""
 
     def quote(self, quotes: NDArray[np.int64], time_ns: int) -> NDArray[np.void]:
         """Send what makes the quotes (ask tick, lots, bid tick, lots) stand; the COMMAND [k] to send."""
-        commands = self.working.requote(quotes, time_ns)
+        return self._sent(self.working.requote(quotes, time_ns), time_ns)
+
+    def market_order(self, tick: int, lots: int, time_ns: int) -> NDArray[np.void]:
+        """Send a market order of so many lots, above 0 to buy, that pays `tick` at worst, after the quotes of
+        its decision; the COMMAND [k] to send."""
+        return self._sent(self.working.take(tick, lots, time_ns), time_ns)
+
+    def _sent(self, commands: NDArray[np.void], time_ns: int) -> NDArray[np.void]:
         for command in commands:
             slot = self.working.find(int(command["id"]))
             assert slot is not None
@@ -105,7 +115,13 @@ class LiveExecution:
         outcome["position_lots"] = self.working.position
         fills = np.array([tuple(fill) for fill in self._fills], FILL)
         self._fills = []
+        self.taken[0], self._taken[0] = self._taken[0], 0
         return fills
+
+    @property
+    def untold(self) -> bool:
+        """Whether fills were heard of that are still to be collected."""
+        return bool(self._fills)
 
     def take(self, plain: NDArray[np.void]) -> None:
         """Market rows; the exchange plays itself."""
@@ -240,13 +256,13 @@ class LiveExecution:
     def _fill(self, slot: np.void, event: Fill) -> None:
         slot["acknowledged"], slot["arrives_ns"] = 1, 0
         slot["filled"] += event.lots
-        self._book(event)
+        self._book(event, bool(slot["market"]))
         if slot["filled"] > slot["lots"]:
             self.faults.append(("unknown-order", f"{event.client_id} filled beyond its {slot['lots']} lots"))
         if slot["filled"] >= slot["lots"]:
             self._free(slot)
 
-    def _book(self, event: Fill) -> None:
+    def _book(self, event: Fill, market: bool = False) -> None:
         self._trades.append(event.trade_id)
         self.last_trade = max(self.last_trade, event.trade_id)
         self.working.position += event.side * event.lots - self.charges.fill(event)
@@ -256,7 +272,11 @@ class LiveExecution:
             self.notional += event.side * event.lots * event.tick
         number = self.number(event.client_id)
         self._fills.append((event.exch_ns, number, event.side, event.tick, event.lots))
-        book_fill(self.view.outcome, ASK if event.side < 0 else BID, event.tick, event.lots)
+        side = ASK if event.side < 0 else BID
+        if market:
+            book_taken(self._taken[0], side, event.tick, event.lots)
+        else:
+            book_fill(self.view.outcome, side, event.tick, event.lots)
 
     def _fund(self, event: Funding) -> None:
         if event.payment_id in self._payments:

@@ -73,7 +73,7 @@ class GuardConfig:
             require_number(self, name, 1e-9, 1e15)
         require_number(self, "position_limit", 1, 1_000_000_000, integer=True)
         require_number(self, "reducing_at", 0.0, 1.0)
-        # A decision sends up to two orders.
+        # A decision sends up to two orders, or three.
         require_number(self, "max_orders", 3, 1_000_000, integer=True)
         for name in ("order_window_s", "reject_window_s"):
             require_number(self, name, 1e-3, 86_400.0)
@@ -137,8 +137,10 @@ Rule = Callable[["Guard", Facts], tuple[int, str]]
 class Guard:
     """The state of one desk. `check` at every decision; the other methods as things happen."""
 
-    def __init__(self, config: GuardConfig) -> None:
+    def __init__(self, config: GuardConfig, orders: int = 2) -> None:
         self.config = config
+        self._most = orders
+        """A decision sends so many orders at most."""
         self.state = ACTIVE
         self.findings: tuple[Finding, ...] = ()
         """What the rules asked for at the last check, strictest first."""
@@ -265,7 +267,7 @@ class Guard:
         count = _within(self._orders, facts.time_ns, self.config.order_window_s)
         if count < 0.8 * self.config.max_orders:
             return CALM
-        state = HALTED if count + 2 > self.config.max_orders else REDUCING
+        state = HALTED if count + self._most > self.config.max_orders else REDUCING
         return state, f"{count} orders in {self.config.order_window_s:g} s of {self.config.max_orders}"
 
     def stale_data(self, facts: Facts) -> tuple[int, str]:

@@ -37,18 +37,18 @@ MAGIC: Final = b"NeuralMM journal 2\n"
 
 (
     HEADER, ROWS, FEED, UPDATE, OPERATOR, TICK, FILLS, STATE, DECISION, ORDERS, ACCOUNT, ERROR, SNAPSHOT,
-    INSTRUMENT,
-) = range(1, 15)  # fmt: skip
+    INSTRUMENT, TAKERS,
+) = range(1, 16)  # fmt: skip
 NAMES: Final = {
     HEADER: "header", ROWS: "rows", FEED: "feed", UPDATE: "update", OPERATOR: "operator",
     TICK: "tick", FILLS: "fills", STATE: "state", DECISION: "decision", ORDERS: "orders",
     ACCOUNT: "account", ERROR: "error", SNAPSHOT: "snapshot",
-    INSTRUMENT: "instrument",
+    INSTRUMENT: "instrument", TAKERS: "takers",
 }  # fmt: skip
 INPUTS: Final = frozenset({ROWS, FEED, UPDATE, OPERATOR, TICK, ACCOUNT, SNAPSHOT, INSTRUMENT})
 """Kinds that a session is told; the others follow from them. What a snapshot holds follows, too."""
 
-ARRAYS: Final = {ROWS: ROW, FILLS: FILL_ROW, ORDERS: COMMAND}
+ARRAYS: Final = {ROWS: ROW, FILLS: FILL_ROW, ORDERS: COMMAND, TAKERS: COMMAND}
 """Kinds whose payload is an array of this record; the payload of the rest is JSON, but for DECISION
 and SNAPSHOT."""
 

@@ -21,6 +21,8 @@ class Trouble(StrEnum):
     """A post-only order would have traded at once: part of quoting."""
     NOTHING_TO_REDUCE = "nothing-to-reduce"
     """A reduce-only order came after the position was gone: part of quoting."""
+    NOTHING_TO_TAKE = "nothing-to-take"
+    """An order that is filled at once or gone found nothing at its price: part of taking."""
     UNSENT = "unsent"
     """We did not send it: it would have been one too many."""
     LOST = "lost"
@@ -59,7 +61,7 @@ class Trouble(StrEnum):
     """None of these."""
 
 
-HARMLESS: Final = frozenset({Trouble.CROSSED, Trouble.NOTHING_TO_REDUCE})
+HARMLESS: Final = frozenset({Trouble.CROSSED, Trouble.NOTHING_TO_REDUCE, Trouble.NOTHING_TO_TAKE})
 """Rejects that are part of quoting, unless they do not end."""
 
 
@@ -74,6 +76,8 @@ class Order:
     lots: int
     kind: Literal["limit", "market"] = "limit"
     post_only: bool = True
+    at_once: bool = False
+    """Of a limit order: whether what it does not fill at once is gone. Then it is not `post_only`."""
     reduce_only: bool = False
     """Whether it may only reduce the position; a venue without such orders ignores it."""
 

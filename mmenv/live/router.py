@@ -197,6 +197,8 @@ class OrderRouter:
                 side=int(command["side"]),
                 tick=int(command["tick"]),
                 lots=int(command["lots"]),
+                post_only=not outgoing.at_once,
+                at_once=outgoing.at_once,
                 reduce_only=outgoing.reduce_only,
             )
             self._tasks.start(self._client.submit(order))

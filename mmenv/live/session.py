@@ -34,7 +34,7 @@ from mmenv.times import MILLISECOND
 from mmenv.venue.outcome import OUTCOME
 from mmenv.venue.paper import PaperVenue
 from mmenv.venue.view import View
-from mmenv.venue.working import Working
+from mmenv.venue.working import Working, slots
 
 NO_SKEW: Final = np.iinfo(np.int64).max
 DECISION_WORK: Final = 50
@@ -56,7 +56,7 @@ class Session:
     def __init__(self, setup: Setup, player: Player | None, sink: Sink) -> None:
         self.player, self.sink = player, sink
         self._build(setup)
-        self.guard = Guard(setup.guard)
+        self.guard = Guard(setup.guard, 2 if setup.config.quote.taking is None else 3)
         self._streams = Streams(setup.guard.stream_patience, round(setup.guard.stale_ms * MILLISECOND))
         self._supervisor = Supervisor(self.guard, *self._kernel_states(), self._note, self._halted)
         self.outbox: list[Outgoing] = []
@@ -88,7 +88,8 @@ class Session:
         self.setup = setup
         self.view = View(setup.low_tick, setup.high_tick)
         interval = self._interval_ns = setup.interval_ns
-        self.working = Working(3 + 2 * -(-2 * setup.latency_ns // interval), setup.config.risk.position_limit)
+        takes, trips = setup.config.quote.taking is not None, -(-2 * setup.latency_ns // interval)
+        self.working = Working(slots(trips, takes), setup.config.risk.position_limit)
         self.working.position = setup.position
         self.execution: PaperVenue | LiveExecution = (
             PaperVenue(
@@ -107,7 +108,7 @@ class Session:
         self.episodes = Episodes(setup, self.player)
         self.desk, self.link = self.episodes.desk, self.episodes.link
         # Views, so that a decision spends its time on deciding: what we see is what the desk learns from.
-        self.link.outcomes = self.view.outcomes
+        self.link.outcomes, self.link.taken = self.view.outcomes, self.execution.taken
         self._seen = {name: self.view.outcomes[name] for name in OUTCOME.names or ()}
         self._seen_words = self.view.outcomes.view(np.int64)
         self._age = self.desk.core["age"][0]
@@ -228,7 +229,8 @@ class Session:
     def quiet(self) -> bool:
         """Whether no order is open and no fill is still to be booked."""
         fills = self._seen["ask_fill_lots"][0] or self._seen["bid_fill_lots"][0]
-        return not (self.working.slots["id"].any() or fills)
+        untold = isinstance(self.execution, LiveExecution) and self.execution.untold
+        return not (self.working.slots["id"].any() or fills or untold)
 
     def relist(self, terms: Terms) -> None:
         """Go on by new terms of the instrument, once all is `quiet`; rows are in its ticks and lots from now
@@ -356,8 +358,9 @@ class Session:
         action = self._act()
         self.desk.decide(action[None])
         self._supervisor.heed_kernel()
-        quotes = self._quotes()
+        quotes, (tick, lots) = self._quotes()
         self._send(quotes, time_ns)
+        self._take(tick, lots, time_ns)
         self._record(time_ns, reward, action, quotes)
         self.view.begin()
         self._last_ns, self.next_ns = time_ns, time_ns + self._interval_ns
@@ -442,27 +445,28 @@ class Session:
         except Exception as error:
             return np.full(self._numbers, np.nan, np.float32), f"{type(error).__name__}: {error}"
 
-    def _quotes(self) -> NDArray[np.int64]:
-        quotes = self.link.quotes(self.desk.core)
+    def _quotes(self) -> tuple[NDArray[np.int64], tuple[int, int]]:
+        """The quotes, and tick and lots of the market order, that the guard allows."""
+        quotes, (tick, lots) = self.link.quotes(self.desk.core), self.link.market_order(self.desk.core)
         if self.state != HALTED and self._last_trade:
-            self.guard.far_quote([int(quotes[i]) for i in (0, 2) if quotes[i + 1]], self._last_trade)
+            ticks = [int(quotes[i]) for i in (0, 2) if quotes[i + 1]] + [tick] * (lots != 0)
+            self.guard.far_quote(ticks, self._last_trade)
             if self.guard.state == HALTED:
                 self._supervisor.settle()
         if self.state == HALTED:
-            quotes[1] = quotes[3] = 0
+            quotes[1] = quotes[3] = lots = 0
             if self.flatten:
                 self._work_out(quotes)
-        self._large_enough(quotes)
-        return quotes
-
-    def _large_enough(self, quotes: NDArray[np.int64]) -> None:
-        """Leave out quotes that the venue would refuse for their size; one that reduces may be of any value,
-        where the venue has such orders."""
         for at in (0, 2):
-            tick, lots = int(quotes[at]), int(quotes[at + 1])
-            small = tick * lots < self.setup.min_value and (self.state == ACTIVE or not self.setup.reduces)
-            if small or lots < self.setup.min_lots:
+            if self._too_small(int(quotes[at]), int(quotes[at + 1])):
                 quotes[at + 1] = 0
+        return quotes, (tick, 0 if self._too_small(tick, abs(lots)) else lots)
+
+    def _too_small(self, tick: int, lots: int) -> bool:
+        """Whether the venue would refuse an order for its size; one that reduces may be of any value, where
+        the venue has such orders."""
+        small = tick * lots < self.setup.min_value and (self.state == ACTIVE or not self.setup.reduces)
+        return small or lots < self.setup.min_lots
 
     def _work_out(self, quotes: NDArray[np.int64]) -> None:
         """Join the touch with what reduces the position."""
@@ -483,6 +487,13 @@ class Session:
             self.guard.sent(time_ns, np.count_nonzero(commands["lots"]))
             self.outbox.append(Outgoing(commands, reducing, False))
 
+    def _take(self, tick: int, lots: int, time_ns: int) -> None:
+        """Send a market order, after the quotes and within the same limit."""
+        self._takers = self.execution.market_order(tick, lots, time_ns) if lots else NOTHING_SENT
+        if len(self._takers):
+            self.guard.sent(time_ns, 1)
+            self.outbox.append(Outgoing(self._takers, self.state != ACTIVE, False, at_once=True))
+
     def _record(
         self, time_ns: int, reward: float, action: NDArray[np.float32], quotes: NDArray[np.int64]
     ) -> None:
@@ -494,6 +505,8 @@ class Session:
         self.sink.write(journal.DECISION, self.decision.tobytes())
         if len(self._commands):
             self.sink.write(journal.ORDERS, self._commands.tobytes())
+        if len(self._takers):
+            self.sink.write(journal.TAKERS, self._takers.tobytes())
         self.sink.flush()
 
     # The rest.

@@ -140,6 +140,8 @@ class Outgoing:
     commands: NDArray[np.void]
     reduce_only: bool
     cancel_all: bool
+    at_once: bool = False
+    """Market orders: filled at once, at their tick at worst, or gone."""
 
 
 def decision_type(width: int, numbers: int = 2) -> np.dtype:

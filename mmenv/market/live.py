@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from mmenv.checks import ConfigError, require, require_number
 from mmenv.market.base import Market, register
-from mmenv.market.outside import begin, give_outcomes, take_quotes
-from mmenv.venue.outcome import OUTCOME
+from mmenv.market.outside import begin, give_outcomes, give_taken, take_market_orders, take_quotes
+from mmenv.venue.outcome import OUTCOME, TAKEN
 
 
 @register
@@ -21,7 +21,6 @@ class Live(Market):
 
     name = "live"
     on_ticks = True
-    takes_market_orders = False
 
     step_seconds: float = 0.1
     venue: str = ""
@@ -57,8 +56,11 @@ class Live(Market):
         def __init__(self) -> None:
             self.outcomes: NDArray[np.void] = np.zeros(1, OUTCOME)
             """OUTCOME (1,): what the desk learns next."""
+            self.taken: NDArray[np.void] = np.zeros(1, TAKEN)
+            """TAKEN (1,): of market orders, beside it."""
             self.window = np.zeros((1, 2), np.int64)
             self._quotes = np.zeros((1, 4), np.int64)
+            self._takers = np.zeros((0, 2), np.int64)
 
         def reset(self, core: np.ndarray, lanes: np.ndarray) -> None:
             begin(core, 0, self.outcomes[0])
@@ -71,9 +73,21 @@ class Live(Market):
             take_quotes(core, self.window, self._quotes)
             return self._quotes[0].copy()
 
+        def market_order(self, core: np.ndarray) -> tuple[int, int]:
+            """Worst tick, and lots above 0 to buy, of the market order that the desk decided on."""
+            if not len(self._takers):
+                return 0, 0
+            take_market_orders(core, self._takers)
+            return int(self._takers[0, 0]), int(self._takers[0, 1])
+
         def answer(self, core: np.ndarray) -> None:
-            """Hand `outcomes` to the desk whose core this is."""
+            """Hand `outcomes` and `taken` to the desk whose core this is."""
             give_outcomes(core, self.outcomes)
+            if len(self._takers):
+                give_taken(core, self.taken)
+
+        def take_market_orders(self) -> None:
+            self._takers = np.zeros((1, 2), np.int64)
 
         def close(self) -> None:
             pass

@@ -20,6 +20,9 @@ class ExternalMarket(Protocol):
     def advance(self, core: np.ndarray) -> None:
         """Take the quotes in `core` to the next decision: set the market's answer."""
 
+    def take_market_orders(self) -> None:
+        """The desk's action sends market orders too: said once, before the first reset."""
+
     def close(self) -> None:
         """Give back what the market holds."""
 
@@ -57,6 +60,17 @@ def give_outcomes(core, outcomes):
 
 
 @njit(cache=True)
+def give_taken(core, taken):
+    """What market orders filled since the decision, in half-ticks, from TAKEN [n]; after `give_outcomes`."""
+    for lane in range(len(taken)):
+        s, i, t = core[lane // LANES], lane % LANES, taken[lane]
+        old = np.int64(s.mid[i]) - np.int64(s.move[i])
+        s.taken_ask[i], s.taken_bid[i] = t.sold_lots, t.bought_lots
+        s.taken_ask_edge[i] = 2 * t.sold_notional - t.sold_lots * old
+        s.taken_bid_edge[i] = t.bought_lots * old - 2 * t.bought_notional
+
+
+@njit(cache=True)
 def _set_book(s, i, outcome):
     s.spread[i] = 2 * (outcome.best_ask_ticks - outcome.best_bid_ticks)
     s.best_bid_lots[i], s.best_ask_lots[i] = outcome.best_bid_lots, outcome.best_ask_lots
@@ -76,3 +90,14 @@ def take_quotes(core, windows, quotes):
         bid = min(max((mid - s.bid_distance[i]) // 2, windows[lane, 0]), ask - 1)
         quotes[lane, 0], quotes[lane, 1] = ask, s.ask_lots[i]
         quotes[lane, 2], quotes[lane, 3] = bid, s.bid_lots[i]
+
+
+@njit(cache=True)
+def take_market_orders(core, takers):
+    """Market orders (tick, lots above 0 to buy) at the touch that the desk sees, if anything stands there."""
+    for lane in range(len(takers)):
+        s, i = core[lane // LANES], lane % LANES
+        lots, mid, half = s.taker_lots[i], np.int64(s.mid[i]), np.int64(s.spread[i] >> 1)
+        there = s.best_ask_lots[i] if lots > 0 else s.best_bid_lots[i]
+        takers[lane, 0] = (mid + half if lots > 0 else mid - half) // 2
+        takers[lane, 1] = lots if there > 0 else 0

@@ -26,7 +26,14 @@ from numpy.lib.recfunctions import repack_fields
 from mmenv.checks import require, require_number
 from mmenv.engine.state import fee_rate
 from mmenv.market.base import Market, register
-from mmenv.market.outside import ExternalMarket, begin, give_outcomes, take_quotes
+from mmenv.market.outside import (
+    ExternalMarket,
+    begin,
+    give_outcomes,
+    give_taken,
+    take_market_orders,
+    take_quotes,
+)
 from mmenv.market.units import (
     MOST_VOLUME,
     Measured,
@@ -61,7 +68,6 @@ class Replay(Market):
 
     name = "replay"
     on_ticks = True
-    takes_market_orders = False
 
     step_seconds: float = 0.1
     store: str = ""
@@ -280,6 +286,9 @@ class ReplayFeed:
         """The fee of each tape as the kernel counts it."""
         self.quotes = np.zeros((venue.n, 4), np.int64)
         """Ask tick, lots, bid tick, lots of the last decision in each lane, the tape's own."""
+        self.takers = np.zeros((0, 2), np.int64)
+        """Worst tick and lots of the market order of the last decision in each lane, the tape's own; of no
+        lane where the action has none."""
         self.windows = np.zeros((venue.n, 2), np.int64)
         """Lowest and highest tick that can be quoted in each lane, the desk's."""
         given = multiples or {}
@@ -287,6 +296,10 @@ class ReplayFeed:
         self.multiples = np.array(of_tape, np.int64)
         """Price and volume of each tape, (tapes, 2)."""
         self._mixed = bool((self.multiples != 1).any())
+
+    def take_market_orders(self) -> None:
+        self.venue.take_market_orders()
+        self.takers = np.zeros((self.venue.n, 2), np.int64)
 
     def reset(self, core: np.ndarray, lanes: np.ndarray) -> None:
         """Draw each lane's stretch from its key and episode alone, so that n does not matter."""
@@ -311,8 +324,14 @@ class ReplayFeed:
 
     def advance(self, core: np.ndarray) -> None:
         take_quotes(core, self.windows, self.quotes)
+        taking = len(self.takers) > 0
+        if taking:
+            take_market_orders(core, self.takers)
+        takers = self.takers if taking else None
         if not self._mixed:
-            give_outcomes(core, self.venue.advance(self.quotes))
+            give_outcomes(core, self.venue.advance(self.quotes, takers))
+            if taking:
+                give_taken(core, self.venue.taken)
             give_places(core, self.venue.ahead, 1)
             return
         multiples = self.multiples[self.venue.lane_tape]
@@ -320,7 +339,11 @@ class ReplayFeed:
         # Outward to the tape's own ticks: bid < ask still holds.
         self.quotes[:, 0] = -(-self.quotes[:, 0] // price)
         self.quotes[:, 2] //= price
-        give_outcomes(core, in_desk_units(self.venue.advance(self.quotes), multiples))
+        if taking:
+            self.takers[:, 0] //= price
+        give_outcomes(core, in_desk_units(self.venue.advance(self.quotes, takers), multiples))
+        if taking:
+            give_taken(core, in_desk_units(self.venue.taken, multiples))
         give_places(core, self.venue.ahead, multiples[:, 1:])
 
     def close(self) -> None:

@@ -101,7 +101,7 @@ def common_unit(scales: Sequence[float], room: Sequence[int]) -> tuple[float, li
 
 
 def in_desk_units(outcomes: np.ndarray, multiples: np.ndarray) -> np.ndarray:
-    """OUTCOME [n] of tapes with `multiples` [n, (price, volume)], in the desk's integers; a copy."""
+    """OUTCOME or TAKEN [n] of tapes with `multiples` [n, (price, volume)], in the desk's integers; a copy."""
     scaled = outcomes.copy()
     price, volume = multiples[:, 0], multiples[:, 1]
     for factor, names in (
@@ -109,7 +109,9 @@ def in_desk_units(outcomes: np.ndarray, multiples: np.ndarray) -> np.ndarray:
         (volume, ("best_bid_lots", "best_ask_lots", "buy_lots", "sell_lots")),
         (volume, ("max_trade_lots", "last_trade_lots")),
         (price * volume, ("buy_notional", "sell_notional")),
+        (price, ("sold_notional", "bought_notional")),
     ):
         for name in names:
-            scaled[name] *= factor
+            if name in scaled.dtype.names:
+                scaled[name] *= factor
     return scaled

@@ -33,6 +33,8 @@ def begin(s, w, p, x):
         span = np.uint64(2 * p.start_inventory + 1)
         drawn = I((np.uint64(word) * span) >> np.uint64(32)) - p.start_inventory
         s.position[i] = s.position[i] if s.keep_position[i] != 0 else drawn
+        # Where the market goes on, so does the rate of market orders.
+        s.taker_wait[i] = s.taker_wait[i] if s.keep_position[i] != 0 else I(0)
         s.keep_position[i] = 0
         s.entry[i] = F(0)
         s.pnl[i] = 0
@@ -53,7 +55,8 @@ def begin(s, w, p, x):
         s.volatility[i] = F(0)
         s.own_ask_lots[i], s.own_bid_lots[i] = I(0), I(0)
         s.own_ask_age[i], s.own_bid_age[i] = I(0), I(0)
-        s.taker_lots[i], s.taken_lots[i], s.taker_wait[i] = I(0), I(0), I(0)
+        s.taker_lots[i] = I(0)
+        s.taken_ask[i], s.taken_bid[i] = I(0), I(0)
 
 
 @stage()

@@ -2,9 +2,10 @@
 
 A market order leaves with the quotes. In a simulated market it is filled at once: at the touch, no more than
 what stands there, or, where there is no book, in full at the half-spread that its action names. Like our
-quotes it moves nothing. Its lots are then among `ask_fill` and `bid_fill`, so that the identity of
-`mmenv.step.ledger` holds as it stands: what a market order crosses is spread capture below 0, and the taker
-fee is a fee.
+quotes it moves nothing. In a market outside it is an order at the touch that is filled when it arrives, as
+far as something stands there or nearer, and else is gone (`mmenv.venue`). What it filled is then among
+`ask_fill` and `bid_fill`, so that the identity of `mmenv.step.ledger` holds as it stands: what a market order
+crosses is spread capture below 0, and the taker fee is a fee.
 
 It has what room the limits leave before the quotes have. The quote that it would trade with, the one of the
 other side, is not made in that decision: so whatever is filled first, the position stays within its limit,
@@ -78,19 +79,20 @@ def fill(s, w, p, x):
         distance = I(s.spread[i] >> I(1)) if book else outward(half_spread, mid, side)
         there = s.best_ask_lots[i] if lots > 0 else s.best_bid_lots[i]
         filled = I(side * min(abs(lots), there)) if book else lots
-        s.taken_lots[i] = filled
-        s.taken_edge[i] = -D(abs(filled)) * D(distance)
+        edge = -D(abs(filled)) * D(distance)
+        s.taken_ask[i], s.taken_bid[i] = max(I(-filled), I(0)), max(filled, I(0))
+        s.taken_ask_edge[i] = edge if filled < 0 else D(0)
+        s.taken_bid_edge[i] = edge if filled > 0 else D(0)
 
 
 @stage()
 def book(s, w, p, x):
     """Put what market orders were filled among the fills of the step, before it is settled."""
     for i in prange(s.count):
-        lots, edge = s.taken_lots[i], s.taken_edge[i]
-        s.bid_fill[i] += max(lots, I(0))
-        s.ask_fill[i] -= min(lots, I(0))
-        s.bid_edge[i] += edge if lots > 0 else D(0)
-        s.ask_edge[i] += edge if lots < 0 else D(0)
+        s.ask_fill[i] += s.taken_ask[i]
+        s.bid_fill[i] += s.taken_bid[i]
+        s.ask_edge[i] += s.taken_ask_edge[i]
+        s.bid_edge[i] += s.taken_bid_edge[i]
 
 
 @stage(TERMS)
@@ -98,8 +100,8 @@ def charge(s, w, p, x):
     """After the step is settled at the maker fee: what the taker fee is more than that."""
     rate = w.fee_rate
     for i in prange(s.count):
-        lots, edge = s.taken_lots[i], s.taken_edge[i]
-        notional = D(abs(lots)) * D(I(s.mid[i] - s.move[i])) - (edge if lots > 0 else -edge)
+        lots, mid = I(s.taken_ask[i] + s.taken_bid[i]), I(s.mid[i] - s.move[i])
+        notional = D(lots) * D(mid) + s.taken_ask_edge[i] - s.taken_bid_edge[i]
         more = notional * (rate - s.fee_rate[i])
         s.fee[i] += more
         s.fees[i] += more

@@ -27,10 +27,10 @@ from mmenv.data.events import BUY_FLAG
 from mmenv.data.tape import Tape
 from mmenv.venue import hft_calls as hft
 from mmenv.venue.hft_calls import close_backtest, open_backtest
-from mmenv.venue.outcome import ASK, BID, OUTCOME, begin_interval, book_fill, count_trade
+from mmenv.venue.outcome import ASK, BID, OUTCOME, begin_interval, book_fill, book_taken, count_trade
 from mmenv.venue.replay import LANE, ReplayVenue, Span, first_bad_quote, set_resting
 from mmenv.venue.settings import FIFO, ReplayConfig
-from mmenv.venue.working import stands_for
+from mmenv.venue.working import room_to_take, stands_for
 
 BAD_QUOTE: Final = -1
 """What `advance_lanes` reports where a quote is out of range; the engine's own errors are positive."""
@@ -46,8 +46,18 @@ HFT_LANE: Final = np.dtype(
     ]
 )
 HFT_ORDER: Final = np.dtype(
-    [("id", "i8"), ("tick", "i8"), ("lots", "i8"), ("filled", "i8"), ("unwanted", "i8"), ("cancelled", "i8")]
+    [
+        ("id", "i8"),
+        ("tick", "i8"),
+        ("lots", "i8"),
+        ("filled", "i8"),
+        ("unwanted", "i8"),
+        ("cancelled", "i8"),
+        ("market", "i8"),  # a market order, which is neither kept nor cancelled
+    ]
 )
+NO_LIMIT: Final = 1 << 62
+NO_TAKERS: Final = np.zeros((0, 2), np.int64)
 
 
 class HftVenue(ReplayVenue):
@@ -70,6 +80,16 @@ class HftVenue(ReplayVenue):
         self._lock = threading.Lock()
         self._finalizer = weakref.finalize(self, _free_all, self.lanes, self._held)
 
+    def take_market_orders(self) -> None:
+        """See `ReplayVenue.take_market_orders`."""
+        if self.config.queue_model == FIFO:
+            raise ConfigError(
+                "market orders are not possible with engine hftbacktest under the queue model fifo, where it "
+                "lets one rest that finds nothing: choose engine matcher, or another queue_model."
+            )
+        super().take_market_orders()
+        self.orders = np.zeros((self.n, 2, self.slots), HFT_ORDER)
+
     def _open(self, lane: int, span: Span, local_ns: int) -> None:
         with self.in_use():
             replay = self.replays[span.tape]
@@ -85,12 +105,15 @@ class HftVenue(ReplayVenue):
             self.orders[lane] = 0
             state = self.lanes[lane]
             state["pointer"], state["limit"] = pointer, self.config.position_limit_lots or 0
-            self.check(_begin(self.lanes, self.orders, lane, local_ns, self.outcomes), lane)
+            self.check(_begin(self.lanes, self.orders, lane, local_ns, self.outcomes, self.taken), lane)
 
-    def _advance(self, quotes: NDArray[np.int64]) -> None:
+    def _advance(self, quotes: NDArray[np.int64], takers: NDArray[np.int64] | None) -> None:
         self._enter()  # not `in_use`, which would take longer than all the rest here
         try:
-            lane, code = advance_lanes(self.lanes, self.orders, quotes, self._interval_ns, self.outcomes)
+            lane, code = advance_lanes(
+                self.lanes, self.orders, quotes, NO_TAKERS if takers is None else takers, self._interval_ns,
+                self.outcomes, self.taken,
+            )  # fmt: skip
             if code == BAD_QUOTE:
                 self._refuse(lane, quotes)
             self.check(code, lane)
@@ -101,7 +124,9 @@ class HftVenue(ReplayVenue):
         """See `ReplayVenue.rest`; in one compiled call."""
         rows = np.zeros(decisions, OUTCOME)
         with self.in_use():
-            count, code = _rest(self.lanes, self.orders, away, lots, self._interval_ns, self.outcomes, rows)
+            count, code = _rest(
+                self.lanes, self.orders, away, lots, self._interval_ns, self.outcomes, self.taken, rows
+            )
             self.check(code, 0)
         return rows[:count]
 
@@ -153,7 +178,7 @@ def _free_all(lanes: NDArray[np.void], held: list[Any]) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _begin(lanes, orders, lane, local_ns, outcomes):
+def _begin(lanes, orders, lane, local_ns, outcomes, taken):
     """Run a new backtest up to its start; 0 or the engine's error."""
     state = lanes[lane]
     pointer = state.pointer
@@ -167,15 +192,16 @@ def _begin(lanes, orders, lane, local_ns, outcomes):
     elif code != 0:
         return code
     hft.clear_last_trades(pointer, 0)
-    _observe(state, orders[lane], outcomes[lane])
+    _observe(state, orders[lane], outcomes[lane], taken[lane])
     return 0
 
 
 @njit(cache=True, nogil=True)
-def advance_lanes(lanes, orders, quotes, interval_ns, outcomes):
+def advance_lanes(lanes, orders, quotes, takers, interval_ns, outcomes, taken):
     """Quote, elapse and observe in each lane, unless a quote is bad.
 
-    Returns the first lane with a bad quote and BAD_QUOTE, or with an engine error and that, or 0 and 0.
+    `takers`, [n, 2] or none, are market orders, and `taken`, TAKEN [n], what they filled. Returns the first
+    lane with a bad quote and BAD_QUOTE, or with an engine error and that, or 0 and 0.
     """
     lane = first_bad_quote(lanes, quotes)
     if lane >= 0:
@@ -183,11 +209,14 @@ def advance_lanes(lanes, orders, quotes, interval_ns, outcomes):
     bad, error = 0, 0
     begin_interval(outcomes)
     for lane in range(len(lanes)):
-        state = lanes[lane]
+        state, took = lanes[lane], taken[lane]
+        took.sold_lots = took.sold_notional = took.bought_lots = took.bought_notional = 0
         if state.ended:
             continue
         for side in (ASK, BID):
             _quote(state, orders[lane, side], side, quotes[lane, 2 * side], quotes[lane, 2 * side + 1])
+        if len(takers) and takers[lane, 1] != 0:
+            _take(state, orders[lane], takers[lane, 0], takers[lane, 1])
         # Never past the end of the span: what lies behind belongs to another part of the split.
         code = hft.elapse(state.pointer, min(interval_ns, state.end_ns - hft.now(state.pointer)))
         if code == hft.END_OF_DATA or hft.now(state.pointer) >= state.end_ns:
@@ -196,19 +225,19 @@ def advance_lanes(lanes, orders, quotes, interval_ns, outcomes):
             state.ended = 1
             if error == 0:
                 bad, error = lane, code
-        _observe(state, orders[lane], outcomes[lane])
+        _observe(state, orders[lane], outcomes[lane], took)
     return bad, error
 
 
 @njit(cache=True, nogil=True)
-def _rest(lanes, orders, away, lots, interval_ns, outcomes, rows):
+def _rest(lanes, orders, away, lots, interval_ns, outcomes, taken, rows):
     """Fill the rows of `HftVenue.rest`: how many, and the engine's error or 0."""
     quotes = np.zeros((1, 4), np.int64)
     for k in range(len(rows)):
         if outcomes[0].data_end:
             return k, 0
         set_resting(lanes[0], outcomes[0], away, lots, quotes[0])
-        _, code = advance_lanes(lanes, orders, quotes, interval_ns, outcomes)
+        _, code = advance_lanes(lanes, orders, quotes, NO_TAKERS, interval_ns, outcomes, taken)
         if code != 0:
             return k, code
         rows[k] = outcomes[0]
@@ -244,12 +273,27 @@ def _quote(state, orders, side, tick, lots):
         order = orders[free]
         order.id = state.next_id
         order.tick, order.lots = tick, lots
-        order.filled = order.unwanted = order.cancelled = 0
+        order.filled = order.unwanted = order.cancelled = order.market = 0
     state.next_id += 1
 
 
 @njit(cache=True, nogil=True)
-def _observe(state, orders, outcome):
+def _take(state, orders, tick, asked):
+    """Send a market order, as far as the limit leaves room."""
+    limit = state.limit if state.limit > 0 else NO_LIMIT
+    side, free, lots = room_to_take(orders, state.position, limit, tick, asked)
+    if lots == 0:
+        return
+    if hft.take(state.pointer, state.next_id, side, tick, lots) == 0:
+        order = orders[side, free]
+        order.id = state.next_id
+        order.tick, order.lots, order.filled = tick, lots, 0
+        order.unwanted = order.cancelled = order.market = 1
+    state.next_id += 1
+
+
+@njit(cache=True, nogil=True)
+def _observe(state, orders, outcome, taken):
     """Note time, book, trades since the last call, our fills and open orders."""
     outcome.time_ns = hft.now(state.pointer)
     depth = hft.depth(state.pointer, 0)
@@ -263,8 +307,8 @@ def _observe(state, orders, outcome):
         outcome.best_ask_ticks = ask
     _count_trades(state.pointer, outcome)
     book = hft.get_orders(state.pointer, 0)
-    outcome.ask_open_lots = _collect(state, orders[ASK], ASK, book, outcome)
-    outcome.bid_open_lots = _collect(state, orders[BID], BID, book, outcome)
+    outcome.ask_open_lots = _collect(state, orders[ASK], ASK, book, outcome, taken)
+    outcome.bid_open_lots = _collect(state, orders[BID], BID, book, outcome, taken)
     hft.clear_inactive(state.pointer, 0)
     outcome.position_lots = state.position
     outcome.data_end = state.ended
@@ -278,7 +322,7 @@ def _count_trades(pointer, outcome):
 
 
 @njit(cache=True, nogil=True)
-def _collect(state, orders, side, book, outcome):
+def _collect(state, orders, side, book, outcome, taken):
     """Book what has filled since the last look and forget orders that are no more; the lots still open."""
     open_lots = 0
     for slot in range(len(orders)):
@@ -294,7 +338,10 @@ def _collect(state, orders, side, book, outcome):
         new = filled - order.filled
         order.filled = filled
         state.position += new if side == BID else -new
-        book_fill(outcome, side, order.tick, new)
+        if order.market:
+            book_taken(taken, side, seen.exec_price_tick, new)
+        else:
+            book_fill(outcome, side, order.tick, new)
         waits = seen.status == hft.NONE and seen.req == hft.NEW
         if seen.status == hft.NEW or seen.status == hft.PARTIAL or waits:
             open_lots += order.lots - filled

@@ -135,7 +135,7 @@ END_OF_DATA: Final = 1
 """What `elapse` reports at the end; larger codes are errors."""
 NONE, NEW, FILLED, PARTIAL = 0, 1, 3, 5
 """States of an order."""
-_POST_ONLY, _LIMIT = 1, 0
+_POST_ONLY, _AT_ONCE, _LIMIT = 1, 3, 0
 
 
 @njit(cache=True)
@@ -151,6 +151,17 @@ def submit(pointer, number, side, tick, lots):
     if side == ASK:
         return _submit_sell(pointer, 0, number, price, size, _POST_ONLY, _LIMIT, 0)
     return _submit_buy(pointer, 0, number, price, size, _POST_ONLY, _LIMIT, 0)
+
+
+@njit(cache=True, nogil=True)
+def take(pointer, number, side, tick, lots):
+    """Send an order that is filled at once, at `tick` at worst, or is gone; 0 or the engine's error.
+
+    Of what it fills, the price of the last level alone is told (`exec_price_tick`).
+    """
+    if side == ASK:
+        return _submit_sell(pointer, 0, number, float(tick), float(lots), _AT_ONCE, _LIMIT, 0)
+    return _submit_buy(pointer, 0, number, float(tick), float(lots), _AT_ONCE, _LIMIT, 0)
 
 
 @njit(cache=True, nogil=True)

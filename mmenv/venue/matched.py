@@ -53,16 +53,19 @@ class MatcherVenue(ReplayVenue):
         self._elapse(lane, paper, local_ns)
         view.begin()
 
-    def _advance(self, quotes: NDArray[np.int64]) -> None:
+    def _advance(self, quotes: NDArray[np.int64], takers: NDArray[np.int64] | None) -> None:
         bad = first_bad_quote(self.lanes, quotes)
         if bad >= 0:
             self._refuse(bad, quotes)
         for lane, paper in enumerate(self._papers):
             assert paper is not None
             paper.view.begin()
+            self.taken[lane] = 0
             if not self._ended[lane]:
                 now_ns = int(self._now[lane])
                 paper.quote(quotes[lane], now_ns)
+                if takers is not None and takers[lane, 1]:
+                    paper.market_order(int(takers[lane, 0]), int(takers[lane, 1]), now_ns)
                 self._elapse(lane, paper, now_ns + self.config.decision_interval_ns)
 
     def close(self) -> None:
@@ -78,6 +81,7 @@ class MatcherVenue(ReplayVenue):
         self._local[lane] = view.take_events(events, self._local[lane], time_ns, orders)
         self._exchange[lane], _ = paper.play_events(events, self._exchange[lane], time_ns)
         view.observe(time_ns)
+        self.taken[lane] = paper.taken[0]
         if self.ahead is not None:
             self.ahead[lane] = paper.ahead()
         self._ended[lane] = time_ns >= end_ns or self._local[lane] >= len(events)

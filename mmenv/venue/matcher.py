@@ -4,6 +4,9 @@ It serves twice: as an independent check of hftbacktest (`benchmarks.crosscheck`
 paper trading. The rules, as of an order that cannot move the market:
 
 - An order is accepted behind all that rests at its price; at or through the opposite best price it expires.
+- A market order is one with a worst price, filled on arrival by what stands there, level by level; the rest
+  of it expires. All of it pays the last level's price: hftbacktest tells no other. Without partial fills it
+  is filled whole at the best price.
 - Market data comes before orders at the same nanosecond; the levels of one message apply one by one.
 - A trade at our price first uses up the queue ahead, and what is left of it fills us; a trade beyond our
   price, or a book whose opposite best reaches it, fills all that is left of us, at our price.
@@ -248,6 +251,31 @@ def submit(book, index, time_ns):
     order.place = book.arrivals[0]
     book.resting[book.resting[-1]] = index
     book.resting[-1] += 1
+
+
+@njit(cache=True, nogil=True)
+def take(book, index, time_ns):
+    """The market order `index`, whose side, tick (the worst it may pay) and lots are set, arrives.
+
+    It is filled by what stands there at once, and what is left of it expires. Its tick is then that of the
+    last level it took, which is paid for all of it.
+    """
+    order = book.orders[index]
+    order.time_ns = time_ns
+    own = 1 if order.side == BUY else 0
+    at, last = book.best[own], order.tick
+    order.status = EXPIRED
+    if at in (NO_BID, NO_ASK):
+        return
+    while order.left > 0 and (last - at) * order.side >= 0:
+        there = np.int64(book.sizes[own, at - book.low_tick]) if book.partial_fills else order.left
+        order.left -= min(there, order.left)
+        order.tick = at
+        at = _next_level(book, own, at, order.side)
+        if at in (NO_BID, NO_ASK):
+            break
+    if order.left == 0:
+        order.status = FILLED
 
 
 @njit(cache=True, nogil=True)

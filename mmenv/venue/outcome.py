@@ -40,11 +40,22 @@ OUTCOME: Final = np.dtype(
         # What could still fill of all our orders, those being cancelled included.
         ("ask_open_lots", "<i8"),
         ("bid_open_lots", "<i8"),
-        ("position_lots", "<i8"),  # the sum of our fills since the start
+        ("position_lots", "<i8"),  # the sum of our fills since the start, those of market orders too
         ("data_end", "<i8"),  # 1 once the lane stands still at the end of its span
     ]
 )
 """Prices are in ticks, sizes in lots. The journal of a live session holds these bytes."""
+
+
+TAKEN: Final = np.dtype(
+    [
+        ("sold_lots", "<i8"),
+        ("sold_notional", "<i8"),
+        ("bought_lots", "<i8"),
+        ("bought_notional", "<i8"),
+    ]
+)
+"""Fills of our market orders that became known to us in the interval, beside the outcome; units are its."""
 
 
 @njit(cache=True, nogil=True)
@@ -81,3 +92,14 @@ def book_fill(outcome, side, tick, lots):
     else:
         outcome.bid_fill_lots += lots
         outcome.bid_fill_notional += lots * tick
+
+
+@njit(cache=True, nogil=True)
+def book_taken(taken, side, tick, lots):
+    """Add a fill of our market order: ASK sold."""
+    if side == ASK:
+        taken.sold_lots += lots
+        taken.sold_notional += lots * tick
+    else:
+        taken.bought_lots += lots
+        taken.bought_notional += lots * tick

@@ -33,8 +33,9 @@ from mmenv.venue.matcher import (
     renew_best,
     shift,
     submit,
+    take,
 )
-from mmenv.venue.outcome import ASK, BID, book_fill
+from mmenv.venue.outcome import ASK, BID, TAKEN, book_fill, book_taken
 from mmenv.venue.view import View
 from mmenv.venue.working import FILL, Working
 
@@ -87,6 +88,8 @@ class PaperVenue:
         # Views, which are looked up with every message.
         self._first, self._end = self._progress["first"], self._progress["end"]
         self._fills = np.zeros(orders, FILL)
+        self.taken = np.zeros(1, TAKEN)
+        """TAKEN (1,): what our market orders filled of the fills that were collected last."""
 
     @property
     def late(self) -> int:
@@ -110,7 +113,14 @@ class PaperVenue:
 
     def quote(self, quotes: NDArray[np.int64], time_ns: int) -> NDArray[np.void]:
         """Send what makes the quotes (ask tick, lots, bid tick, lots) stand; the COMMAND [k] sent."""
-        commands = self.working.requote(quotes, time_ns)
+        return self._send(self.working.requote(quotes, time_ns), time_ns)
+
+    def market_order(self, tick: int, lots: int, time_ns: int) -> NDArray[np.void]:
+        """Send a market order of so many lots, above 0 to buy, that pays `tick` at worst, after the quotes of
+        its decision; the COMMAND [k] sent."""
+        return self._send(self.working.take(tick, lots, time_ns), time_ns)
+
+    def _send(self, commands: NDArray[np.void], time_ns: int) -> NDArray[np.void]:
         if len(commands):
             _send(commands, self.working.slots, self.latency.arrival(time_ns))
         return commands
@@ -120,7 +130,7 @@ class PaperVenue:
         working = self.working
         count, working.position = _collect_pending(
             self._book, working.slots, self._pending, self._progress, time_ns - self.latency_ns,
-            working.position, self._fills, self.view.outcomes,
+            working.position, self._fills, self.view.outcomes, self.taken,
         )  # fmt: skip
         return self._fills[:count].copy()
 
@@ -170,7 +180,7 @@ class PaperVenue:
         working = self.working
         at, count, working.position = _collect_events(
             self._book, working.slots, events, at, self.latency.known(time_ns),
-            working.position, self._fills, self.view.outcomes,
+            working.position, self._fills, self.view.outcomes, self.taken,
         )  # fmt: skip
         return at, self._fills[:count].copy()
 
@@ -215,7 +225,10 @@ def _deliver(book, slots, before_ns):
                 order = book.orders[index]
                 order.side, order.tick = SELL if side == ASK else BUY, slot.tick
                 order.lots = order.left = slot.lots
-                submit(book, index, slot.arrives_ns)
+                if slot.market:
+                    take(book, index, slot.arrives_ns)
+                else:
+                    submit(book, index, slot.arrives_ns)
                 slot.arrives_ns = 0
             if 0 < slot.cancel_ns < before_ns:
                 cancel(book, index, slot.cancel_ns)
@@ -250,17 +263,17 @@ def _take_rows(state, slots, pending, progress, rows, latency_ns):
 
 
 @njit(cache=True, nogil=True)
-def _collect_pending(state, slots, pending, progress, until_ns, position, fills, outcomes):
+def _collect_pending(state, slots, pending, progress, until_ns, position, fills, outcomes, taken):
     book = OrderBook(*state)
     _play_pending(book, slots, pending, progress[0], until_ns)
-    return _collect(book, slots, position, fills, outcomes[0])
+    return _collect(book, slots, position, fills, outcomes[0], taken[0])
 
 
 @njit(cache=True, nogil=True)
-def _collect_events(state, slots, events, at, until_ns, position, fills, outcomes):
+def _collect_events(state, slots, events, at, until_ns, position, fills, outcomes, taken):
     book = OrderBook(*state)
     at = _play_events(book, slots, events, at, until_ns)
-    count, position = _collect(book, slots, position, fills, outcomes[0])
+    count, position = _collect(book, slots, position, fills, outcomes[0], taken[0])
     return at, count, position
 
 
@@ -302,9 +315,10 @@ def _play_events(book, slots, events, at, until_ns):
 
 
 @njit(cache=True, nogil=True)
-def _collect(book, slots, position, fills, outcome):
+def _collect(book, slots, position, fills, outcome, taken):
     """Book what has filled and forget orders that are no more; how many fills, and the position."""
     count = 0
+    taken.sold_lots = taken.sold_notional = taken.bought_lots = taken.bought_notional = 0
     for side in (ASK, BID):
         open_lots = 0
         for place in range(slots.shape[1]):
@@ -320,10 +334,13 @@ def _collect(book, slots, position, fills, outcome):
             if new > 0:
                 fill = fills[count]
                 fill.time_ns, fill.id, fill.lots = order.time_ns, slot.id, new
-                fill.side, fill.tick = order.side, slot.tick
+                fill.side, fill.tick = order.side, order.tick
                 count += 1
                 position += new * order.side
-                book_fill(outcome, side, slot.tick, new)
+                if slot.market:
+                    book_taken(taken, side, order.tick, new)
+                else:
+                    book_fill(outcome, side, order.tick, new)
             slot.filled += new
             if order.status == ACTIVE or order.status == PARTIALLY_FILLED:
                 open_lots += order.left

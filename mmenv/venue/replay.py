@@ -19,8 +19,9 @@ from mmenv.data.events import LazyReplay
 from mmenv.data.tape import Tape, TapeError
 from mmenv.times import SECOND
 from mmenv.venue.latency import round_trips
-from mmenv.venue.outcome import ASK, BID, OUTCOME
+from mmenv.venue.outcome import ASK, BID, OUTCOME, TAKEN
 from mmenv.venue.settings import FIFO, MAX_LOTS, SPLITS, ReplayConfig
+from mmenv.venue.working import slots
 
 LANE: Final = [("set", "i8"), ("low_tick", "i8"), ("high_tick", "i8"), ("end_ns", "i8")]
 """First fields of a lane's record: whether an episode has begun, the ticks that can be quoted in it, and the
@@ -77,6 +78,10 @@ class ReplayVenue(ABC):
         """Lots ahead of our asks and bids, int64 (n, 2), -1 where none is there; None: not known."""
         self.outcomes = np.zeros(n, OUTCOME)
         """What came of the last interval in each lane, or its start."""
+        self.taken = np.zeros(n, TAKEN)
+        """TAKEN [n]: what market orders filled in it."""
+        self.takes = False
+        """Whether market orders are sent."""
         self._shape = n, 4
 
     @property
@@ -87,8 +92,18 @@ class ReplayVenue(ABC):
     @property
     def slots(self) -> int:
         """How many orders a side may have open at once, those being cancelled included."""
-        round_trip_ns = 2 * self.config.order_latency_ns
-        return 3 + 2 * -(-round_trip_ns // self.config.decision_interval_ns)
+        trips = -(-2 * self.config.order_latency_ns // self.config.decision_interval_ns)
+        return slots(trips, self.takes)
+
+    def take_market_orders(self) -> None:
+        """Make room for market orders, before the first episode.
+
+        Raises
+        ------
+        ConfigError
+            The engine has none under these settings.
+        """
+        self.takes = True
 
     def window(self, lane: int) -> tuple[int, int]:
         """Lowest and highest tick that can be quoted in the lane's episode."""
@@ -124,7 +139,7 @@ class ReplayVenue(ABC):
     def _open(self, lane: int, span: Span, local_ns: int) -> None:
         """Begin an episode: set the lane's record by `_set_lane`, and its outcome."""
 
-    def advance(self, quotes: NDArray[np.int64]) -> NDArray[np.void]:
+    def advance(self, quotes: NDArray[np.int64], takers: NDArray[np.int64] | None = None) -> NDArray[np.void]:
         """One decision interval in every lane.
 
         A side whose price and lots are those of its live order, or whose lots are what is left of it, keeps
@@ -136,6 +151,9 @@ class ReplayVenue(ABC):
         quotes
             int64 [n, 4], ask price in ticks, ask lots, bid price in ticks, bid lots; lots 0 is no quote on
             that side. Both ticks within `window`, and bid < ask.
+        takers
+            int64 [n, 2], worst price in ticks, and lots, above 0 to buy, of market orders that follow the
+            quotes; see `mmenv.venue.working` and, for `taken`, `take_market_orders`. 0 lots is none.
 
         Returns
         -------
@@ -154,8 +172,26 @@ class ReplayVenue(ABC):
             raise ValueError(
                 f"quotes = {found} is not possible: it must be an int64 array of shape ({self.n}, 4)."
             )
-        self._advance(np.ascontiguousarray(quotes))
+        if takers is not None:
+            self._check_takers(takers)
+        self._advance(np.ascontiguousarray(quotes), takers)
         return self.outcomes
+
+    def _check_takers(self, takers: NDArray[np.int64]) -> None:
+        """Raise `ValueError` for market orders of the wrong kind or out of range."""
+        if not self.takes or takers.dtype != _INT64 or takers.shape != (self.n, 2):
+            raise ValueError(
+                f"takers = {takers.dtype} {takers.shape} is not possible: they must be an int64 array of "
+                f"shape ({self.n}, 2), for a venue of which take_market_orders was called."
+            )
+        lane = first_bad_taker(self.lanes, takers)
+        if lane >= 0:
+            low, high = self.window(lane)
+            tick, lots = (int(value) for value in takers[lane])
+            raise ValueError(
+                f"lane {lane} sends a market order of {lots} lots at {tick}, which is not possible: lots "
+                f"must be above {-MAX_LOTS} and below {MAX_LOTS}, ticks {low} to {high}."
+            )
 
     def rest(self, decisions: int, away: int, lots: int) -> NDArray[np.void]:
         """Play a venue of one lane, quoting `lots` on both sides, until its span ends or so many decisions.
@@ -198,7 +234,7 @@ class ReplayVenue(ABC):
         record["set"], record["end_ns"] = 1, span.end_ns
         record["low_tick"], record["high_tick"] = replay.low_tick, replay.high_tick
         self.lane_tape[lane] = span.tape
-        self.outcomes[lane] = 0
+        self.outcomes[lane], self.taken[lane] = 0, 0
         outcome = self.outcomes[lane]
         # A side that is not known yet, or lies past the window, stands at its edge.
         outcome["best_bid_ticks"], outcome["best_ask_ticks"] = replay.low_tick, replay.high_tick
@@ -208,7 +244,7 @@ class ReplayVenue(ABC):
         return round_trips(self.config, self.replays[span.tape].opened, offset_ns, local_ns, span.end_ns)
 
     @abstractmethod
-    def _advance(self, quotes: NDArray[np.int64]) -> None:
+    def _advance(self, quotes: NDArray[np.int64], takers: NDArray[np.int64] | None) -> None:
         """Take every lane to the next decision, or refuse `quotes`, contiguous, of the right kind."""
 
     def _refuse(self, lane: int, quotes: NDArray[np.int64]) -> NoReturn:
@@ -241,6 +277,18 @@ def first_bad_quote(lanes, quotes):
             if lots > 0 and not state.low_tick <= tick <= state.high_tick:
                 return lane
         if quotes[lane, 1] > 0 and quotes[lane, 3] > 0 and quotes[lane, 2] >= quotes[lane, 0]:
+            return lane
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def first_bad_taker(lanes, takers):
+    """Index of the first lane whose market order is out of range, or -1."""
+    for lane in range(len(lanes)):
+        tick, lots = takers[lane, 0], takers[lane, 1]
+        if lots <= -MAX_LOTS or lots >= MAX_LOTS:
+            return lane
+        if lots != 0 and not lanes[lane].low_tick <= tick <= lanes[lane].high_tick:
             return lane
     return -1
 

@@ -4,6 +4,9 @@ Paper and live desks share it, and `mmenv.venue.hft` follows it: a side whose pr
 its order, or whose lots are what is left of it, keeps that order and its place in the queue. Otherwise the
 order is cancelled, as soon as the exchange has acknowledged it, and a new one is sent at once unless the
 fills of all that may still be open could take the position past its limit.
+
+A market order follows the quotes of its decision, cut to what the limit leaves beside all that may still be
+open. It is not sent where it could meet an order of ours whose cancel is not on its way before it.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ SLOT: Final = np.dtype(
         ("acknowledged", "i8"),
         ("arrives_ns", "i8"),  # when the order reaches a simulated exchange; 0: it has
         ("cancel_ns", "i8"),  # when its cancel does
+        ("market", "i8"),  # a market order, which is neither kept nor cancelled
     ]
 )
 """An order of ours as we know it."""
@@ -39,6 +43,12 @@ COMMAND: Final = np.dtype(
 
 FILL: Final = np.dtype([("time_ns", "<i8"), ("id", "<i8"), ("side", "<i8"), ("tick", "<i8"), ("lots", "<i8")])
 """Lots of an order of ours that filled at its tick; `time_ns` is the exchange's."""
+
+
+def slots(trips: int, takes: bool) -> int:
+    """How many orders a side may have open at once, those being cancelled included, where a round trip takes
+    so many decisions; with `takes` also market orders, one a decision."""
+    return 3 + 2 * trips + (1 + trips if takes else 0)
 
 
 class Working:
@@ -68,6 +78,14 @@ class Working:
         on each side."""
         count, self.next_id = _requote(
             self.slots, quotes, self.position, self.position_limit, self.next_id, time_ns, self._commands
+        )
+        return self._commands[:count].copy()
+
+    def take(self, tick: int, lots: int, time_ns: int) -> NDArray[np.void]:
+        """What to send for a market order of so many lots, above 0 to buy, that pays `tick` at worst, as
+        COMMAND [k]; after `requote`."""
+        count, self.next_id = _take(
+            self.slots, tick, lots, self.position, self.position_limit, self.next_id, time_ns, self._commands
         )
         return self._commands[:count].copy()
 
@@ -116,11 +134,43 @@ def _requote(slots, quotes, position, limit, next_id, time_ns, commands):
         slot = slots[side, free]
         slot.id, slot.tick, slot.lots = next_id, tick, lots
         slot.filled = slot.unwanted = slot.cancelled = slot.acknowledged = 0
-        slot.arrives_ns = slot.cancel_ns = 0
+        slot.arrives_ns = slot.cancel_ns = slot.market = 0
         _command(commands, count, time_ns, next_id, side, tick, lots)
         count += 1
         next_id += 1
     return count, next_id
+
+
+@njit(inline="always")
+def room_to_take(orders, position, limit, tick, lots):
+    """Side and free slot of a market order among our `orders` (2, slots), and the lots that it may have: 0
+    where it cannot be sent."""
+    side = BID if lots > 0 else ASK
+    direction = 1 if lots > 0 else -1
+    free, room = -1, limit - direction * position
+    for place in range(orders.shape[1]):
+        order, other = orders[side, place], orders[1 - side, place]
+        if order.id == 0:
+            free = place
+        else:
+            room -= order.lots - order.filled
+        if other.id != 0 and other.cancelled == 0 and (tick - other.tick) * direction >= 0:
+            room = 0
+    allowed = min(abs(lots), max(room, 0)) if free >= 0 else 0
+    return side, free, allowed
+
+
+@njit(cache=True)
+def _take(slots, tick, asked, position, limit, next_id, time_ns, commands):
+    side, free, lots = room_to_take(slots, position, limit, tick, asked)
+    if lots == 0:
+        return 0, next_id
+    slot = slots[side, free]
+    slot.id, slot.tick, slot.lots, slot.market = next_id, tick, lots, 1
+    slot.unwanted = slot.cancelled = 1
+    slot.filled = slot.acknowledged = slot.arrives_ns = slot.cancel_ns = 0
+    _command(commands, 0, time_ns, next_id, side, tick, lots)
+    return 1, next_id + 1
 
 
 @njit(cache=True)

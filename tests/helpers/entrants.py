@@ -34,13 +34,17 @@ class Make:
 
 
 class Wandering:
-    """Random quotes close to the mid, some of them not finite."""
+    """Random quotes close to the mid, some of them not finite: numbers of an action between two bounds."""
+
+    def __init__(self, low=(-1, -0.1), high=(-0.6, 0.1)):
+        self.low, self.high = low, high
 
     def reset(self, n):
         return np.random.default_rng(n)
 
     def act(self, observation, state):
-        actions = state.uniform((-1, -0.1), (-0.6, 0.1), (len(observation), 2)).astype(np.float32)
+        size = len(observation), len(self.low)
+        actions = state.uniform(self.low, self.high, size).astype(np.float32)
         actions[state.random(len(actions)) < 0.05] = np.nan
         return actions, state
 

@@ -49,6 +49,7 @@ class FakeOrder:
     filled: Decimal = Decimal(0)
     state: str = "new"
     """"new", "partial", "filled", "cancelled", or "crossed" where it was post-only and would have traded."""
+    at_once: bool = False
 
     @property
     def open(self) -> bool:
@@ -188,12 +189,15 @@ class Fake(ABC):
 
     # What happens
 
-    def new(self, name: str, buys: bool, price: str, size: str, post_only: bool, reduces: bool) -> FakeOrder:
+    def new(
+        self, name: str, buys: bool, price: str, size: str, post_only: bool, reduces: bool, at_once: bool
+    ) -> FakeOrder:
         """Take an order in. Raises `Refused` where it would trade and the venue says so at once."""
         if any(order.name == name for order in self.orders):
             raise Refused(Trouble.DUPLICATE)
         number = 1000 + len(self.orders)
         order = FakeOrder(number, name, buys, price, Decimal(size), post_only, reduces, self.ms)
+        order.at_once = at_once
         crossed = self.crossing and post_only
         if crossed and not self.late_reject:
             raise Refused(Trouble.CROSSED)

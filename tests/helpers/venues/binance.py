@@ -54,11 +54,12 @@ class Usdm(Fake):
         if name == "listenKey":
             return {"listenKey": "listen" * 10}
         if (method, name) == ("POST", "order"):
-            buys, post_only = params["side"] == "BUY", params.get("timeInForce") == "GTX"
+            buys, force = params["side"] == "BUY", params.get("timeInForce")
             reduces = params.get("reduceOnly") == "true"
             price = params.get("price", "0")
             named = params["newClientOrderId"]
-            return self.order(self.new(named, buys, price, params["quantity"], post_only, reduces))
+            size = params["quantity"]
+            return self.order(self.new(named, buys, price, size, force == "GTX", reduces, force == "IOC"))
         if (method, name) == ("DELETE", "order"):
             return self.order(self.cancel(params["origClientOrderId"]))
         if name == "order":

@@ -57,6 +57,7 @@ class Bybit(Fake):
             order = self.new(
                 params["orderLinkId"], params["side"] == "Buy", params.get("price", "0"), params["qty"],
                 params.get("timeInForce") == "PostOnly", bool(params.get("reduceOnly")),
+                params.get("timeInForce") == "IOC",
             )  # fmt: skip
             return {"orderId": self.id(order), "orderLinkId": order.name}
         if path == "order/cancel":

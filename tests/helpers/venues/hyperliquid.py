@@ -52,8 +52,10 @@ class Hyperliquid(Fake):
     def _act(self, action: Any) -> Any:
         if action["type"] == "order":
             [told] = action["orders"]
-            post_only = told["t"]["limit"]["tif"] == "Alo"
-            order = self.new(told["c"], told["b"], told["p"], told["s"], post_only, told["r"])
+            force = told["t"]["limit"]["tif"]
+            order = self.new(
+                told["c"], told["b"], told["p"], told["s"], force == "Alo", told["r"], force == "Ioc"
+            )
             return self._done("order", [{"resting": {"oid": order.id, "cloid": order.name}}])
         named = [str(each.get("cloid", each.get("o"))) for each in action["cancels"]]
         return self._done("cancel", ["success" for name in named if self.cancel(name)])

@@ -72,11 +72,12 @@ class Okx(Fake):
         if path == "market/ticker":
             return [{"instId": params["instId"], "last": "600"}]
         if (method, path) == ("POST", "trade/order"):
-            buys, post_only = params["side"] == "buy", params["ordType"] == "post_only"
+            buys, kind = params["side"] == "buy", params["ordType"]
             size = str(Decimal(params["sz"]) * Decimal(self.contract))
             order = self.new(
-                params["clOrdId"], buys, params.get("px", "0"), size, post_only, "reduceOnly" in params
-            )
+                params["clOrdId"], buys, params.get("px", "0"), size, kind == "post_only",
+                "reduceOnly" in params, kind == "ioc",
+            )  # fmt: skip
             return [{"clOrdId": order.name, "ordId": str(order.id), "sCode": "0", "sMsg": ""}]
         if path == "trade/cancel-order":
             return [{"ordId": str(self.cancel(params["clOrdId"]).id), "sCode": "0"}]

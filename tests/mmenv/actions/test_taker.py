@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from mmenv import ConfigError, make_config
 from mmenv.config import EnvConfig
 from mmenv.desk.desk import Desk
 from mmenv.engine.state import FEE_DIGITS, HALTED, REDUCING
+from mmenv.market.brownian import Brownian
 from mmenv.observation import action_space, observation_names
 from tests.helpers.alone import same_alone
 
@@ -28,6 +31,14 @@ def started(config: EnvConfig, n: int, seed: int) -> Desk:
 
 def whole(desk: Desk, *names: str) -> list[np.ndarray]:
     return [desk.get(name).astype(np.int64) for name in names]
+
+
+def taken_of(desk: Desk) -> tuple[np.ndarray, np.ndarray]:
+    """Lots that market orders filled, above 0 bought, and their edge; of a simulated market, where one side
+    alone is."""
+    sold, bought, *edges = whole(desk, "taken_ask", "taken_bid", "taken_ask_edge", "taken_bid_edge")
+    assert (sold * bought == 0).all()
+    return bought - sold, sum(edges)
 
 
 @settings(max_examples=25, deadline=None)
@@ -63,9 +74,8 @@ def test_money_is_exact(market, seed, fees, lots, half):
         (spread,) = whole(desk, "spread")
         there = whole(desk, "best_bid_lots", "best_ask_lots")
         step = desk.step(random.uniform(-1, 1, (20, 3)).astype(np.float32))
-        taken, sold, bought, edge, asked = whole(
-            desk, "taken_lots", "ask_fill", "bid_fill", "taken_edge", "taker_lots"
-        )
+        sold, bought, asked = whole(desk, "ask_fill", "bid_fill", "taker_lots")
+        taken, edge = taken_of(desk)
         if market == "book":
             assert (edge == -np.abs(taken) * spread // 2).all()
             queue = np.where(asked > 0, there[1], there[0])
@@ -177,7 +187,7 @@ def test_every_number_of_lots_can_be_asked_for(most, seed):
     np.testing.assert_allclose([ask, bid], [np.full(64, 1.0), np.full(64, 2.0)], atol=1e-5)
     desk = started(config, 64, 0)
     desk.step(actions)
-    assert (desk.get("taken_lots") == lots).all()
+    assert (taken_of(desk)[0] == lots).all()
     assert (config.quote.to_lots(config.quote.to_action(1.0, 2.0)[None]) == 0).all()
 
 
@@ -199,8 +209,12 @@ def test_surprises_keep_their_mean_of_zero():
 
 
 def test_what_a_market_does_not_fill_is_refused():
-    with pytest.raises(ConfigError, match=r"quote = 'taker' .*'spread-skew'.*'live' does not fill them"):
-        make_config({"name": "live", "venue": "v", "symbol": "s"}, quote={"name": "taker"})
+    @dataclass(frozen=True, kw_only=True)
+    class Quotes(Brownian):
+        takes_market_orders = False
+
+    with pytest.raises(ConfigError, match=r"quote = 'taker' .*'spread-skew'.*'brownian' does not fill them"):
+        make_config(Quotes(), quote={"name": "taker"})
     for bad, words in (
         ({"taker_lots": 0}, "taker_lots = 0 .* from 1"),
         ({"half_spread": -1.0}, "half_spread = -1.0 .* from 0"),

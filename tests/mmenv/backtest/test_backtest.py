@@ -21,12 +21,13 @@ from mmenv.backtest import BacktestError, Entrant, Result, Settings, Tabulated, 
 from mmenv.backtest.play import play
 from mmenv.backtest.result import FIGURES
 from mmenv.backtest.run import units
+from mmenv.backtest.tables import Scale, equity_of, fills_of, orders_of
 from mmenv.market.replay import Replay
 from mmenv.measure import intervals, metrics
 from mmenv.report.words import show
 from policies.make import make_policy
 from tests.helpers.captures import START_NS, market, write
-from tests.helpers.entrants import GLFT, Make
+from tests.helpers.entrants import GLFT, Make, Wandering
 
 pytest.importorskip("hftbacktest")
 
@@ -87,6 +88,24 @@ def test_the_record_is_what_the_desk_did(simulated, result):
             assert figures["profit"].value == pytest.approx(wealth, rel=1e-9, abs=1e-9)
             parts = [figures[p].value for p in ("spread_capture", "adverse_selection", "carry", "fees")]
             assert sum(parts[:3]) - parts[3] == pytest.approx(wealth, rel=1e-9, abs=1e-9)
+
+
+def test_market_orders_pay_their_own_fee():
+    """Where quotes pay none, all fees are of market orders; and no quote has their fills."""
+    quote = {"name": "taker", "taker_lots": 2, "taker_fee_bp": 4.0}
+    config = make_config("brownian", horizon=300, quote=quote)
+    played = play(Wandering((-1, -0.1, -1), (-0.6, 0.1, 1)), "it", config, seeds=range(2))
+    rows, scale = played.rows, Scale(price=1 / config.market.price_scale, lot=1.0, currency="pu", tick=0.0)
+    value = (rows["taken_ask"] + rows["taken_bid"]) * rows["mid"].astype(float)
+    value += rows["taken_ask_edge"] - rows["taken_bid_edge"]
+    fees = 4e-4 * value.sum() * scale.money
+    assert fees > 0
+    assert equity_of(played, config, scale)["fees"][-1] == pytest.approx(fees, rel=1e-9)
+    assert fills_of(played, config, scale)["fee"].sum() == pytest.approx(fees, rel=1e-9)
+    quoted = rows["ask_fill"] + rows["bid_fill"] - rows["taken_ask"] - rows["taken_bid"]
+    orders = orders_of(played, config, scale)
+    assert (orders["filled_lots"] <= orders["lots"]).all()
+    assert 0 < orders["filled_lots"].sum() == quoted.sum()
 
 
 def test_a_table_of_quotes_is_the_policy(store):

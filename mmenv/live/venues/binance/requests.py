@@ -213,7 +213,8 @@ class BinanceRequests(Requests):
         }
         if order.kind == "limit":
             params["price"] = self.price(order.tick)
-            name, value = self.market.maker if order.post_only else ("timeInForce", "GTC")
+            taker = "timeInForce", "IOC" if order.at_once else "GTC"
+            name, value = self.market.maker if order.post_only else taker
             params[name] = value
         if order.reduce_only and self.market.futures:
             params["reduceOnly"] = "true"

@@ -14,6 +14,7 @@ from mmenv.live.venues.refusal import Row
 TABLE: Final = (
     # Reasons of the stream, which have no code.
     Row(Trouble.CROSSED, (0, 170218), "PostOnlyWillTakeLiquidity|LIMIT-MAKER order is rejected"),
+    Row(Trouble.NOTHING_TO_TAKE, (0,), "NoImmediateQtyToFill"),
     Row(Trouble.CLOSED, (0,), "InvalidSymbolStatus|InCallAuctionStatus|SecurityStatusFail"),
     Row(Trouble.BAD_ORDER, (0,), "EC_LimitOrderInvalidPrice|EC_InvalidPriceScale|Qty|EC_ReachRiskPriceLimit"),
     # One code of many meanings, which only the text tells apart.

@@ -53,7 +53,7 @@ class BybitRequests(Requests):
         }
         if order.kind == "limit":
             params["price"] = self.price(order.tick)
-            params["timeInForce"] = "PostOnly" if order.post_only else "GTC"
+            params["timeInForce"] = "IOC" if order.at_once else "PostOnly" if order.post_only else "GTC"
         elif not self.instrument.reduces:
             params["marketUnit"] = "baseCoin"
         if order.reduce_only and self.instrument.reduces:

@@ -13,6 +13,7 @@ from mmenv.live.venues.refusal import Row
 
 TABLE: Final = (
     Row(Trouble.CROSSED, text="post only order would have immediately matched|badAloPxRejected"),
+    Row(Trouble.NOTHING_TO_TAKE, text="could not immediately match|iocCancelRejected"),
     Row(Trouble.NOTHING_TO_REDUCE, text="reduce only order would increase position|reduceOnlyRejected"),
     Row(Trouble.NO_FUNDS, text="insufficient margin|perpMarginRejected"),
     Row(Trouble.NO_FUNDS, text="insufficient spot balance|insufficientSpotBalanceRejected"),

@@ -52,7 +52,9 @@ class HyperliquidRequests(Requests):
             "p": await self._far(order.side) if market else trimmed(self.price(order.tick)),
             "s": trimmed(self.size(order.lots)),
             "r": order.reduce_only,
-            "t": {"limit": {"tif": "Ioc" if market else "Alo" if order.post_only else "Gtc"}},
+            "t": {
+                "limit": {"tif": "Ioc" if market or order.at_once else "Alo" if order.post_only else "Gtc"}
+            },
             "c": self._name(order.client_id),
         }
         action = {"type": "order", "orders": [wanted], "grouping": "na"}

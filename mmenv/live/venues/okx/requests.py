@@ -56,7 +56,7 @@ class OkxRequests(Requests):
         }
         if order.kind == "limit":
             params["px"] = self.price(order.tick)
-            params["ordType"] = "post_only" if order.post_only else "limit"
+            params["ordType"] = "ioc" if order.at_once else "post_only" if order.post_only else "limit"
         elif not self.instrument.reduces:
             params["tgtCcy"] = "base_ccy"
         if order.reduce_only and self.instrument.reduces:

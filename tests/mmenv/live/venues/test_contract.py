@@ -156,6 +156,19 @@ def test_an_order_is_acknowledged_filled_and_over(fake: Fake) -> None:
     assert (sent.buys, Decimal(sent.price), sent.size, sent.post_only) == (True, 100, Decimal("0.005"), True)
 
 
+def test_a_market_order_takes_what_is_there_and_the_rest_expires(fake: Fake) -> None:
+    async def act(desk: Desk) -> None:
+        await desk.orders.submit(desk.order(post_only=False, at_once=True))
+        fake.fill(fake.orders[-1], 2)
+        fake.cancel(fake.orders[-1].name)
+
+    desk = on_desk(fake, act)
+    [sent], [fill], [end] = fake.orders, desk.of(Fill), desk.of(Cancel)
+    assert (sent.at_once, sent.post_only, Decimal(sent.price)) == (True, False, 100)
+    assert (fill.lots, end.filled_lots, end.expired) == (2, 2, True)
+    assert not desk.of(Reject, Unknown)
+
+
 def test_a_fill_before_its_acknowledgement_is_told_after_it(fake: Fake) -> None:
     """The stream says both before the answer to the request comes."""
 

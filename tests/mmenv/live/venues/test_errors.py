@@ -16,6 +16,7 @@ TABLES = {"bybit": BYBIT, "okx": OKX, "hyperliquid": HYPERLIQUID}
 SAID: dict[str, list[tuple[int, str, str]]] = {
     "bybit": [
         (0, "EC_PostOnlyWillTakeLiquidity", "CROSSED"),
+        (0, "EC_NoImmediateQtyToFill", "NOTHING_TO_TAKE"),
         (170218, "The LIMIT-MAKER order is rejected due to invalid price.", "CROSSED"),
         (0, "EC_InvalidSymbolStatus", "CLOSED"),
         (0, "EC_InvalidPriceScale", "BAD_ORDER"),
@@ -71,6 +72,8 @@ SAID: dict[str, list[tuple[int, str, str]]] = {
         (50004, "API endpoint request timeout.", "IN_DOUBT"),
     ],
     "hyperliquid": [
+        (0, "Order could not immediately match against any resting orders. asset=0", "NOTHING_TO_TAKE"),
+        (0, "iocCancelRejected", "NOTHING_TO_TAKE"),
         (0, "Post only order would have immediately matched, bbo was 3.9@3.91. asset=4", "CROSSED"),
         (0, "Reduce only order would increase position. asset=4", "NOTHING_TO_REDUCE"),
         (0, "Insufficient margin to place order. asset=4", "NO_FUNDS"),
