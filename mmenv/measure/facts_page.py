@@ -20,6 +20,7 @@ from mmenv.checks import ConfigError
 from mmenv.data.tape import Tape, tapes
 from mmenv.files import replacing
 from mmenv.measure import large_tick, touch
+from mmenv.measure.beside import BEHIND, Asked, Quoted, compare
 from mmenv.measure.facts import (
     FACTS,
     REGIMES,
@@ -60,23 +61,25 @@ def main(options: Facts) -> None:
     for record in found:
         if record.has_book:
             touch_sheet(record).print(console, options.wide)
+    for beside in besides(found, options):
+        beside.print(console, options.wide)
     if options.output is not None:
         plot(found, options.output)
         print(f"Plots: {options.output}")
 
 
-def records(options: Facts) -> Iterator[Record]:
-    """Record each market and tape that the options name."""
+def records(options: Facts, away: int = 0) -> Iterator[Record]:
+    """Record each market and tape that the options name, quoted `away` half-ticks from the mid."""
     for source in options.sources:
         if is_recorded(source):
             path = Path(source)
             days = [Tape(path)] if path.is_file() else tapes(path, options.venue, options.symbol)
             config = ReplayConfig(fractions=options.fractions, queue_model=options.queue)
             for same in by_symbol(days):
-                yield record_tape(same, options.step_seconds, split=options.split, config=config)
+                yield record_tape(same, options.step_seconds, away, options.split, config)
         else:
             market = named_market(source, "the path of a store or tape")
-            yield record_market(market, options.environments, options.seconds, options.seed)
+            yield record_market(market, options.environments, options.seconds, options.seed, away)
 
 
 def by_symbol(days: Sequence[Tape]) -> list[list[Tape]]:
@@ -147,6 +150,45 @@ def touch_sheet(record: Record) -> Sheet:
     )
     title = f"{record.name}: one lot at the touch, both sides, {record.minutes:,.0f} min"
     return Sheet.of_rows(title, ["", "a minute", *horizons], rows, legend=legend)
+
+
+def besides(found: Sequence[Record], options: Facts) -> list[Sheet]:
+    """For each large-tick tape a table of what is asked of the large-tick markets simulated beside it."""
+    large = [regime_of(record) == REGIMES[0] for record in found]
+    pairs = [(record.recorded, record) for record, is_large in zip(found, large, strict=True) if is_large]
+    if len({recorded for recorded, _ in pairs}) < 2:
+        return []
+    behind = itertools.compress(records(options, BEHIND), large)
+    quoted = [Quoted(record, other) for (_, record), other in zip(pairs, behind, strict=True)]
+    simulated = [each for each in quoted if not each.at.recorded]
+    return [beside_sheet(each, simulated, options.lot) for each in quoted if each.at.recorded]
+
+
+def beside_sheet(tape: Quoted, simulated: Sequence[Quoted], lot: float) -> Sheet:
+    """What is asked of simulated markets beside a tape, a column for each of them."""
+    asked = [compare(tape, market, lot) for market in simulated]
+    columns = {
+        "asked": [each.name for each in asked[0]],
+        "tape": [f"{each.tape:.3f}" for each in asked[0]],
+        "to lie in": [
+            "too short" if math.isnan(each.low) else f"[{each.low:.3f}, {each.high:.3f}]" for each in asked[0]
+        ],
+    }
+    for name, each in zip(distinct([market.at.name for market in simulated]), asked, strict=True):
+        columns[name] = [f"{one.value:.3f} {one.verdict}" for one in each] + [tally(each)]
+    for key in ("asked", "tape", "to lie in"):
+        columns[key].append("all of them" if key == "asked" else "")
+    legend = (
+        "Fills and mark-outs are to lie in the tape's 95% interval by blocks of its time;",
+        f"a lot of the simulated market is {lot:g} of the tape's (--lot).",
+    )
+    return Sheet(f"Beside {tape.at.name}", columns, legend, keys=3, colours={"yes": "green", "no": "red"})
+
+
+def tally(asked: Sequence[Asked]) -> str:
+    """How many are there, of those that the tape can tell."""
+    verdicts = [each.verdict for each in asked if each.verdict != "-"]
+    return f"{verdicts.count('yes')} of {len(verdicts)}"
 
 
 def short(estimate: Estimate, form: str) -> str:

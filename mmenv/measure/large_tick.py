@@ -52,6 +52,9 @@ TUNED = (
 IN_LOTS = ("order_size", "max_order_size", "depth", "queue", "refill", "lots_per_print", "volume")
 """Parameters that grow with the size of a lot."""
 
+LOTS = ("queue", "volume")
+"""Moments that are counted in lots."""
+
 KEPT = 10
 """Candidates from which new ones are made."""
 

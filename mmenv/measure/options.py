@@ -45,6 +45,8 @@ class Facts:
     """Shares of the recorded time for train, validation and test."""
     queue: str = "risk-adverse"
     """How cancels ahead of us move us up the queue of a tape; see docs/data.md."""
+    lot: float = 1.0
+    """Lots of the tapes in a lot of the simulated markets; 100 for `nasdaq-msft` beside a tape in shares."""
     repeats: int = 1
     """Above 1: simulate every market so often, with other seeds, and count the verdicts on each fact."""
     wide: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 import re
@@ -15,6 +16,7 @@ from mmenv import ConfigError, make_config
 from mmenv.data.importer import Import
 from mmenv.data.tape import tapes
 from mmenv.measure import facts, facts_page, large_tick, touch
+from mmenv.measure.beside import BEHIND
 from mmenv.measure.calibrate import calibrate_tapes
 from mmenv.measure.intervals import Estimate, TooShort
 from mmenv.measure.options import Facts
@@ -69,6 +71,36 @@ def test_facts_command(tmp_path, monkeypatch, capsys):
     assert [entry.name for entry in tmp_path.glob(".*")] == []
     with pytest.raises(ConfigError, match=r"Did you mean 'book'.*the path of a store or tape"):
         neuralmm_facts(["bok"])
+
+
+def test_a_market_beside_a_tape(monkeypatch):
+    """A market is all that is asked of it beside itself, in lots of any size; another one is not."""
+    options = Facts(("book:nasdaq-msft", "store"), lot=100.0)
+
+    def records(options, away=0):
+        found = record_market({"name": "book", "preset": "nasdaq-msft"}, 64, 300.0, seed=0, away=away)
+        shares = {
+            name: 100 * found.blocks[name] if "lots" in name else found.blocks[name] for name in found.blocks
+        }
+        yield found
+        yield dataclasses.replace(found, blocks=shares, recorded=True)
+
+    monkeypatch.setattr(facts_page, "records", records)
+    [sheet] = facts_page.besides([*records(options)], options)
+    *cells, tally = sheet.columns["book:nasdaq-msft"]
+    asked = len([cell for cell in cells if not cell.endswith("-")])
+    assert len(cells) == 7 + 3 * 5
+    assert asked > 10
+    assert tally == f"{asked} of {asked}"
+    behind = cells[-5].split()[0]
+    other = record_market({"name": "book", "preset": "nasdaq-msft"}, 64, 300.0, seed=0, away=BEHIND)
+    assert behind == f"{touch.fills(other)[0].rate.value:.3f}"
+    [sheet] = facts_page.besides([*records(options)], dataclasses.replace(options, lot=90.0))
+    pairs = zip(sheet.columns["asked"], sheet.columns["book:nasdaq-msft"], strict=True)
+    wrong = [name for name, cell in pairs if cell.endswith("no")]
+    assert wrong == ["volume, lots a second"]  # of the queue 15% are allowed
+    tapes_alone = [record for record in records(options) if record.recorded]
+    assert facts_page.besides(tapes_alone, options) == []
 
 
 def test_facts_over_many_seeds():
