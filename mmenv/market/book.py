@@ -65,6 +65,7 @@ LIMITS = {
     "race": (1e-3, 1e6),
     "flight": (0.0, 1e3),
     "depth": (1.0, 1e4),
+    "sweep": (0.0, 1.0),
     "queue": (1.0, 1e8),
     "queue_rate": (1e-3, 1e3),
     "queue_events": (1e-3, 1e3),
@@ -96,11 +97,12 @@ class Book(Market):
     name = "book"
     on_ticks = True
     hidden = ("latent", "activity")
-    later: ClassVar[dict[str, Any]] = {"flight": 0.0}
+    later: ClassVar[dict[str, Any]] = {"flight": 0.0, "sweep": 0.0}
     varied = (
         "volatility", "jump_rate", "jump_size", "order_rate", "order_size", "size_exponent", "meta_share",
         "meta_length", "meta_exponent", "impact", "width", "informed_rate", "pull_rate", "race", "flight",
-        "depth", "queue", "queue_rate", "queue_events", "response", "refill", "lag", "follow", "close_rate"
+        "depth", "sweep", "queue", "queue_rate", "queue_events", "response", "refill", "lag", "follow",
+        "close_rate"
     )  # fmt: skip
     on_step: ClassVar[tuple[Stage, ...]] = (step,)
     on_reset: ClassVar[tuple[Stage, ...]] = (reset,)
@@ -173,6 +175,9 @@ class Book(Market):
     than `impact` / `flight` ticks: the price goes with the trade, not after it. 0: they stay."""
     depth: float = from_preset()
     """Assumed lots at each tick behind the touch."""
+    sweep: float = from_preset()
+    """Ticks by which the price goes on for each that an order takes behind the touch. 0: such an order moves
+    it no farther than one that takes the touch alone."""
 
     queue: float = from_preset()
     """Lots at the touch to which limit orders and cancels lead at no mispricing."""
@@ -286,6 +291,7 @@ class Book(Market):
             "race": self.race * self.queue,
             "flight": self.flight,
             "depth": self.depth,
+            "sweep": self.sweep / self.depth,
             "meta_share": self.meta_share,
             "meta_length": self.meta_length,
             "meta_power": -1 / self.meta_exponent,

@@ -162,7 +162,7 @@ def quote(w, p, count):
     for i in prange(count):
         event_lean, pull, flight = at(p.per_width, i) * at(p.response, i), at(p.pull, i), at(p.flight, i)
         limit, cancel, refill = LN2 * at(p.limit, i), LN2 * at(p.cancel, i), LN2 * at(p.refill, i)
-        lag, follow, close = at(p.lag, i), at(p.follow, i), at(p.close, i)
+        lag, follow, close, sweep = at(p.lag, i), at(p.follow, i), at(p.close, i), at(p.sweep, i)
         s0, s1 = w.random[0, i], w.random[1, i]
         cancels, s0, s1 = xoroshiro(s0, s1)
         limits, s0, s1 = xoroshiro(s0, s1)
@@ -194,7 +194,10 @@ def quote(w, p, count):
         # An empty queue moves the price to the efficient one; a wide spread closes towards it.
         follows = gap * fma(-lag, w.lag_draw[i], F(1))
         beyond = (follows if ask_empty else -follows) - half_spread
-        move = max(I(np.floor(fma(F(0.5), beyond, F(1)))), I(1))
+        # As far at least as the order that emptied it goes behind the touch.
+        behind = F(I(w.buy[i] - w.ask_queue[i]) if ask_empty else I(w.sell[i] - w.bid_queue[i]))
+        onward = max(fma(F(0.5), beyond, F(1)), fma(behind, sweep, F(1)))
+        move = max(I(np.floor(onward)), I(1))
         new_ask = I(ask + (move if ask_empty else I(0)))
         new_bid = I(bid - (move if bid_empty else I(0)))
         moves = ask_empty | bid_empty

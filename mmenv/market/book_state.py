@@ -115,6 +115,7 @@ PARAMS = np.dtype(
         ("race", "f4"),  # lots
         ("flight", "f4"),  # over the impact at which makers flee, in multiples of the mean one
         ("depth", "f4"),  # lots a tick
+        ("sweep", "f4"),  # ticks that the price goes on for a lot taken behind the touch
         ("meta_share", "f4"),
         ("meta_length", "f4"),
         ("meta_power", "f4"),

@@ -292,6 +292,25 @@ def test_makers_flee_from_large_impact():
     assert shares[0] < 0.02 < shares[1]
 
 
+def test_the_price_goes_as_far_as_an_order_does():
+    """With `sweep` 1 the price leaves each tick of `depth` lots that an order takes; with 0 it may stay."""
+    stayed = []
+    for sweep in (0.0, 1.0):
+        desk = started(64, 0, {**BUSY, "sweep": sweep, "substeps": 1, "step_seconds": 0.02})
+        short = swept = 0
+        for _ in range(500):
+            desk.step(np.zeros((64, 2), np.float32))
+            bought, queue, old, new = (
+                inside(desk, each) for each in ("buy", "old_ask_queue", "old_ask", "ask")
+            )
+            ticks = np.maximum(bought - queue, 0) // 3  # `depth` of BUSY
+            short += int(((ticks > 0) & (new - old <= ticks)).sum())
+            swept += int((ticks > 0).sum())
+        assert swept > 100
+        stayed.append(short)
+    assert stayed[0] > 0 == stayed[1]
+
+
 @pytest.mark.parametrize("like", ["nowhere", "large-tick"])
 def test_a_preset_like_another(tmp_path, like):
     file = tmp_path / "presets.toml"
@@ -339,7 +358,7 @@ def test_settings():
         ("", r"'binance-usdm-btc'.* has no 'queue': give it"),
         ("queue = -1.0", r"queue = -1.0 is not possible: it must be a finite number from 1 to"),
         ("queue = nan", r"queue = nan is not possible"),
-        ("queue", r"is not readable .*line 54.*: give a TOML file"),
+        ("queue", r"is not readable .*line \d+.*: give a TOML file"),
     ],
 )
 def test_a_preset_that_cannot_be_gets_a_sentence(tmp_path, line, words):
