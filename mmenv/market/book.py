@@ -198,9 +198,10 @@ class Book(Market):
 
     def __post_init__(self) -> None:
         require(self.preset in PRESETS, "Book", "preset", self.preset, "one of " + ", ".join(PRESETS))
-        for name, value in PRESETS[self.preset].items():
-            if name == ENVIRONMENT:
-                continue
+        preset = {k: v for k, v in PRESETS[self.preset].items() if k != ENVIRONMENT}
+        if all(getattr(self, name) is not None for name in preset if name not in self.later):
+            preset |= self.later  # it says all that there was to say: what came later changes nothing
+        for name, value in preset.items():
             given = getattr(self, name)
             value = value if given is None else given
             object.__setattr__(self, name, tuple(value) if isinstance(value, list | tuple) else value)

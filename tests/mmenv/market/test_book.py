@@ -324,6 +324,16 @@ def test_a_preset_like_another(tmp_path, like):
     assert mine == {**theirs, "queue": 33.0, "environment": {**theirs["environment"], "maker_fee_bp": 0.1}}
 
 
+@pytest.mark.parametrize("name", list(Book.later))
+def test_a_configuration_from_before_a_parameter(name):
+    """A configuration comes back from what it tells of itself, whatever its preset says of the rest."""
+    config = make_config({"name": "book", "preset": "nasdaq-msft", name: Book.later[name]})
+    told = json.loads(json.dumps(config.to_dict()))
+    assert name not in told["market"]
+    assert make_config(**told) == config
+    assert PRESETS["nasdaq-msft"][name] == getattr(Book(preset="nasdaq-msft"), name) != Book.later[name]
+
+
 def test_price_is_not_predictable_from_nothing():
     """The mean move is zero; volume and price have the scale that observations assume."""
     found = record_market("book", environments=64, seconds=300, seed=2)
