@@ -29,19 +29,25 @@ def main(options: Shell) -> None:
 
 
 def words() -> dict[str, tuple[list[str], list[str]]]:
-    """By command, its options and the words that may stand in their place, such as names."""
-    found = {}
+    """By first word of a command, options and what may stand in their place: second words, names."""
+    found: dict[str, tuple[set[str], list[str]]] = {}
     for name, command in COMMANDS.items():
-        if " " in name:
-            continue  # shells complete the first word
-        options, names = {"--help"}, []
+        first, _, second = name.partition(" ")
+        options, names = found.setdefault(first, ({"--help"}, []))
+        names += filter(None, [second])
         if command.options:
             for action in actions(tyro.extras.get_parser(find(command.options))):
-                options |= {text for text in action.option_strings if text.startswith("--")}
+                options.update(text for text in action.option_strings if text.startswith("--"))
                 if not action.option_strings and action.choices is not None:
-                    names += [str(choice) for choice in action.choices]
-        found[name] = sorted(options), names
-    return found
+                    names += [str(choice) for choice in action.choices if str(choice) != "None"]
+    return {first: (sorted(options), names) for first, (options, names) in found.items()}
+
+
+def about(first: str) -> str:
+    """What the command does, or the second words of those that begin with `first`."""
+    if first in COMMANDS:
+        return COMMANDS[first].what
+    return ", ".join(name.partition(" ")[2] for name in COMMANDS if name.startswith(f"{first} "))
 
 
 def actions(parser: Any) -> Iterator[Any]:
@@ -55,14 +61,15 @@ def actions(parser: Any) -> Iterator[Any]:
 
 def bash() -> str:
     """The script for bash."""
+    known = words()
     cases = "\n".join(
         f'    {name}) words="{" ".join(names)}"; options="{" ".join(options)}" ;;'
-        for name, (options, names) in words().items()
+        for name, (options, names) in known.items()
     )
     return f"""_neuralmm() {{
   local current="${{COMP_WORDS[COMP_CWORD]}}" words="" options=""
   if [ "$COMP_CWORD" -eq 1 ]; then
-    COMPREPLY=($(compgen -W "{" ".join(COMMANDS)}" -- "$current"))
+    COMPREPLY=($(compgen -W "{" ".join(known)}" -- "$current"))
     return
   fi
   case "${{COMP_WORDS[1]}}" in
@@ -83,11 +90,11 @@ def zsh() -> str:
 
 def fish() -> str:
     """The script for fish."""
+    known = words()
     lines = [
-        f"complete -c neuralmm -n __fish_use_subcommand -f -a {name} -d '{command.what}'"
-        for name, command in COMMANDS.items()
+        f"complete -c neuralmm -n __fish_use_subcommand -f -a {name} -d '{about(name)}'" for name in known
     ]
-    for name, (options, names) in words().items():
+    for name, (options, names) in known.items():
         seen = f"complete -c neuralmm -n '__fish_seen_subcommand_from {name}'"
         lines += [f"{seen} -l {option[2:]}" for option in options]
         lines += [f"{seen} -a {word}" for word in names]

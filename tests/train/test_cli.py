@@ -172,6 +172,11 @@ def test_bash_completes_commands_options_and_names(tmp_path: Path) -> None:
         (["tra"], "train"),
         (["evaluate", "--tape-e"], "--tape-episodes"),
         (["list", "pol"], "policies"),
+        (["list", "Non"], ""),
+        (["zo"], "zoo"),
+        (["zoo", "pl"], "play"),
+        (["zoo", "evaluate", "--base"], "--baselines"),
+        (["pla"], ""),
     ):
         given = f"COMP_WORDS=(neuralmm {' '.join(words)}); COMP_CWORD={len(words)}"
         line = f"source {script}; cd {tmp_path}; {given}"
