@@ -120,6 +120,8 @@ class EnvConfig:
         del plain["reward"]["terms"]
         if not self.reward.risk_aversion:
             del plain["reward"]["risk_aversion"]
+        if not self.reward.shortfall_weight:
+            del plain["reward"]["shortfall_weight"], plain["reward"]["shortfall_level"]
         if self.risk.taker_spacing == 1:
             del plain["risk"]["taker_spacing"]
         plain["reward"] |= {"terms": terms} if terms else {}

@@ -148,6 +148,8 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     | liquidity | 0 | 10 | size at the touch over its average of 200 decisions (1: no book) |
     | news | -1 | 1 | set from outside: expected effect of news on risk (0: none known) |
     | macro | -1 | 1 | set from outside: macroeconomic risk, such as a release due (0: none) |
+    | **wealth** | | | |
+    | wealth | -100 | 100 | gain since the episode began, after fees / sqrt(horizon), pu x lots |
     | **observed** | | | |
     | asset_1_return | -10 | 10 | move of asset 1 since the last decision, pu |
     | asset_1_flow | -10 | 10 | market buys minus sells of asset 1, standard deviations |

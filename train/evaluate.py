@@ -344,6 +344,9 @@ def _judge(
     title = f"{title}: {episodes:,} episodes, price units x lots an episode"
     if config.reward.risk_aversion and not isinstance(config.market, Replay):
         title += f", certainty equivalent at gamma = {config.reward.risk_aversion:g}"
+    if config.reward.shortfall_weight and not isinstance(config.market, Replay):
+        weight, level = config.reward.shortfall_weight, config.reward.shortfall_level
+        title += f", mean less {weight:g} x shortfall of the worst {level:.3g}"
     found.add(value_sheet(title, outcomes, measure), parts_sheet(outcomes))
     found.rows += csv_rows(config.market.name, outcomes, measure)
     percent = None if measure is None else measure.percents(outcomes)[0]

@@ -22,6 +22,7 @@ from train.callbacks import Front, Judge, Terms
 from train.learner.checkpoint import Checkpoint, load_latest, remaining_timesteps, resume_logger
 from train.learner.model_file import save_atomically
 from train.learner.recurrent_ppo import FastRecurrentPPO
+from train.learner.shortfall import SHOWN
 from train.learner.vec_env import NeuralMMVecEnv
 from train.settings import LAST_MODEL, Settings, judge_config, origin
 from train.team import ALONE, Team
@@ -114,8 +115,10 @@ def new_model(
     algorithm: type[FastRecurrentPPO], settings: Settings, config: EnvConfig, env: NeuralMMVecEnv
 ) -> FastRecurrentPPO:
     """The learner at the beginning of a run."""
+    if env.shortfall is not None:
+        _require_for_shortfall(settings)
     seen = dataclasses.replace(config, features=(*config.features, *hidden_groups(settings, config)))
-    rate = settings.learning_rate
+    rate, judging = settings.learning_rate, 0 if env.shortfall is None else SHOWN
     model = algorithm(
         "MlpLstmPolicy",
         env,
@@ -142,16 +145,25 @@ def new_model(
             "lstm_hidden_size": settings.lstm_size,
             "shared_lstm": settings.critic == "shared",
             "enable_critic_lstm": settings.critic == "lstm",
-            "privileged": len(observation_names(seen)) - len(observation_names(config)),
+            "privileged": len(observation_names(seen)) - len(observation_names(config)) + judging,
             "critic_reads_memory": settings.critic == "privileged",
             "net_arch": list(settings.net_arch),
             "log_std_init": settings.log_std_init,
             "min_std": settings.min_std,
+            **({"unpredicted": judging} if judging else {}),
         },
     )
     if settings.pretrained is not None:
         warm_start(model.policy, load_signal(settings.pretrained), observation_names(config))
     return model
+
+
+def _require_for_shortfall(settings: Settings) -> None:
+    """Raise `ConfigError` for settings under which mean less shortfall is not what would be learned for."""
+    why = "where reward.shortfall_weight is above 0"
+    known = settings.critic in ("privileged", "memoryless")
+    require(known, "Settings", "critic", settings.critic, f"'privileged' or 'memoryless' {why}")
+    require(settings.workers == 1, "Settings", "workers", settings.workers, f"1 {why}")
 
 
 TIMED_UPDATES = 8

@@ -24,6 +24,7 @@ from mmenv.observation import by_asset
 from mmenv.times import SECOND
 from mmenv.vector import NeuralMMVectorEnv
 from policies.base import Policy
+from train.learner.shortfall import worth
 
 TERMS = ("spread_capture", "adverse_selection", "carry", "fees", "inventory_penalty", "fills")
 """Rows of the ledger that are summed over an episode."""
@@ -163,11 +164,16 @@ def simulate(
             progress(n)
     joined = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
     returns, noise, inventory, quoted, steps, *terms, lowest = joined
-    aversion = 0.0 if moments else config.reward.risk_aversion
+    reward = config.reward
+    controlled = returns - noise
+    if reward.risk_aversion and not moments:
+        controlled = certain(returns, reward.risk_aversion)
+    elif reward.shortfall_weight and not moments:
+        controlled = worth(returns, reward.shortfall_weight, reward.shortfall_level)
     found = Outcome(
         name=policy.name,
         returns=returns,
-        controlled=certain(returns, aversion) if aversion else returns - noise,
+        controlled=controlled,
         terms=dict(zip(TERMS, terms, strict=True)),
         inventory=inventory,
         quoted=quoted,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from mmenv.checks import require_number
+from mmenv.checks import require, require_number
 from mmenv.engine.state import LEDGER
 from mmenv.rewards.base import RewardTerm, check_terms, make_terms
 from mmenv.rewards.inventory import InventoryPenalty
@@ -27,11 +27,22 @@ class RewardConfig:
     """gamma of exponential utility, per price unit x lot: a policy is worth its certainty equivalent,
     -log E exp(-gamma R) / gamma, R the reward of an episode. 0: the mean. Rewards stay what they are: it is
     what a policy is trained for, and what it is judged by."""
+    shortfall_weight: float = 0.0
+    """w: a policy is worth its mean less w times the expected shortfall, the mean loss of its worst episodes,
+    price units x lots. In place of `risk_aversion`; rewards stay what they are."""
+    shortfall_level: float = 0.05
+    """Share of all episodes that are the worst; counts where `shortfall_weight` is above 0."""
     terms: tuple[RewardTerm, ...] = ()
     """Reward terms that are added: objects, names ("module:name" too), or dicts of `name` and weights."""
 
     def __post_init__(self) -> None:
         require_number(self, "risk_aversion", 0.0, 1e3)
+        require_number(self, "shortfall_weight", 0.0, 1e3)
+        require_number(self, "shortfall_level", 1e-3, 1.0)
+        require(
+            not (self.risk_aversion and self.shortfall_weight), "RewardConfig", "shortfall_weight",
+            self.shortfall_weight, "0 beside a risk_aversion: a policy has one objective"
+        )  # fmt: skip
         object.__setattr__(self, "terms", make_terms(self.terms))
         check_terms(self.terms, LEDGER)
         self.all_terms()  # checks the weights

@@ -84,6 +84,8 @@ def make_basket_problem(config: EnvConfig) -> BasketProblem:
             f"RewardConfig.risk_aversion = {config.reward.risk_aversion!r} is not possible: it must be 0 for "
             "an exact optimum of several assets."
         )
+    weight = config.reward.shortfall_weight
+    require(not weight, "RewardConfig", "shortfall_weight", weight, "0 for an optimum over time and position")
     box = require_plain(config)
     covariance = market.covariance
     problem = BasketProblem(

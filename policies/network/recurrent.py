@@ -66,6 +66,9 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         asymmetric actor-critic, Pinto et al. 2017). Training may then show the critic what nobody will see
         when the policy is used. The actor's memory also learns to predict them, by a linear head that is used
         for nothing else (an auxiliary task, Jaderberg et al. 2017).
+    unpredicted
+        How many of the privileged entries, the last ones, it does not learn to predict: such as are no hint
+        of what the market does.
     critic_reads_memory
         A critic without an LSTM of its own reads the actor's memory besides the observation, without shaping
         it: what an inventory is worth depends on what the actor believes.
@@ -87,6 +90,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         forget_bias: float = 2.0,
         critic_gradient: bool = False,
         privileged: int = 0,
+        unpredicted: int = 0,
         critic_reads_memory: bool = False,
         min_std: float = 0.0,
         forgetful: bool = False,
@@ -108,9 +112,12 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         self.forgetful = forgetful
         some = 0 <= privileged < self.features_dim
         _require(some, "privileged", privileged, f"from 0 to {self.features_dim - 1}: the actor needs some")
+        known = 0 <= unpredicted <= privileged
+        _require(known, "unpredicted", unpredicted, f"from 0 to {privileged}, those that are privileged")
         own = self.critic is not None or not critic_reads_memory
         _require(own, "critic_reads_memory", True, "False where the critic has or shares an LSTM")
         self.critic_reads_memory = critic_reads_memory
+        self.unpredicted = unpredicted
         self.predictor: nn.Linear | None = None
         if cell != "lstm" or privileged or critic_reads_memory:
             kind = CELLS[cell]
@@ -118,8 +125,8 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
             if self.lstm_critic is not None:
                 self.lstm_critic = _remake(self.lstm_critic, kind, self.lstm_kwargs)
             units = self.lstm_actor.hidden_size
-            if privileged:
-                self.predictor = nn.Linear(units, privileged)
+            if privileged > unpredicted:
+                self.predictor = nn.Linear(units, privileged - unpredicted)
             if critic_reads_memory:
                 self.critic = nn.Linear(self.features_dim + units, units)
             optimizer: Any = self.optimizer_class
@@ -238,7 +245,8 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         """Squared error (N,) of the predicted privileged entries; None without them."""
         if self.predictor is None:
             return None
-        return (self.predictor(memory) - obs[:, -self.predictor.out_features :]).square().sum(1)
+        last = obs.shape[1] - self.unpredicted
+        return (self.predictor(memory) - obs[:, last - self.predictor.out_features : last]).square().sum(1)
 
     def for_rollout(self) -> Callable[[np.ndarray, RNNStates, np.ndarray], tuple[Any, Any, Any, RNNStates]]:
         """`forward` for the weights as they are now: compiled where it can be, valid until they change.

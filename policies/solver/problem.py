@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -135,6 +136,8 @@ def make_problem(config: EnvConfig) -> Problem:
         gamma,
         f"0 for the optimum of {config.quote.name!r}",
     )
+    weight = reward.shortfall_weight
+    require(not weight, "RewardConfig", "shortfall_weight", weight, "0 for an optimum over time and position")
     _require_known(config, box)
     return Problem(
         horizon=config.horizon,
@@ -145,3 +148,9 @@ def make_problem(config: EnvConfig) -> Problem:
         alpha=reward.terminal_penalty,
         risk_aversion=reward.risk_aversion,
     )
+
+
+def mean_of(config: EnvConfig) -> EnvConfig:
+    """`config` with the mean as its objective."""
+    reward = dataclasses.replace(config.reward, risk_aversion=0.0, shortfall_weight=0.0)
+    return dataclasses.replace(config, reward=reward)

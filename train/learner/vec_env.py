@@ -18,6 +18,7 @@ from mmenv.config import EnvConfig
 from mmenv.engine.state import LEDGER
 from mmenv.observation import observation_names, observation_space
 from mmenv.vector import NeuralMMVectorEnv
+from train.learner.shortfall import SHOWN, Shortfall
 from train.simulate import TERMS
 
 TERM_ROWS = [LEDGER.index(term) for term in TERMS]
@@ -38,6 +39,10 @@ class NeuralMMVecEnv(VecEnv):
 
     Where the last feature group is `surprise`, it is no observation but goes to `surprises`, float32 (n, K):
     those of the step just made, which a learner may use (see `train.learner.control_variate`).
+
+    Where the objective is mean less shortfall, the learner gets what each step adds to its utility instead
+    (`train.learner.shortfall`), and two more entries of the observation say, for the critic, how the episode
+    stands. Noise is risk then, and stays; with `control_variate` it is the last of the surprises.
     """
 
     def __init__(
@@ -58,7 +63,18 @@ class NeuralMMVecEnv(VecEnv):
             self.surprises = np.zeros((num_envs, more), np.float32)
         self._width = len(observation_names(config))
         self.control_variate, self.reward_scale = control_variate, reward_scale
-        super().__init__(num_envs, observation_space(config), self.envs.single_action_space)
+        space, reward = observation_space(config), config.reward
+        self.shortfall: Shortfall | None = None
+        if reward.shortfall_weight > 0:
+            weight, level = reward.shortfall_weight, reward.shortfall_level
+            self.shortfall = Shortfall(weight, level, config.horizon, 1 / reward_scale)
+            more = np.full(SHOWN, 100, np.float32)
+            low, high = np.append(space.low, -more), np.append(space.high, more)
+            space = gymnasium.spaces.Box(low, high, dtype=np.float32)
+            if control_variate:
+                given = 0 if self.surprises is None else self.surprises.shape[1]
+                self.surprises = np.zeros((num_envs, given + 1), np.float32)
+        super().__init__(num_envs, space, self.envs.single_action_space)
         self.metadata: dict[str, Any] = {**self.metadata, "render_fps": RENDER_FPS}
         self._first_seed: int | None = seed
         self._sums = np.zeros((len(TERMS) + 3, num_envs))  # then: return, absolute inventory, steps
@@ -74,7 +90,7 @@ class NeuralMMVecEnv(VecEnv):
         self._first_seed = None  # seeds and options serve once
         self._reset_options()
         self._sums[:] = 0
-        return observations[:, : self._width].copy()
+        return self._observed(observations)
 
     def _reset_with_options(self) -> np.ndarray:
         n, first, each = self.num_envs, self._first_seed, self._options
@@ -103,27 +119,39 @@ class NeuralMMVecEnv(VecEnv):
         dones = terminated | truncated
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         last = observations
+        learned = (self._learned(rewards, ledger) * self.reward_scale).astype(np.float32)
         if dones.any():
             last = observations.copy()
             last[dones] = np.stack(info["final_obs"][dones])
+            shown = self._observed(last)
             for i in np.flatnonzero(dones):
-                infos[i] = self._final_info(
-                    i, last[i, : self._width], bool(truncated[i] and not terminated[i])
-                )
-            self._sums[:, dones] = 0
+                infos[i] = self._final_info(i, shown[i], bool(truncated[i] and not terminated[i]))
         if self.surprises is not None:
-            self.surprises = last[:, self._width :]
-            observations = observations[:, : self._width].copy()
-        return (
-            observations,
-            (self._learned(rewards, ledger) * self.reward_scale).astype(np.float32),
-            dones,
-            infos,
-        )
+            self.surprises = self._surprises(last[:, self._width :], ledger)
+        if self.shortfall is not None:
+            self.shortfall.follow(self._sums[-3, dones])
+        self._sums[:, dones] = 0
+        return self._observed(observations), learned, dones, infos
+
+    def _observed(self, observations: np.ndarray) -> np.ndarray:
+        """The entries that the learner gets, a copy: surprises are none, and a critic may be told more."""
+        seen = observations[:, : self._width].copy()
+        if self.shortfall is None:
+            return seen
+        return np.concatenate([seen, self.shortfall.shown(self._sums[-3], self._sums[-1])], axis=1)
+
+    def _surprises(self, given: np.ndarray, ledger: np.ndarray) -> np.ndarray:
+        """Those of the market, and the noise where it is not taken off the rewards."""
+        if self.shortfall is None or not self.control_variate:
+            return given
+        noise = (ledger[NOISE] * self.reward_scale).astype(np.float32)
+        return np.concatenate([given, noise[:, None]], axis=1)
 
     def _learned(self, rewards: np.ndarray, ledger: np.ndarray) -> np.ndarray:
         """The rewards, less what of them is noise. To who is averse to risk normal noise costs its certainty
         equivalent instead; other noise he learns from as it comes."""
+        if self.shortfall is not None:
+            return self.shortfall.paid(rewards, self._sums[-3])
         variance, aversion = self.envs.config.market.noise_variance, self.envs.config.reward.risk_aversion
         if not self.control_variate or (aversion > 0 and variance is None):
             return rewards
@@ -149,11 +177,14 @@ class NeuralMMVecEnv(VecEnv):
 
     def get_state(self) -> dict[str, Any]:
         """Everything the next step depends on, for an exact resume."""
-        return {"envs": self.envs.get_state(), "sums": self._sums.copy()}
+        state = {"envs": self.envs.get_state(), "sums": self._sums.copy()}
+        return state if self.shortfall is None else {**state, "shortfall": self.shortfall.get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
         self.envs.set_state(state["envs"])
         self._sums[:] = state["sums"]
+        if self.shortfall is not None:
+            self.shortfall.set_state(state["shortfall"])
         self._first_seed = None
 
     # What SB3 asks of a VecEnv and one object answers for all.

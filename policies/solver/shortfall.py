@@ -1,0 +1,202 @@
+"""The optimum of mean less expected shortfall on `brownian`, over time, position and the reward so far.
+
+What is maximised is E R - w S, R the reward of an episode and S the expected shortfall of its worst share a.
+By Rockafellar and Uryasev (2000) that is the largest value over z of E U(R) with
+
+    U(R) = R + w (z - (z - R)^+ / a) = y + (w / a) min(y, 0) + (1 + w) z,   y = R - z,
+
+so z only says where y starts: one backward pass over time, position and y has the optimum for every z, and
+the best of them is the optimum (Baeuerle and Ott 2011). Wealth does not drop out, as it does from exponential
+utility: who is ahead of z has less to fear.
+
+With G(q, y) the expected value one step later of ending a step at position q and wealth y, the move of the
+mid and the penalty still to come, quoting (a, b) is worth
+
+    (1-u)(1-v) G(q, y) + u (1-v) G(q-1, y+a) + (1-u) v G(q+1, y+b) + u v G(q, y+a+b)
+
+where u and v are the chances that the ask and the bid are filled. Quotes are multiples of `TICK`, wealth is
+on a grid between whose points values are interpolated: they are concave, so what is found is a little low.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+from scipy import signal, stats
+
+from mmenv.checks import require
+from mmenv.config import EnvConfig
+from mmenv.market.brownian import Brownian
+from policies.solver.chain import brownian_chain, order_chance
+from policies.solver.problem import Progress, make_problem, mean_of, solved_market
+from policies.solver.recursion import Recursion
+
+Array = np.ndarray
+
+TICK = 0.1
+"""What optimal quotes are multiples of, price units."""
+
+
+class ShortfallRecursion:
+    """Mean less weighted shortfall of quoting rules on `brownian`, by their objective in a configuration."""
+
+    def __init__(self, config: EnvConfig, grid: float = 0.2) -> None:
+        """`grid`: distance of the points of wealth, price units x lots.
+
+        Raises `ConfigError` unless the market is `brownian`, the action that of an exact optimum, and the
+        objective mean less shortfall.
+        """
+        self.weight, self.level = config.reward.shortfall_weight, config.reward.shortfall_level
+        require(
+            self.weight > 0, "RewardConfig", "shortfall_weight", self.weight,
+            "above 0 for an optimum over wealth"
+        )  # fmt: skip
+        market = solved_market(config.market, (Brownian,))
+        self.problem = make_problem(mean_of(config))
+        self.deviation = market.volatility * math.sqrt(market.step_seconds)
+        self.arrival = order_chance(market)
+        neutral = Recursion(brownian_chain(market), self.problem).optimise()[2][0, self.problem.limit]
+        # Beyond, wealth is so far from the threshold that a value is linear in it.
+        reach = abs(neutral) + 8 * self.deviation * math.sqrt(self.problem.horizon)
+        points = math.ceil(reach / grid)
+        self.grid = grid
+        self.wealth = grid * np.arange(-points, points + 1)
+        """Reward so far less the threshold, (W,)."""
+
+    def optimise(self, progress: Progress | None = None) -> tuple[Array, Array, Array]:
+        """Best distances of ask and bid, float32 (horizon, positions, W), and the objective of the best rule
+        for each threshold, (W,): that of -`wealth`."""
+        shape = (self.problem.horizon, *self._ended().shape)
+        ask, bid = np.empty((2, *shape), np.float32)
+        return ask, bid, self._run(ask, bid, fixed=False, progress=progress)
+
+    def evaluate(self, ask: Array, bid: Array) -> Array:
+        """The same of distances by time and position, (horizon, positions); the most of it is what they are
+        worth."""
+        wide = (len(ask), *self._ended().shape)
+        tables = (np.broadcast_to(side[:, :, None], wide).astype(np.float32) for side in (ask, bid))
+        return self._run(*tables, fixed=True)
+
+    def _ended(self) -> Array:
+        """U less its constant at the end of an episode, (positions, W)."""
+        left = self.wealth - self.problem.alpha * self.problem.positions[:, None].astype(float) ** 2
+        return left + self.weight / self.level * np.minimum(left, 0.0)
+
+    def _run(self, ask: Array, bid: Array, fixed: bool, progress: Progress | None = None) -> Array:
+        problem, value = self.problem, self._ended()
+        for step in reversed(range(problem.horizon)):
+            value = step_back(
+                self._moved(value), ask[step], bid[step], fixed, self.grid, TICK,
+                self.arrival, problem.fill_decay, problem.max_distance,
+            )  # fmt: skip
+            if progress is not None:
+                progress()
+        return value[problem.limit] - (1 + self.weight) * self.wealth
+
+    def _moved(self, value: Array) -> Array:
+        """G: expected value before the move of the mid and the penalty of a step, by position after it."""
+        moved = np.empty_like(value)
+        for row, position in enumerate(self.problem.positions):
+            own = _shifted(value[row], -self.problem.phi * float(position) ** 2 / self.grid)
+            spread = abs(float(position)) * self.deviation / self.grid
+            moved[row] = _smoothed(own, spread)
+        return moved
+
+
+def _shifted(values: Array, by: float) -> Array:
+    """Values at points `by` grid steps further on, linear beyond the ends."""
+    extra = math.ceil(abs(by)) + 1
+    long = _extended(values, extra)
+    return np.interp(np.arange(len(values)) + extra + by, np.arange(len(long)), long)
+
+
+def _smoothed(values: Array, deviation: float) -> Array:
+    """Their expectation after a normal move of `deviation` grid steps, to points of the grid."""
+    if deviation == 0:
+        return values
+    extra = math.ceil(6 * deviation) + 1
+    k = np.arange(-extra, extra + 1)
+    # Chances under which values linear between points have their mean: second differences of E(k + move)^+.
+    ends = k[0] - 1 + np.arange(len(k) + 2)
+    above = deviation * stats.norm.pdf(ends / deviation) + ends * stats.norm.cdf(ends / deviation)
+    chances = np.diff(above, 2)
+    return np.asarray(signal.oaconvolve(_extended(values, extra), chances / chances.sum(), mode="valid"))
+
+
+def _extended(values: Array, extra: int) -> Array:
+    """With so many points more at both ends, linearly."""
+    steps = np.arange(1, extra + 1)
+    low = values[0] - (values[1] - values[0]) * steps[::-1]
+    high = values[-1] + (values[-1] - values[-2]) * steps
+    return np.concatenate([low, values, high])
+
+
+@njit(cache=True)
+def _at(row, place):
+    """`row` at a place between its points, linear beyond the ends."""
+    k = min(max(math.floor(place), 0), len(row) - 2)
+    return row[k] + (place - k) * (row[k + 1] - row[k])
+
+
+@njit(cache=True)
+def _worth(ask, bid, u, v, here, sold, bought, both):
+    """Of quoting the distances number `ask` and `bid`."""
+    stay = (1 - u[ask]) * (1 - v[bid]) * here + u[ask] * v[bid] * both[ask + bid]
+    return stay + u[ask] * (1 - v[bid]) * sold[ask] + (1 - u[ask]) * v[bid] * bought[bid]
+
+
+@njit(cache=True)
+def _best_pair(u, v, here, sold, bought, both):
+    """The best value, and the numbers of its distances: best replies alternate until neither side changes."""
+    ask = bid = len(u) - 1
+    value, before = _worth(ask, bid, u, v, here, sold, bought, both), -math.inf
+    while value > before:
+        before = value
+        for new in range(len(u)):
+            tried = _worth(new, bid, u, v, here, sold, bought, both)
+            if tried > value:
+                ask, value = new, tried
+        for new in range(len(v)):
+            tried = _worth(ask, new, u, v, here, sold, bought, both)
+            if tried > value:
+                bid, value = new, tried
+    return value, ask, bid
+
+
+@njit(cache=True)
+def _of_quotes(g, j, i, ask, bid, grid, arrival, kappa):
+    """Value of given distances at position j and wealth i."""
+    u = arrival * math.exp(-kappa * ask) if j > 0 else 0.0
+    v = arrival * math.exp(-kappa * bid) if j < len(g) - 1 else 0.0
+    value = (1 - u) * (1 - v) * g[j, i] + u * v * _at(g[j], i + (ask + bid) / grid)
+    if j > 0:
+        value += u * (1 - v) * _at(g[j - 1], i + ask / grid)
+    if j < len(g) - 1:
+        value += (1 - u) * v * _at(g[j + 1], i + bid / grid)
+    return value
+
+
+@njit(cache=True)
+def step_back(g, ask, bid, fixed, grid, tick, arrival, kappa, top):
+    """Values one step earlier, (positions, W); unless `fixed`, the best quotes go into ask and bid."""
+    value, last = np.empty_like(g), len(g) - 1
+    count = math.floor(top / tick + 1e-9) + 1
+    far = np.arange(2 * count - 1) * tick
+    chance, none = arrival * np.exp(-kappa * far[:count]), np.zeros(count)
+    sold, bought, both = np.zeros(count), np.zeros(count), np.empty(2 * count - 1)
+    for j in range(last + 1):
+        for i in range(g.shape[1]):
+            if fixed:
+                value[j, i] = _of_quotes(g, j, i, ask[j, i], bid[j, i], grid, arrival, kappa)
+                continue
+            for k in range(2 * count - 1):
+                both[k] = _at(g[j], i + far[k] / grid)
+            for k in range(count):
+                sold[k] = _at(g[max(j - 1, 0)], i + far[k] / grid)
+                bought[k] = _at(g[min(j + 1, last)], i + far[k] / grid)
+            u, v = chance if j > 0 else none, chance if j < last else none
+            value[j, i], k, m = _best_pair(u, v, g[j, i], sold, bought, both)
+            ask[j, i], bid[j, i] = far[k], far[m]
+    return value
