@@ -24,7 +24,7 @@ from mmenv.observation import by_asset
 from mmenv.times import SECOND
 from mmenv.vector import NeuralMMVectorEnv
 from policies.base import Policy
-from train.learner.shortfall import worth
+from train.objective import certain, worth
 
 TERMS = ("spread_capture", "adverse_selection", "carry", "fees", "inventory_penalty", "fills")
 """Rows of the ledger that are summed over an episode."""
@@ -121,18 +121,6 @@ def interval(samples: np.ndarray) -> Interval:
         return Interval(mean, mean, mean)
     result = stats.bootstrap((samples,), np.mean, n_resamples=2000, method="percentile", batch=100, rng=0)
     return Interval(mean, float(result.confidence_interval.low), float(result.confidence_interval.high))
-
-
-def certain(returns: np.ndarray, risk_aversion: float) -> np.ndarray:
-    """Numbers whose mean is the certainty equivalent -log mean exp(-gamma R) / gamma of `returns` R, (E,).
-
-    They are its influence function, so that their means, and the differences of these between policies, have
-    the intervals of certainty equivalents.
-    """
-    least = returns.min()
-    weights = np.exp(-risk_aversion * (returns - least))
-    equivalent = least - np.log(weights.mean()) / risk_aversion
-    return np.asarray(equivalent + (1 - weights / weights.mean()) / risk_aversion)
 
 
 Watch = Callable[[np.ndarray, np.ndarray, np.ndarray], None]

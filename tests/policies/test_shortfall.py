@@ -15,7 +15,7 @@ from policies.make import make_policy
 from policies.optimal import solve
 from policies.solver.problem import mean_of
 from policies.solver.shortfall import ShortfallRecursion
-from train.learner.shortfall import worth
+from train.objective import worth
 from train.simulate import EVALUATION_SEED, simulate
 
 

@@ -18,7 +18,8 @@ from policies.solver.recursion import evaluate_tabular
 from train.baselines import scale
 from train.learner.buffer import TimeMajorBuffer
 from train.learner.vec_env import NeuralMMVecEnv
-from train.simulate import certain, simulate
+from train.objective import certain
+from train.simulate import simulate
 
 
 def _config(gamma: float, **settings: object) -> EnvConfig:

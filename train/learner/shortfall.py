@@ -17,8 +17,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtr
 
 from mmenv.checks import require
+from train.objective import quantile
 
 Array = np.ndarray
 
@@ -27,20 +29,6 @@ SHOWN = 2
 
 FEWEST, MOST = 256, 4096
 """Episodes that the threshold is the quantile of: a quarter of those so far, within these bounds."""
-
-
-def worth(returns: Array, weight: float, level: float) -> Array:
-    """Numbers whose mean is that of `returns`, (E,), less `weight` times the shortfall of the worst `level`.
-
-    They are its influence function, so their means and paired differences have the intervals of that value.
-    """
-    threshold = quantile(returns, level)
-    return np.asarray(returns + weight * (threshold - np.maximum(threshold - returns, 0) / level))
-
-
-def quantile(returns: Array, level: float) -> float:
-    """The least of `returns` that a share of at least `level` does not exceed."""
-    return float(np.quantile(returns, level, method="inverted_cdf"))
 
 
 class Shortfall:
@@ -64,12 +52,18 @@ class Shortfall:
         return self.utility(total) - self.utility(total - rewards)
 
     def shown(self, total: Array, steps: Array) -> Array:
-        """What a critic is shown of the reward so far after so many steps, float32 (E, `SHOWN`): how far
-        above the threshold it is, and will be if the rest is as on average, in deviations of an episode; the
-        latter between -1 and 1."""
+        """What a critic is shown of the reward so far after so many steps, float32 (E, `SHOWN`): how far it
+        is above the threshold, in deviations of an episode, and `slope`."""
         above = (total - self.threshold) / self.deviation
-        left = self.mean / self.deviation * (1 - steps / self.horizon)
-        return np.stack([np.clip(above, -100, 100), np.tanh(above + left)], axis=1).astype(np.float32)
+        return np.stack([np.clip(above, -100, 100), self.slope(total, steps)], axis=1).astype(np.float32)
+
+    def slope(self, total: Array, steps: Array) -> Array:
+        """About what a little more reward adds to expected utility after so many steps, (E,): it would be
+        that if the rest of the episode were normal and like that of others."""
+        left = 1 - steps / self.horizon
+        expected = (total - self.threshold + left * self.mean) / self.deviation
+        below = ndtr(-expected / np.sqrt(np.maximum(left, 0.1 / self.horizon)))
+        return np.asarray((1 + self.weight / self.level * below) / (1 + self.weight))
 
     def follow(self, ended: Array) -> None:
         """Learn from the rewards of the episodes that ended in a step of all environments, (k,), if any.
