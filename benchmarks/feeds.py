@@ -1,8 +1,9 @@
 """How fast captures of websockets are read: `python -m benchmarks.feeds`.
 
 Random captures of ten new levels and a trade a message, as `benchmarks.recorded` writes them for other
-formats. Printed are rows a second of processor time, of reading and of the whole import, and how many times
-as fast compiled code reads as Python does, which reads whatever the layout does not fit.
+formats; and of single orders, by `benchmarks.order_captures`. Printed are rows a second of processor time, of
+reading and of the whole import, and how many times as fast compiled code reads as Python does, which reads
+whatever the layout does not fit.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
@@ -17,8 +20,11 @@ from unittest.mock import patch
 import numpy as np
 import tyro
 
-from mmenv.data.formats import feed
+from benchmarks import order_captures
+from mmenv.data.formats import bitstamp, coinbase_full, feed
 from mmenv.data.formats.base import ImportOptions, open_importers
+from mmenv.data.formats.bitstamp_orders import EVENT
+from mmenv.data.formats.coinbase_orders import MESSAGE
 from mmenv.data.formats.json_work import PART
 from mmenv.data.importer import Import
 from mmenv.data.problems import Report
@@ -73,6 +79,23 @@ def nothing(text: object, at: int, line: int, *_: object) -> tuple[object, ...]:
     return at, line, np.zeros(0, PART), np.zeros((0, 2), np.int64)
 
 
+def nothing_of_orders(kind: np.dtype) -> Callable[..., tuple[object, ...]]:
+    """As `scan_log` or `scan_orders`, which stop at once; `kind` of what they give."""
+
+    def scan(text: object, at: int, line: int, *_: object) -> tuple[object, ...]:
+        held = (np.zeros((0, 2), np.int64),) if kind == EVENT else ()
+        return at, line, np.zeros(0, kind), *held
+
+    return scan
+
+
+ORDERS = {
+    "bitstamp": (order_captures.bitstamp, bitstamp, "scan_log", EVENT),
+    "coinbase": (order_captures.coinbase_full, coinbase_full, "scan_orders", MESSAGE),
+}
+"""How captures of single orders are written, and what compiled code reads of them."""
+
+
 @dataclass(frozen=True)
 class Feeds:
     """Measure the import of captures of websockets."""
@@ -85,13 +108,21 @@ class Feeds:
         with tempfile.TemporaryDirectory() as folder:
             for venue in VENUES:
                 path = write(venue, Path(folder) / venue, self.messages)
-                reading(venue, path)  # compiles
-                speed = max(reading(venue, path) for _ in range(3))
-                with patch.object(feed, "scan", nothing):
-                    python = reading(venue, path)
-                importing(venue, path)
-                whole = importing(venue, path)
-                print(venue, f"{speed:,.0f}", f"{whole:,.0f}", f"{speed / python:.1f}", sep="\t", flush=True)
+                show(venue, venue, path, patch.object(feed, "scan", nothing))
+            for venue, (write_orders, module, scan, kind) in ORDERS.items():
+                path = write_orders(Path(folder) / f"{venue}-orders", self.messages, START_NS)
+                show(f"{venue}, orders", venue, path, patch.object(module, scan, nothing_of_orders(kind)))
+
+
+def show(name: str, venue: str, path: Path, by_python: AbstractContextManager[object]) -> None:
+    """Print the line of a capture."""
+    reading(venue, path)  # compiles
+    speed = max(reading(venue, path) for _ in range(3))
+    with by_python:
+        python = reading(venue, path)
+    importing(venue, path)
+    whole = max(importing(venue, path) for _ in range(2))
+    print(name, f"{speed:,.0f}", f"{whole:,.0f}", f"{speed / python:.1f}", sep="\t", flush=True)
 
 
 if __name__ == "__main__":

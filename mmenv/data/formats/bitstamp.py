@@ -20,35 +20,40 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from mmenv.data import table
 from mmenv.data.decimals import INVALID, TOO_FINE, Places
 from mmenv.data.formats.base import Importer, ImportOptions, register
-from mmenv.data.lines import Lines
+from mmenv.data.formats.bitstamp_orders import (
+    BOOK,
+    DEAL,
+    EVENT,
+    EVENTS,
+    KEY,
+    KEYS,
+    KNOWN,
+    LEFT,
+    NEW,
+    PRICE,
+    SIDE,
+    SINCE,
+    SIZE,
+    STATE,
+    apply_log,
+    scan_log,
+)
+from mmenv.data.formats.json_flat import LARGEST
+from mmenv.data.lines import Block, Lines
 from mmenv.data.problems import Report, valid
-from mmenv.data.rows import (
-    ADD,
-    BUY,
-    CANCEL,
-    CLEAR,
-    DEPTH,
-    FILL,
-    MODIFY,
-    RAW,
-    SELL,
-    SNAPSHOT,
-    TRADE,
-    UNKNOWN_NS,
-    CaptureError,
-)  # fmt: skip
+from mmenv.data.rows import ADD, BUY, CLEAR, RAW, SELL, SNAPSHOT, TRADE, UNKNOWN_NS, CaptureError
 from mmenv.data.sequence import Arrival, TradeIds
 from mmenv.data.source import Source, source_of
 from mmenv.times import MILLISECOND
 
 BLOCK_BYTES: Final = 1 << 18
-EVENTS: Final = ("order_created", "order_changed", "order_deleted", "trade", "order_book")
-Said = tuple[int, int, int, int, int]
-"""Kind, side, price, size and id of a row."""
 _SIDES: Final = (BUY, SELL)
 """By `order_type`."""
+_ROOM: Final = 64
+NO_PAIRS: Final = np.zeros((0, 2), np.int64)
 
 
 @register
@@ -67,18 +72,11 @@ class Bitstamp(Importer):
         self._lines = Lines(paths)
         self.size = self._lines.size
         self._arrival, self._trade_ids = Arrival(), TradeIds(numbered=True)
-        self._orders: dict[int, tuple[int, int, int]] = {}
-        """Side, price and size by id."""
-        self._levels: dict[tuple[int, int], int] = {}
-        self._known: dict[tuple[int, int], int] = {}
-        """Of the levels, what known orders have."""
-        self._best: dict[int, int] = {}
-        """Highest price times side of a side's levels, where it is known."""
-        self._takers: dict[int, tuple[int, int, int]] = {}
-        """Orders that meet others: they do not stand in the book yet."""
-        self._begun, self._number = False, 0
-        self._last: dict[int, int] = {}
-        """Side of the order that lost lots last, by price."""
+        self._state = np.zeros(1, STATE)
+        self._orders: Any = table.empty(4)
+        self._last: Any = table.empty(1)
+        self._bids: Any = np.zeros((_ROOM, 4), np.int64)
+        self._asks, self._takers = self._bids.copy(), self._bids.copy()
 
     @classmethod
     def open(cls, paths: Sequence[Path], options: ImportOptions) -> list[Bitstamp]:
@@ -104,11 +102,10 @@ class Bitstamp(Importer):
     def chunks(self, report: Report) -> Iterator[NDArray[np.void]]:
         while (block := self._lines.pull(BLOCK_BYTES)) is not None:
             self.done = self._lines.done
-            found: list[tuple[int, ...]] = []
-            for number, line in enumerate(block.text.split(b"\n"), block.line):
-                if line.strip():
-                    self._line(line, number, block.file, report, found)
-            rows = np.array(found, RAW)
+            rows = np.concatenate([np.zeros(0, RAW), *self._follow(*self._read(block, report), block.file)])
+            for name, what in (("same", "as the orders say"), ("other", "another one by then")):
+                report.note(f"level of an order_book that is {what}", int(self._state[name][0]))
+                self._state[name] = 0
             rows = rows[valid(rows, report)]
             self._arrival.set(rows, report, block.line == 1)
             trades = np.flatnonzero(rows["kind"] == TRADE)
@@ -119,145 +116,161 @@ class Bitstamp(Importer):
                 report.add(report.name(block.file), block.line, 0, "truncated", self._lines.error)
         self._trade_ids.settle(report)
 
-    def _line(
-        self, line: bytes, number: int, file: int, report: Report, found: list[tuple[int, ...]]
-    ) -> None:
+    def _read(self, block: Block, report: Report) -> tuple[NDArray[np.void], NDArray[np.int64]]:
+        """Events of a block, and pairs of prices and sizes: compiled code takes the usual lines, and `_line`
+        others."""
+        text, at, line = np.frombuffer(block.text, np.uint8), 0, block.line
+        events, pairs, held = [np.zeros(0, EVENT)], [NO_PAIRS], 0
+        while at < len(text):
+            at, line, *found = scan_log(text, at, line, KEYS)
+            odd: list[Any] = []
+            if at < len(text):
+                end = block.text.find(b"\n", at)
+                end = end if end >= 0 else len(text)
+                if block.text[at:end].strip():
+                    odd = self._line(block.text[at:end], line, report.name(block.file), report)
+                at, line = end + 1, line + 1
+            for some, theirs in (found, odd) if odd else (found,):
+                for name in ("bids", "bids_end", "asks", "asks_end"):
+                    some[name][some["event"] == BOOK] += held
+                events.append(some)
+                pairs.append(theirs)
+                held += len(theirs)
+        return np.concatenate(events), np.concatenate(pairs)
+
+    def _line(self, line: bytes, number: int, name: str, report: Report) -> list[Any]:
+        """`EVENT` [1] of a line and its pairs of prices and sizes; nothing where it is none."""
+        events = np.zeros(1, EVENT)
         try:
             stamp, event, payload = line.split(b" ", 2)
             local_ns, data = int(stamp) * MILLISECOND, orjson.loads(payload)
-            if not 0 < local_ns < 1 << 62:
+            if not 0 < local_ns < LARGEST:
                 raise ValueError("time")
-            rows = self._rows(event.decode(), data, report)
+            if event.decode() not in EVENTS:
+                report.note(f"{event.decode()} message, not used")
+                return []
+            events["local_ns"], events["line"] = local_ns, number
+            return [events, _understand(event.decode(), data, events)]
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, InvalidOperation) as error:
             told = f"without a usable {error}; skipped" if str(error) else "not as it should be; skipped"
-            report.add(report.name(file), number, 0, "bad-message", told)
-            return
-        for kind, side, price, size, id in rows:
-            found.append((UNKNOWN_NS, local_ns, price, size, id, number, file, kind, side))
-
-    def _rows(self, event: str, data: Any, report: Report) -> list[Said]:
-        """The rows of a message."""
-        if event == "order_book":
-            return self._book(data, report)
-        if event == "trade":
-            price, id = units(data["price"]), int(data["id"])
-            if not 0 <= id < 1 << 62:
-                raise ValueError("id")
-            return [(TRADE, self._last.get(price, 0), price, units(data["amount"]), id)]
-        if event not in EVENTS:
-            report.note(f"{event} message, not used")
+            report.add(name, number, 0, "bad-message", told)
             return []
-        number, side = int(data["id"]), _SIDES[int(data["order_type"])]
-        price, size = units(data["price"]), units(data["amount"])
-        if not 0 < price < 1 << 62 or size < 0 or not 0 <= number < 1 << 62:
-            raise ValueError("price, amount or id")
-        return self._order(event, number, (side, price, size))
 
-    def _order(self, event: str, number: int, order: tuple[int, int, int]) -> list[Said]:
-        side, price, size = order
-        old = self._takers.pop(number, None) or self._orders.get(number)
-        executed = old[2] - size if old is not None and old[:2] == order[:2] else 0
-        if executed > 0 and (event == "order_changed" or size == 0):
-            self._last[price] = -side
-        # Deleted with what it had left; nothing if it was executed.
-        left = 0 if event == "order_deleted" else size
-        rows: list[Said] = []
-        if number in self._orders:
-            resting = self._orders[number]
-            if executed > 0 and (event == "order_changed" or size == 0):
-                rows.append((FILL, *resting[:2], executed, number))
-            rows += self._rest(number, (side, price, left))
-        elif left and self._crosses(side, price):
-            # It takes what it meets first, and rests with what it has left then.
-            self._takers[number] = (side, price, left)
-        elif left:
-            rows += self._rest(number, (side, price, left))
-        elif old is None and event == "order_deleted" and size:
-            rows += self._forget(side, price, size)
-        for taker, waiting in list(self._takers.items()):
-            if not self._crosses(*waiting[:2]):
-                rows += self._rest(taker, self._takers.pop(taker))
-        return rows if self._begun else []
+    def _follow(
+        self, events: NDArray[np.void], pairs: NDArray[np.int64], file: int
+    ) -> Iterator[NDArray[np.void]]:
+        """Rows of events, whose books are of these pairs of prices and sizes."""
+        at, state = 0, self._state
+        while at < len(events):
+            if events["event"][at] == BOOK and not state["begun"][0]:
+                yield self._begin(events[at], pairs, file)
+                at += 1
+                continue
+            self._make_room()
+            room = 4 * len(events) + int(state["bids"][0] + state["asks"][0] + 3 * state["takers"][0]) + 8
+            out = np.empty(room, RAW)
+            at, count = apply_log(
+                events, at, pairs, file, out, state, self._orders, self._last,
+                self._bids, self._asks, self._takers,
+            )  # fmt: skip
+            yield out[:count]
 
-    def _crosses(self, side: int, price: int) -> bool:
-        """Whether an order would meet one of the other side."""
-        if -side not in self._best:
-            theirs = [theirs * -side for other, theirs in self._levels if other == -side]
-            self._best[-side] = max(theirs, default=-(1 << 62))
-        return price * side + self._best[-side] >= 0
+    def _make_room(self) -> None:
+        """For what the next event may add."""
+        state = self._state[0]
+        more = int(state["takers"]) + _ROOM // 2
+        while 2 * (self._orders[-1, 0] + more) >= len(self._orders) - 1:
+            self._orders = table.larger(self._orders)
+        if table.full(self._last):
+            self._last = table.larger(self._last)
+        self._bids, self._asks, self._takers = (
+            held if int(state[name]) + more <= len(held) else np.concatenate([held, np.zeros_like(held)])
+            for held, name in ((self._bids, "bids"), (self._asks, "asks"), (self._takers, "takers"))
+        )
 
-    def _rest(self, number: int, order: tuple[int, int, int]) -> list[Said]:
-        """Let an order stand with what it has left; the rows that say so."""
-        old = self._orders.pop(number, None)
-        rows: list[Said] = []
-        if old is not None:
-            self._shift(*old[:2], -old[2], self._known)
-            self._shift(*old[:2], -old[2], self._levels)
-        if order[2]:
-            self._orders[number] = order
-            self._shift(*order, self._known)
-            self._shift(*order, self._levels)
-            rows.append((ADD if old is None else MODIFY, *order, number))
-        elif old is not None:
-            rows.append((CANCEL, *old, number))
-        self._number += 1
-        changed = {order[:2], old[:2] if old else order[:2]}
-        return rows + [(DEPTH, *level, self._levels.get(level, 0), self._number) for level in sorted(changed)]
-
-    def _forget(self, side: int, price: int, size: int) -> list[Said]:
-        """An order from before the first book is cancelled."""
-        unknown = self._levels.get((side, price), 0) - self._known.get((side, price), 0)
-        if not unknown:
-            return []
-        self._shift(side, price, -min(unknown, size), self._levels)
-        self._number += 1
-        return [(DEPTH, side, price, self._levels.get((side, price), 0), self._number)]
-
-    def _shift(self, side: int, price: int, size: int, levels: dict[tuple[int, int], int]) -> None:
-        left = levels.get((side, price), 0) + size
-        if left > 0:
-            levels[side, price] = left
-        else:
-            levels.pop((side, price), None)
-        if levels is self._levels and side in self._best and price * side >= self._best[side]:
-            if left > 0:
-                self._best[side] = price * side
-            else:
-                del self._best[side]
-
-    def _book(self, data: Any, report: Report) -> list[Said]:
-        """The first book; later ones say what is left of orders from before it, and are compared."""
-        told = {
-            (side, units(price)): units(size)
-            for side, levels in zip(_SIDES, (data["bids"], data["asks"]), strict=True)
-            for price, size in levels
-        }
-        if any(not 0 < value < 1 << 62 for level, size in told.items() for value in (level[1], size)):
-            raise ValueError("price or size")
-        self._number += 1
-        if not self._begun:
-            self._begun = True
-            self._best.clear()
-            for level, size in told.items():
-                self._levels[level] = max(size, self._known.get(level, 0))
-            rows: list[Said] = [(CLEAR, BUY, 0, 0, self._number)]
-            rows += [(ADD, *order, number) for number, order in self._orders.items()]
-            return rows + [(SNAPSHOT, *level, size, self._number) for level, size in self._levels.items()]
-        worst = {side: min((p * side for s, p in told if s == side), default=-(1 << 62)) for side in _SIDES}
-        rows = []
-        for level in [level for level in self._levels if level[1] * level[0] >= worst[level[0]]]:
-            known = self._known.get(level, 0)
-            wanted = min(self._levels[level], max(known, told.get(level, 0)))
-            if self._levels[level] != wanted:
-                self._shift(*level, wanted - self._levels[level], self._levels)
-                rows.append((DEPTH, *level, wanted, self._number))
-        same = sum(self._levels.get(level, 0) == size for level, size in told.items())
-        report.note("level of an order_book that is as the orders say", same)
-        report.note("level of an order_book that is another one by then", len(told) - same)
+    def _begin(self, event: np.void, pairs: NDArray[np.int64], file: int) -> NDArray[np.void]:
+        """The first book: with the orders that are known by then, the levels that stand."""
+        state = self._state[0]
+        state["begun"], state["number"] = 1, state["number"] + 1
+        levels = list[NDArray[np.int64]]()
+        for side, name, held in ((BUY, "bids", self._bids), (SELL, "asks", self._asks)):
+            told = pairs[event[name] : event[f"{name}_end"]]
+            levels.append(_joined(held[: int(state[name])], told, side, int(state["entered"])))
+            state["entered"] += len(told)
+            state[name] = len(levels[-1])
+        self._bids, self._asks = (np.concatenate([each, np.zeros((_ROOM, 4), np.int64)]) for each in levels)
+        orders = table.rows(self._orders)
+        orders = orders[np.argsort(orders[:, SINCE])]
+        both, sides = np.concatenate(levels), np.repeat(np.array(_SIDES), list(map(len, levels)))
+        by_age = np.argsort(both[:, NEW])
+        both, sides = both[by_age], sides[by_age]
+        rows = np.zeros(1 + len(orders) + len(both), RAW)
+        rows["exch_ns"], rows["local_ns"], rows["line"] = UNKNOWN_NS, event["local_ns"], event["line"]
+        rows["file"], rows["id"] = file, state["number"]
+        rows[:1]["kind"], rows[:1]["side"] = CLEAR, BUY
+        told_orders, told_levels = rows[1 : 1 + len(orders)], rows[1 + len(orders) :]
+        told_orders["kind"], told_orders["id"] = ADD, orders[:, 0]
+        for place, name in ((SIDE, "side"), (PRICE, "price"), (SIZE, "size")):
+            told_orders[name] = orders[:, place]
+        told_levels["kind"], told_levels["side"] = SNAPSHOT, sides
+        told_levels["price"], told_levels["size"] = both[:, KEY] * sides, both[:, LEFT]
         return rows
 
 
-@lru_cache(1 << 16, typed=True)
+def _joined(held: NDArray[np.int64], told: NDArray[np.int64], side: int, entered: int) -> NDArray[np.int64]:
+    """Levels of a side with those of the first book, which has prices and sizes [n, 2].
+
+    `entered` is the place of the first of them in the order in which levels were first known.
+    """
+    place = {key: at for at, key in enumerate(held[:, KEY].tolist())}
+    new = np.zeros((len(told), 4), np.int64)
+    new[:, KEY], new[:, LEFT], new[:, NEW] = told[:, 0] * side, told[:, 1], entered + np.arange(len(told))
+    known = np.array([key in place for key in new[:, KEY].tolist()], np.bool_)
+    for key, size in new[known][:, [KEY, LEFT]].tolist():
+        row = held[place[key]]
+        row[LEFT] = max(size, row[KNOWN])
+    found = np.concatenate([held, new[~known]])
+    return found[np.argsort(found[:, KEY])]
+
+
+def _understand(event: str, data: Any, events: NDArray[np.void]) -> NDArray[np.int64]:
+    """Note what a message says in `EVENT` [1]; the pairs of prices and sizes of a book.
+
+    Raises ValueError or another one of a value that cannot be.
+    """
+    row = events[0]
+    row["event"] = EVENTS.index(event)
+    if row["event"] == BOOK:
+        return _levels(data, row)
+    if row["event"] == DEAL:
+        price, number = units(data["price"]), int(data["id"])
+        if not 0 <= number < LARGEST:
+            raise ValueError("id")
+        row["price"], row["size"], row["id"] = price, units(data["amount"]), number
+        return NO_PAIRS
+    number, side = int(data["id"]), _SIDES[int(data["order_type"])]
+    price, size = units(data["price"]), units(data["amount"])
+    if not 0 < price < LARGEST or size < 0 or not 0 <= number < LARGEST:
+        raise ValueError("price, amount or id")
+    row["price"], row["size"], row["id"], row["side"] = price, size, number, side
+    return NO_PAIRS
+
+
+def _levels(data: Any, row: np.void) -> NDArray[np.int64]:
+    """The levels of a book, the last one where a price comes twice, at its first place."""
+    told = {
+        (side, units(price)): units(size)
+        for side, levels in zip(_SIDES, (data["bids"], data["asks"]), strict=True)
+        for price, size in levels
+    }
+    if any(not 0 < value < LARGEST for level, size in told.items() for value in (level[1], size)):
+        raise ValueError("price or size")
+    row["bids_end"] = row["asks"] = sum(side == BUY for side, _ in told)
+    row["asks_end"] = len(told)
+    return np.array([(price, size) for (_, price), size in told.items()], np.int64).reshape(-1, 2)
+
+
+@lru_cache(1 << 10, typed=True)
 def units(value: Any) -> int:
     """A decimal in units of 1e-8; floats are rounded, as this venue sends some."""
     found = Decimal(str(value)).scaleb(Places().price)

@@ -13,7 +13,7 @@ from numba import njit
 
 from mmenv.data.formats.json_found import FOUND, closed, forget, opened, taken
 from mmenv.data.formats.json_levels import after_blank, level_list
-from mmenv.data.formats.json_text import FACTOR, START, bare_end, hash_bytes, text_end
+from mmenv.data.formats.json_text import FACTOR, START, bare_end, hash_bytes, stamp_of, text_end
 from mmenv.data.formats.json_work import PART, WORK, begin_work, bytes_at
 from mmenv.data.formats.layout import BIDS, CHANGES, NUMBERED, role_of
 
@@ -59,9 +59,9 @@ def scan(text, at, line, symbol, price_places, size_places, layout):
     work, found = works[0], state[0]
     begin_work(work, text, symbol, price_places, size_places, layout)
     work.levels, work.bids, work.asks = levels.ctypes.data, bids.ctypes.data, asks.ctypes.data
-    # Numba frees an array after its last use, and knows nothing of addresses.
-    at, line = _lines(work, found, parts, at, line, (levels, bids, asks))
-    return at, line, parts[: found.parts].copy(), levels[: found.levels].copy()
+    # Numba frees an array after its last use, and knows nothing of addresses, nor of a record's array.
+    at, line = _lines(work, found, parts, at, line, (levels, bids, asks, works, state))
+    return at, line, parts[: state[0].parts].copy(), levels[: state[0].levels].copy()
 
 
 @njit(cache=True, nogil=True)
@@ -74,7 +74,7 @@ def _lines(work, found, parts, at, line, held):
         if byte[at] != _NEWLINE:
             place, local_ns = at, np.int64(0)
             if _ZERO <= byte[at] <= _NINE:
-                place, local_ns = _stamp(work.text, at, end)
+                place, local_ns = stamp_of(work.text, at, end)
             found.said = found.emitted = 0
             found.symbol = -1
             forget(found)
@@ -93,20 +93,6 @@ def _lines(work, found, parts, at, line, held):
             at = place
         at, line = at + 1, line + 1
     return min(at, end), line
-
-
-@njit(cache=True, nogil=True)
-def _stamp(text, at, end):
-    """Where a line's message begins, -1 where it does not, and its local time."""
-    byte = bytes_at(text, end)
-    value, begin = np.int64(0), at
-    while at < end and _ZERO <= byte[at] <= _NINE and at - begin < 19:
-        value = 10 * value + np.int64(byte[at]) - _ZERO
-        at += 1
-    # Nineteen digits fit into 64 bits if the first is below nine.
-    if value <= 0 or at >= end or byte[at] != _BLANK or (at - begin == 19 and byte[begin] == _NINE):
-        return -1, value
-    return at + 1, value
 
 
 @njit(cache=True, nogil=True)

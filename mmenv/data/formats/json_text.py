@@ -43,6 +43,20 @@ def text_end(text, at, end):
 
 
 @njit(cache=True, nogil=True)
+def stamp_of(text, at, end):
+    """Where a line's message begins, -1 where it does not, and its local time."""
+    byte = bytes_at(text, end)
+    value, begin = np.int64(0), at
+    while at < end and _ZERO <= byte[at] <= _NINE and at - begin < 19:
+        value = 10 * value + np.int64(byte[at]) - _ZERO
+        at += 1
+    # Nineteen digits fit into 64 bits if the first is below nine.
+    if value <= 0 or at >= end or byte[at] != _BLANK or (at - begin == 19 and byte[begin] == _NINE):
+        return np.int64(-1), value
+    return np.int64(at + 1), value
+
+
+@njit(cache=True, nogil=True)
 def _digits(text, at, end):
     byte = bytes_at(text, end)
     while at < end and _ZERO <= byte[at] <= _NINE:
@@ -126,7 +140,10 @@ def utc_ns(text, begin, end):
         _pair(text, begin + 14, 2),
         _pair(text, begin + 17, 2),
     )
-    if year < 1970 or year > 2200 or month < 1 or month > 12 or day < 1 or day > 28 + 3 * (month != 2):
+    if year < 1970 or year > 2200 or month < 1 or month > 12 or day < 1:
+        return -1
+    # The last day of February in leap years is left to Python.
+    if day > (28 if month == 2 else 30 if month in (4, 6, 9, 11) else 31):
         return -1
     if hour < 0 or hour > 23 or minute < 0 or minute > 59 or second < 0 or second > 59:
         return -1

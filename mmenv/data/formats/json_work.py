@@ -81,6 +81,10 @@ def _array_at(kind: Any, columns: int) -> Any:
     return intrinsic(declare)
 
 
+_INNER: Any = {"cache": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+inner: Any = njit(**_INNER)
+"""Decorator of what compiled code alone calls: it comes without what Python would call it by, which takes as
+long to compile as a short function itself."""
 bytes_at: Any = _array_at(types.uint8, 0)
 """Bytes [size] that lie at an address."""
 pairs_at: Any = _array_at(types.int64, 2)

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from mmenv.data.formats.json_text import START, hash_bytes
 from mmenv.data.formats.json_work import pairs_at
@@ -124,6 +125,18 @@ def compiled(layout: Layout, text_ids: bool) -> Compiled:
     for path in {*books, *deals}:
         here = BOTH_HERE if path in books and path in deals else BOOK_HERE if path in books else DEAL_HERE
         roles[f"{path}{{"] = here
+    buy, sell, price_key, size_key = (
+        np.frombuffer(text.encode(), np.uint8) for text in (layout.buy, layout.sell, *layout.level)
+    )
+    inside = bool(books[0]) and layout.symbol.startswith(books[0])
+    return Compiled(
+        hashed(roles), buy, sell, layout.iso, layout.maker, layout.follows, text_ids, layout.history,
+        layout.says_which, inside, not layout.level[0].isdigit(), price_key, size_key,
+    )  # fmt: skip
+
+
+def hashed(roles: Mapping[str, int]) -> NDArray[np.int64]:
+    """The table [_ROOM, 2] in which `role_of` finds what stands at a path."""
     table = np.zeros((_ROOM, 2), np.int64)
     for path, role in roles.items():
         found = hash_of(np.frombuffer(path.encode(), np.uint8))
@@ -131,14 +144,7 @@ def compiled(layout: Layout, text_ids: bool) -> Compiled:
         while table[at, 0]:
             at = (at + 1) % _ROOM
         table[at] = np.uint64(found).astype(np.int64), role
-    buy, sell, price_key, size_key = (
-        np.frombuffer(text.encode(), np.uint8) for text in (layout.buy, layout.sell, *layout.level)
-    )
-    inside = bool(books[0]) and layout.symbol.startswith(books[0])
-    return Compiled(
-        table, buy, sell, layout.iso, layout.maker, layout.follows, text_ids, layout.history,
-        layout.says_which, inside, not layout.level[0].isdigit(), price_key, size_key,
-    )  # fmt: skip
+    return table
 
 
 @njit(cache=True, nogil=True)
