@@ -11,10 +11,9 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -23,9 +22,6 @@ import tyro
 from benchmarks import order_captures
 from mmenv.data.formats import bitstamp, coinbase_full, feed
 from mmenv.data.formats.base import ImportOptions, open_importers
-from mmenv.data.formats.bitstamp_orders import EVENT
-from mmenv.data.formats.coinbase_orders import MESSAGE
-from mmenv.data.formats.json_work import PART
 from mmenv.data.importer import Import
 from mmenv.data.problems import Report
 from mmenv.times import MILLISECOND
@@ -74,24 +70,9 @@ def importing(venue: str, path: Path, symbol: str | None = None) -> float:
     return rows / (time.process_time() - began)
 
 
-def nothing(text: object, at: int, line: int, *_: object) -> tuple[object, ...]:
-    """As `mmenv.data.formats.json_scan.scan`, which stops at once."""
-    return at, line, np.zeros(0, PART), np.zeros((0, 2), np.int64)
-
-
-def nothing_of_orders(kind: np.dtype) -> Callable[..., tuple[object, ...]]:
-    """As `scan_log` or `scan_orders`, which stop at once; `kind` of what they give."""
-
-    def scan(text: object, at: int, line: int, *_: object) -> tuple[object, ...]:
-        held = (np.zeros((0, 2), np.int64),) if kind == EVENT else ()
-        return at, line, np.zeros(0, kind), *held
-
-    return scan
-
-
 ORDERS = {
-    "bitstamp": (order_captures.bitstamp, bitstamp, "scan_log", EVENT),
-    "coinbase": (order_captures.coinbase_full, coinbase_full, "scan_orders", MESSAGE),
+    "bitstamp": (order_captures.bitstamp, bitstamp, "scan_log"),
+    "coinbase": (order_captures.coinbase_full, coinbase_full, "scan_orders"),
 }
 """How captures of single orders are written, and what compiled code reads of them."""
 
@@ -108,17 +89,18 @@ class Feeds:
         with tempfile.TemporaryDirectory() as folder:
             for venue in VENUES:
                 path = write(venue, Path(folder) / venue, self.messages)
-                show(venue, venue, path, patch.object(feed, "scan", nothing))
-            for venue, (write_orders, module, scan, kind) in ORDERS.items():
+                show(venue, venue, path, feed, "scan")
+            for venue, (write_orders, module, scan) in ORDERS.items():
                 path = write_orders(Path(folder) / f"{venue}-orders", self.messages, START_NS)
-                show(f"{venue}, orders", venue, path, patch.object(module, scan, nothing_of_orders(kind)))
+                show(f"{venue}, orders", venue, path, module, scan)
 
 
-def show(name: str, venue: str, path: Path, by_python: AbstractContextManager[object]) -> None:
-    """Print the line of a capture."""
-    reading(venue, path)  # compiles
+def show(name: str, venue: str, path: Path, module: Any, scan: str) -> None:
+    """Print the line of a capture, which a function of a module reads."""
+    module.compile_scan()
+    reading(venue, path)  # compiles what is left
     speed = max(reading(venue, path) for _ in range(3))
-    with by_python:
+    with patch.object(module, scan, module.no_scan):
         python = reading(venue, path)
     importing(venue, path)
     whole = max(importing(venue, path) for _ in range(2))

@@ -20,53 +20,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from train.warm_samples import CAPTURES, READERS, write
+
 if TYPE_CHECKING:
     from mmenv.config import EnvConfig
     from train.settings import Settings
 
 PACKAGES = ("mmenv.step", "mmenv.market", "mmenv.features", "mmenv.rewards", "mmenv.actions", "mmenv.desk")
 """Where the stages of all markets are."""
-
-MESSAGES = """34200.1,1,1,100,1000000,1
-34200.2,1,2,100,1000200,-1
-34200.3,1,3,100,1000000,1
-34201.1,4,2,50,1000200,-1
-34202.2,4,1,50,1000000,1
-34203.5,2,3,50,1000000,1
-34204.5,1,4,50,999900,1
-34205.5,3,4,50,999900,1
-"""
-"""A recording of LOBSTER's, one level: time, type, order, shares, price in 1/10,000 dollars, side."""
-
-BOOK = """9999999999,0,1000000,100
-1000200,100,1000000,100
-1000200,100,1000000,200
-1000200,50,1000000,200
-1000200,50,1000000,150
-1000200,50,1000000,100
-1000200,50,1000000,100
-1000200,50,1000000,100
-"""
-
-
-WEBSOCKET = """1723100000000000000 {"arg":{"channel":"books","instId":"A-B"},"action":"snapshot","data":\
-[{"bids":[["99","5","0","1"]],"asks":[["101","5","0","1"]],"ts":"1723100000000","seqId":3,"prevSeqId":-1}]}
-1723100000100000000 {"arg":{"channel":"books","instId":"A-B"},"action":"update","data":\
-[{"bids":[["98","7","0","1"]],"asks":[],"ts":"1723100000100","seqId":6,"prevSeqId":3}]}
-1723100000200000000 {"arg":{"channel":"trades","instId":"A-B"},"data":\
-[{"instId":"A-B","tradeId":"1","px":"101","sz":"1","side":"buy","ts":"1723100000200"}]}
-"""
-"""A recording of OKX's websocket; those of all venues but Binance are read by the same code."""
-
-BINANCE = """1723100000000000000 {"lastUpdateId":1,"E":1723100000000,"T":1723100000000,\
-"bids":[["99","5"]],"asks":[["101","5"]]}
-1723100000100000000 {"stream":"ab@depth","data":{"e":"depthUpdate","E":1723100000100,"T":1723100000100,\
-"s":"AB","U":1,"u":3,"pu":1,"b":[["98","7"]],"a":[]}}
-1723100000150000000 {"stream":"ab@bookTicker","data":{"e":"bookTicker","u":4,"s":"AB","b":"99","B":"4",\
-"a":"101","A":"5","T":1723100000150,"E":1723100000150}}
-1723100000200000000 {"stream":"ab@trade","data":{"e":"trade","E":1723100000200,"T":1723100000200,"s":"AB",\
-"t":1,"p":"101","q":"1","X":"MARKET","m":false}}
-"""
 
 
 @dataclass(frozen=True)
@@ -115,27 +76,27 @@ def learner() -> None:
 
 
 def readers() -> None:
-    """What all importers share, and the reader of LOBSTER, in the import of a recording of a few lines."""
-    from mmenv.data.importer import Import
-
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        files = []
-        for kind, lines in (("message", MESSAGES), ("orderbook", BOOK)):
-            files.append(folder / f"WARM_2020-01-02_34200000_34210000_{kind}_1.csv")
-            files[-1].write_text(lines)
-        Import("lobster", tuple(files), folder / "store", progress=False).run()
+    """What all importers share, and the readers of archives: columns, LOBSTER, Databento, ITCH."""
+    _import(READERS)
 
 
 def captures() -> None:
-    """The readers of captures of websockets, in the import of a few messages."""
+    """The readers of captures of websockets, single orders among them."""
+    from mmenv.data.formats import bitstamp, coinbase_full, feed
+
+    for module in (feed, bitstamp, coinbase_full):
+        module.compile_scan()
+    _import(CAPTURES)
+
+
+def _import(samples: dict[str, dict[str, str | bytes]]) -> None:
     from mmenv.data.importer import Import
 
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for kind, lines in (("okx", WEBSOCKET), ("binance", BINANCE)):
-            (folder / kind).write_text(lines)
-            Import(kind, (folder / kind,), folder / "store", progress=False).run()
+        for kind, files in samples.items():
+            paths, store = write(files, Path(name, kind)), Path(name, "store", kind)
+            venue = "x" if kind == "plain" else None
+            Import(kind.partition("-")[0], paths, store, venue=venue, progress=False).run()
 
 
 def compile_ahead(settings: Settings, config: EnvConfig) -> None:

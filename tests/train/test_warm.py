@@ -37,10 +37,27 @@ for cell in ("lstm", "gru", "mingru", "lru"):
 
 READERS = """
 import tempfile
-from train import warm
+from pathlib import Path
+from mmenv.data.importer import Import
+from tests.helpers import orders
+from tests.helpers.orders import Market, write_lines
 
-warm.BOOK = warm.BOOK.replace("100\\n", "70\\n", 1)
-warm.readers()
+with tempfile.TemporaryDirectory() as name:
+    folder, market = Path(name), Market(events=60, seed=5)
+    itch = folder / "06212012.NASDAQ_ITCH50"
+    itch.write_bytes(orders.itch(market, orders.NEW_YORK_MIDNIGHT_NS))
+    (folder / "x.dbn").write_bytes(orders.dbn(orders.databento(market)))
+    files = {
+        "lobster": orders.lobster_files(market, folder)[0],
+        "plain": [write_lines(folder / "x.csv", orders.plain(market))],
+        "databento": [write_lines(folder / "d.csv", orders.databento_csv(orders.databento(market), False))],
+        "databento-dbn": [folder / "x.dbn"],
+        "itch": [itch],
+    }
+    for kind, paths in files.items():
+        venue = "x" if kind == "plain" else None
+        store = folder / "store" / kind
+        Import(kind.partition("-")[0], tuple(paths), store, venue=venue, progress=False).run()
 """
 
 CAPTURES = """
@@ -48,15 +65,19 @@ import tempfile
 from pathlib import Path
 from mmenv.data.importer import Import
 from tests.helpers import captures, feeds
+from tests.helpers.archives import coinbase_full
 from tests.helpers.orders import write_lines
+from tests.mmenv.data.formats.test_feeds import bitstamp
 
 with tempfile.TemporaryDirectory() as name:
     folder = Path(name)
     market = feeds.market(events=60)
     paths = {venue: write_lines(folder / venue, feeds.capture(market, venue)) for venue in feeds.VENUES}
     paths["binance"] = captures.write(folder / "b.gz", captures.market(seconds=3, seed=4).lines)
+    paths["bitstamp"] = write_lines(folder / "x.log", bitstamp())
+    paths["coinbase "] = write_lines(folder / "full.raw", coinbase_full(market))
     for venue, path in paths.items():
-        Import(venue, (path,), folder / "store", progress=False).run()
+        Import(venue.strip(), (path,), folder / "store" / venue, progress=False).run()
 """
 
 

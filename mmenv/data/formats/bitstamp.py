@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from mmenv.data import table
 from mmenv.data.decimals import INVALID, TOO_FINE, Places
+from mmenv.data.formats.ahead import ready
 from mmenv.data.formats.base import Importer, ImportOptions, register
 from mmenv.data.formats.bitstamp_orders import (
     BOOK,
@@ -53,6 +54,7 @@ BLOCK_BYTES: Final = 1 << 18
 _SIDES: Final = (BUY, SELL)
 """By `order_type`."""
 _ROOM: Final = 64
+NO_EVENTS: Final = np.zeros(0, EVENT)
 NO_PAIRS: Final = np.zeros((0, 2), np.int64)
 
 
@@ -120,9 +122,10 @@ class Bitstamp(Importer):
         """Events of a block, and pairs of prices and sizes: compiled code takes the usual lines, and `_line`
         others."""
         text, at, line = np.frombuffer(block.text, np.uint8), 0, block.line
-        events, pairs, held = [np.zeros(0, EVENT)], [NO_PAIRS], 0
+        events, pairs, held = [NO_EVENTS], [NO_PAIRS], 0
+        read = scan_log if ready(scan_log, compile_scan) else no_scan
         while at < len(text):
-            at, line, *found = scan_log(text, at, line, KEYS)
+            at, line, *found = read(text, at, line, KEYS)
             odd: list[Any] = []
             if at < len(text):
                 end = block.text.find(b"\n", at)
@@ -278,3 +281,13 @@ def units(value: Any) -> int:
         return INVALID
     whole = int(found.to_integral_value())
     return whole if whole == found or isinstance(value, float) else TOO_FINE
+
+
+def no_scan(text: object, at: int, line: int, *_: object) -> tuple[int, int, Any, Any]:
+    """As `scan_log`, which stops at once: Python reads all."""
+    return at, line, NO_EVENTS, NO_PAIRS
+
+
+def compile_scan() -> None:
+    """Have `scan_log` compiled, or taken from the cache."""
+    scan_log(np.frombuffer(b"\n", np.uint8), 0, 1, KEYS)

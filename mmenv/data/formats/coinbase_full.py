@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmenv.data import table
-from mmenv.data.decimals import INVALID, parse_decimals
+from mmenv.data.decimals import INVALID, Places, parse_decimals
+from mmenv.data.formats.ahead import ready
 from mmenv.data.formats.base import ImportOptions
 from mmenv.data.formats.coinbase_orders import (
     ACTIVATE,
@@ -40,6 +41,7 @@ from mmenv.data.rows import ADD, BUY, CLEAR, RAW, SELL, SNAPSHOT, UNKNOWN_NS, Ca
 from mmenv.data.source import Source
 from mmenv.data.text import hash_text, iso_ns
 
+NO_MESSAGES: Final = np.zeros(0, MESSAGE)
 MOST_WAITING: Final = 100_000
 """Messages that may come before the first book."""
 _SIDES: Final = {"buy": BUY, "sell": SELL}
@@ -91,8 +93,9 @@ class CoinbaseFull(FeedImporter):
         """Rows of lines: compiled code takes the usual ones, and `_odd` others."""
         data, at = np.frombuffer(text, np.uint8), 0
         wanted = np.frombuffer(self.source.symbol.encode(), np.uint8)
+        read = scan_orders if ready(scan_orders, compile_scan) else no_scan
         while at < len(data):
-            at, line, messages = scan_orders(data, at, line, wanted, *self.places, self.choose, KEYS)
+            at, line, messages = read(data, at, line, wanted, *self.places, self.choose, KEYS)
             others = messages[~messages["ours"]]
             for other in others:
                 name = text[other["symbol_begin"] : other["symbol_end"]].decode()
@@ -275,7 +278,7 @@ def _after(waiting: Waiting, sequence: int) -> Waiting:
     """Those that come after the message of this number, perhaps none of several."""
     if not isinstance(waiting, tuple):
         return waiting[waiting["sequence"] > sequence]
-    return waiting if int(waiting[2]["sequence"]) > sequence else np.zeros(0, MESSAGE)
+    return waiting if int(waiting[2]["sequence"]) > sequence else NO_MESSAGES
 
 
 def _filled(held: table.Table, rows: Mapping[int, tuple[int, ...]]) -> table.Table:
@@ -293,3 +296,14 @@ def _units(value: Any, places: int) -> int:
     if not text.isascii() or text.count("\n") > 1:
         return INVALID
     return int(parse_decimals(np.frombuffer(text.encode(), np.uint8), 1, places, places)[0])
+
+
+def no_scan(text: object, at: int, line: int, *_: object) -> tuple[int, int, Any]:
+    """As `scan_orders`, which stops at once: Python reads all."""
+    return at, line, NO_MESSAGES
+
+
+def compile_scan() -> None:
+    """Have `scan_orders` compiled, or taken from the cache."""
+    line = np.frombuffer(b"\n", np.uint8)
+    scan_orders(line, 0, 1, line, *Places(), False, KEYS)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mmenv.data.columns import Table, has_columns
 from mmenv.data.decimals import Places, parse_decimals
+from mmenv.data.formats.ahead import ready
 from mmenv.data.formats.base import Importer, ImportOptions, head_of
 from mmenv.data.formats.feed_rows import NOTHING, PLAIN, fresh, rows_of_parts
 from mmenv.data.formats.json_scan import scan
@@ -37,6 +38,8 @@ from mmenv.data.text import hash_text
 BLOCK_BYTES: Final = 1 << 21
 LOOK_LINES: Final = 2_000
 """A file that says nothing of its format in so many lines is not of it."""
+_NO_PARTS: Final = np.zeros(0, PART)
+_NO_LEVELS: Final = np.zeros((0, 2), np.int64)
 NO_BLOCK: Final = Block(0, 1, b"")
 
 Level = Sequence[Any]
@@ -225,11 +228,12 @@ class FeedImporter(Importer):
         """Books and trades of a block: compiled code takes what fits the layout, `parts` other lines."""
         text, symbol = np.frombuffer(block.text, np.uint8), self.source.symbol.encode()
         wanted, layout = np.frombuffer(symbol, np.uint8), compiled_layout(type(self))
+        read = scan if ready(scan, compile_scan) else no_scan
         found: list[tuple[NDArray[np.void], NDArray[np.int64]]] = []
         odd = Odd(self.places)
         at, line = 0, block.line
         while at < len(text):
-            at, line, parts, levels = scan(text, at, line, wanted, *self.places, layout)
+            at, line, parts, levels = read(text, at, line, wanted, *self.places, layout)
             if len(parts):
                 found += [odd.take(), (parts, levels)]
             if at < len(text):
@@ -428,3 +432,17 @@ def split_line(line: bytes) -> tuple[int, Any]:
 def compiled_layout(cls: type[FeedImporter]) -> Any:
     """The layout of a venue's messages as compiled code takes it."""
     return compiled(cls.layout, text_ids=not cls.numbered)
+
+
+def no_scan(text: object, at: int, line: int, *_: object) -> tuple[int, int, Any, Any]:
+    """As `scan`, which stops at once: Python reads all."""
+    return at, line, _NO_PARTS, _NO_LEVELS
+
+
+def compile_scan() -> None:
+    """Have `scan` compiled, or taken from the cache."""
+    line = np.frombuffer(b"\n", np.uint8)
+    layout = Layout(
+        {}, book="", deal="", symbol="s", time="t", bids="b", asks="a", level=("0", "1"), deals={}
+    )
+    scan(line, 0, 1, line, *Places(), compiled(layout, text_ids=False))

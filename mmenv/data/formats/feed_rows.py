@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from mmenv.data.formats.json_work import inner
 from mmenv.data.rows import BUY, CLEAR, DEPTH, RAW, SELL, SNAPSHOT, TRADE
 
 PLAIN, WHOLE, CUT = range(3)
@@ -18,6 +19,10 @@ DEPTHS: Final = (10, 25, 100, 500, 1000)
 """Of the best levels there are so many, the fewest that hold the snapshot."""
 NOTHING: Final = np.zeros((0, 3), np.int64)
 """Side, price and size of no level."""
+_BUY, _SELL, _CLEAR, _DEPTH, _SNAPSHOT, _TRADE, _NOTHING = map(
+    np.int64, (BUY, SELL, CLEAR, DEPTH, SNAPSHOT, TRADE, 0)
+)
+"""Of one type, for which a function is compiled once."""
 
 
 @njit(cache=True, nogil=True)
@@ -58,22 +63,22 @@ def rows_of_parts(parts, levels, file, number, mode, depth, held):
         if not part.ours:
             continue
         if part.trade:
-            count = _put(out, count, part, file, TRADE, part.side, mine[0, 0], mine[0, 1], part.id)
+            count = _put(out, count, part, file, _TRADE, np.int64(part.side), mine[0, 0], mine[0, 1], part.id)
             continue
         whole = part.snapshot and (mode != WHOLE or number == 0)
         if whole:
             number += 1
-            count = _put(out, count, part, file, CLEAR, BUY, 0, 0, number)
+            count = _put(out, count, part, file, _CLEAR, _BUY, _NOTHING, _NOTHING, number)
             known = 0
             if mode == CUT:
                 depth = _depth(max(part.bids, part.asks))
         number += 1
         if mode == WHOLE:
             count = _removed(out, count, part, file, mine, book[:known], number)
-        kind = SNAPSHOT if whole else DEPTH
-        found = 0
+        kind = _SNAPSHOT if whole else _DEPTH
+        found = _NOTHING
         for level in range(size):
-            side = BUY if level < part.bids else SELL
+            side = _BUY if level < part.bids else _SELL
             before = 0
             if mode == WHOLE:
                 found = _found(book, known, side, mine[level, 0], found)
@@ -88,16 +93,16 @@ def rows_of_parts(parts, levels, file, number, mode, depth, held):
                 book[level, 1], book[level, 2] = mine[level, 0], mine[level, 1]
             known = size
         if mode == CUT and not whole:
-            for side in (BUY, SELL):
+            for side in (_BUY, _SELL):
                 worst = _worst(book[:known], side, depth)
                 while worst >= 0:
-                    count = _put(out, count, part, file, DEPTH, side, book[worst, 1], 0, number)
-                    known = _set(book, known, side, book[worst, 1], 0)
+                    count = _put(out, count, part, file, _DEPTH, side, book[worst, 1], _NOTHING, number)
+                    known = _set(book, known, side, book[worst, 1], _NOTHING)
                     worst = _worst(book[:known], side, depth)
     return out[:count].copy(), number, depth, book[:known].copy()
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _put(out, count, part, file, kind, side, price, size, id):
     row = out[count]
     row.exch_ns, row.local_ns, row.line, row.file = part.exch_ns, part.local_ns, part.line, file
@@ -105,7 +110,7 @@ def _put(out, count, part, file, kind, side, price, size, id):
     return count + 1
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _depth(levels):
     for depth in DEPTHS:
         if levels <= depth:
@@ -113,7 +118,7 @@ def _depth(levels):
     return levels
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _find(book, side, price):
     for at in range(len(book)):
         if book[at, 0] == side and book[at, 1] == price:
@@ -121,7 +126,7 @@ def _find(book, side, price):
     return -1
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _found(book, known, side, price, after):
     """Where the level of a price is among those known, `known` where it is not.
 
@@ -135,7 +140,7 @@ def _found(book, known, side, price, after):
     return known
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _set(book, known, side, price, size):
     """Give a level its size; how many there are then."""
     at = _find(book[:known], side, price)
@@ -151,7 +156,7 @@ def _set(book, known, side, price, size):
     return known - 1
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _worst(book, side, depth):
     """The level farthest from the touch, -1 where there are no more than `depth`."""
     found, count = -1, 0
@@ -163,7 +168,7 @@ def _worst(book, side, depth):
     return found if count > depth else -1
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _removed(out, count, part, file, levels, book, number):
     """Rows of levels that the book has no more."""
     level = 0
@@ -179,7 +184,7 @@ def _removed(out, count, part, file, levels, book, number):
                 break
         level += still
         if not still:
-            count = _put(out, count, part, file, DEPTH, side, price, 0, number)
+            count = _put(out, count, part, file, _DEPTH, side, price, _NOTHING, number)
     return count
 
 

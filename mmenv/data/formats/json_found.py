@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 
 from mmenv.data.decimals import parse_decimal, short_decimal
 from mmenv.data.formats.json_text import FACTOR, START, hash_bytes, integer, same_bytes, utc_ns
-from mmenv.data.formats.json_work import bytes_at, pairs_at
+from mmenv.data.formats.json_work import bytes_at, inner, pairs_at
 from mmenv.data.formats.layout import (
     ALONE,
     BID,
@@ -60,7 +59,7 @@ FOUND: Final = np.dtype(
 _POINT, _SLASH, _DASH = b"./-"
 
 
-@njit(cache=True, nogil=True)
+@inner
 def forget(found):
     """A book or trade, or a message, begins."""
     found.time = found.other_time = found.update = found.previous = -1
@@ -69,7 +68,7 @@ def forget(found):
     found.deal_side = 2
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _time_ns(text, begin, end, quoted, iso):
     """A time, below 0 where it is none."""
     if iso:
@@ -78,7 +77,7 @@ def _time_ns(text, begin, end, quoted, iso):
     return value * MILLISECOND if 0 < value < 9_000_000_000_000 else np.int64(-1)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def taken(work, found, begin, end, quoted, path, role):
     """Take note of a text or number; whether it can be what it should."""
     text = work.text
@@ -144,7 +143,7 @@ def taken(work, found, begin, end, quoted, path, role):
     return True
 
 
-@njit(cache=True, nogil=True)
+@inner
 def opened(work, found, role):
     """Take note of the beginning of a list or object; whether it may be here."""
     if BOOK_HERE <= role <= BOTH_HERE:
@@ -164,7 +163,7 @@ def opened(work, found, role):
     return True
 
 
-@njit(cache=True, nogil=True)
+@inner
 def closed(work, found, role, part, message):
     """What has ended is a level, a book or a trade, which becomes the next `PART`: keep it; whether it is
     whole. `message`: it is the message itself."""
@@ -191,7 +190,7 @@ def closed(work, found, role, part, message):
     return (found.said & (BOOK | TRADE)) != 0
 
 
-@njit(cache=True, nogil=True)
+@inner
 def keep_level(work, found, bid, price, size):
     """A level of the book being read."""
     at = found.bids if bid else found.asks
@@ -201,14 +200,14 @@ def keep_level(work, found, bid, price, size):
     found.asks += not bid
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _decimal(text, begin, end, places):
     byte = bytes_at(text, end)
     value = short_decimal(byte, begin, end, places)
     return value if value >= 0 else parse_decimal(byte, begin, end, places)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _book(work, found, part):
     exch_ns = found.time if found.time >= 0 else found.other_time
     if exch_ns <= 0 or found.symbol < 0 or (found.lists != 3 and found.lists != 4):
@@ -240,7 +239,7 @@ def _book(work, found, part):
     return True
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _deal(work, found, part):
     exch_ns = found.deal_time if found.deal_time >= 0 else found.time
     begin = found.deal_symbol if found.deal_symbol >= 0 else found.symbol
@@ -261,7 +260,7 @@ def _deal(work, found, part):
     return True
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _name(work, part, begin, end):
     """Note where the symbol of a part stands, and whether it is ours."""
     byte, symbol = bytes_at(work.text, end), bytes_at(work.symbol, work.symbol_size)

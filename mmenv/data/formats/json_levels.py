@@ -7,19 +7,20 @@ Read are decimals of digits with or without a point. A list with anything else i
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from mmenv.data.decimals import POWERS
 from mmenv.data.formats.json_found import keep_level
 from mmenv.data.formats.json_text import bare_end, same_bytes, text_end
-from mmenv.data.formats.json_work import bytes_at
+from mmenv.data.formats.json_work import bytes_at, inner
 from mmenv.data.formats.layout import ASKS, CHANGES
 
 _BLANK, _QUOTE, _COMMA, _COLON, _POINT, _ZERO = b' ",:.0'
 _OPEN_LIST, _END_LIST, _OPEN, _END = b"[]{}"
+# Functions that are given numbers of one type are compiled once, and not for each of them.
+_COMMAS, _COLONS, _QUOTES, _LISTS, _LIST_ENDS, _OBJECTS = map(np.uint8, b',:"[]{')
 
 
-@njit(cache=True, nogil=True)
+@inner
 def level_list(work, found, at, role):
     """Read the levels of a list, which begin at a place of the text.
 
@@ -34,11 +35,11 @@ def level_list(work, found, at, role):
         if work.keyed:
             price, size, at = _object(work, at, end)
         else:
-            at = _after(text, at, end, _OPEN_LIST)
+            at = _after(text, at, end, _LISTS)
             if role == CHANGES:
                 side, at = _side(work, at, end)
             price, at = decimal_at(text, at, end, work.price_places)
-            at = _after(text, at, end, _COMMA)
+            at = _after(text, at, end, _COMMAS)
             size, at = decimal_at(text, at, end, work.size_places)
             at = _rest(text, at, end)
         if at < 0:
@@ -58,7 +59,7 @@ def level_list(work, found, at, role):
     return -1
 
 
-@njit(cache=True, nogil=True)
+@inner
 def after_blank(text, at, end):
     """The place after blanks."""
     byte = bytes_at(text, end)
@@ -67,7 +68,7 @@ def after_blank(text, at, end):
     return at
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _after(text, at, end, wanted):
     """The place after a byte and blanks, -1 where there is another one."""
     if at < 0 or at >= end or bytes_at(text, end)[at] != wanted:
@@ -75,7 +76,7 @@ def _after(text, at, end, wanted):
     return after_blank(text, at + 1, end)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def decimal_at(text, at, end, places):
     """A decimal, in quotes or not, in units of 10^-places, and the place after it, -1 where it is none that
     surely fits."""
@@ -105,10 +106,10 @@ def decimal_at(text, at, end, places):
     value *= POWERS[places - fraction]
     if value < 0 or value >= 9 * 10**18:
         return nothing, nothing
-    return value, np.int64(_after(text, at, end, _QUOTE) if quoted else after_blank(text, at, end))
+    return value, np.int64(_after(text, at, end, _QUOTES) if quoted else after_blank(text, at, end))
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _side(work, at, end):
     """1 for the text of a buyer, -1 for that of a seller, and the place after it and its comma, or -1."""
     nothing = np.int64(-1)
@@ -126,19 +127,19 @@ def _side(work, at, end):
         else 0
     )
     at = after_blank(work.text, at + 1, end)
-    return side, np.int64(_after(work.text, at, end, _COMMA) if side else -1)
+    return side, np.int64(_after(work.text, at, end, _COMMAS) if side else -1)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _rest(text, at, end):
     """The place after the further texts and numbers of a list and its end, -1 where there is else."""
     byte = bytes_at(text, end)
     while 0 <= at < end and byte[at] == _COMMA:
         at = _scalar(text, after_blank(text, at + 1, end), end)
-    return _after(text, at, end, _END_LIST)
+    return _after(text, at, end, _LIST_ENDS)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _scalar(text, at, end):
     """The place after a text, number, true, false or null and blanks, -1 where there is none."""
     if at >= end:
@@ -150,20 +151,20 @@ def _scalar(text, at, end):
     return np.int64(after_blank(text, at, end) if at >= 0 else -1)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _object(work, at, end):
     """Price and size of an object, and the place after it, -1 where it has to be read otherwise."""
     text, nothing = work.text, np.int64(-1)
     byte = bytes_at(text, end)
     price = size = nothing
-    at = _after(text, at, end, _OPEN)
+    at = _after(text, at, end, _OBJECTS)
     while 0 <= at < end and byte[at] == _QUOTE:
         begin = at + 1
         at = text_end(text, begin, end)
         if at < 0:
             break
         key_end = at
-        at = _after(text, after_blank(text, at + 1, end), end, _COLON)
+        at = _after(text, after_blank(text, at + 1, end), end, _COLONS)
         if at < 0:
             break
         if price < 0 and same_bytes(text, begin, key_end, work.price_key, work.price_key_size):
@@ -179,5 +180,5 @@ def _object(work, at, end):
                 break
         if 0 <= at < end and byte[at] == _END and price >= 0 and size >= 0:
             return price, size, np.int64(after_blank(text, at + 1, end))
-        at = _after(text, at, end, _COMMA)
+        at = _after(text, at, end, _COMMAS)
     return nothing, nothing, nothing

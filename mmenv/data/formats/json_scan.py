@@ -14,7 +14,7 @@ from numba import njit
 from mmenv.data.formats.json_found import FOUND, closed, forget, opened, taken
 from mmenv.data.formats.json_levels import after_blank, level_list
 from mmenv.data.formats.json_text import FACTOR, START, bare_end, hash_bytes, stamp_of, text_end
-from mmenv.data.formats.json_work import PART, WORK, begin_work, bytes_at
+from mmenv.data.formats.json_work import PART, WORK, begin_work, bytes_at, inner
 from mmenv.data.formats.layout import BIDS, CHANGES, NUMBERED, role_of
 
 _DEPTH: Final = 12
@@ -64,7 +64,7 @@ def scan(text, at, line, symbol, price_places, size_places, layout):
     return at, line, parts[: state[0].parts].copy(), levels[: state[0].levels].copy()
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _lines(work, found, parts, at, line, held):
     """Read lines; where it stopped, and the number of that line."""
     end, stack = work.end, np.empty(_DEPTH, _LEVEL)
@@ -95,7 +95,7 @@ def _lines(work, found, parts, at, line, held):
     return min(at, end), line
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _walk(work, found, parts, stack, at):
     """Read a message; where it ends, -1 where it is none or says what is not asked for."""
     text, end, table = work.text, work.end, work.table
@@ -184,14 +184,14 @@ def _walk(work, found, parts, stack, at):
         at += 1
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _holds(path, table):
     """Whether a list is one of levels, books or trades, where a number or text has no place."""
-    path = _item(path, 0, True, False)
+    path = _item(path, np.int64(0), np.bool_(True), np.bool_(False))
     return role_of(path, table) != 0 or role_of((path ^ np.uint64(_OPEN)) * FACTOR, table) != 0
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _item(path, number, inside, numbered):
     """The path of an item of a list; `inside`: it is a list or object itself."""
     if not inside:

@@ -8,9 +8,8 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 
-from mmenv.data.formats.json_work import bytes_at
+from mmenv.data.formats.json_work import bytes_at, inner
 from mmenv.times import DAY, HOUR, SECOND
 
 START: Final = np.uint64(14_695_981_039_346_656_037)
@@ -20,9 +19,11 @@ _BLANK, _QUOTE, _BACKSLASH, _COLON, _POINT = b' "\\:.'
 _ZERO, _NINE, _MINUS, _PLUS, _E, _BIG_E, _SLASH, _DASH, _Z, _T = b"09-+eE/-ZT"
 _LITERALS: Final = np.frombuffer(b"true/false/null/", np.uint8)
 NO_INTEGER: Final = -(1 << 62)
+_TWO, _FOUR = np.int64(2), np.int64(4)
+"""Numbers of one type, for which a function is compiled once."""
 
 
-@njit(cache=True, nogil=True)
+@inner
 def hash_bytes(found, text, begin, end):
     """FNV-1a of more bytes after those of a hash."""
     byte = bytes_at(text, end)
@@ -31,7 +32,7 @@ def hash_bytes(found, text, begin, end):
     return found
 
 
-@njit(cache=True, nogil=True)
+@inner
 def text_end(text, at, end):
     """Where a text ends, -1 where it has none, or holds what is not plain."""
     byte = bytes_at(text, end)
@@ -42,7 +43,7 @@ def text_end(text, at, end):
     return at if at < end else -1
 
 
-@njit(cache=True, nogil=True)
+@inner
 def stamp_of(text, at, end):
     """Where a line's message begins, -1 where it does not, and its local time."""
     byte = bytes_at(text, end)
@@ -56,7 +57,7 @@ def stamp_of(text, at, end):
     return np.int64(at + 1), value
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _digits(text, at, end):
     byte = bytes_at(text, end)
     while at < end and _ZERO <= byte[at] <= _NINE:
@@ -64,7 +65,7 @@ def _digits(text, at, end):
     return at
 
 
-@njit(cache=True, nogil=True)
+@inner
 def bare_end(text, at, end):
     """Where a number, true, false or null ends; -1 where it is none of these."""
     byte = bytes_at(text, end)
@@ -97,7 +98,7 @@ def bare_end(text, at, end):
     return at
 
 
-@njit(cache=True, nogil=True)
+@inner
 def integer(text, begin, end):
     """A whole number, the least one there is where it is none."""
     byte = bytes_at(text, end)
@@ -114,7 +115,7 @@ def integer(text, begin, end):
     return -value if negative else value
 
 
-@njit(cache=True, nogil=True)
+@inner
 def same_bytes(text, begin, end, wanted, size):
     """Whether a part of the text is the `size` bytes at the address `wanted`."""
     if end - begin != size:
@@ -126,7 +127,7 @@ def same_bytes(text, begin, end, wanted, size):
     return same
 
 
-@njit(cache=True, nogil=True)
+@inner
 def utc_ns(text, begin, end):
     """Nanoseconds of a time such as 2024-08-09T01:02:03.5Z, below 0 where it is none."""
     byte = bytes_at(text, end)
@@ -134,11 +135,11 @@ def utc_ns(text, begin, end):
         return -1
     if byte[begin + 10] != _T or byte[begin + 13] != _COLON or byte[begin + 16] != _COLON:
         return -1
-    year, month, day = _pair(text, begin, 4), _pair(text, begin + 5, 2), _pair(text, begin + 8, 2)
+    year, month, day = _pair(text, begin, _FOUR), _pair(text, begin + 5, _TWO), _pair(text, begin + 8, _TWO)
     hour, minute, second = (
-        _pair(text, begin + 11, 2),
-        _pair(text, begin + 14, 2),
-        _pair(text, begin + 17, 2),
+        _pair(text, begin + 11, _TWO),
+        _pair(text, begin + 14, _TWO),
+        _pair(text, begin + 17, _TWO),
     )
     if year < 1970 or year > 2200 or month < 1 or month > 12 or day < 1:
         return -1
@@ -165,7 +166,7 @@ def utc_ns(text, begin, end):
     return days * DAY + hour * HOUR + (60 * minute + second) * SECOND + fraction
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _pair(text, begin, digits):
     byte = bytes_at(text, begin + digits)
     value = np.int64(0)

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from mmenv.data.formats.json_text import START, hash_bytes
-from mmenv.data.formats.json_work import pairs_at
+from mmenv.data.formats.json_text import FACTOR, START
+from mmenv.data.formats.json_work import inner, pairs_at
 
 BOOK, TRADE, SNAPSHOT, CHANGE, ALONE = 1, 2, 4, 8, 16
 """What a word says of its message: that it holds books or trades, all levels or new sizes alone; that it is a
@@ -139,7 +138,7 @@ def hashed(roles: Mapping[str, int]) -> NDArray[np.int64]:
     """The table [_ROOM, 2] in which `role_of` finds what stands at a path."""
     table = np.zeros((_ROOM, 2), np.int64)
     for path, role in roles.items():
-        found = hash_of(np.frombuffer(path.encode(), np.uint8))
+        found = hash_of(path.encode())
         at = found % _ROOM
         while table[at, 0]:
             at = (at + 1) % _ROOM
@@ -147,13 +146,15 @@ def hashed(roles: Mapping[str, int]) -> NDArray[np.int64]:
     return table
 
 
-@njit(cache=True, nogil=True)
-def hash_of(text):
-    """The hash of all bytes [any] of a text."""
-    return hash_bytes(START, text.ctypes.data, 0, len(text))
+def hash_of(text: bytes) -> int:
+    """The hash that `hash_bytes` gives of all of a text: not worth compiling."""
+    found = int(START)
+    for byte in text:
+        found = (found ^ byte) * int(FACTOR) % (1 << 64)
+    return found
 
 
-@njit(cache=True, nogil=True)
+@inner
 def role_of(path, table):
     """What stands at a path, or what a word says; 0 where nothing is asked for."""
     known, hashed = pairs_at(table, _ROOM), np.int64(path)

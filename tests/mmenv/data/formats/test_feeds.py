@@ -11,7 +11,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from benchmarks.feeds import nothing
 from mmenv.data.formats import feed
 from mmenv.data.formats.base import ImportOptions, formats_of, open_importers
 from mmenv.data.importer import Import
@@ -79,7 +78,7 @@ def test_compiled_code_reads_what_python_reads(venue: str, tmp_path_factory: pyt
     def run(edits: list[Spoil]) -> None:
         path.write_bytes(spoilt(venue, whole, edits))
         found = _read(venue, path)
-        with patch.object(feed, "scan", nothing):
+        with patch.object(feed, "scan", feed.no_scan):
             assert found == _read(venue, path)
 
     run()
@@ -112,7 +111,10 @@ def test_a_message_without_what_it_must_say_is_left_out(venue: str, tmp_path: Pa
 def test_a_second_symbol_is_refused_by_python_too(tmp_path: Path) -> None:
     lines = capture(feeds.market(events=12), "kraken")
     path = write_lines(tmp_path / "x", [*lines[:5], lines[5].replace("BTC/USD", "ETH/USD"), *lines[6:]])
-    with patch.object(feed, "scan", nothing), pytest.raises(CaptureError, match="choose one with --symbol"):
+    with (
+        patch.object(feed, "scan", feed.no_scan),
+        pytest.raises(CaptureError, match="choose one with --symbol"),
+    ):
         run("kraken", [path], tmp_path / "store")
 
 
