@@ -55,9 +55,9 @@ with tempfile.TemporaryDirectory() as name:
         "itch": [itch],
     }
     for kind, paths in files.items():
-        venue = "x" if kind == "plain" else None
+        options = {"plain": {"venue": "x"}, "itch": {"symbol": "AAPL"}}.get(kind, {})
         store = folder / "store" / kind
-        Import(kind.partition("-")[0], tuple(paths), store, venue=venue, progress=False).run()
+        Import(kind.partition("-")[0], tuple(paths), store, progress=False, **options).run()
 """
 
 CAPTURES = """
