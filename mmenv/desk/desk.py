@@ -373,6 +373,9 @@ def _as_now(saved: list[np.ndarray], ours: list[np.ndarray]) -> list[np.ndarray]
     """
     if len(saved) == len(ours) + 1:
         saved = [saved[0], *saved[2:]]
+    if len(saved) == len(ours) - 1:
+        # Of a market outside, where new episodes start: what orders were placed with came later.
+        saved = [*saved, ours[-1]]
     both = ("own", "family")
     if any(now.dtype.names == both for now in ours):
         return saved

@@ -44,7 +44,7 @@ from mmenv.rewards.base import begin as first_term
 from mmenv.step import episode, taker
 from mmenv.step.hold import NEAR, hold
 from mmenv.step.ledger import settle, track
-from mmenv.step.orders import follow, follow_places
+from mmenv.step.orders import PLACED, follow, follow_places
 from mmenv.step.risk import risk
 
 
@@ -94,8 +94,10 @@ def make_stages(config: EnvConfig, blocks: int, family: Family | None, simulated
         account[:1] = [call(taker.book), call(settle), call(taker.charge, terms_of_taking)]
         if simulated:
             trades.insert(0, call(taker.fill, terms_of_taking))
+    placed = []
     if not simulated:
-        account.insert(0, call(follow_places if config.market.knows_places else follow))
+        placed = [aligned_zeros(blocks, PLACED)]
+        account.insert(0, call(follow_places if config.market.knows_places else follow, placed[0]))
     terms = []
     for k, term in enumerate(config.reward.all_terms()):
         own = aligned_zeros(blocks, term.stage.own)
@@ -123,7 +125,7 @@ def make_stages(config: EnvConfig, blocks: int, family: Family | None, simulated
         account=account,
         observe=observe,
         restart=restart,
-        states=[*states, *groups.values(), *published],
+        states=[*states, *groups.values(), *published, *placed],
         groups=groups,
         terms=published,
     )

@@ -3,7 +3,10 @@
 A venue tells what it knows between two decisions (`mmenv.venue.outcome.OUTCOME`), the same on tapes, on paper
 and live. An order joins behind what is at the touch; trades of the other side shorten the queue before it,
 and it is never longer than the queue is. Cancels before us are not seen: nobody is told of those. Only where
-a tape has single orders is the place known (`follow_places`)."""
+a tape has single orders is the place known (`follow_places`).
+
+An order keeps its place while it is asked for by the rule of `mmenv.venue.working`: at its price, with the
+lots it was placed with or those that are left. With any others it is a new one at the end of the queue."""
 
 from __future__ import annotations
 
@@ -11,32 +14,38 @@ import numpy as np
 from numba import njit, prange
 
 from mmenv.engine.stage import stage
+from mmenv.engine.state import LANES
 
 I = np.int32  # noqa: E741
+
+PLACED = np.dtype([("ask", "i4", LANES), ("bid", "i4", LANES)])
+"""Lots that our order of each side was placed with."""
 
 
 @njit(inline="always")
 def place(order, wanted, lots, filled, touches, queues, taken, side):
-    """Our order after an interval: (price, lots left, lots ahead, age).
+    """Our order after an interval: (price, lots placed, lots left, lots ahead, age).
 
     `order` is the same before it, `wanted` and `lots` what was asked for, `touches` and `queues` best price
     and its lots on our side before and after, `taken` what the other side traded.
     """
-    price, left, ahead, age = order
+    price, placed, left, ahead, age = order
     old_touch, touch = touches
     old_queue, queue = queues
-    keeps = (left > 0) & (price == wanted) & (lots > 0)
+    keeps = (left > 0) & (price == wanted) & (lots > 0) & ((lots == placed) | (lots == left))
+    stood = left if keeps else lots
     behind = I(side * I(wanted - old_touch)) >= 0
     ahead = ahead if keeps else (old_queue if behind else I(0))
     ahead = max(I(ahead - taken), I(0)) if I(side * I(wanted - old_touch)) <= 0 else ahead
     distance = I(side * I(wanted - touch))
     ahead = min(ahead, queue) if distance == 0 else ahead
     ahead = ahead if distance >= 0 else I(0)
-    return wanted, max(I(lots - filled), I(0)), ahead, (I(age + I(1)) if keeps else I(0))
+    age = I(age + I(1)) if keeps else I(0)
+    return wanted, placed if keeps else lots, max(I(stood - filled), I(0)), ahead, age
 
 
 @njit(inline="always")
-def follow_one(s, i, exact):
+def follow_one(s, w, i, exact):
     """Take the orders of both sides of a lane over the interval that the market has just answered.
 
     Where it is `exact`, the lots ahead are what the market has put there, below 0 where it does not know:
@@ -48,16 +57,16 @@ def follow_one(s, i, exact):
     told_ask, told_bid = s.own_ask_ahead[i], s.own_bid_ahead[i]
     ask_ahead = s.old_ask_lots[i] if exact and told_ask < 0 else told_ask
     bid_ahead = s.old_bid_lots[i] if exact and told_bid < 0 else told_bid
-    order = s.own_ask[i], s.own_ask_lots[i], ask_ahead, s.own_ask_age[i]
+    order = s.own_ask[i], w.ask[i], s.own_ask_lots[i], ask_ahead, s.own_ask_age[i]
     wanted = I(before + s.ask_distance[i])
     touches, queues = (I(before + old_half), I(mid + half)), (s.old_ask_lots[i], s.best_ask_lots[i])
     order = place(order, wanted, s.ask_lots[i], s.ask_fill[i], touches, queues, s.buy_lots[i], I(1))
-    s.own_ask[i], s.own_ask_lots[i], s.own_ask_ahead[i], s.own_ask_age[i] = order
-    order = s.own_bid[i], s.own_bid_lots[i], bid_ahead, s.own_bid_age[i]
+    s.own_ask[i], w.ask[i], s.own_ask_lots[i], s.own_ask_ahead[i], s.own_ask_age[i] = order
+    order = s.own_bid[i], w.bid[i], s.own_bid_lots[i], bid_ahead, s.own_bid_age[i]
     wanted = I(before - s.bid_distance[i])
     touches, queues = (I(before - old_half), I(mid - half)), (s.old_bid_lots[i], s.best_bid_lots[i])
     order = place(order, wanted, s.bid_lots[i], s.bid_fill[i], touches, queues, s.sell_lots[i], I(-1))
-    s.own_bid[i], s.own_bid_lots[i], s.own_bid_ahead[i], s.own_bid_age[i] = order
+    s.own_bid[i], w.bid[i], s.own_bid_lots[i], s.own_bid_ahead[i], s.own_bid_age[i] = order
     s.old_ask_lots[i], s.old_bid_lots[i] = s.best_ask_lots[i], s.best_bid_lots[i]
     if exact and told_ask >= 0:
         s.own_ask_ahead[i] = told_ask
@@ -65,15 +74,15 @@ def follow_one(s, i, exact):
         s.own_bid_ahead[i] = told_bid
 
 
-@stage()
+@stage(PLACED)
 def follow(s, w, p, x):
     """Our orders, their places as the cautious queue model has them."""
     for i in prange(s.count):
-        follow_one(s, i, False)
+        follow_one(s, w, i, False)
 
 
-@stage()
+@stage(PLACED)
 def follow_places(s, w, p, x):
     """Our orders, their places as the market has put them in `own_ask_ahead` and `own_bid_ahead`."""
     for i in prange(s.count):
-        follow_one(s, i, True)
+        follow_one(s, w, i, True)

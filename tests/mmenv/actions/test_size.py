@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 
 from mmenv import make_config
 from mmenv.config import EnvConfig
+from mmenv.data.importer import Import
 from mmenv.desk.desk import Desk
 from mmenv.engine.state import HALTED, REDUCING
 from tests.helpers.alone import same_alone
+from tests.helpers.captures import market as captured
+from tests.helpers.captures import write
 
 MARKETS = ("brownian", "hidden-regime", "correlated", "bursts", "book")
 GARBAGE = (np.nan, np.inf, -np.inf, 1e30, -1e30, 0.0, -1.0)
@@ -89,3 +92,38 @@ def test_one_environment_and_many_give_the_same_bytes(market):
     quote = {"name": "size"}
     results = same_alone(market=market, quote=quote, horizon=9, start_inventory=4, risk={"order_lots": 4})
     assert any(info["ledger"]["fills"].max() > 1 for *_, info in results)
+
+
+@pytest.mark.parametrize("engine", ["matcher", "hftbacktest"])
+def test_what_a_desk_knows_of_its_order_is_what_the_venue_has(tmp_path_factory, engine):
+    """Lots left by our own memory are those open there, once all has been answered: an order keeps its place
+    with the lots it was placed with or has left, and is a new one with any others, more or less."""
+    pytest.importorskip("hftbacktest")
+    folder = tmp_path_factory.mktemp("store")
+    path = write(folder / "capture.gz", captured(seconds=60, seed=3).lines)
+    Import("binance", (path,), folder / "store", progress=False).run()
+    market = {
+        "name": "replay", "store": str(folder / "store"), "split": "all", "engine": engine,
+        "order_latency_ms": 0.0, "feed_latency_ms": 0.0,
+    }  # fmt: skip
+    quote = {"name": "size", "requote_ticks": 6}  # or each move of the mid would be a new price
+    config = make_config(market, horizon=200, quote=quote, risk={"order_lots": 4})
+    desk, random = started(config, 4, 0), np.random.default_rng(0)
+    actions, aged, partly = np.zeros((4, 4), np.float32), 0, 0
+    for _ in range(200):
+        fresh = config.quote.to_action(*random.uniform(0, 2, (2, 4)), *random.uniform(0, 1, (2, 4)))
+        for columns, often in ((slice(0, 2), 0.1), (slice(2, 4), 0.3)):  # prices, then lots
+            changed = random.random(4) < often
+            actions[changed, columns] = fresh[changed, columns]
+        desk.step(actions)
+        told = desk.external.venue.outcomes
+        for side in ("ask", "bid"):
+            left, there = desk.get(f"own_{side}_lots"), told[f"{side}_open_lots"]
+            # One that would have traded at once has expired.
+            assert ((left == there) | (there == 0)).all()
+            age, filled = desk.get(f"own_{side}_age"), desk.get(f"{side}_fill")
+            aged += int((age[there > 0] > 3).sum())
+            partly += int(((filled > 0) & (there > 0)).sum())
+    assert aged > 20
+    assert partly > 5
+    desk.close()
