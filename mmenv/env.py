@@ -43,6 +43,7 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     | `correlated` | other assets: some are observed, and lead the quoted one; the exact worth of it | 1 |
     | `basket` | several quoted assets whose mids move together; the exact optimum (see below) | 1 |
     | `replay` | recorded tapes, see `neuralmm import` | 0.1 |
+    | `replay-basket` | recorded tapes of several symbols, quoted together (see below) | 0.1 |
 
     The default preset of `book`, `large-tick`, is a stock whose spread is one tick and whose venue pays
     makers: the question is which queue to stand in, and when to leave it. `market={"name": "book", "preset":
@@ -260,9 +261,9 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     ## Several quoted assets
 
-    On `basket` an action has the numbers of each asset, one asset's after another's, and the observation
-    each group's entries of each asset, `asset_1_inventory` and so on (the clock once), then two that they
-    have together:
+    On `basket` and `replay-basket` an action has the numbers of each asset, one asset's after another's, and
+    the observation each group's entries of each asset, `asset_1_inventory` and so on (the clock once), then
+    two that they have together:
 
     | Observation | Min | Max | Meaning |
     |-------------|-----|-----|---------|
@@ -271,8 +272,9 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     The penalty is inventory_penalty q' Sigma q x seconds (at the end terminal_penalty q' Sigma q) with q the
     positions and Sigma the covariance of the mids' moves in a second. The ledger has the sums, and rows of
-    each asset, `asset_1_wealth` and so on: `mmenv.desk.basket`. The position limit is 3 lots an asset, and
-    `reset(options={"position": [3, -2]})` sets one position each.
+    each asset, `asset_1_wealth` and so on: `mmenv.desk.basket`. On tapes Sigma and the factor are measured on
+    the training split, and all money is in price units x lots of the first symbol. The position limit is an
+    asset's (3 lots on `basket`), and `reset(options={"position": [3, -2]})` sets one position each.
 
     ## Vectorized environment
 

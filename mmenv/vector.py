@@ -24,7 +24,6 @@ from mmenv.desk.basket import open_desk
 from mmenv.desk.buffers import Step
 from mmenv.desk.desk import NotFiniteError
 from mmenv.market.base import Market
-from mmenv.market.replay import ReplayFeed
 from mmenv.observation import action_space, observation_names, observation_space
 
 FLOAT32 = np.dtype(np.float32)
@@ -187,12 +186,9 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     @property
     def tape_times(self) -> np.ndarray | None:
-        """Number of the tape and local time, nanoseconds, at which each environment is, int64 (2, num_envs);
-        None where the market is no tape."""
-        market = self._desk.external
-        if not isinstance(market, ReplayFeed):
-            return None
-        return np.stack([market.venue.lane_tape, market.venue.outcomes["time_ns"]])
+        """Number of the tape (of several assets that of the first) and local time, nanoseconds, at which each
+        environment is, int64 (2, num_envs); None where the market is no tape."""
+        return getattr(self._desk.external, "times", None)
 
     def close_extras(self, **kwargs: Any) -> None:
         if not hasattr(self, "_screen"):

@@ -99,6 +99,7 @@ class FixedSpread(QuotingPolicy):
     """The same distance on both sides, always."""
 
     name = "fixed-spread"
+    reads = False
     tuning = Tuning("half_spread", 1e-3, math.inf, (0.1, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0))
 
     def __init__(self, config: EnvConfig, half_spread: float) -> None:

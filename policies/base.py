@@ -220,6 +220,8 @@ class QuotingPolicy:
 
     name = ""
     tuning: ClassVar[Tuning | None] = None
+    reads: ClassVar[bool] = True
+    """Whether `quotes` depend on anything; those that do not suit any number of assets."""
 
     def __init__(self, config: EnvConfig) -> None:
         """Raises `ConfigError` where the action of `config` counts from the touch."""
@@ -229,7 +231,7 @@ class QuotingPolicy:
                 f"distances from the mid; take {SpreadSkew.name!r}."
             )
         self.config = config
-        self._reading = Reading(config)
+        self._reading = Reading(config) if self.reads else None
 
     def quotes(self, step: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Distances of ask and bid from the mid, price units, for step and position (broadcast); a number
@@ -251,5 +253,9 @@ class QuotingPolicy:
         return None
 
     def act(self, observation: np.ndarray, state: State) -> tuple[np.ndarray, State]:
-        step, position = self._reading.step(observation), self._reading.position(observation)
-        return self.config.quote.to_action(*self.distances(step, position)), state
+        n = len(observation)
+        if self._reading is None:
+            step = position = np.zeros(n * self.config.market.quoted, np.int64)
+        else:
+            step, position = self._reading.step(observation), self._reading.position(observation)
+        return self.config.quote.to_action(*self.distances(step, position)).reshape(n, -1), state

@@ -25,6 +25,7 @@ from mmenv.market.brownian import Brownian
 from mmenv.market.bursts import Bursts
 from mmenv.market.hidden_regime import HiddenRegime
 from mmenv.market.replay import Replay
+from mmenv.market.replay_basket import ReplayBasket, longest
 from mmenv.market.stretch import stretches
 from mmenv.measure.dynamics import market_dynamics, read_dynamics
 from policies.analytic import dynamics
@@ -172,7 +173,8 @@ def make_baselines(
     for kind in KINDS[type(config.market)] if exact else []:
         note(kind)
         policies.append(make_policy(kind, config, cache=CACHE))
-    for family in tuned_policies():
+    several = config.market.quoted > 1  # the closed forms of one asset have no say there
+    for family in ["fixed-spread"] if several else tuned_policies():
         note(family)
         try:
             if exact:
@@ -243,6 +245,8 @@ def that_fits(config: EnvConfig) -> EnvConfig:
 @functools.cache
 def _longest(market: Replay) -> int:
     """Decisions of the longest stretch; kept, for each candidate of a search asks for it."""
+    if isinstance(market, ReplayBasket):
+        return longest(market)
     return max(piece.decisions for _, piece in stretches(market))
 
 

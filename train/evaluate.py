@@ -19,7 +19,8 @@ from mmenv.config import EnvConfig, check_orders, check_reach, check_single, mak
 from mmenv.data.currency import currency_of
 from mmenv.data.tape import TapeInfo, tapes
 from mmenv.market.book import Book
-from mmenv.market.replay import Replay
+from mmenv.market.replay import Replay, tapes_of
+from mmenv.market.replay_basket import ReplayBasket
 from mmenv.measure.naming import named_market
 from mmenv.progress import progress_bar
 from mmenv.sheet import Sheet, write_csv, write_markdown
@@ -75,7 +76,8 @@ def on_tape(
     The fee is each tape's own where none is given, and the time between decisions that of the market that the
     model is from. Latency and queue are those of the tapes that it was trained on, else `Replay`'s.
     """
-    check_single(config, "recorded tapes")
+    if not isinstance(config.market, ReplayBasket):
+        check_single(config, "recorded tapes")
     trained = config.market
     chosen: dict[str, Any] = {"store": str(store), "venue": venue, "symbol": symbol, "day": day}
     chosen |= {"split": "test", "own_fees": maker_fee_bp is None}
@@ -94,6 +96,8 @@ def on_tapes(config: EnvConfig, options: Evaluate) -> dict[str, EnvConfig]:
     """
     assert options.store is not None
     check_orders(Replay(store=str(options.store)), config.quote)
+    if isinstance(config.market, ReplayBasket):
+        return _on_all(config, config.market, options)
     found = {}
     chosen = tapes(options.store, options.venue, options.symbol, options.day)
     for venue, symbol in dict.fromkeys((tape.info.venue, tape.info.symbol) for tape in chosen):
@@ -113,6 +117,17 @@ def on_tapes(config: EnvConfig, options: Evaluate) -> dict[str, EnvConfig]:
         pace = f"{tape.horizon} decisions, one every {tape.market.step_seconds:g} s"
         found[f"{symbol} of {venue}, test split, {pace}, {unit_of(info, tape)}"] = tape
     return found
+
+
+def _on_all(config: EnvConfig, market: ReplayBasket, options: Evaluate) -> dict[str, EnvConfig]:
+    """The one configuration of a policy of several symbols: all that it quotes, at once."""
+    assert options.store is not None
+    tape = that_fits(
+        on_tape(config, options.store, "*", options.venue, options.day, options.fees, options.step)
+    )
+    pace = f"{tape.horizon} decisions, one every {tape.market.step_seconds:g} s"
+    first = tapes_of(market.alone()[0])[0].info
+    return {f"{' and '.join(market.symbols)}, test split, {pace}, {unit_of(first, tape)}": tape}
 
 
 def unit_of(info: TapeInfo, config: EnvConfig) -> str:

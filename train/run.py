@@ -151,6 +151,7 @@ def new_model(
             "log_std_init": settings.log_std_init,
             "min_std": settings.min_std,
             **({"unpredicted": judging} if judging else {}),
+            **({"falling_std": True} if settings.std_falls else {}),
         },
     )
     if settings.pretrained is not None:

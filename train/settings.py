@@ -89,6 +89,9 @@ class Settings:
     """How much of the exploration noise lasts to the next decision, from 0 to below 1: with independent noise
     no trajectory shows what it is worth to hold a place in a queue."""
     log_std_init: float = -1.0
+    std_falls: bool = False
+    """The standard deviation falls linearly from its first value to the floor, in place of being learned:
+    where the best quotes under noise are not those without (see policies.network.recurrent)."""
     min_std: float = 0.02
     """Floor of the standard deviation of the actions in training."""
     target_kl: float | None = 0.1
@@ -116,7 +119,8 @@ class Settings:
     final_episodes: int = 4096
     """Episodes of the table at the end; 0 prints none."""
     store: Path | None = None
-    """Store of recorded tapes: the same policies on its test split, and the tapes of market replay."""
+    """Store of recorded tapes: the same policies on its test split, and the tapes of markets replay and
+    replay-basket."""
     pretrained: Path | None = None
     """A multi-task signal (.mms) of one recurrent layer of `lstm_size`: the actor's memory starts as it."""
     logs: Path = Path("logs")
@@ -157,7 +161,7 @@ def env_config(settings: Settings) -> EnvConfig:
             at = at.setdefault(group, {})
         at[name] = value
     market = {"name": settings.market, **overrides.pop("market", {})}
-    if settings.market == "replay" and settings.store is not None:
+    if settings.market in ("replay", "replay-basket") and settings.store is not None:
         market.setdefault("store", str(settings.store))
     return make_config(market, **overrides)
 

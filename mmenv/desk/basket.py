@@ -7,7 +7,8 @@ side, profit and loss is added up, and the penalty is that of all positions toge
     inventory_penalty q' Sigma q dt,   and terminal_penalty q' Sigma q at the end of the episode,
 
 of which asset i bears q_i (Sigma q)_i. The ledger has the sums under its usual names, then the same of each
-asset: the identity holds for each and for the whole, to the last bit, for all its terms are whole half-ticks.
+asset: the identity holds for each and for the whole, on a simulated market to the last bit, for all its terms
+are whole half-ticks. Of tapes the price units of the assets differ, and all money is in those of the first.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from mmenv.desk.networks import make_desk
 from mmenv.engine import plan as engine
 from mmenv.engine.rng import asset_key, keys
 from mmenv.engine.state import LANES, LEDGER
-from mmenv.market.basket import Basket
+from mmenv.market.outside import ExternalMarket
 from mmenv.observation import TOGETHER, basket_entries
 
 Array = np.ndarray
@@ -40,6 +41,8 @@ ASSET_ROWS = (
 
 PENALTY, POSITION = LEDGER.index("inventory_penalty"), LEDGER.index("position")
 ROWS = np.array([LEDGER.index(row) for row in ASSET_ROWS])
+COUNTS = (LEDGER.index("fills"), POSITION)
+"""Rows in lots; all others are money."""
 
 
 class BasketDesk:
@@ -47,8 +50,6 @@ class BasketDesk:
 
     It does what they ask of a `Desk`, whose arguments it has.
     """
-
-    external = None
 
     def __init__(
         self,
@@ -60,7 +61,6 @@ class BasketDesk:
         num_threads: int | None = 1,
     ) -> None:
         market = config.market
-        assert isinstance(market, Basket)
         self.config, self.n, self.autoreset = config, n, autoreset
         self.assets = market.quoted
         self._strict, self._num_threads = strict, num_threads
@@ -77,13 +77,14 @@ class BasketDesk:
         entries = basket_entries(config)
         self._assets = np.array([asset for _, asset, _ in entries])
         self._columns = np.array([column for _, _, column in entries])
-        self._covariance = market.covariance
+        together = market.together
+        self._covariance, self._worths = together.covariance, together.worths
         self._running = config.reward.inventory_penalty * market.step_seconds
         self._terminal = config.reward.terminal_penalty
         unit, root = market.price_scale, market.step_seconds**0.5
-        exposures = market.exposures
+        exposures = together.exposures
         span = max(float(np.abs(exposures).sum()) * config.risk.position_limit, 1e-12)
-        self._factor = np.stack([market.factor_weights / (unit * root), exposures / span])
+        self._factor = np.stack([together.factor_weights / (unit * root), exposures / span])
         self._final = np.zeros((n, len(entries)), np.float32)
         self.any_done = False
         self._buffer = self._make_buffer()
@@ -139,7 +140,7 @@ class BasketDesk:
         own, out = self.lanes.out, self.out
         add_up(
             own.rewards, own.ledger, own.terminated, own.truncated, self._covariance, self._running,
-            self._terminal, ROWS, out.rewards, out.ledger, out.terminated, out.truncated
+            self._terminal, self._worths, ROWS, out.rewards, out.ledger, out.terminated, out.truncated
         )  # fmt: skip
         self._show(own.observations, out.observations)
         self.any_done = self.lanes.any_done
@@ -171,6 +172,11 @@ class BasketDesk:
         arrange(own, core["move"], core["position"], self._factor, self._assets, self._columns, observations)
 
     # Arrays.
+
+    @property
+    def external(self) -> ExternalMarket | None:
+        """The market outside the compiled step, which has the lanes; None for a simulated one."""
+        return self.lanes.external
 
     @property
     def out(self) -> Step:
@@ -212,7 +218,6 @@ def restore(config: EnvConfig, n: int, settings: dict[str, Any], state: dict[str
 
 def lane_config(config: EnvConfig) -> EnvConfig:
     """The configuration of the lanes: one asset each, without the penalty, which is that of the whole."""
-    assert isinstance(config.market, Basket)
     free = dataclasses.replace(config.reward, inventory_penalty=0.0, terminal_penalty=0.0)
     return dataclasses.replace(config, market=config.market.lanes, reward=free)
 
@@ -227,24 +232,25 @@ def open_desk(config: EnvConfig, n: int, **settings: Any) -> Desk | BasketDesk:
 @njit(cache=True, nogil=True)
 def add_up(
     lane_rewards: Array, lane_ledger: Array, lane_terminated: Array, lane_truncated: Array, covariance: Array,
-    running: float, terminal: float, rows: Array,
+    running: float, terminal: float, worths: Array, rows: Array,
     rewards: Array, ledger: Array, terminated: Array, truncated: Array,
 ) -> None:  # fmt: skip
     """Rewards, ledger and flags of the environments from those of their lanes.
 
     `lane_ledger` is (rows, n x assets), `ledger` (rows + assets x len(ROWS), n); `running` and `terminal` are
-    the weights of the penalty, per step and per episode.
+    the weights of the penalty, per step and per episode, and `worths` what a price unit x lot of each asset
+    is in the money of the whole.
     """
     assets, own = len(covariance), len(lane_ledger)
     for i in range(len(rewards)):
         first = i * assets
         total = 0.0
         for k in range(assets):
-            total += lane_rewards[first + k]
+            total += worths[k] * lane_rewards[first + k]
         for row in range(own):
             some = 0.0
             for k in range(assets):
-                some += lane_ledger[row, first + k]
+                some += (1.0 if row in COUNTS else worths[k]) * lane_ledger[row, first + k]
             ledger[row, i] = some
         weight = running + (terminal if lane_terminated[first] else 0.0)
         penalty = 0.0
@@ -256,7 +262,8 @@ def add_up(
             penalty += borne
             for row in range(len(rows)):
                 at = own + k * len(rows) + row
-                ledger[at, i] = borne if rows[row] == PENALTY else lane_ledger[rows[row], first + k]
+                worth = 1.0 if rows[row] in COUNTS else worths[k]
+                ledger[at, i] = borne if rows[row] == PENALTY else worth * lane_ledger[rows[row], first + k]
         ledger[PENALTY, i] = penalty
         rewards[i] = total - penalty
         terminated[i], truncated[i] = lane_terminated[first], lane_truncated[first]

@@ -17,6 +17,7 @@ from mmenv.engine.memory import aligned_zeros
 from mmenv.engine.stage import Call, Stage
 from mmenv.engine.state import EMPTY, by_lane
 from mmenv.market.outside import ExternalMarket
+from mmenv.market.together import Together
 from mmenv.registry import PluginError, Registry
 from mmenv.times import SECOND
 
@@ -101,6 +102,17 @@ class Market:
     def quoted(self) -> int:
         """How many assets are quoted; of more than one `mmenv.desk.basket` makes the environment."""
         return 1
+
+    @property
+    def lanes(self) -> Market:
+        """Where several assets are quoted: the market of the lanes that environments are made of, each of
+        which is one asset."""
+        raise NotImplementedError(f"market {self.name!r} quotes one asset")
+
+    @property
+    def together(self) -> Together:
+        """Where several assets are quoted: what they have together."""
+        raise NotImplementedError(f"market {self.name!r} quotes one asset")
 
     @property
     def data(self) -> tuple[str, ...]:

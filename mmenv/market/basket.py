@@ -33,6 +33,7 @@ from mmenv.engine.stage import Call, Stage, at, stage
 from mmenv.engine.state import EMPTY, LANES, by_lane
 from mmenv.market.base import START_PRICE, Market, MarketStages, register
 from mmenv.market.fills import market_order, match
+from mmenv.market.together import Together
 
 Array = np.ndarray
 
@@ -165,8 +166,11 @@ class Basket(Market):
         return precision / (1 + np.sum(self.exposures * precision))
 
     @property
+    def together(self) -> Together:
+        return Together(self.covariance, self.exposures, self.factor_weights, np.ones(self.count))
+
+    @property
     def lanes(self) -> BasketLanes:
-        """The market of the lanes that environments are made of, each of which is one asset."""
         return BasketLanes(**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
 
     def defaults(self) -> dict[str, Any]:

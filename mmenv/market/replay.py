@@ -180,6 +180,10 @@ class Replay(Market):
             "reward": {"inventory_penalty": 0.001, "terminal_penalty": 0.01},
         }
 
+    def chosen(self, tapes: list[Tape]) -> list[Tape]:
+        """Those of the tapes that match, by venue, symbol and day, which it replays: all."""
+        return tapes
+
     def attach(self, n: int, horizon: int, position_limit: int) -> ExternalMarket:
         venue = open_venue(self, self.split, horizon, position_limit, n)
         return ReplayFeed(venue, self.measured.multiples, self.own_fees)
@@ -229,7 +233,7 @@ def tapes_of(market: Replay) -> list[Tape]:
     """The tapes of the store that the market names."""
     from mmenv.data.tape import tapes  # slow to import
 
-    return tapes(Path(market.store), market.venue, market.symbol, market.day)
+    return market.chosen(tapes(Path(market.store), market.venue, market.symbol, market.day))
 
 
 def open_venue(market: Replay, split: str, horizon: int, position_limit: int, n: int) -> ReplayVenue:
@@ -345,6 +349,11 @@ class ReplayFeed:
         if taking:
             give_taken(core, in_desk_units(self.venue.taken, multiples))
         give_places(core, self.venue.ahead, multiples[:, 1:])
+
+    @property
+    def times(self) -> np.ndarray:
+        """Number of the tape and local time, nanoseconds, at which each lane is, int64 (2, n)."""
+        return np.stack([self.venue.lane_tape, self.venue.outcomes["time_ns"]])
 
     def close(self) -> None:
         self.venue.close()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmenv.checks import ConfigError
+from mmenv.checks import ConfigError, require
 from mmenv.market.replay import Replay, ReplayFeed, measure, open_venue, spans_of
 from mmenv.market.units import Measured, Multiples, Symbol
 
@@ -119,6 +119,8 @@ def stretches(
     ConfigError
         The range holds no decision.
     """
+    wanted = "one of a single symbol here, such as 'replay': several are for training and evaluation"
+    require(market.quoted == 1, "EnvConfig", "market", market.name, wanted)
     tapes, spans = spans_of(market)
     chosen = []
     for span in spans:

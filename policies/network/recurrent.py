@@ -75,6 +75,10 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
     min_std
         The Gaussian's standard deviation never falls below it. Where it shrinks to nothing, any step of the
         mean is many deviations, and PPO's ratios explode.
+    falling_std
+        The standard deviation is not learned: it is the first one times `std_left`, which the learner sets to
+        what is left of the training, and never below `min_std`. The best quotes under noise are wider than
+        the best without it, so it must be gone in the end; and large before, or little is seen of others.
     forgetful
         The LSTM's memory is held shut: no weight on the state before, and the gate that keeps it at 0. What
         is left is a feed-forward policy of the same size, to measure what memory is worth.
@@ -93,6 +97,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         unpredicted: int = 0,
         critic_reads_memory: bool = False,
         min_std: float = 0.0,
+        falling_std: bool = False,
         forgetful: bool = False,
         **kwargs: Any,
     ):
@@ -109,6 +114,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         super().__init__(observation_space, action_space, lr_schedule, *args, **kwargs)
         self.critic_gradient = critic_gradient
         self.min_std = min_std
+        self.std_left: float | None = 1.0 if falling_std else None
         self.forgetful = forgetful
         some = 0 <= privileged < self.features_dim
         _require(some, "privileged", privileged, f"from 0 to {self.features_dim - 1}: the actor needs some")
@@ -196,7 +202,9 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
 
     @torch.no_grad()
     def hold(self) -> None:
-        """Hold `min_std` and `forgetful`; called after each step of the optimiser."""
+        """Hold `falling_std`, `min_std` and `forgetful`; called after each step of the optimiser."""
+        if self.std_left is not None:
+            self.log_std.fill_(self.log_std_init + math.log(max(self.std_left, 1e-6)))
         if self.min_std > 0:
             self.log_std.clamp_(min=math.log(self.min_std))
         if self.forgetful:

@@ -10,16 +10,33 @@ critic, whatever the weights are (martingale control variates: Glynn and Szechtm
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from mmenv.engine.products import moments, product, solve_linear
+
+Terms = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""Of surprises (N, K), observations (N, F) and actions (N, A), all before a step's end: terms (N, M), each of
+mean zero given observation and action."""
+
+
+def crossed(surprises: np.ndarray, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    """Each surprise times 1, the numbers of the action and the entries of the observation."""
+    known = np.concatenate([np.ones((len(actions), 1), np.float32), actions, observations], axis=1)
+    return (surprises[:, :, None] * known[:, None, :]).reshape(len(known), -1)
 
 
 class SurpriseControl:
     """Linear control variates of TD residuals, learned from rollout to rollout."""
 
-    def __init__(self, memory: float = 0.9, ridge: float = 1e-3) -> None:
-        """`memory` is the weight that the past keeps with each rollout, `ridge` is relative."""
+    terms: Terms = staticmethod(crossed)
+
+    def __init__(self, memory: float = 0.9, ridge: float = 1e-3, terms: Terms | None = None) -> None:
+        """`memory` is the weight that the past keeps with each rollout, `ridge` is relative; `terms` makes
+        what residuals are regressed on, by default `crossed`."""
+        if terms is not None:
+            self.terms = terms
         self.memory, self.ridge = memory, ridge
         self.variance_left = 1.0
         """Share of the variance of the last rollout's residuals that the surprises did not explain."""
@@ -41,8 +58,7 @@ class SurpriseControl:
         residuals
             Of the temporal differences, (N,).
         """
-        known = np.concatenate([np.ones((len(actions), 1), np.float32), actions, observations], axis=1)
-        terms = (surprises[:, :, None] * known[:, None, :]).reshape(len(known), -1)
+        terms = self.terms(surprises, observations, actions)
         explained = np.zeros_like(residuals)
         if self._weights is not None:
             explained = product(terms, self._weights).astype(residuals.dtype)

@@ -30,12 +30,12 @@ class DataParallelPPO(FastRecurrentPPO):
     _measuring = False
 
     def _setup_model(self) -> None:
-        resumed = self.surprise_control is not None
         super()._setup_model()
         for parameter in self.policy.parameters():
             dist.broadcast(parameter.data, 0)
-        if self.surprise_control is not None and not resumed:
-            self.surprise_control = SharedSurpriseControl()
+
+    def _make_control(self) -> SurpriseControl:
+        return SharedSurpriseControl(terms=getattr(self.env, "surprise_terms", None))
 
     def collect_rollouts(self, env: Any, *args: Any, **kwargs: Any) -> bool:
         going = super().collect_rollouts(env, *args, **kwargs)

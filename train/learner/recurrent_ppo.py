@@ -157,7 +157,7 @@ class FastRecurrentPPO(MinibatchUpdate):
         self._take_states(self._last_lstm_states)
         surprises = getattr(self.env, "surprises", None)
         if self.surprise_control is None and surprises is not None:
-            self.surprise_control = SurpriseControl()
+            self.surprise_control = self._make_control()
         rnn = self.policy.lstm_actor
         self.rollout_buffer = TimeMajorBuffer(
             self.n_steps,
@@ -173,6 +173,10 @@ class FastRecurrentPPO(MinibatchUpdate):
             0 if surprises is None else surprises.shape[1],
             self.risk_aversion,
         )
+
+    def _make_control(self) -> SurpriseControl:
+        """The control of surprises, on the terms that the environment knows to explain most, if it says."""
+        return SurpriseControl(terms=getattr(self.env, "surprise_terms", None))
 
     @classmethod
     def load(  # type: ignore[override]
@@ -224,6 +228,10 @@ class FastRecurrentPPO(MinibatchUpdate):
             policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
 
+        for each in (policy, self.policy):
+            if each.std_left is not None:
+                each.std_left = self._current_progress_remaining
+                each.hold()
         forward = policy.for_rollout()
         truncated: list[Truncation] = []
         for step in range(n_rollout_steps):

@@ -18,6 +18,7 @@ from mmenv.config import EnvConfig
 from mmenv.engine.state import LEDGER
 from mmenv.observation import observation_names, observation_space
 from mmenv.vector import NeuralMMVectorEnv
+from train.learner.basket_terms import BasketTerms
 from train.learner.shortfall import SHOWN, Shortfall
 from train.simulate import TERMS
 
@@ -38,7 +39,8 @@ class NeuralMMVecEnv(VecEnv):
     `render_mode="rgb_array"` there are pictures, as `VecVideoRecorder` wants them.
 
     Where the last feature group is `surprise`, it is no observation but goes to `surprises`, float32 (n, K):
-    those of the step just made, which a learner may use (see `train.learner.control_variate`).
+    those of the step just made, which a learner may use (see `train.learner.control_variate`), and
+    `surprise_terms` says which terms explain most of several assets.
 
     Where the objective is mean less shortfall, the learner gets what each step adds to its utility instead
     (`train.learner.shortfall`), and two more entries of the observation say, for the critic, how the episode
@@ -58,6 +60,8 @@ class NeuralMMVecEnv(VecEnv):
     ) -> None:
         self.envs = NeuralMMVectorEnv(num_envs, config=config, render_mode=render_mode)
         self.surprises: np.ndarray | None = None
+        several = config.market.quoted > 1 and not config.reward.shortfall_weight
+        self.surprise_terms = BasketTerms(config) if several else None
         if config.features[-1] == "surprise":
             config = dataclasses.replace(config, features=config.features[:-1])
             more = len(self.envs.observation_names) - len(observation_names(config))

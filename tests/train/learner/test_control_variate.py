@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
 from mmenv import make_config
 from mmenv.engine.maths import exp
 from mmenv.features.base import GROUPS
+from mmenv.observation import observation_names
 from mmenv.vector import NeuralMMVectorEnv
 from train.learner.control_variate import SurpriseControl
 from train.learner.vec_env import NeuralMMVecEnv
@@ -69,6 +72,54 @@ def test_control_explains_only_what_it_has_learned_before():
     left = residuals - control(*given, residuals)
     assert left.std() < 0.11
     assert control.variance_left == pytest.approx(left.var() / residuals.var(), rel=1e-3)
+
+
+def test_terms_of_several_assets_explain_what_fills_are_worth():
+    """Quotes that never change, positions that do, and a value -q' A q of them: captured spread and change of
+    value, less their mean, are what the terms span, and nothing is left. Their mean is zero."""
+    config = make_config(
+        {"name": "basket", "count": 3, "arrival_rates": 1.0},
+        features=["inventory", "clock", "latent", "surprise"],
+        start_inventory=2,
+        horizon=5000,
+    )
+    n, random = 4096, np.random.default_rng(0)
+    env = NeuralMMVecEnv(config, n, seed=3)
+    seen = env.reset()
+    names = observation_names(config)
+    held = seen[:, [names.index(f"asset_{k}_inventory") for k in (1, 2, 3)]].astype(float) * 3
+    inside = (np.abs(held) < 3).all(axis=1)  # both sides are quoted
+    action = np.tile(np.float32([-0.6, 0.1, -0.7, 0.0, -0.5, -0.1]), (n, 1))
+    ask, bid = config.quote.to_distances(action.reshape(-1, 2))
+    distances = np.stack([ask, bid], axis=1).reshape(n, 6)
+    env.step(action)
+    root = random.standard_normal((3, 3))
+    curved, columns = root @ root.T, [k * len(SURPRISES) + side for k in range(3) for side in (0, 1)]
+    surprises = env.surprises[:, columns].astype(float)
+    fills = (surprises > 0).astype(float)
+    chances = (fills - surprises)[inside].mean(axis=0)
+
+    def worth(filled: np.ndarray) -> np.ndarray:
+        after = held + filled[:, 1::2] - filled[:, ::2]
+        return (filled * distances).sum(axis=1) - np.einsum("ni,ij,nj->n", after, curved, after)
+
+    mean = np.zeros(n)
+    for outcome in itertools.product((0.0, 1.0), repeat=6):
+        weight = np.prod(np.where(outcome, chances, 1 - chances))
+        mean += weight * worth(np.tile(outcome, (n, 1)))
+    residuals = (worth(fills) - mean)[inside].astype(np.float32)
+    given = env.surprises[inside], seen[inside], action[inside]
+    terms = env.surprise_terms(*given)
+    assert terms.shape[1] == 6 * (1 + 1 + 3 + 3) + 15
+    scores = terms.sum(axis=0) / np.sqrt(np.maximum((terms**2).sum(axis=0), 1e-9))
+    assert np.abs(scores).max() < 5
+    control = SurpriseControl(ridge=1e-9, terms=env.surprise_terms)
+    assert not control(*given, residuals).any()
+    left = residuals - control(*given, residuals)
+    assert left.std() < 1e-3 * residuals.std()
+    plain = SurpriseControl(ridge=1e-9)
+    plain(*given, residuals)
+    assert (residuals - plain(*given, residuals)).std() > 0.05 * residuals.std()
 
 
 def test_the_learner_gets_surprises_apart_from_its_observations():
