@@ -50,6 +50,7 @@ class ReplayBasket(Replay):
     """Recorded tapes of several symbols, quoted together. Times in milliseconds."""
 
     name = "replay-basket"
+    takes_market_orders = False
 
     symbols: tuple[str, ...] = ()
     """The symbols in the order of the assets, each a name or a pattern that only one of the store has."""
@@ -256,6 +257,9 @@ class BasketFeed:
         self._outcomes = np.zeros(n * self.assets, OUTCOME)
         knows = self.venues[0].ahead is not None
         self._ahead = np.full((n * self.assets, 2), -1, np.int64) if knows else None
+
+    def take_market_orders(self) -> None:
+        raise NotImplementedError("market 'replay-basket' takes no market orders")  # refused before
 
     def reset(self, core: Array, lanes: Array) -> None:
         """Draw the stretch of each environment from its key and episode alone; all its lanes start there."""
