@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from policies.book.improvement import back, board, decide
-from policies.book.orders import CHARGED, CHOICES, FAR_BEHIND, LEVELS, ONE_BEHIND, PLACES, terms_of, view
+from policies.book.orders import CHARGED, FAR_BEHIND, LEVELS, ONE_BEHIND, PLACES, terms_of, view
 from policies.book.paths import Paths, compiled
 from policies.book.programme import Programme
 
@@ -22,7 +22,7 @@ def _values(rows, index, side, table, terms, window, before, grid, spare, alone,
 
     Into `total`, and how often into `count`, both (markets, PLACES); `alone` is work space, (horizon + 1,).
     """
-    s, fresh = (0 if side == 1 else 1), np.zeros(CHOICES)
+    s, fresh = (0 if side == 1 else 1), np.zeros(PLACES)
     grid[:], alone[:] = 0, 0
     for t in range(len(alone) - 2, -1, -1):
         first, end, market = t * terms.substeps, rows[(t + 1) * terms.substeps], index[t, s]

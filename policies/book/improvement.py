@@ -19,13 +19,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from policies.book.orders import (
-    BEHIND,
     CHOICES,
     FAR_BEHIND,
     HOLD,
-    INSIDE,
     LEVELS,
     ONE_BEHIND,
+    PLACES,
     TOUCH,
     asked,
     micro,
@@ -46,6 +45,8 @@ MODELLED = (2, 6, 10, 14, 18)
 NEAREST = np.abs(np.arange(2 * LEVELS + 1)[:, None] - np.array(MODELLED)).argmin(axis=1)
 SURE = 1.5
 """Standard errors by which a choice must gain."""
+CHOSEN = np.arange(CHOICES, dtype=np.uint8)
+"""The choices that are compared, where nothing else is said."""
 
 
 @compiled
@@ -113,41 +114,37 @@ def back(rows, k, end, side, shadow, none, terms, before, grid, spare):
 
 @compiled
 def decide(row, side, choices, terms, before, none, fresh, grid):
-    """Bring the values back through a decision by `choices`, (PLACES,); returns that of no order."""
-    touch, queue, opposite, _, _, _ = view(row, side)
-    room = side * (touch - side - opposite) > 0
-    for choice in range(CHOICES):
-        fresh[choice] = _worth_of(grid, before, none, row, side, choice, (0, 0, 0), terms)
+    """Bring the values back through a decision by `choices`, (PLACES,); returns that of no order.
+
+    `fresh` is work space, (PLACES,): what a new order of each place's choice is worth.
+    """
+    touch, queue = view(row, side)[:2]
+    for where in range(PLACES):
+        fresh[where] = _worth_of(grid, before, none, row, side, choices[where], (0, 0, 0), terms)
     for d in range(grid.shape[0]):
         behind = d - before
         price = touch + side * behind
-        far = side * (2 * price - row.ask - row.bid) > terms.reach
         if behind > 0:
-            choice = choices[ONE_BEHIND if behind == 1 else FAR_BEHIND]
-            if choice == HOLD or (choice == BEHIND + 1 and behind == 1):
-                if far:
-                    grid[d, :] = none
-            else:
-                grid[d, :] = fresh[choice]
+            where = ONE_BEHIND if behind == 1 else FAR_BEHIND
+            lots, want = asked(row, side, choices[where], price, 1, terms)
+            if lots == 0 or want != price:
+                grid[d, :] = none if lots == 0 else fresh[where]
             continue
         for a in range(queue + 1 if behind == 0 else 1):
-            choice = choices[place_of(side, price, 1, a, touch)]
-            stays = behind == (-1 if choice == INSIDE and room else 0)
-            if choice == HOLD or (stays and choice in (TOUCH, INSIDE)):
-                if far:
-                    grid[d, a] = none
-            else:
-                grid[d, a] = fresh[choice]
-    return fresh[choices[0]]
+            where = place_of(side, price, 1, a, touch)
+            lots, want = asked(row, side, choices[where], price, 1, terms)
+            if lots == 0 or want != price:
+                grid[d, a] = none if lots == 0 else fresh[where]
+    return fresh[0]
 
 
 @compiled
-def _continue(rows, index, side, table, shadow, terms, before, grid, spare, orders, gains):
-    """What a policy earns on a path with one side, and into `gains`, (markets, PLACES, CHOICES), by how much
-    more each choice earns than the policy's for `orders`."""
+def _continue(rows, index, side, table, choices, shadow, terms, before, grid, spare, orders, gains):
+    """What a policy earns on a path with one side, and into `gains`, (markets, PLACES, choices), by how much
+    more each of the choices earns than the policy's for `orders`."""
     s, none = (0 if side == 1 else 1), 0.0
     grid[:] = 0
-    fresh = np.zeros(CHOICES)
+    fresh = np.zeros(PLACES)
     for t in range(len(orders) - 1, -1, -1):
         first, end = t * terms.substeps, rows[(t + 1) * terms.substeps]
         for k in range(first + terms.substeps - 1, first - 1, -1):
@@ -156,16 +153,16 @@ def _continue(rows, index, side, table, shadow, terms, before, grid, spare, orde
         order = orders[t, 0], orders[t, 1], orders[t, 2]
         where = place_of(side, order[0], order[1], order[2], view(row, side)[0])
         usual = _worth_of(grid, before, none, row, side, table[market, where], order, terms)
-        for choice in range(CHOICES):
-            other = _worth_of(grid, before, none, row, side, choice, order, terms)
-            gains[market, where, choice] += other - usual
+        for k in range(len(choices)):
+            other = _worth_of(grid, before, none, row, side, choices[k], order, terms)
+            gains[market, where, k] += other - usual
         none = decide(row, side, table[market], terms, before, none, fresh, grid)
     return none
 
 
 @compiled
 def _compare(
-    rows, index, table, shadow, terms, rate, length, before, grid, spare, rng, total, square, earned
+    rows, index, table, choices, shadow, terms, rate, length, before, grid, spare, rng, total, square, earned
 ):
     """`_continue` on both sides of every path; sums and sums of squares over paths."""
     orders = np.zeros((index.shape[1] - 1, 3), np.int64)
@@ -175,7 +172,7 @@ def _compare(
         for side in (1, -1):
             _follow(rows[i], index[i], side, table, terms, rate, length, rng, orders)
             earned[i] += _continue(
-                rows[i], index[i], side, table, shadow, terms, before, grid, spare, orders, gains
+                rows[i], index[i], side, table, choices, shadow, terms, before, grid, spare, orders, gains
             )
         total += gains
         square += gains**2
@@ -186,7 +183,7 @@ class Comparison(NamedTuple):
 
     total: np.ndarray
     """By how much more a choice earns, summed over decisions and paths, half-ticks: (markets, PLACES,
-    CHOICES)."""
+    choices)."""
     error: np.ndarray
     """Its standard error, of the paths."""
     earned: np.ndarray
@@ -213,8 +210,9 @@ def compare(
     rng: np.random.Generator,
     rate: float = 0.0,
     length: float = 1.0,
+    choices: np.ndarray = CHOSEN,
 ) -> Comparison:
-    """Compare each choice, made once, with that of a policy of one level.
+    """Compare each of the choices, made once, with that of a policy of one level.
 
     Parameters
     ----------
@@ -227,30 +225,40 @@ def compare(
     rate, length
         How often (per decision) and for how many decisions something else than the policy is done on the way,
         so that states are met where it does not go.
+    choices
+        uint8 (choices,).
     """
     terms = terms_of(paths.config)
     before, grid = board(paths)
-    total = np.zeros((*table.shape, CHOICES))
+    total = np.zeros((*table.shape, len(choices)))
     square, earned = np.zeros_like(total), np.zeros(len(paths.rows))
     work = before, grid, np.zeros_like(grid), rng
-    _compare(paths.rows, index, table, float(price), terms, rate, length, *work, total, square, earned)
+    _compare(
+        paths.rows, index, table, choices, float(price), terms, rate, length, *work, total, square, earned
+    )
     return Comparison(total, np.sqrt(square), earned)
 
 
 def improved(
-    paths: Paths, index: np.ndarray, table: np.ndarray, rng: np.random.Generator, rate: float, length: float
+    paths: Paths,
+    index: np.ndarray,
+    table: np.ndarray,
+    rng: np.random.Generator,
+    rate: float,
+    length: float,
+    choices: np.ndarray = CHOSEN,
 ) -> np.ndarray:
-    """A table, uint8 (markets, PLACES, levels), with the choices that surely gain changed.
+    """A table, uint8 (markets, PLACES, levels), changed to those of `choices` that surely gain.
 
     A change at one of `MODELLED` is one at the levels near it.
     """
     after = table.copy()
     for k, level in enumerate(MODELLED):
         now = np.ascontiguousarray(table[:, :, level])
-        found = compare(paths, index, now, PRICES[level], rng, rate, length)
+        found = compare(paths, index, now, PRICES[level], rng, rate, length, choices)
         sure = found.total - SURE * found.error
         change = sure.max(axis=2) > 0
-        to = sure.argmax(axis=2).astype(np.uint8)
+        to = choices[sure.argmax(axis=2)]
         near = np.flatnonzero(k == NEAREST)
         after[:, :, near] = np.where(change[:, :, None], to[:, :, None], after[:, :, near])
     return after
@@ -262,10 +270,11 @@ def improve(
     known: Iterable[Programme],
     *,
     rounds: int,
+    choices: np.ndarray = CHOSEN,
     seed: int = 0,
     note: Callable[[], Any] = lambda: None,
 ) -> Programme:
-    """The best of the known policies, and of what becomes of it in `rounds` of improvement.
+    """The best of the known policies, and of what becomes of it by `choices` in `rounds` of improvement.
 
     The first half of the paths says what to change, a half of them in turn; the other half says what is kept,
     so that what is returned earns no less there than any known one. Where queues are too long to value
@@ -286,7 +295,7 @@ def improve(
         part = slice(turn % 2, half, 2)
         some = Paths(paths.config, paths.seeds[part], paths.rows[part])
         rate, length = LATER[turn % len(LATER)]
-        table = improved(some, np.ascontiguousarray(index[part]), table, rng, rate, length / seconds)
+        table = improved(some, np.ascontiguousarray(index[part]), table, rng, rate, length / seconds, choices)
         for scale in SCALES:
             tried = Programme(table, scale, best.values)
             earned = earns(tried)

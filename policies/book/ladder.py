@@ -13,7 +13,7 @@ from mmenv.config import EnvConfig
 from mmenv.run.provenance import digest
 from policies.book.bound import bound, fill_values
 from policies.book.continuation import place_values
-from policies.book.improvement import improve
+from policies.book.improvement import CHOSEN, improve
 from policies.book.orders import PLACES, money, play, value
 from policies.book.paths import Paths, record, require_book
 from policies.book.programme import (
@@ -31,7 +31,7 @@ from policies.cache import read, write
 
 CACHE = Path("logs/optima")
 """What was found is kept here, beside the solutions of the solvable markets."""
-VERSION = 4
+VERSION = 5
 """Part of every cache key: raise it when results change."""
 TRAINING_SEED = 2_000_000_000
 TRAINING_PATHS = 1024
@@ -47,6 +47,7 @@ CHUNK = 256
 """Paths that are held in memory at a time when judged."""
 
 BEST_RULE, PROGRAMME, TOLD_NAME, BOUND = "imbalance-rule", "book-programme", "told", "bound"
+FIXED = "fixed-spread"
 SLACK = "slack"
 """By how much the bound passes the told policy that pays its penalties, on each path."""
 
@@ -103,13 +104,16 @@ def find(config: EnvConfig, cache: Path | None = CACHE, note: Note = lambda what
     seen, index = filtered.indices(paths), told_indices(paths, 1)
     programme = solve(paths, seen, SEEN, rounds=ROUNDS)
     note("improving the programme")
-    programme = improve(paths, seen, [programme, *_playable(rules, SEEN)], rounds=IMPROVEMENTS)
+    choices = np.append(CHOSEN, np.unique(FAMILIES[FIXED].make(*rules[FIXED])))
+    programme = improve(
+        paths, seen, [programme, *_playable(rules, SEEN)], rounds=IMPROVEMENTS, choices=choices
+    )
     note("solving the told programme")
     told = solve(paths, index, TOLD, rounds=2, smooth=True)
     often = np.bincount(index.ravel(), minlength=TOLD) >= LEAST
     modelled = told.values, np.broadcast_to(often[:, None], told.values.shape)
     note("improving the told programme")
-    told = improve(paths, index, [told, *_playable(rules, TOLD)], rounds=IMPROVEMENTS)
+    told = improve(paths, index, [told, *_playable(rules, TOLD)], rounds=IMPROVEMENTS, choices=choices)
     values = np.zeros((TOLD, PLACES))
     if paths.market.exact_impact and paths.queues_are_short:
         note("choosing the penalty of the bound")
@@ -124,7 +128,7 @@ def find(config: EnvConfig, cache: Path | None = CACHE, note: Note = lambda what
 
 def _playable(rules: dict[str, tuple[float, ...]], markets: int) -> list[Programme]:
     """The best rules that do not ask what the market is like, as programmes on any `markets`."""
-    tables = [FAMILIES[name].make(*rules[name])[:1] for name in ("touch", "constant", "glft")]
+    tables = [FAMILIES[name].make(*rules[name])[:1] for name in FAMILIES if name != BEST_RULE]
     nothing = np.zeros((markets, PLACES), np.float32)
     return [Programme(np.repeat(table, markets, axis=0), 1.0, nothing) for table in tables]
 
@@ -236,6 +240,7 @@ def _notes(found: Found) -> dict[str, str]:
     names = {
         "touch": (),
         "constant": ("ticks behind the touch",),
+        FIXED: ("half-ticks from the mid",),
         "glft": ("ticks behind the touch", "skew a lot"),
         BEST_RULE: ("leave above", "rejoin lower by", "skew a lot"),
     }

@@ -16,10 +16,12 @@ from policies.book.paths import Paths, compiled, fill, place, require_book
 
 LEAVE, HOLD, TOUCH, INSIDE = range(4)
 BEHIND = 3
+AT = 16
 """What a side can do: leave, stay where it is (at the touch if it has no order), go to the touch, one tick
-before it where there is room, and BEHIND + d: d = 1, 2, ... ticks behind it."""
+before it where there is room; BEHIND + d: d = 1, 2, ... ticks behind it; and AT + d: d half-ticks from the
+mid, rounded outward, but not to a price that would trade."""
 CHOICES = 5
-"""Those a programme chooses from."""
+"""Those that every programme chooses from: the first."""
 
 EDGES = np.array([0, 3, 8, 15, 25, 40, 60, 90])
 """Most lots ahead in places 1 to 8 at the touch; 9 has more. Place 0 is no order."""
@@ -98,6 +100,9 @@ def wanted(side, choice, price, left, touch, opposite):
     """The price of a choice other than LEAVE."""
     if choice == HOLD and left > 0:
         return price
+    if choice >= AT:
+        spread = side * (touch - opposite)
+        return touch + side * max(-((spread - (choice - AT)) // 2), 1 - spread)
     if choice == INSIDE and side * (touch - side - opposite) > 0:
         return touch - side
     return touch + side * max(choice - BEHIND, 0)
@@ -124,7 +129,8 @@ def asked(row, side, choice, price, left, terms):
     """(lots, price) that a choice asks for at a decision; 0 lots where the side is left."""
     touch, _, opposite, _, _, _ = view(row, side)
     want = wanted(side, choice, price, left, touch, opposite)
-    far = side * (2 * want - row.ask - row.bid) > terms.reach
+    # What is asked for is held against the box, before it is rounded.
+    far = (choice - AT if choice >= AT else side * (2 * want - row.ask - row.bid)) > terms.reach
     return np.int64(0 if choice == LEAVE or far else 1), np.int64(want)
 
 

@@ -12,7 +12,7 @@ from mmenv.config import EnvConfig
 from mmenv.observation import observation_names
 from policies.base import POLICIES, Policy, Reading
 from policies.book.ladder import BEST_RULE, CACHE, PROGRAMME, find
-from policies.book.orders import BEHIND, EDGES, FAR_BEHIND, HOLD, INSIDE, LEAVE, ONE_BEHIND
+from policies.book.orders import AT, BEHIND, EDGES, FAR_BEHIND, HOLD, INSIDE, LEAVE, ONE_BEHIND
 from policies.book.programme import Filter
 from policies.book.programme import Programme as Solved
 from policies.book.rules import Look, by_imbalance, constant, imbalance_index
@@ -79,11 +79,17 @@ class TablePolicy:
             )
             choice = self._table[index[:, s], np.where(has, place, 0), level].astype(np.int64)
             ticks = np.select(
-                [(choice == HOLD) & has, choice == INSIDE, choice > BEHIND],
-                [behind, np.where(spread > 1, -1, 0), choice - BEHIND],
+                [(choice == HOLD) & has, choice == INSIDE, choice >= AT, choice > BEHIND],
+                [
+                    behind,
+                    np.where(spread > 1, -1, 0),
+                    np.maximum(-((spread - (choice - AT)) // 2), 1 - spread),
+                    choice - BEHIND,
+                ],
                 0,
             )
-            distance = ticks if self.config.quote.from_touch else (spread + 2 * ticks) / self._unit
+            from_mid = np.where(choice >= AT, choice - AT, spread + 2 * ticks) / self._unit
+            distance = ticks if self.config.quote.from_touch else from_mid
             distances.append(np.where(choice == LEAVE, np.inf, distance))
         return self.config.quote.to_action(*distances), state
 

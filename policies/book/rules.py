@@ -1,4 +1,4 @@
-"""Rules of thumb as tables: always at the touch, at a constant distance, GLFT on ticks, by the imbalance.
+"""Rules of thumb as tables: at the touch, at a distance from it or from the mid, GLFT on ticks, by imbalance.
 
 Every family is searched on training paths; the searched grids reach well beyond where the best was found.
 """
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from policies.book.orders import BEHIND, INSIDE, LEAVE, LEVELS, PLACES, TOUCH, play, value
+from policies.book.orders import AT, BEHIND, INSIDE, LEAVE, LEVELS, PLACES, TOUCH, play, value
 from policies.book.paths import Paths
 
 BINS = 80
@@ -78,6 +78,11 @@ def constant(distance: float, skew: float = 0.0) -> np.ndarray:
     return table
 
 
+def fixed(distance: float) -> np.ndarray:
+    """`distance` half-ticks from the mid, rounded outward, whatever the spread."""
+    return np.full((BINS, PLACES, 2 * LEVELS + 1), AT + int(distance), np.uint8)
+
+
 def by_imbalance(leave: float, rejoin: float, skew: float) -> np.ndarray:
     """At the touch; left where the imbalance stands against the side by more than `leave`, joined again below
     `rejoin`; a lot of position raises both by `skew` for the side that sheds it."""
@@ -103,6 +108,7 @@ class Family:
 FAMILIES = {
     "touch": Family(constant, ((0.0,),)),
     "constant": Family(constant, ((-1.0, 1.0, 2.0, 3.0),)),
+    "fixed-spread": Family(fixed, ((1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0, 24.0, 48.0, 96.0),)),
     "glft": Family(
         constant,
         ((-9.0, -6.0, -4.0, -3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0), (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0)),
@@ -116,8 +122,8 @@ FAMILIES = {
         ),
     ),
 }
-"""What is searched, by name: the parameters are (distance), (distance, skew) and (leave, leave - rejoin,
-skew)."""
+"""What is searched, by name: the parameters are (distance), of `fixed-spread` in half-ticks, (distance, skew)
+and (leave, leave - rejoin, skew)."""
 
 
 def search(name: str, paths: Paths, note: Callable[[], Any] = lambda: None) -> tuple[float, ...]:

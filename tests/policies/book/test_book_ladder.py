@@ -25,6 +25,7 @@ TABLES = {
     "touch": rules.constant(0.0),
     "one behind": rules.constant(1.0),
     "inside": rules.constant(-1.0),
+    "fixed": rules.fixed(3.0),
     "glft": rules.constant(-2.0, 1.0),
     "eager rule": rules.by_imbalance(0.9, 0.9, 0.03),
     "shy rule": rules.by_imbalance(0.2, -0.3, 0.1),

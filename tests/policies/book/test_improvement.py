@@ -37,9 +37,9 @@ def earned(paths: Paths, index: np.ndarray, table: np.ndarray) -> np.ndarray:
 def tables() -> list[np.ndarray]:
     """Rules, and choices at random (not before the touch: there one side's order is in the other's way)."""
     rng = np.random.default_rng(0)
-    known = rules.constant(0.0), rules.constant(1.0), rules.by_imbalance(0.2, -0.3, 0.1)
-    choices = np.array([orders.LEAVE, orders.HOLD, orders.TOUCH, orders.BEHIND + 1], np.uint8)
-    drawn = [choices[rng.integers(0, 4, (rules.BINS, PLACES))] for _ in range(3)]
+    known = rules.constant(0.0), rules.constant(1.0), rules.fixed(3.0), rules.by_imbalance(0.2, -0.3, 0.1)
+    choices = np.array([orders.LEAVE, orders.HOLD, orders.TOUCH, orders.BEHIND + 1, orders.AT + 3], np.uint8)
+    drawn = [choices[rng.integers(0, 5, (rules.BINS, PLACES))] for _ in range(3)]
     return [*(np.ascontiguousarray(table[:, :, LEVELS]) for table in known), *drawn]
 
 
@@ -59,17 +59,19 @@ def test_a_choice_gains_what_the_policy_that_makes_it_once_earns_more(paths: Pat
     at = rng.integers(0, HORIZON // 2, N), rng.integers(0, 2, N)
     usual = np.concatenate([table, table[index[np.arange(N), *at]]])
     index[np.arange(N), *at] = rules.BINS + np.arange(N)
-    found = improvement.compare(paths, index, usual, 0.0, np.random.default_rng(3))
+    choices = np.array([orders.LEAVE, orders.HOLD, orders.TOUCH, orders.BEHIND + 1, orders.AT + 3], np.uint8)
+    found = improvement.compare(paths, index, usual, 0.0, np.random.default_rng(3), choices=choices)
     before, changes = earned(paths, index, usual), 0
-    for choice in (orders.LEAVE, orders.HOLD, orders.TOUCH, orders.BEHIND + 1):
+    for k, choice in enumerate(choices):
         other = usual.copy()
         other[rules.BINS :] = choice
-        gain = found.total[rules.BINS :, :, choice].sum(axis=1)
+        gain = found.total[rules.BINS :, :, k].sum(axis=1)
         np.testing.assert_allclose(earned(paths, index, other) - before, gain, atol=1e-9)
         changes += int((np.abs(gain) > 1e-9).sum())
     assert changes > 4
     # The policy's own choice gains nothing, anywhere.
-    own = np.take_along_axis(found.total, usual[:, :, None].astype(int), axis=2)
+    own = found.total[usual[:, :, None] == choices]
+    assert len(own) > 0
     np.testing.assert_allclose(own, 0, atol=1e-12)
 
 
