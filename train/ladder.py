@@ -11,7 +11,7 @@ from mmenv.config import EnvConfig
 from mmenv.market.book import Book
 from mmenv.progress import progress_bar
 from mmenv.sheet import Sheet
-from policies.book.ladder import BEST_RULE, BOUND, CACHE, SEED, TOLD_NAME, Row, known_ladder, ladder
+from policies.book.ladder import BOUND, CACHE, SEED, TOLD_NAME, Row, best_rule, known_ladder, ladder
 from train.baselines import closed_form_config
 from train.simulate import Outcome
 
@@ -21,7 +21,7 @@ PATHS = 1024
 
 def ladder_sheets(title: str, rows: list[Row]) -> list[Sheet]:
     """The rungs of `policies.book.ladder.ladder`: what they earn, and what they are."""
-    best = next(row for row in rows if row.name == BEST_RULE)
+    best = best_rule(rows)
     policies = [row for row in rows if row.fills is not None]
     values = {
         "policy": [row.name for row in rows],
@@ -103,7 +103,7 @@ class Standings:
         """Read the rungs."""
         by_name = {row.name: row for row in rows}
         limit = float(by_name[BOUND].money.mean()) if BOUND in by_name else None
-        return cls(by_name[BEST_RULE].value, by_name[TOLD_NAME].value, limit)
+        return cls(best_rule(rows).value, by_name[TOLD_NAME].value, limit)
 
     def percents(self, earned: np.ndarray) -> dict[str, float]:
         """Where a policy stands that earned this on the same paths, (paths,), by the names of TensorBoard."""

@@ -11,13 +11,13 @@ import numpy as np
 
 from mmenv.config import EnvConfig
 from mmenv.run.provenance import digest
-from policies.book.bound import bound, fill_values
-from policies.book.continuation import place_values
+from policies.book.bound import bound
 from policies.book.improvement import CHOSEN, improve
-from policies.book.orders import PLACES, money, play, value
+from policies.book.orders import LEVELS, PLACES, money, play, value
 from policies.book.paths import Paths, record, require_book
+from policies.book.penalty import PLACED
+from policies.book.penalty import SEEN as MARKETS
 from policies.book.programme import (
-    LEAST,
     SEEN,
     TOLD,
     Filter,
@@ -27,6 +27,7 @@ from policies.book.programme import (
     told_indices,
 )
 from policies.book.rules import FAMILIES, imbalance_index, look, search
+from policies.book.tightening import tighten
 from policies.cache import read, write
 
 CACHE = Path("logs/optima")
@@ -38,8 +39,8 @@ TRAINING_PATHS = 1024
 ROUNDS = 4
 IMPROVEMENTS = 6
 """Rounds of improvement of the programmes."""
-CHOOSING = 8
-"""Training paths on which the penalty of the bound is chosen."""
+FITTED, CHOOSING = 48, 24
+"""Training paths on which the penalty of the bound is fitted, and others on which it is chosen."""
 SEED = 1_000_000_000
 """First seed of the paths that are judged: those of `neuralmm evaluate`."""
 PATHS, BOUND_PATHS = 1024, 128
@@ -63,9 +64,9 @@ class Found:
     filter: Filter
     programme: Programme
     told: Programme
-    values: np.ndarray
-    """What the penalty of the bound takes for values: those of the told programme's model, what followed when
-    it was played, or nothing; whichever makes the bound tightest on training paths."""
+    penalty: np.ndarray
+    """Coefficients of the bound's penalty, (SEEN, PLACED) of `policies.book.penalty`: fitted, or none where
+    these make the bound tighter on other training paths."""
 
 
 @dataclass(frozen=True)
@@ -110,18 +111,15 @@ def find(config: EnvConfig, cache: Path | None = CACHE, note: Note = lambda what
     )
     note("solving the told programme")
     told = solve(paths, index, TOLD, rounds=2, smooth=True)
-    often = np.bincount(index.ravel(), minlength=TOLD) >= LEAST
-    modelled = told.values, np.broadcast_to(often[:, None], told.values.shape)
     note("improving the told programme")
     told = improve(paths, index, [told, *_playable(rules, TOLD)], rounds=IMPROVEMENTS, choices=choices)
-    values = np.zeros((TOLD, PLACES))
+    penalty = np.zeros((MARKETS, PLACED))
     if paths.market.exact_impact and paths.queues_are_short:
-        note("choosing the penalty of the bound")
-        half = Paths(paths.config, paths.seeds[::2], paths.rows[::2])
-        played, count = place_values(half, np.ascontiguousarray(index[::2]), told)
-        candidates = fill_values(*modelled), fill_values(played, count >= LEAST), values
-        values = _tightest(paths, candidates)
-    found = Found(rules, filtered, programme, told, values)
+        note("fitting the penalty of the bound")
+        few, table = _some(paths, FITTED), np.ascontiguousarray(told.table[:, :, LEVELS])
+        fitted = tighten(few, index[:FITTED], table)
+        penalty = _tightest(_some(paths, CHOOSING, FITTED), told, (fitted, penalty))
+    found = Found(rules, filtered, programme, told, penalty)
     write(path, _pack(found))
     return found
 
@@ -133,10 +131,23 @@ def _playable(rules: dict[str, tuple[float, ...]], markets: int) -> list[Program
     return [Programme(np.repeat(table, markets, axis=0), 1.0, nothing) for table in tables]
 
 
-def _tightest(paths: Paths, candidates: Sequence[np.ndarray]) -> np.ndarray:
-    """The values whose bound, with them as the penalty's, is the tightest on training paths."""
-    few = Paths(paths.config, paths.seeds[:CHOOSING], paths.rows[:CHOOSING])
-    return min(candidates, key=lambda each: bound(few, each).value.mean())
+def _some(paths: Paths, count: int, first: int = 0) -> Paths:
+    """So many of the paths."""
+    part = slice(first, first + count)
+    return Paths(paths.config, paths.seeds[part], paths.rows[part])
+
+
+def _tightest(paths: Paths, told: Programme, candidates: Sequence[np.ndarray]) -> np.ndarray:
+    """The coefficients of the penalty with which the bound passes the told policy by the least."""
+    index = told_indices(paths, 2)
+    return min(candidates, key=lambda each: _slack(paths, index, told, each).mean())
+
+
+def _slack(paths: Paths, index: np.ndarray, told: Programme, penalty: np.ndarray) -> np.ndarray:
+    """By how much the bound passes the told policy that pays its penalties, on each path."""
+    limit = bound(paths, penalty)
+    result = play(paths, index, told.table, told.scale, limit.charges)
+    return np.asarray(limit.value - result.bounded / paths.market.price_scale)
 
 
 def ladder(
@@ -216,10 +227,7 @@ def _judge(paths: Paths, found: Found, bounded: int, note: Note) -> dict[str, np
     done[SLACK] = np.zeros(0)
     if bounded:
         note(f"bounding {bounded} paths")
-        few = Paths(paths.config, paths.seeds[:bounded], paths.rows[:bounded])
-        limit = bound(few, found.values)
-        result = play(few, told[:bounded], found.told.table, found.told.scale, limit.charges)
-        done[SLACK] = limit.value - result.bounded / paths.market.price_scale
+        done[SLACK] = _slack(_some(paths, bounded), told[:bounded], found.told, found.penalty)
     return done
 
 
@@ -264,6 +272,11 @@ def _rows(kept: dict[str, np.ndarray], paths: int, bound_paths: int) -> list[Row
     return rows
 
 
+def best_rule(rows: Sequence[Row]) -> Row:
+    """The rung of the rule that earns most on these paths."""
+    return max((row for row in rows if row.name in FAMILIES), key=lambda row: float(row.value.mean()))
+
+
 # Cache ----------------------------------------------------------------------------------------------------
 
 
@@ -280,7 +293,7 @@ def _pack(found: Found) -> dict[str, np.ndarray]:
         "weights": filtered.weights,
         "gaps": filtered.gaps,
         "filter": np.array([filtered.queue, filtered.long, filtered.trend, filtered.seconds]),
-        "values": found.values,
+        "penalty": found.penalty,
     }
     for name, programme in (("programme", found.programme), ("told", found.told)):
         packed |= {f"{name}-table": programme.table, f"{name}-values": programme.values}
@@ -296,4 +309,4 @@ def _unpack(kept: dict[str, np.ndarray]) -> Found:
     )
     rules = {name: tuple(kept[f"rule:{name}"].tolist()) for name in FAMILIES}
     filtered = Filter(queue, long, kept["weights"], kept["gaps"], trend, seconds)
-    return Found(rules, filtered, programme, told, kept["values"])
+    return Found(rules, filtered, programme, told, kept["penalty"])

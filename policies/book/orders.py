@@ -38,6 +38,8 @@ class Terms(NamedTuple):
     substeps: int
     depth: int
     """Lots at each tick behind the touch."""
+    queue: float
+    """Lots at the touch that are usual."""
     start: int
     """First bid, ticks."""
     fee: float
@@ -64,6 +66,7 @@ def terms_of(config: EnvConfig) -> Terms:
     return Terms(
         substeps=market.substeps,
         depth=int(market.depth),
+        queue=market.queue,
         start=market.start_price,
         fee=1e-4 * config.maker_fee_bp,
         limit=config.risk.position_limit,
@@ -176,7 +179,9 @@ def _play(rows, index, table, scale, terms, charges, settle, out):
                     row, 1 - 2 * s, lots[s], want[s], left[s], price[s], ahead[s], terms.depth
                 )
             for s in range(2 if len(charges) else 0):
-                out[i].bounded -= charge(charges[i, t, s], row, 1 - 2 * s, price[s], left[s], ahead[s])
+                out[i].bounded -= charge(
+                    charges[i, t, s], row, 1 - 2 * s, price[s], left[s], ahead[s], terms.depth
+                )
             for k in range(t * terms.substeps, (t + 1) * terms.substeps):
                 out[i].martingale += position * rows[i, k].innovation
                 for s in range(2):
@@ -199,23 +204,35 @@ def _play(rows, index, table, scale, terms, charges, settle, out):
         out[i].penalty += terms.alpha * position * position
 
 
+CHARGED = np.array([0.0, 2, 5, 11, 19, 31, 48, 72, 110])
+"""Lots ahead for which the bound has a penalty at the touch."""
+NONE, LAST, FIRST, BEFORE, NEXT_IN_LINE = range(5)
+"""Orders that have a penalty: none, or one farther behind; a tick behind the touch, last of the lots there or
+first; a tick before the touch; those at the touch, by `CHARGED`."""
+CASES = NEXT_IN_LINE + len(CHARGED)
+
+
 @compiled
-def charge(charges, row, side, price, left, ahead):
-    """The penalty of the bound for an order that stands so after a decision; `charges` is by `CHARGED`."""
+def case_of(row, side, price, left, ahead, depth):
+    """(case, other, weight): an order that stands so after a decision pays 1 - weight of the penalty of one
+    case and weight of the other's."""
     touch, queue, _, _, _, _ = view(row, side)
     behind = side * (price - touch)
     if left <= 0 or behind > 1:
-        return charges[0]
+        return NONE, NONE, 0.0
     if behind == 1:
-        return charges[1]
-    at = min(ahead, queue) if behind == 0 else 0
-    k, weight = between(at, CHARGED)
-    return (1 - weight) * charges[2 + k] + weight * charges[3 + k]
+        return FIRST, LAST, min(ahead / depth, 1.0)
+    if behind < 0:
+        return BEFORE, BEFORE, 0.0
+    k, weight = between(min(ahead, queue), CHARGED)
+    return NEXT_IN_LINE + k, NEXT_IN_LINE + k + 1, weight
 
 
-CHARGED = np.array([0.0, 2, 5, 11, 19, 31, 48, 72, 110])
-"""Lots ahead for which the bound has a penalty at the touch, after those of no order and of one a tick
-behind."""
+@compiled
+def charge(charges, row, side, price, left, ahead, depth):
+    """The penalty of the bound for an order that stands so after a decision; `charges` is (CASES,)."""
+    case, other, weight = case_of(row, side, price, left, ahead, depth)
+    return (1 - weight) * charges[case] + weight * charges[other]
 
 
 @compiled

@@ -47,6 +47,9 @@ ROW = np.dtype(
         ("bid_queue", "i4"),
         ("price", "f4"),  # the efficient one, half-ticks less twice the first bid
         ("meta", "f4"),  # side of the metaorder
+        ("meta_left", "f4"),  # its orders still to come
+        ("rate", "f4"),  # activity as a multiple of all rates, in the micro-step before
+        ("excitation", "f4"),  # of market orders by earlier ones, a multiple of their rate
         # What happens in it.
         ("buy", "i4"),  # lots of the market order
         ("sell", "i4"),
@@ -141,7 +144,8 @@ def _look(w, i, first, row):
     row.ask, row.bid = w.ask[i] - first, w.bid[i] - first
     row.ask_queue, row.bid_queue = w.ask_queue[i], w.bid_queue[i]
     row.price = w.gap[i] + np.float32(row.ask + row.bid)
-    row.meta = w.meta_sign[i]
+    row.meta, row.meta_left = w.meta_sign[i], w.meta_left[i]
+    row.rate, row.excitation = w.rate[i], w.excitation[0, i] + w.excitation[1, i]
 
 
 @compiled

@@ -4,7 +4,7 @@ A fill is worth its price against the efficient price (a martingale: what happen
 nothing on average), and a shadow price for the position; so each side is a programme of its own, with an
 average reward. *Seen*: the state is a least-squares filter of the efficient price, the own queue, the trend
 of the trades' signs, and the place of the order. *Told*: the true efficient price, both queues and the
-metaorder's side, interpolated; nobody can play it, but its values make the upper bound tight.
+metaorder's side, interpolated; nobody can play it, but it says what knowing the price is worth.
 """
 
 from __future__ import annotations

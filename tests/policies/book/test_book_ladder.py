@@ -10,7 +10,7 @@ import pytest
 from mmenv.actions.base import make_action
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig, make_config
-from policies.book import bound, orders, programme, rules
+from policies.book import bound, orders, penalty, programme, rules, tightening
 from policies.book.ladder import BOUND, find, ladder
 from policies.book.paths import Paths, record
 from policies.book.policy import FilterPolicy, ImbalanceRule
@@ -54,10 +54,15 @@ def told(training: Paths) -> programme.Programme:
     return programme.solve(training, index, programme.TOLD, rounds=2, smooth=True)
 
 
+NOTHING = np.zeros((penalty.SEEN, penalty.PLACED))
+
+
 @pytest.fixture(scope="module")
-def limit(paths: Paths, told: programme.Programme) -> bound.Bound:
-    filled = bound.fill_values(told.values, np.ones(told.values.shape, bool))
-    return bound.bound(paths, filled, redraws=64)
+def limit(paths: Paths, training: Paths, told: programme.Programme) -> bound.Bound:
+    few = Paths(training.config, training.seeds[:48], training.rows[:48])
+    table = np.ascontiguousarray(told.table[:, :, orders.LEVELS])
+    fitted = tightening.tighten(few, programme.told_indices(few, 1), table)
+    return bound.bound(paths, fitted, redraws=64)
 
 
 def played(paths: Paths, table: np.ndarray, **more: tuple[np.ndarray, np.ndarray]) -> np.recarray:
@@ -128,7 +133,7 @@ def test_penalties_have_mean_zero_given_order_and_state(limit: bound.Bound, path
     charges = limit.charges[0]
     assert charges.std() > 0.05
     against = paths.decisions["meta"][:, :-1] > 0
-    for case in range(bound.CASES):
+    for case in range(1, orders.CASES):
         for state in (np.ones(against.shape, bool), against):
             within_errors((charges[:, :, 0, case] * state).sum(axis=1).astype(float))
 
@@ -163,18 +168,33 @@ def test_nor_where_decisions_are_shorter_than_a_second() -> None:
     """The last mispricing is then redrawn at some decisions only, and mispricings and queues are others."""
     config = make_config({"name": "book", "preset": "nasdaq-msft"}, horizon=170)
     few = record(config, range(16))
-    values = np.random.default_rng(0).normal(size=(programme.TOLD, orders.PLACES))
-    for penalty in (np.zeros_like(values), values):
-        limit = bound.bound(few, penalty, redraws=8)
+    for values in (NOTHING, np.random.default_rng(0).normal(0, 0.1, NOTHING.shape)):
+        limit = bound.bound(few, values, redraws=8)
         assert len(np.unique(limit.charges[1][0])) == bound.SETTLED + 1
         for table in TABLES.values():
             assert (played(few, table, charges=limit.charges).bounded <= limit.value + 1e-6).all()
 
 
-def test_values_make_the_bound_tighter(limit: bound.Bound, paths: Paths) -> None:
-    nothing = np.zeros((programme.TOLD, orders.PLACES))
-    gain = bound.bound(paths, nothing, redraws=64).value - limit.value
+def test_a_fitted_penalty_makes_the_bound_tighter(limit: bound.Bound, paths: Paths) -> None:
+    gain = bound.bound(paths, NOTHING, redraws=64).value - limit.value
     assert gain.mean() > 3 * gain.std() / N**0.5
+
+
+def test_what_the_best_orders_pay_is_the_slope_of_the_maximum(paths: Paths) -> None:
+    """The maximum is convex in the coefficients: it lies nowhere below a line along its slope."""
+    few, rng = Paths(paths.config, paths.seeds[:2], paths.rows[:2]), np.random.default_rng(0)
+    maximum = tightening.Maximum(few)
+    places = [rng.normal(0, size, NOTHING.size) for size in (0.0, 0.03, 0.1, 0.3)]
+    found = [maximum.at(place, range(2)) for place in places]
+    for here, (value, paid) in zip(places, found, strict=True):
+        np.testing.assert_allclose(
+            value / few.market.price_scale,
+            bound.bound(few, here.reshape(NOTHING.shape)).value.sum(),
+            rtol=1e-4,
+        )
+        assert abs(paid).max() > 0.1
+        for there, (other, _) in zip(places, found, strict=True):
+            assert other >= value - paid @ (there - here) - 1e-3
 
 
 # The statement, where the optimum is known ----------------------------------------------------------------
@@ -275,7 +295,7 @@ def test_what_has_no_ladder_says_so(config: EnvConfig) -> None:
     inexact = dataclasses.replace(config.market, exact_impact=False)
     some = record(dataclasses.replace(config, market=inexact), range(2))
     with pytest.raises(ConfigError, match="exact_impact"):
-        bound.bound(some, np.zeros((programme.TOLD, orders.PLACES)))
+        bound.bound(some, NOTHING)
 
 
 def test_ladder_and_its_policies(config: EnvConfig, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:

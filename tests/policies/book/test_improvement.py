@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmenv.config import EnvConfig, make_config
-from policies.book import bound, improvement, orders, programme, rules
+from policies.book import improvement, orders, programme, rules
 from policies.book.orders import LEVELS, PLACES
 from policies.book.paths import Paths, record
 from policies.book.programme import Programme
@@ -27,7 +27,7 @@ def paths() -> Paths:
 def earned(paths: Paths, index: np.ndarray, table: np.ndarray) -> np.ndarray:
     """What all fills of a policy of one level are worth at the efficient price, as it is played."""
     nothing = (
-        np.zeros((len(index), index.shape[1] - 1, 2, bound.CASES), np.float32),
+        np.zeros((len(index), index.shape[1] - 1, 2, orders.CASES), np.float32),
         np.zeros(index.shape[:2]),
     )
     levels = np.ascontiguousarray(np.repeat(table[:, :, None], 2 * LEVELS + 1, axis=2))
