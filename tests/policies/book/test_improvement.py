@@ -77,20 +77,22 @@ def test_a_choice_gains_what_the_policy_that_makes_it_once_earns_more(paths: Pat
 
 @pytest.fixture(scope="module")
 def market() -> EnvConfig:
-    return make_config({"name": "book", "preset": "nasdaq-msft"}, horizon=1_000)
+    """With the depth that `nasdaq-msft` had at first, with which a lot behind the touch earns."""
+    return make_config({"name": "book", "preset": "nasdaq-msft", "depth": 36.3, "sweep": 0.0}, horizon=1_000)
 
 
 def test_a_programme_is_not_below_the_best_rule_that_it_contains(market: EnvConfig) -> None:
-    """On `nasdaq-msft` the model of the market alone says something else: a programme of it loses."""
+    """The model of this market alone says something else: a programme of it loses."""
     training, fresh = record(market, range(10**6, 10**6 + 256)), record(market, range(256))
     filtered = programme.fit_filter(training)
     index, seen = filtered.indices(training), filtered.indices(fresh)
     known = [
-        Programme(np.repeat(rules.constant(d)[:1], programme.SEEN, axis=0), 1.0, np.zeros(0))
-        for d in (0.0, 1.0, 2.0)
+        Programme(np.repeat(rule[:1], programme.SEEN, axis=0), 1.0, np.zeros(0))
+        for rule in (*(rules.constant(d) for d in (0.0, 1.0, 2.0)), rules.fixed(3.0))
     ]
+    choices = np.append(improvement.CHOSEN, np.uint8(orders.AT + 3))
     modelled = programme.solve(training, index, programme.SEEN, rounds=1)
-    found = improvement.improve(training, index, [modelled, *known], rounds=2)
+    found = improvement.improve(training, index, [modelled, *known], rounds=2, choices=choices)
 
     def worth(each: Programme) -> np.ndarray:
         return orders.value(fresh, orders.play(fresh, seen, each.table, each.scale))
@@ -99,5 +101,5 @@ def test_a_programme_is_not_below_the_best_rule_that_it_contains(market: EnvConf
     gain, loss = worth(found) - rule, worth(modelled) - rule
     assert rule.mean() > 1.96 * rule.std() / len(rule) ** 0.5
     assert loss.mean() < -1.96 * loss.std() / len(loss) ** 0.5
-    assert gain.mean() > -1.96 * gain.std() / len(gain) ** 0.5
-    assert (found.table != known[1].table).any()
+    assert gain.mean() >= -1.96 * gain.std() / len(gain) ** 0.5
+    assert all((found.table != each.table).any() for each in (modelled, *known[:3]))
