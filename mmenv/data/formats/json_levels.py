@@ -14,7 +14,7 @@ from mmenv.data.formats.json_text import bare_end, same_bytes, text_end
 from mmenv.data.formats.json_work import bytes_at, inner
 from mmenv.data.formats.layout import ASKS, CHANGES
 
-_BLANK, _QUOTE, _COMMA, _COLON, _POINT, _ZERO = b' ",:.0'
+_BLANK, _QUOTE, _COMMA, _COLON, _POINT, _ZERO, _ONE, _NINE = b' ",:.019'
 _OPEN_LIST, _END_LIST, _OPEN, _END = b"[]{}"
 # Functions that are given numbers of one type are compiled once, and not for each of them.
 _COMMAS, _COLONS, _QUOTES, _LISTS, _LIST_ENDS, _OBJECTS = map(np.uint8, b',:"[]{')
@@ -156,8 +156,12 @@ def _object(work, at, end):
     """Price and size of an object, and the place after it, -1 where it has to be read otherwise."""
     text, nothing = work.text, np.int64(-1)
     byte = bytes_at(text, end)
-    price = size = nothing
     at = _after(text, at, end, _OBJECTS)
+    price, size, place = _usual(work, at, end)
+    if place >= 0:
+        if byte[place] == _END:
+            return price, size, np.int64(after_blank(text, place + 1, end))
+        at = after_blank(text, place + 1, end)
     while 0 <= at < end and byte[at] == _QUOTE:
         begin = at + 1
         at = text_end(text, begin, end)
@@ -172,7 +176,13 @@ def _object(work, at, end):
         elif size < 0 and same_bytes(text, begin, key_end, work.size_key, work.size_key_size):
             size, at = decimal_at(text, at, end, work.size_places)
         else:
-            at = _scalar(text, at, end)
+            place = at
+            while place < end and _ONE <= byte[place] <= _NINE:
+                place += 1
+            # Most often a digit or two.
+            if not (at < place < end and (byte[place] == _COMMA or byte[place] == _END)):
+                place = _scalar(text, at, end)
+            at = np.int64(place)
             # Of a key that comes twice the last one counts.
             if same_bytes(text, begin, key_end, work.price_key, work.price_key_size):
                 break
@@ -182,3 +192,31 @@ def _object(work, at, end):
             return price, size, np.int64(after_blank(text, at + 1, end))
         at = _after(text, at, end, _COMMAS)
     return nothing, nothing, nothing
+
+
+@inner
+def _usual(work, at, end):
+    """Price and size that an object begins with, without a blank, and the place of the comma or end that
+    follows; that is -1 and so are they where it begins otherwise."""
+    text, nothing = work.text, np.int64(-1)
+    byte = bytes_at(text, end)
+    price, place = decimal_at(text, _value(text, at, end, work.price_key, work.price_key_size), end,
+                              work.price_places)  # fmt: skip
+    if 0 <= place < end and byte[place] == _COMMA:
+        begin = _value(text, place + 1, end, work.size_key, work.size_key_size)
+        size, place = decimal_at(text, begin, end, work.size_places)
+        if 0 <= place < end and (byte[place] == _COMMA or byte[place] == _END):
+            return price, size, place
+    return nothing, nothing, nothing
+
+
+@inner
+def _value(text, at, end, key, size):
+    """The place after a key in quotes and its colon, -1 where it does not stand here."""
+    value = at + size + 3
+    if at < 0 or value >= end:
+        return np.int64(-1)
+    byte = bytes_at(text, end)
+    if byte[at] != _QUOTE or byte[value - 2] != _QUOTE or byte[value - 1] != _COLON:
+        return np.int64(-1)
+    return np.int64(value if same_bytes(text, at + 1, value - 2, key, size) else -1)
