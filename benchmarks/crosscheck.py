@@ -6,7 +6,7 @@ of ladders with market orders, and `--desks` that of whole desks: quotes and mar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -43,7 +43,7 @@ CANCEL_AFTER_NS: Final = 100 * MILLISECOND
 
 
 def random_actions(
-    tape: Replay, orders: int, latency_ns: int, rng: np.random.Generator, reach: int = 4
+    tape: Replay, orders: int, latency_ns: int, rng: np.random.Generator, reach: int = 4, aimed: float = 0.0
 ) -> NDArray[np.void]:
     """Post-only orders at random times near the touch, most of them cancelled later.
 
@@ -59,6 +59,9 @@ def random_actions(
         Source of the draws.
     reach
         Prices lie from one tick inside the opposite best (which expires) to so many behind our own best.
+    aimed
+        Share of the orders that are sent shortly before a trade, to stand at its price: where little is
+        traded, others hardly ever fill.
 
     Returns
     -------
@@ -86,6 +89,8 @@ def random_actions(
     sides = rng.choice((BUY, SELL), orders)
     offsets = rng.integers(-1, reach + 1, orders)
     ticks = np.where(sides == BUY, bids - offsets, asks + offsets)
+    if aimed > 0:
+        times, sides, ticks = _aimed(tape, times, sides, ticks, rng.random(orders) < aimed, latency_ns, rng)
     actions = np.zeros(2 * orders, ACTION)
     sent, cancels = actions[:orders], actions[orders:]
     sent["time_ns"], sent["order"], sent["side"] = times, np.arange(orders), sides
@@ -95,6 +100,28 @@ def random_actions(
     cancels["time_ns"] = times + CANCEL_AFTER_NS + rng.exponential(3 * SECOND, orders).astype(np.int64)
     kept = actions[(actions["lots"] > 0) | (actions["time_ns"] < last)]
     return kept[np.argsort(kept["time_ns"], kind="stable")]
+
+
+def _aimed(
+    tape: Replay,
+    times: NDArray[np.int64],
+    sides: NDArray[np.int64],
+    ticks: NDArray[np.int64],
+    chosen: NDArray[np.bool_],
+    latency_ns: int,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Times, sides and ticks [n] with those `chosen` shortly before a trade, in order of time again."""
+    kind = tape.events["ev"]
+    trades = np.flatnonzero(((kind & 0xFF) == TRADE) & (kind & EXCH_FLAG > 0))
+    picked = rng.choice(trades, int(chosen.sum()))
+    before = latency_ns + rng.exponential(SECOND, len(picked)).astype(np.int64)
+    times[chosen] = tape.events["exch_ts"][picked] - before
+    times = np.clip(times, tape.first_known_ns, tape.last_ns - 2 * SECOND)
+    sides[chosen] = np.where(kind[picked] & BUY_FLAG, SELL, BUY)  # what a buyer takes from
+    ticks[chosen] = tape.events["px"][picked]
+    order = np.argsort(times, kind="stable")
+    return times[order], sides[order], ticks[order]
 
 
 def by_matcher(
@@ -367,6 +394,10 @@ class Check:
     queue model and fill rule."""
     desks: bool = False
     """Whole desks in place of single orders: `orders` decisions in all, with market orders."""
+    aimed: float = 0.0
+    """Share of the orders that are sent shortly before a trade, to stand at its price."""
+    symbol: str = "*"
+    """Of the tapes."""
 
     def run_desks(self) -> bool:
         """Print a line per tape and fill rule; whether all agree."""
@@ -385,47 +416,42 @@ class Check:
         return total == 0
 
     def run(self) -> bool:
-        """Print a line per tape, queue model and fill rule; whether all agree and both mutants are caught.
+        """Print a line per tape, queue model and fill rule; whether all agree, and mutants on no tape.
 
-        A mutant need not show in every line: one lot is little where thousands are queued.
+        A mutant need not show in every line, of ladders not on every tape: one lot of thousands is little.
         """
-        totals = np.zeros(3, np.int64)
         names = "tape model fills orders filled differ one-lot-mutant 1-ms-mutant"
         print("\t".join(names.split()))
-        for tape in tapes(self.store):
-            latency = round(self.latency_ms * MILLISECOND)
+        totals = []
+        for tape in tapes(self.store, symbol=self.symbol):
             # Among single orders hftbacktest lets market orders rest that find nothing.
             fifo = tape.info.orders > 0 and not self.ladders
-            for model in self.models or QUEUE_MODELS + (FIFO,) * fifo:
-                found = open_replay(tape, 2 * MILLISECOND, orders=model == FIFO)
-                draw = random_ladders if self.ladders else random_actions
-                actions = draw(found, self.orders, latency, np.random.default_rng(self.seed))
-                # Of single orders, hftbacktest fills whole orders only.
-                for partial in (True, False) if model != FIFO else (False,):
-                    config = ReplayConfig(queue_model=model, partial_fills=partial, order_latency_ns=latency)
-                    later = replace(config, order_latency_ns=latency + MILLISECOND)
-                    theirs = by_hftbacktest(found, actions, config)
-                    ours = by_matcher(found, actions, config)
-                    counts = [
-                        int((other != theirs).sum())
-                        for other in (
-                            ours,
-                            by_matcher(found, actions, config, ahead=1.0),
-                            by_matcher(found, actions, later),
-                        )
-                    ]
-                    filled = int((theirs["fill_tick"] > 0).sum())
-                    kind = "partial" if partial else "whole"
-                    print(
-                        f"{tape.info.venue} {tape.info.symbol} {tape.info.day}",
-                        model,
-                        kind,
-                        sep="\t",
-                        end="\t",
-                    )
-                    print(self.orders, filled, *counts, sep="\t", flush=True)
-                    totals += counts
-        return bool(totals[0] == 0 and totals[1:].min() > 0)
+            models = self.models or QUEUE_MODELS + (FIFO,) * fifo
+            totals.append(np.sum([line for model in models for line in self.lines(tape, model)], axis=0))
+        _, *mutants = np.sum(totals, axis=0) if self.ladders else np.min(totals, axis=0)
+        return bool(np.sum(totals, axis=0)[0] == 0 and min(mutants) > 0)
+
+    def lines(self, tape: Tape, model: str) -> Iterator[tuple[int, int, int]]:
+        """How many orders differ, by fill rule: of the two engines, and of each mutant."""
+        latency = round(self.latency_ms * MILLISECOND)
+        found = open_replay(tape, 2 * MILLISECOND, orders=model == FIFO)
+        rng = np.random.default_rng(self.seed)
+        if self.ladders:
+            actions = random_ladders(found, self.orders, latency, rng)
+        else:
+            actions = random_actions(found, self.orders, latency, rng, aimed=self.aimed)
+        # Of single orders, hftbacktest fills whole orders only.
+        for partial in (True, False) if model != FIFO else (False,):
+            config = ReplayConfig(queue_model=model, partial_fills=partial, order_latency_ns=latency)
+            later = replace(config, order_latency_ns=latency + MILLISECOND)
+            theirs = by_hftbacktest(found, actions, config)
+            ours = by_matcher(found, actions, config)
+            nearer, late = by_matcher(found, actions, config, ahead=1.0), by_matcher(found, actions, later)
+            differ, *mutants = (int((other != theirs).sum()) for other in (ours, nearer, late))
+            name = f"{tape.info.venue} {tape.info.symbol} {tape.info.day}"
+            filled, kind = int((theirs["fill_tick"] > 0).sum()), "partial" if partial else "whole"
+            print(name, model, kind, self.orders, filled, differ, *mutants, sep="\t", flush=True)
+            yield differ, mutants[0], mutants[1]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from mmenv.data.decimals import DECIMALS, INVALID
 from mmenv.data.lines import Lines, begins_with
 from mmenv.data.parquet import ParquetFiles
 from mmenv.data.problems import Report
-from mmenv.data.rows import CaptureError
+from mmenv.data.rows import CaptureError, SeveralSymbols
 from mmenv.data.text import TextTable, text_table
 
 TABLE_BYTES: Final = 1 << 20
@@ -72,10 +72,8 @@ def ours(table: Table, name: str, wanted: str, choose: bool, report: Report) -> 
     same = table.equals(name, wanted)
     if not choose and not same.all():
         row = int(np.argmin(same))
-        raise CaptureError(
-            f"{report.name(table.file)}:{table.lines[row]}: {table.value(name, row)!r} among {wanted!r}; "
-            "choose one with --symbol"
-        )
+        place = f"{report.name(table.file)}:{table.lines[row]}"
+        raise SeveralSymbols(place, repr(table.value(name, row)), repr(wanted))
     return same
 
 

@@ -1,7 +1,7 @@
 """Raw rows of a whole capture onto the grid of ticks and lots, and into one tape a day.
 
-The second of an import's two passes: by then tick, lot, clock offset and range of prices are known of all
-rows. It follows the book, uncrosses it, and begins each day with the book of midnight.
+The second of an import's two passes: by then tick, lot and range of prices are known of all rows, and the
+clock's offset of each day. It follows the book, uncrosses it, and begins each day with the book of midnight.
 """
 
 from __future__ import annotations
@@ -63,8 +63,9 @@ class SecondPass:
         """In all tapes."""
         self.unsided = 0
         """Trades that came without a side."""
-        self.offset = self._clock_offset(grid.clock_offset_ns)
-        report.notes.append(f"clock offset {self.offset / SECOND:.6f} s")
+        self._given_offset = grid.clock_offset_ns
+        self.offset = 0
+        """Of the day."""
         self.book = self._empty_book()
         self.ages = np.zeros_like(self.book.sizes)
         self.touch = np.array([(-1, self.book.sizes.shape[1], 0, NO_TICK, -1, 0, 0)], TOUCH)
@@ -78,13 +79,18 @@ class SecondPass:
         self.infos: list[TapeInfo] = []
         """Of the finished tapes."""
 
-    def _clock_offset(self, given: int | None) -> int:
-        if given is not None:
-            return given
-        if self.spool.least_delay_ns is None:
-            self.report.notes.append("no exchange times: they are taken to be the local ones")
-            return 0
-        return -self.spool.least_delay_ns
+    def _clock_offset(self, day: int) -> int:
+        """That of a day is had from its own messages: clocks drift, and later days do not change a tape."""
+        if self._given_offset is not None:
+            return self._given_offset
+        least = self.spool.least_delay_ns(day)
+        if least is None:
+            self.report.notes.append(f"no exchange times: they are taken to be the local ones{self._on(day)}")
+        return -(least or 0)
+
+    def _on(self, day: int) -> str:
+        """Says which day is meant, after the first."""
+        return f" on {day_text(day)}" if self.infos else ""
 
     def _empty_book(self) -> Book:
         low, high = self._window()
@@ -210,6 +216,9 @@ class SecondPass:
 
     def _begin(self, day: int, folder: Path) -> TapeWriter:
         self.segment = self.segment + 1 if day == self.day else 1
+        if day != self.day:
+            self.offset = self._clock_offset(day)
+            self.report.notes.append(f"clock offset {self.offset / SECOND:.6f} s{self._on(day)}")
         newest, self.stats = self.stats["newest_exch_ns"], np.zeros(1, DAY_STATS)
         self.stats["newest_exch_ns"], self.stats["first_ns"] = newest, -1
         self.day = day
@@ -306,10 +315,10 @@ class SecondPass:
             tick_size=self._tick_text,
             lot_size=self._lot_text,
             clock_offset_ns=self.offset,
-            source=", ".join(self.report.names),
+            source=", ".join(self.report.name(file) for file in self.spool.files(self.day)),
             low_tick=int(touch["low_tick"]),
             high_tick=int(touch["high_tick"]),
-            book_complete=not {"missing-snapshot", "sequence-gap"} & set(self.report.counts),
+            book_complete=not self.report.broken_by(DAY * (self.day + 1)),
             **asdict(self.source),
             first_ns=int(stats["first_ns"]),
             last_ns=int(stats["last_ns"]),

@@ -1,7 +1,7 @@
 """`neuralmm import FORMAT FILES -o STORE`: recorded captures into the store.
 
 Two passes, both streaming. The format's importer writes raw rows to a spool file and finds tick, lot and
-clock offset; the second pass (`mmenv.data.grid`) puts prices and sizes on the grid, follows the book, and
+clock offsets; the second pass (`mmenv.data.grid`) puts prices and sizes on the grid, follows the book, and
 writes one Parquet file per day. All of it happens in a hidden folder of the store, from which a killed import
 continues when the same command is given again; tapes appear in the store once everything is checked.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final
@@ -20,6 +21,7 @@ import tyro
 from mmenv.data.decimals import DECIMALS, Places, places_of
 from mmenv.data.follow import SIDE_RULES
 from mmenv.data.formats.base import (
+    ALL,
     AUTO,
     IMPORTERS,
     Importer,
@@ -31,7 +33,7 @@ from mmenv.data.formats.base import (
 from mmenv.data.grid import Grid, SecondPass, day_text
 from mmenv.data.import_jobs import Show, load, run_jobs, save, work_folder
 from mmenv.data.problems import FinerNeeded, Report
-from mmenv.data.rows import CaptureError
+from mmenv.data.rows import CaptureError, SeveralSymbols
 from mmenv.data.source import Source
 from mmenv.data.spool import Spool
 from mmenv.data.tape import SCHEMA_VERSION, Tape, TapeError, put_tape, tape_path
@@ -43,6 +45,8 @@ WORK: Final = ".import-"
 """Folders of imports under way begin with this."""
 TAPES: Final = "tapes"
 """Folder of the tapes of an import under way."""
+SHOWN: Final = 10
+"""Symbols that a sentence names."""
 _SOURCE: Final = ("maker_fee_bp", "taker_fee_bp", "contract", "contract_size")
 """Fields of `Source` that options replace."""
 
@@ -91,7 +95,8 @@ class Import:
     contract_size: str | None = None
     """What one unit of size is worth: base units (linear) or quote units (inverse)."""
     clock_offset_ns: int | None = None
-    """Exchange clock minus the recorder's; otherwise such that the fastest message has no delay."""
+    """Exchange clock minus the recorder's; otherwise such that the fastest message of a day has no
+    delay."""
     jobs: int = 1
     """Symbols to import at a time, each in a process of its own."""
     progress: bool = True
@@ -117,8 +122,7 @@ class Import:
             )
         if self.jobs < 1:
             raise CaptureError(f"--jobs = {self.jobs} is not possible: it must be at least 1.")
-        self.store.mkdir(parents=True, exist_ok=True)
-        with work_folder(self.store / f"{WORK}{self._identity()}") as folder:
+        with _folder(self.store), work_folder(self.store / f"{WORK}{self._identity()}") as folder:
             jobs = run_jobs(self, folder, self._begun(folder))
             for number, job in enumerate(jobs):
                 job.put(self, folder / str(number))
@@ -222,6 +226,8 @@ class ImportJob:
                 self._read(folder / "spool", options, folder, show)
             except FinerNeeded as needed:
                 part.refine(options, needed.places)
+            except SeveralSymbols as error:
+                raise CaptureError(f"{error}; {_advice(options, part.importer)}") from None
         if not part.finished:
             self._convert(folder / TAPES, options, folder, show)
         part.require_sound(options)
@@ -253,7 +259,7 @@ class ImportJob:
 
     def _read(self, path: Path, options: Import, folder: Path, show: Show) -> None:
         part = self.part
-        part.spool = part.spool or Spool(path)
+        part.spool = part.spool or Spool(path, len(part.importer.names))
         importer, spool = part.importer, part.spool
         source = importer.source
         saved, known = spool.rows, set[int]()
@@ -264,7 +270,7 @@ class ImportJob:
             spool.append(chunk)
             for day in spool.days - known:
                 _check_place(options, source, day)
-            known |= spool.days
+            known = set(spool.days)
             if spool.rows - saved >= CHECKPOINT_ROWS:
                 self.save(folder)
                 saved = spool.rows
@@ -294,6 +300,30 @@ class ImportJob:
         part.finished = True
         part.spool.path.unlink()
         self.save(folder)
+
+
+@contextmanager
+def _folder(store: Path) -> Iterator[None]:
+    """The store; where there was none and nothing comes into it, there is none afterwards."""
+    store.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # there is something in it
+            store.rmdir()
+
+
+def _advice(options: Import, importer: Importer) -> str:
+    """Which symbols can be chosen: those that have a book."""
+    try:
+        every = replace(options, symbol=ALL).open(importer.places)
+    except CaptureError:  # one of them cannot be imported
+        every = [importer]
+    symbols = sorted({each.source.symbol for each in every})
+    if len(symbols) == 1:
+        return f"give --symbol {symbols[0]} to leave it out"
+    more = f" and {len(symbols) - SHOWN} more" if len(symbols) > SHOWN else ""
+    return f"choose one with --symbol: {', '.join(symbols[:SHOWN])}{more}; or --symbol all"
 
 
 def _why(part: _Part) -> str:

@@ -16,6 +16,8 @@ from mmenv.data.rows import CLEAR, TRADE, UNKNOWN_NS, CaptureError
 
 REFUSALS: Final = ("bad-line", "bad-message", "bad-value", "off-grid")
 """Kinds of problems whose row is not used."""
+INCOMPLETE: Final = ("missing-snapshot", "sequence-gap")
+"""Kinds of problems after which the book may lack levels."""
 FINE_ROWS: Final = 1000
 """Rows to have seen before a few decimals too many count."""
 FINE_SHARE: Final = 0.01
@@ -102,6 +104,10 @@ class Report:
     def refused(self) -> int:
         """Rows and lines that are not used because of what they say."""
         return sum(self.counts[kind] for kind in REFUSALS)
+
+    def broken_by(self, time_ns: int) -> bool:
+        """Whether changes of the book were missing before this local time."""
+        return any(each.kind in INCOMPLETE and each.time_ns < time_ns for each in self.problems)
 
     def check_places(self) -> None:
         """Raise `FinerNeeded` where more than a few rows have more decimals than they are read with."""

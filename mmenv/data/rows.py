@@ -59,3 +59,10 @@ ROW: Final = np.dtype(
 
 class CaptureError(ValueError):
     """A capture that cannot be imported, or may not be under `--strict`."""
+
+
+class SeveralSymbols(CaptureError):
+    """There is another symbol beside the one that is read, and nobody chose one."""
+
+    def __init__(self, place: str, other: str, symbol: str) -> None:
+        super().__init__(f"{place}: {other} among {symbol}")

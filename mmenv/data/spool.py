@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -27,17 +27,17 @@ _MOST: Final = np.iinfo(np.int64).max
 class Spool:
     """Raw rows on disk, and what has to be known of all of them before the first can be converted.
 
-    Pickled, it stands for the rows it had then; `reopen` forgets later ones.
+    They are of so many `files`. Pickled, it stands for the rows it had then; `reopen` forgets later ones.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, files: int) -> None:
+        self.path, self._files = path, files
         self.rows = 0
         self._price_steps, self._size_steps = array("q"), array("q")  # greatest common divisors of blocks
         self._ranges = np.tile([_MOST, -1], (_KINDS, 1))
         """[kind, 2], lowest and highest price; also of kinds without any."""
-        self._least_delay = np.array([_MOST])
-        self.days: set[int] = set()
+        self._days: dict[int, tuple[NDArray[np.int64], NDArray[np.bool_]]] = {}
+        """Of each day: how far local time is at least behind the exchange's [1], and the files with rows."""
         self.last_ns = 0
         self._file: BinaryIO | None = None
         path.write_bytes(b"")
@@ -62,11 +62,12 @@ class Spool:
         for steps in (self._price_steps, self._size_steps):
             steps.extend([0] * missing)
         prices, sizes = (np.frombuffer(steps, np.int64) for steps in (self._price_steps, self._size_steps))
-        _note(rows, self.rows, STEP_ROWS, prices, sizes, self._ranges, self._least_delay)
-        self.rows += len(rows)
-        first, self.last_ns = int(rows["local_ns"][0]) // DAY, int(rows["local_ns"][-1])
-        alone = first == self.last_ns // DAY
-        self.days.update([first] if alone else np.unique(rows["local_ns"] // DAY).tolist())
+        for part in by_day(rows):
+            day = int(part["local_ns"][0]) // DAY
+            found = self._days.setdefault(day, (np.array([_MOST]), np.zeros(self._files, np.bool_)))
+            _note(part, self.rows, STEP_ROWS, prices, sizes, self._ranges, *found)
+            self.rows += len(part)
+        self.last_ns = int(rows["local_ns"][-1])
         if self._file is None:
             self._file = self.path.open("ab")
         self._file.write(np.ascontiguousarray(rows).view(np.uint8).data)
@@ -84,10 +85,18 @@ class Spool:
         return {kind: (low, high) for kind, (low, high) in found.items() if high >= low}
 
     @property
-    def least_delay_ns(self) -> int | None:
-        """Of local time behind the exchange's; None where no row has both."""
-        least = int(self._least_delay[0])
+    def days(self) -> Set[int]:
+        """Those that have rows, by the recorder's clock."""
+        return self._days.keys()
+
+    def least_delay_ns(self, day: int) -> int | None:
+        """Of local time behind the exchange's on this day; None where no row has both."""
+        least = int(self._days[day][0][0])
         return None if least == _MOST else least
+
+    def files(self, day: int) -> list[int]:
+        """Numbers of the files that have rows of this day."""
+        return np.flatnonzero(self._days[day][1]).tolist()
 
     @property
     def blocks(self) -> NDArray[np.int64]:
@@ -116,6 +125,13 @@ class Spool:
                 at += cut
 
 
+def by_day(rows: NDArray[np.void]) -> list[NDArray[np.void]]:
+    """Parts of `RAW` rows [n], in order of local time, by its day."""
+    if rows["local_ns"][0] // DAY == rows["local_ns"][-1] // DAY:
+        return [rows]
+    return np.split(rows, np.flatnonzero(np.diff(rows["local_ns"] // DAY)) + 1)
+
+
 @njit(cache=True, nogil=True)
 def same_message(row, other):
     """Whether two rows, one after the other, are of the same message."""
@@ -132,7 +148,7 @@ def _last_message(rows):
 
 
 @njit(cache=True, nogil=True)
-def _note(rows, at, step_rows, price_steps, size_steps, ranges, least_delay):
+def _note(rows, at, step_rows, price_steps, size_steps, ranges, least_delay, files):
     """Take note of `RAW` rows [n], the first of which is row `at` of all; see `Spool`."""
     for number in range(len(rows)):
         row = rows[number]
@@ -140,6 +156,7 @@ def _note(rows, at, step_rows, price_steps, size_steps, ranges, least_delay):
         price_steps[block] = _divisor(price_steps[block], row.price)
         size_steps[block] = _divisor(size_steps[block], row.size)
         kind = np.int64(row.kind)
+        files[row.file] = True
         ranges[kind, 0], ranges[kind, 1] = min(ranges[kind, 0], row.price), max(ranges[kind, 1], row.price)
         if row.exch_ns != UNKNOWN_NS:
             least_delay[0] = min(least_delay[0], row.local_ns - row.exch_ns)

@@ -101,4 +101,4 @@ def check_fault(name: str, files: Lines, kind: str, fault: Fault, folder: Path, 
         assert not bids or not asks or max(bids) < min(asks)
     with pytest.raises(CaptureError, match=rf"{file}:{line} .*{kind}.*--strict"):
         run(name, paths, folder / "strict", strict=True, **options)
-    assert not list((folder / "strict").iterdir())
+    assert not (folder / "strict").exists()

@@ -255,6 +255,7 @@ def check_import(name: str, files: Files, edits: list[Spoil], folder: Path) -> s
     if refused:
         assert len(refused) > 10
         assert _stored(store) == before
+        assert store.exists() == bool(before)
         return refused.partition(":")[2][:60]
     for tapes, report in results:
         assert str(report)

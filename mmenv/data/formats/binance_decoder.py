@@ -23,7 +23,19 @@ from numpy.typing import NDArray
 from mmenv.data.decimals import Places, parse_decimals
 from mmenv.data.formats.binance_scan import MESSAGE, STATE
 from mmenv.data.problems import Report, valid
-from mmenv.data.rows import BBO, BUY, CLEAR, DEPTH, RAW, SELL, SNAPSHOT, TRADE, UNKNOWN_NS, CaptureError
+from mmenv.data.rows import (
+    BBO,
+    BUY,
+    CLEAR,
+    DEPTH,
+    RAW,
+    SELL,
+    SNAPSHOT,
+    TRADE,
+    UNKNOWN_NS,
+    CaptureError,
+    SeveralSymbols,
+)
 from mmenv.data.sequence import TradeIds
 from mmenv.data.source import Source
 from mmenv.times import MILLISECOND, SECOND
@@ -171,10 +183,7 @@ class Decoder:
         if symbol == self.source.symbol:
             return True
         if self.others is None:
-            raise CaptureError(
-                f"{self.name}:{self.line}: {symbol} among {self.source.symbol}; choose one with --symbol, "
-                "or --symbol all"
-            )
+            raise SeveralSymbols(f"{self.name}:{self.line}", symbol, self.source.symbol)
         price = data["p"] if "p" in data else data["b"] or data["a"]
         price = price[0][0] if isinstance(price, list) and price else price
         if price:

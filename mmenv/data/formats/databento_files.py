@@ -17,7 +17,7 @@ from mmenv.data.formats.databento_book import CLEAR, NUMBERS, ORDER
 from mmenv.data.formats.dbn import Header, read_header, read_records
 from mmenv.data.lines import FilesInTurn, begins_with
 from mmenv.data.problems import Report
-from mmenv.data.rows import BUY, SELL, CaptureError
+from mmenv.data.rows import BUY, SELL, CaptureError, SeveralSymbols
 
 COLUMNS: Final = (
     "ts_recv",
@@ -128,10 +128,7 @@ class DbnFiles(FilesInTurn):
         same = ids == wanted[0] if len(wanted) == 1 else np.isin(ids, wanted)
         if not self.choose and not same.all():
             number = int(records["instrument_id"][np.argmin(same)])
-            raise CaptureError(
-                f"{self.path.name}: {symbols.get(number, number)} among {self.symbol}; "
-                "choose one with --symbol"
-            )
+            raise SeveralSymbols(self.path.name, symbols.get(number, str(number)), self.symbol)
         _one_publisher(records["publisher_id"], self.path.name)
         rows = _orders(records, self.at, self._line)
         return rows if same.all() else rows[same]

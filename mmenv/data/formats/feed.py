@@ -30,7 +30,7 @@ from mmenv.data.formats.layout import Layout, compiled
 from mmenv.data.formats.levels import Decoded, Files, LevelStream
 from mmenv.data.lines import Block, Lines, Translate
 from mmenv.data.problems import Report, valid
-from mmenv.data.rows import TRADE, UNKNOWN_NS, CaptureError
+from mmenv.data.rows import TRADE, UNKNOWN_NS, CaptureError, SeveralSymbols
 from mmenv.data.sequence import Arrival, ExchangeTime, Merge, TradeIds
 from mmenv.data.source import SAFE, Source, source_of
 from mmenv.data.text import hash_text
@@ -272,10 +272,7 @@ class FeedImporter(Importer):
     def _other(self, symbol: str, trade: bool, line: int, report: Report) -> None:
         """A book or trade of another symbol: leave it out, or refuse files of several symbols."""
         if not self.choose and not trade:
-            raise CaptureError(
-                f"{report.name(self._file)}:{line}: {symbol} among {self.source.symbol}; choose one "
-                "with --symbol, or --symbol all"
-            )
+            raise SeveralSymbols(f"{report.name(self._file)}:{line}", symbol, self.source.symbol)
         report.note(f"{symbol} message, not used")
 
     def rows(self, parts: NDArray[np.void], levels: NDArray[np.int64], report: Report) -> NDArray[np.void]:

@@ -56,12 +56,12 @@ def _first_row(path: Path, options: ImportOptions) -> tuple[int, str, str, list[
     table = Series([path], 0, REQUIRED).pull(Report())
     if table is None:
         raise CaptureError(f"{path.name}: no rows")
-    source = []
-    for name, given in (("venue", options.venue), ("symbol", options.one_symbol)):
-        value = given or (table.value(name, 0) if table.has(name) else "")
-        if not value:
-            raise CaptureError(f"{path.name}: no column {name!r}; add it or give --{name}")
-        source.append(value)
+    given = {"venue": options.venue, "symbol": options.one_symbol}
+    source = [told or (table.value(name, 0) if table.has(name) else "") for name, told in given.items()]
+    missing = [name for name, told in zip(given, source, strict=True) if not told]
+    if missing:
+        columns, told = (" and ".join(form.format(name) for name in missing) for form in ("{!r}", "--{}"))
+        raise CaptureError(f"{path.name}: no column {columns}; add it or give {told}")
     kind = "trades" if table.value("kind", 0) == "trade" else "book"
     symbols = symbols_in(path, "symbol") if options.symbol == ALL and table.has("symbol") else source[1:]
     return int(table.times("local_ns")[0]), kind, source[0], symbols

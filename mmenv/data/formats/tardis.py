@@ -56,7 +56,8 @@ class Tardis(LevelImporter):
             trades = [path for _, path, first in files if "id" in first]
             if not book:
                 raise CaptureError(
-                    f"{trades[0].name}: trades alone; give the incremental_book_L2 files with them"
+                    f"{trades[0].name}: trades of {symbol} alone; give its incremental_book_L2 files with "
+                    "them, or --symbol of one that has them"
                 )
             series = [Files(book, BOOK, decode_book, restarts=True)]
             if trades:

@@ -11,7 +11,7 @@ import pytest
 from mmenv.data.folds import walk_forward
 from mmenv.data.importer import Import
 from mmenv.data.rows import DEPTH, ROW, CaptureError
-from mmenv.data.store import Store, check, measure
+from mmenv.data.store import Store, check
 from mmenv.data.tape import Tape, TapeError, TapeWriter, tapes
 from mmenv.times import DAY, SECOND
 from mmenv.venue.matched import MatcherVenue
@@ -100,10 +100,30 @@ def test_an_import_continues_a_store_with_new_days_only(tmp_path: Path) -> None:
     assert report.tally["day that the store has already, left as it is"] == 1
     assert [one.info.day for one in tapes(store)] == ["2024-08-08", "2024-08-09"]
     assert tapes(store)[0].path.stat().st_mtime_ns == before
-    Import("binance", (both,), tmp_path / "whole", progress=False).run()
-    assert rows_of(tapes(store)[1]).tobytes() == rows_of(tapes(tmp_path / "whole")[1]).tobytes()
-    assert measure(tapes(store)[1])[2] == measure(tapes(tmp_path / "whole")[1])[2]
     assert pq.read_metadata(tape.path).num_rows == tape.info.rows
+
+
+def test_a_continued_store_has_the_bytes_of_one_made_at_once(tmp_path: Path) -> None:
+    """The second day has the faster messages, a gap and a file of its own; the first day's tape has none."""
+    start_ns = captures.MIDNIGHT_NS + captures.OFFSET_NS - 3 * SECOND
+    market = captures.market(seconds=6, seed=4, start_ns=start_ns)
+    days: dict[bool, list[str]] = {True: [], False: []}
+    for line in market.lines:
+        stamp, _, message = line.partition(" ")
+        first = int(stamp) < captures.MIDNIGHT_NS
+        days[first].append(f"{int(stamp) + 2_000_000 * first} {message}")
+    diffs = [at for at, line in enumerate(days[False]) if "depthUpdate" in line]
+    del days[False][diffs[len(diffs) // 2]]
+    files = [captures.write(tmp_path / f"{name}.gz", days[name == "a"]) for name in "ab"]
+    for store, given in (("whole", [files]), ("continued", [files[:1], files])):
+        for part in given:
+            job = Import("binance", tuple(part), tmp_path / store, new_days=True, progress=False)
+            job.run()
+    whole, continued = (tapes(tmp_path / store) for store in ("whole", "continued"))
+    assert [tape.path.read_bytes() for tape in whole] == [tape.path.read_bytes() for tape in continued]
+    assert whole[0].info.clock_offset_ns < whole[1].info.clock_offset_ns
+    assert [tape.info.book_complete for tape in whole] == [True, False]
+    assert whole[0].info.source == "a.gz"
 
 
 def test_a_tape_goes_to_hftbacktest_and_comes_back(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,12 +19,12 @@ from mmenv.times import SECOND
 from mmenv.venue.by_order import apply_order
 from mmenv.venue.matched import MatcherVenue
 from mmenv.venue.matcher import cancel, empty_book, place_order
-from mmenv.venue.settings import ReplayConfig
+from mmenv.venue.settings import FIFO, ReplayConfig
 from tests.helpers.imports import run
 from tests.helpers.orders import Market, databento_file, lobster_files, plain, write_lines
 
 pytest.importorskip("hftbacktest")
-from benchmarks.crosscheck import by_hftbacktest, by_matcher, random_actions
+from benchmarks.crosscheck import Check, by_hftbacktest, by_matcher, random_actions
 
 KINDS = ("databento", "lobster")
 
@@ -269,3 +270,14 @@ def test_the_desk_shows_the_exact_place(tape: Tape) -> None:
         exact += np.minimum(venue.ahead[0] / queue, 10)[known].tolist()
     assert len(shown) > 30
     assert np.allclose(shown, exact)
+
+
+@pytest.mark.skipif("NEURALMM_DATA" not in os.environ, reason="NEURALMM_DATA names no folder of captures")
+@pytest.mark.parametrize(("format", "symbol"), [("lobster", "MSFT"), ("databento", "ARL")])
+def test_both_engines_agree_on_recorded_orders(format: str, symbol: str, tmp_path: Path) -> None:
+    """Half of the orders are sent to the price of a trade: few others fill on ARL. Mutants differ on both."""
+    paths = sorted((Path(os.environ["NEURALMM_DATA"]).parent / format).glob(f"{symbol}_*"))
+    if not paths:
+        pytest.skip(f"no {symbol} beside NEURALMM_DATA")
+    run(format, paths, tmp_path / "store", trade_side="quote")
+    assert Check(tmp_path / "store", orders=4_000, models=(FIFO,), aimed=0.5).run()

@@ -204,7 +204,7 @@ def test_the_format_is_found_and_a_wrong_one_named(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "letter.txt", ["Dear Sir"])
     with pytest.raises(CaptureError, match=r"letter.txt: it looks like no format .* one of binance, "):
         run("auto", [path], tmp_path / "wrong")
-    assert not list((tmp_path / "wrong").iterdir())
+    assert not (tmp_path / "wrong").exists()
 
 
 # Bitstamp.
