@@ -41,6 +41,8 @@ IMPROVEMENTS = 6
 """Rounds of improvement of the programmes."""
 FITTED, CHOOSING = 48, 24
 """Training paths on which the penalty of the bound is fitted, and others on which it is chosen."""
+MOST_FITTED = 150_000
+"""Decisions on which it is fitted at most: each takes 17 kB meanwhile."""
 SEED = 1_000_000_000
 """First seed of the paths that are judged: those of `neuralmm evaluate`."""
 PATHS, BOUND_PATHS = 1024, 128
@@ -116,9 +118,10 @@ def find(config: EnvConfig, cache: Path | None = CACHE, note: Note = lambda what
     penalty = np.zeros((MARKETS, PLACED))
     if paths.market.exact_impact and paths.queues_are_short:
         note("fitting the penalty of the bound")
-        few, table = _some(paths, FITTED), np.ascontiguousarray(told.table[:, :, LEVELS])
-        fitted = tighten(few, index[:FITTED], table)
-        penalty = _tightest(_some(paths, CHOOSING, FITTED), told, (fitted, penalty))
+        count = max(min(FITTED, MOST_FITTED // config.horizon), 1)
+        table = np.ascontiguousarray(told.table[:, :, LEVELS])
+        fitted = tighten(_some(paths, count), index[:count], table)
+        penalty = _tightest(_some(paths, CHOOSING, count), told, (fitted, penalty))
     found = Found(rules, filtered, programme, told, penalty)
     write(path, _pack(found))
     return found
