@@ -18,7 +18,7 @@ from mmenv.config import EnvConfig, make_config
 from mmenv.files import replacing
 from mmenv.market.book import Book
 from mmenv.tasks import FOLDER, FREE, Scale, Task, path_hash
-from policies.book.ladder import BEST_RULE, BOUND, BOUND_PATHS, find, ladder
+from policies.book.ladder import BEST_RULE, BOUND, BOUND_PATHS, FIXED, find, ladder
 from policies.book.rules import FAMILIES
 from policies.make import make_policy
 from train.baselines import CACHE, scale
@@ -79,12 +79,16 @@ def _bracket(name: str, config: EnvConfig, episodes: int) -> tuple[Scale, dict[s
     half = 1.96 * float(limit.std(ddof=1)) / len(limit) ** 0.5
     label = "% of the way from the best rule to the bound"
     zero, one = round(float(rule.mean()), 4), round(float(limit.mean()), 4)
-    policy, rule_parameters = _rule(best.name, find(config, note=print).rules[best.name])
+    given = find(config, note=print).rules[best.name]
+    policy, rule_parameters = _rule(best.name, given, config.market.price_scale)
     return Scale(label, policy, zero, BOUND, one, round(half, 4), zero), rule_parameters
 
 
-def _rule(family: str, found: tuple[float, ...]) -> tuple[str, dict[str, float]]:
-    """The policy that plays the best member of a family of `policies.book.rules`, and its parameters."""
+def _rule(family: str, found: tuple[float, ...], price_scale: int) -> tuple[str, dict[str, float]]:
+    """The policy that plays the best member of a family of `policies.book.rules`, and its parameters; a price
+    unit has `price_scale` half-ticks."""
+    if family == FIXED:
+        return family, {"half_spread": found[0] / price_scale}
     if family == BEST_RULE:
         leave, gap, skew = found
         return family, {"leave": leave, "rejoin": leave - gap, "skew": skew}
