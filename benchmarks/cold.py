@@ -27,7 +27,13 @@ env = gymnasium.make("NeuralMM-v0", market=sys.argv[1])
 env.reset(seed=0)
 env.step(env.action_space.sample())
 """
-IMPORT = "from train import warm; warm.readers()"
+IMPORT = """
+import sys
+from train import warm, warm_samples
+samples = warm_samples.READERS | warm_samples.CAPTURES
+warm.import_samples({sys.argv[1]: samples[sys.argv[1]]})
+"""
+IMPORTS = ("lobster", "plain", "itch", "okx", "binance", "bitstamp", "coinbase")
 MARKETS = ("book", "brownian", "hidden-regime", "correlated", "bursts")
 
 
@@ -35,9 +41,9 @@ MARKETS = ("book", "brownian", "hidden-regime", "correlated", "bursts")
 class Cold:
     """Time first uses."""
 
-    only: tuple[str, ...] = (*MARKETS, "import", "train", "warm")
-    """Markets (to their first step), the import of a few rows, `neuralmm train` to its first logged update,
-    and `neuralmm warm`."""
+    only: tuple[str, ...] = (*MARKETS, *IMPORTS, "train", "warm")
+    """Markets (to their first step), formats (the import of a few lines), `neuralmm train` to its first
+    logged update, and `neuralmm warm`."""
 
 
 def main(options: Cold) -> None:
@@ -79,8 +85,9 @@ def command(name: str) -> list[str]:
     ours = [sys.executable, "-m", "train.cli"]
     if name in MARKETS:
         return [sys.executable, "-c", STEP, name]
+    if name in IMPORTS:
+        return [sys.executable, "-c", IMPORT, name]
     return {
-        "import": [sys.executable, "-c", IMPORT],
         "train": [*ours, "train", "--final-episodes", "0"],
         "warm": [*ours, "warm"],
     }[name]

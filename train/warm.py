@@ -77,19 +77,20 @@ def learner() -> None:
 
 def readers() -> None:
     """What all importers share, and the readers of archives: columns, LOBSTER, Databento, ITCH."""
-    _import(READERS)
+    import_samples(READERS)
 
 
 def captures() -> None:
     """The readers of captures of websockets, single orders among them."""
-    from mmenv.data.formats import bitstamp, coinbase_full, feed
+    from mmenv.data.formats import binance, bitstamp, coinbase_full, feed
 
-    for module in (feed, bitstamp, coinbase_full):
+    for module in (feed, binance, bitstamp, coinbase_full):
         module.compile_scan()
-    _import(CAPTURES)
+    import_samples(CAPTURES)
 
 
-def _import(samples: dict[str, dict[str, str | bytes]]) -> None:
+def import_samples(samples: dict[str, dict[str, str | bytes]]) -> None:
+    """Import files by format, as in `train.warm_samples`."""
     from mmenv.data.importer import Import
 
     with tempfile.TemporaryDirectory() as name:

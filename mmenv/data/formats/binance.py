@@ -18,9 +18,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from mmenv.data.formats.ahead import ready
 from mmenv.data.formats.base import Importer, ImportOptions, register
 from mmenv.data.formats.binance_decoder import PARTIAL, Decoder
-from mmenv.data.formats.binance_scan import scan
+from mmenv.data.formats.binance_scan import STATE, scan
 from mmenv.data.lines import Block, Lines, Translate
 from mmenv.data.problems import Report
 from mmenv.data.rows import RAW, TRADE, CaptureError
@@ -113,11 +114,11 @@ class Binance(Importer):
         """Rows of a block: compiled code takes what is in order, `Decoder.message` the lines it stops at."""
         decoder, text = self._decoder, np.frombuffer(block.text, np.uint8)
         symbol = np.frombuffer(self.source.symbol.encode(), np.uint8)
-        at, next_line = 0, block.line
+        at, next_line, compiled = 0, block.line, ready(scan, compile_scan)
         if begins and decoder.local_ns and _stamp(block.text) < decoder.local_ns:
             raise overlap(decoder.report, block.file)
         while at < len(text):
-            if decoder.started and decoder.valid and not decoder.straddling:
+            if compiled and decoder.started and decoder.valid and not decoder.straddling:
                 begin, state = at, decoder.get_state(next_line)
                 at, messages, values = scan(text, at, symbol, state)
                 if at > begin:
@@ -140,6 +141,12 @@ class Binance(Importer):
             self._decoder.problem("bad-line", "not '<local ns> <JSON object>'; skipped")
         else:
             self._decoder.message(local_ns, message)
+
+
+def compile_scan() -> None:
+    """Have `scan` compiled, or taken from the cache."""
+    line = np.frombuffer(b"\n", np.uint8)
+    scan(line, 0, line, np.zeros(1, STATE)[0])
 
 
 def _stamp(text: bytes) -> int:

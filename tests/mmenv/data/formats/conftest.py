@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmenv.data.formats import bitstamp, coinbase_full, feed
+from mmenv.data.formats import binance, bitstamp, coinbase_full, feed
 from tests.helpers.orders import Market
 
 
@@ -16,5 +16,5 @@ def market() -> Market:
 @pytest.fixture(scope="session", autouse=True)
 def compiled() -> None:
     """Compiled code reads from the first line on; else Python would, while it is compiled."""
-    for module in (feed, bitstamp, coinbase_full):
+    for module in (feed, binance, bitstamp, coinbase_full):
         module.compile_scan()

@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 
 from benchmarks.feeds import ORDERS
-from mmenv.data.formats import ahead, feed
-from tests.helpers import feeds
+from mmenv.data.formats import ahead, binance, feed
+from tests.helpers import captures, feeds
 from tests.helpers.archives import coinbase_full
 from tests.helpers.orders import write_lines
 from tests.mmenv.data.formats.test_feeds import bitstamp
 from tests.mmenv.data.formats.test_order_logs import read
 
-MODULES = {"okx": (feed, "scan")} | {name: (module, scan) for name, (_, module, scan) in ORDERS.items()}
+MODULES = {"okx": (feed, "scan"), "binance": (binance, "scan")} | {
+    name: (module, scan) for name, (_, module, scan) in ORDERS.items()
+}
 HELPER = ahead._HELPER
 NEVER = "import sys, time; sys.stdin.read(); time.sleep(600)"
 
@@ -47,7 +49,11 @@ def test_python_reads_while_another_process_compiles(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helpers: dict[str, Any]
 ) -> None:
     market = feeds.market(events=40)
-    lines = {"bitstamp": bitstamp, "coinbase": lambda: coinbase_full(market)}
+    lines = {
+        "bitstamp": bitstamp,
+        "coinbase": lambda: coinbase_full(market),
+        "binance": lambda: captures.market(seconds=20, seed=4).lines,
+    }
     path = write_lines(tmp_path / "x", lines.get(name, lambda: feeds.capture(market, name))())
     module, scan = MODULES[name]
     whole = read(name, path)
