@@ -108,12 +108,12 @@ class Bitstamp(Importer):
             for name, what in (("same", "as the orders say"), ("other", "another one by then")):
                 report.note(f"level of an order_book that is {what}", int(self._state[name][0]))
                 self._state[name] = 0
-            rows = rows[valid(rows, report)]
+            good = valid(rows, report)
+            rows = rows if good.all() else rows[good]
             self._arrival.set(rows, report, block.line == 1)
             trades = np.flatnonzero(rows["kind"] == TRADE)
-            keep = np.ones(len(rows), np.bool_)
-            keep[trades] = self._trade_ids.new(rows[trades], report)
-            yield rows[keep]
+            new = self._trade_ids.new(rows[trades], report)
+            yield rows if new.all() else np.delete(rows, trades[~new])
             if self._lines.error:
                 report.add(report.name(block.file), block.line, 0, "truncated", self._lines.error)
         self._trade_ids.settle(report)
