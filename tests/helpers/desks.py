@@ -115,6 +115,7 @@ class Runs:
         acts: Sequence[tuple[float, Callable[[LiveDesk], None]]] = (),
         symbol: str = SYMBOL,
         kill: bool = False,
+        quote: dict[str, Any] | None = None,
         **plan: Any,
     ) -> LiveDesk:
         """Start a desk for each of `seconds`; `acts` happen in the first, at seconds after its start."""
@@ -126,7 +127,7 @@ class Runs:
                     orders = BinanceOrders(client, await client.instrument(symbol))
                     given = Plan(
                         config=make_config(
-                            Live(venue=self.venue, symbol=symbol),
+                            Live(venue=self.venue, symbol=symbol), quote=quote,
                             risk={"position_limit": limit, "order_lots": lots, "daily_loss_limit": 1e9},
                         ),
                         policy="fixed", folder=self.folder, venue=self.venue, symbol=symbol, mode="live",

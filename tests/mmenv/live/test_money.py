@@ -5,7 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 pytest.importorskip("ccxt")
 
@@ -82,6 +84,39 @@ def test_profit_is_what_the_account_has_gained(
     terms = session.episodes.terms
     assert session.wealth == pytest.approx(terms[:3].sum() - terms[3] + terms[4], abs=1e-6)
     check(desk.plan.journal, Fixed(-0.95, 0.02))
+
+
+class Taking(Fixed):
+    """Quotes at one price, and buys and sells by turns in every fourth decision."""
+
+    decisions = 0
+
+    def reset(self) -> None:
+        self.decisions = 0
+
+    def step(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.decisions += 1
+        taking = 0.0 if self.decisions % 4 else 1.0 if self.decisions % 8 else -1.0
+        return np.append(self.action, np.float32(taking))
+
+
+@pytest.mark.parametrize("venue", VENUES)
+def test_market_orders_reach_the_venue(recorded: dict[str, Tape], tmp_path: Path, venue: str) -> None:
+    """As orders that are filled at once or gone, at its taker fee; profit is what the account has gained, and
+    nothing is latched."""
+    runs = Runs(recorded[venue], tmp_path, venue)
+    runs.listing.maker, runs.listing.taker = Decimal("-0.00005"), Decimal("0.0004")
+    desk = runs((20.0,), player=Taking(), limit=80, lots=20, quote={"name": "taker", "taker_lots": 10})
+    session, account = desk.session, runs.account
+    assert not runs.errors
+    assert session is not None
+    assert set(runs.latched) == {"stop"}
+    taken = [trade for trade in account.trades if not trade.maker]
+    assert {trade.order.side for trade in taken} == {1, -1}
+    assert len(taken) > 20
+    assert session.working.position == int(session.desk.core["position"][0, 0])
+    assert session.wealth == pytest.approx(worth(runs, Decimal(0)), abs=2e-5)
+    check(desk.plan.journal, Taking())
 
 
 def test_funding_enters_the_ledger_once(recorded: dict[str, Tape], tmp_path: Path) -> None:
