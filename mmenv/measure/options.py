@@ -74,7 +74,7 @@ class Calibrate:
     fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)
     """Shares of the recorded time for train, validation and test; the first is measured."""
     evaluations: int = 400
-    """Simulations that the random search for a large-tick book may spend, about a second each."""
+    """Simulations that the search for a large-tick book may spend, about a second each."""
     seconds: float = 600.0
     """Length of each simulated path."""
     environments: int = 16
