@@ -90,8 +90,8 @@ class Settings:
     no trajectory shows what it is worth to hold a place in a queue."""
     log_std_init: float = -1.0
     std_falls: bool = False
-    """The standard deviation falls linearly from its first value to the floor, in place of being learned:
-    where the best quotes under noise are not those without (see policies.network.recurrent)."""
+    """The most that the standard deviation may be falls linearly from its first value to the floor: where the
+    best quotes under noise are not those without (see policies.network.recurrent)."""
     min_std: float = 0.02
     """Floor of the standard deviation of the actions in training."""
     target_kl: float | None = 0.1

@@ -33,25 +33,26 @@ def main(options: Solve) -> None:
     if options.action:
         print_freedom(options)
         return
-    if options.market == "basket":
-        basket_sheet(make_config("basket"), options).print(Console())
-        return
-    if options.market not in ("", *SOLVED):
+    if options.market not in ("", "basket", *SOLVED):
         print_ladder(options)
         return
     if options.risk_aversion:
         taken = options.market in ("", "brownian")
         require(taken, "solve", "risk_aversion", options.risk_aversion, f"0 for {options.market!r}")
-    wanted = [options.market] if options.market else ["brownian"] if options.risk_aversion else list(SOLVED)
-    jobs = [job for market in wanted for job in SOLVED[market][0](options)]
+    every = ["brownian"] if options.risk_aversion else [*SOLVED, "basket"]
+    wanted = [options.market] if options.market else every
+    solved = [market for market in wanted if market in SOLVED]
+    jobs = [job for market in solved for job in SOLVED[market][0](options)]
     rows: dict[str, list[Row]] = {}
     with progress_bar(jobs, unit=" rows", leave=False) as bar:
         for market, name, job in bar:
             bar.set_description(f"{market}: {name}")
             note, value = job()
             rows.setdefault(market, []).append((name, note, value))
-    for market in wanted:
+    for market in solved:
         SOLVED[market][1](rows[market], options).print(Console())
+    if "basket" in wanted:
+        basket_sheet(make_config("basket"), options).print(Console())
 
 
 def print_ladder(options: Solve) -> None:
@@ -255,4 +256,4 @@ SOLVED = {
     "brownian": (_brownian_jobs, _brownian_sheet),
     "hidden-regime": (_hidden_jobs, _hidden_sheet),
 }
-"""The markets whose optimum is known: what computes the rows, and how they are shown."""
+"""The markets of one asset whose optimum is known: what computes the rows, and how they are shown."""

@@ -76,9 +76,9 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         The Gaussian's standard deviation never falls below it. Where it shrinks to nothing, any step of the
         mean is many deviations, and PPO's ratios explode.
     falling_std
-        The standard deviation is not learned: it is the first one times `std_left`, which the learner sets to
-        what is left of the training, and never below `min_std`. The best quotes under noise are wider than
-        the best without it, so it must be gone in the end; and large before, or little is seen of others.
+        The standard deviation never exceeds the first one times `std_left`, which the learner sets to what is
+        left of the training, but for `min_std`. The best quotes under noise are wider than the best without
+        it: left to itself it is still there when the training ends.
     forgetful
         The LSTM's memory is held shut: no weight on the state before, and the gate that keeps it at 0. What
         is left is a feed-forward policy of the same size, to measure what memory is worth.
@@ -204,7 +204,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
     def hold(self) -> None:
         """Hold `falling_std`, `min_std` and `forgetful`; called after each step of the optimiser."""
         if self.std_left is not None:
-            self.log_std.fill_(self.log_std_init + math.log(max(self.std_left, 1e-6)))
+            self.log_std.clamp_(max=self.log_std_init + math.log(max(self.std_left, 1e-6)))
         if self.min_std > 0:
             self.log_std.clamp_(min=math.log(self.min_std))
         if self.forgetful:

@@ -20,7 +20,9 @@ from policies.network.layers import Layer, Network
 from policies.optimal import solve
 from train.baselines import make_baselines, scale
 from train.evaluate import on_tape
+from train.options.solve import Solve
 from train.simulate import simulate
+from train.solve import main as print_solved
 
 SHORT = {"horizon": 40}
 
@@ -173,6 +175,17 @@ def test_many_assets_have_closed_forms_all_the_same():
     assert [policy.name for policy in make_baselines(config)] == ["gueant", "bergault", "no-trade"]
     assert scale(config) is None
     assert simulate(Bergault(config), config, 64).value().mean > 0
+
+
+def test_solve_without_a_market_has_the_basket_too(monkeypatch, capsys, tmp_path):
+    """Beside those of one asset, which are left out here; a risk aversion has no optimum there."""
+    monkeypatch.setattr("train.solve.SOLVED", {})
+    print_solved(Solve(paths=2, cache=tmp_path))
+    told = capsys.readouterr().out
+    assert "basket of 2 assets" in told
+    assert f"{solve_basket(make_config('basket'), cache=tmp_path).value:.3f}" in told
+    with pytest.raises(ConfigError, match=r"risk_aversion = 0\.1 is not possible: it must be 0 for 'basket'"):
+        print_solved(Solve(market="basket", risk_aversion=0.1))
 
 
 def test_bundles_and_tapes_are_refused(tmp_path):

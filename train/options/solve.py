@@ -14,8 +14,8 @@ class Solve:
 
     market: tyro.conf.Positional[str] = ""
     """`book`, one of its presets, or `book:PRESET`: the ladder of policies and an upper bound. `brownian` or
-    `hidden-regime`: the exact optimum. By default the last two. `basket`: the exact optimum of two assets,
-    beside closed forms and each asset alone."""
+    `hidden-regime`: the exact optimum. `basket`: that of two assets, beside closed forms and each asset
+    alone. By default the last three."""
     risk_aversion: float = 0.0
     """Of `brownian`: gamma of exponential utility; values are then certainty equivalents."""
     action: str = ""

@@ -328,6 +328,25 @@ def test_a_forgetful_policy_acts_on_what_it_sees_alone(forgetful):
     assert np.allclose(fresh, later, atol=1e-5) == forgetful
 
 
+def test_the_noise_falls_to_its_floor_as_the_training_ends():
+    """Each rollout's actions are drawn with no more than what is left of the first deviation; updates that
+    reward noise would have more."""
+    policy = {"log_std_init": -1.0, "min_std": 0.1, "falling_std": True}
+    model = build(FastRecurrentPPO, policy=policy, ent_coef=1.0)
+    seen = []
+
+    class Watch(Idle):
+        def _on_rollout_end(self):
+            seen.append(self.model.policy.log_std.exp().tolist())
+
+    rollouts = 8
+    model.learn(STEPS * ENVS * rollouts, Watch())
+    expected = [max(np.exp(-1.0) * (1 - k / rollouts), 0.1) for k in range(rollouts)]
+    assert np.ptp(seen, axis=1).max() == 0
+    assert np.array(seen)[:, 0] == pytest.approx(expected, rel=1e-5)
+    assert expected[-1] == 0.1
+
+
 @pytest.mark.parametrize("cell", ["lstm", "gru", "mingru", "lru"])
 def test_recall_over_ten_steps(cell):
     """Solved only with memory across ten steps of noise; without it half of the answers are right."""
