@@ -68,24 +68,45 @@ class ShortfallRecursion:
     def optimise(self, progress: Progress | None = None) -> tuple[Array, Array, Array]:
         """Best distances of ask and bid, float32 (horizon, positions, W), and the objective of the best rule
         for each threshold, (W,): that of -`wealth`."""
-        shape = (self.problem.horizon, *self._ended().shape)
+        shape = (self.problem.horizon, *self._ended(0.0).shape)
         ask, bid = np.empty((2, *shape), np.float32)
         return ask, bid, self._run(ask, bid, fixed=False, progress=progress)
 
     def evaluate(self, ask: Array, bid: Array) -> Array:
-        """The same of distances by time and position, (horizon, positions); the most of it is what they are
-        worth."""
-        wide = (len(ask), *self._ended().shape)
-        ask, bid = (np.broadcast_to(side[:, :, None], wide).astype(np.float32) for side in (ask, bid))
-        return self._run(ask, bid, fixed=True)
+        """The same of distances by time and position, (horizon, positions), or wealth too; the most of it is
+        what they are worth."""
+        return self._run(*self._tables(ask, bid), fixed=True)
 
-    def _ended(self) -> Array:
+    def parts(self, ask: Array, bid: Array) -> tuple[float, float, float]:
+        """What they are worth, and of that the mean of all episodes and of the worst."""
+        tables = self._tables(ask, bid)
+        values = self._run(*tables, fixed=True)
+        best = int(values.argmax())
+        mean = float(self._run(*tables, fixed=True, weight=0.0)[best])
+        return float(values[best]), mean, (float(values[best]) - mean) / self.weight
+
+    def _tables(self, ask: Array, bid: Array) -> tuple[Array, Array]:
+        """Distances by time, position and wealth, float32."""
+        shape = (self.problem.horizon, *self._ended(0.0).shape)
+        wide = (side if side.ndim == 3 else side[:, :, None] for side in (ask, bid))
+        ask, bid = (np.broadcast_to(side, shape).astype(np.float32) for side in wide)
+        return ask, bid
+
+    def _ended(self, weight: float) -> Array:
         """U less its constant at the end of an episode, (positions, W)."""
         left = self.wealth - self.problem.alpha * self.problem.positions[:, None].astype(float) ** 2
-        return left + self.weight / self.level * np.minimum(left, 0.0)
+        return left + weight / self.level * np.minimum(left, 0.0)
 
-    def _run(self, ask: Array, bid: Array, fixed: bool, progress: Progress | None = None) -> Array:
-        problem, value = self.problem, self._ended()
+    def _run(
+        self,
+        ask: Array,
+        bid: Array,
+        fixed: bool,
+        weight: float | None = None,
+        progress: Progress | None = None,
+    ) -> Array:
+        weight = self.weight if weight is None else weight
+        problem, value = self.problem, self._ended(weight)
         for step in reversed(range(problem.horizon)):
             value = step_back(
                 self._moved(value), ask[step], bid[step], fixed, self.grid, TICK,
@@ -93,7 +114,7 @@ class ShortfallRecursion:
             )  # fmt: skip
             if progress is not None:
                 progress()
-        return value[problem.limit] - (1 + self.weight) * self.wealth
+        return value[problem.limit] - (1 + weight) * self.wealth
 
     def _moved(self, value: Array) -> Array:
         """G: expected value before the move of the mid and the penalty of a step, by position after it."""

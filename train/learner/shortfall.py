@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import erf
 
 from mmenv.checks import require
 from train.objective import quantile
@@ -53,17 +53,13 @@ class Shortfall:
 
     def shown(self, total: Array, steps: Array) -> Array:
         """What a critic is shown of the reward so far after so many steps, float32 (E, `SHOWN`): how far it
-        is above the threshold, in deviations of an episode, and `slope`."""
+        is above the threshold, in deviations of an episode, and twice the chance that the episode ends above
+        it, less one, if the rest is normal and like that of others: on it depends what more reward adds."""
         above = (total - self.threshold) / self.deviation
-        return np.stack([np.clip(above, -100, 100), self.slope(total, steps)], axis=1).astype(np.float32)
-
-    def slope(self, total: Array, steps: Array) -> Array:
-        """About what a little more reward adds to expected utility after so many steps, (E,): it would be
-        that if the rest of the episode were normal and like that of others."""
         left = 1 - steps / self.horizon
-        expected = (total - self.threshold + left * self.mean) / self.deviation
-        below = ndtr(-expected / np.sqrt(np.maximum(left, 0.1 / self.horizon)))
-        return np.asarray((1 + self.weight / self.level * below) / (1 + self.weight))
+        expected = above + left * (self.mean / self.deviation)
+        chance = erf(expected / np.sqrt(2 * np.maximum(left, 0.1 / self.horizon)))
+        return np.stack([np.clip(above, -100, 100), chance], axis=1).astype(np.float32)
 
     def follow(self, ended: Array) -> None:
         """Learn from the rewards of the episodes that ended in a step of all environments, (k,), if any.

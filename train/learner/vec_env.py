@@ -44,8 +44,7 @@ class NeuralMMVecEnv(VecEnv):
 
     Where the objective is mean less shortfall, the learner gets what each step adds to its utility instead
     (`train.learner.shortfall`), and two more entries of the observation say, for the critic, how the episode
-    stands. Noise is risk then, and stays; with `control_variate` it is a further surprise, and all surprises
-    are there twice, again times what a little more reward is worth.
+    stands. Noise is risk then, and stays; with `control_variate` it is the last of the surprises.
     """
 
     def __init__(
@@ -78,7 +77,7 @@ class NeuralMMVecEnv(VecEnv):
             space = gymnasium.spaces.Box(low, high, dtype=np.float32)
             if control_variate:
                 given = 0 if self.surprises is None else self.surprises.shape[1]
-                self.surprises = np.zeros((num_envs, 2 * (given + 1)), np.float32)
+                self.surprises = np.zeros((num_envs, given + 1), np.float32)
         super().__init__(num_envs, space, self.envs.single_action_space)
         self.metadata: dict[str, Any] = {**self.metadata, "render_fps": RENDER_FPS}
         self._first_seed: int | None = seed
@@ -116,9 +115,7 @@ class NeuralMMVecEnv(VecEnv):
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         observations, rewards, terminated, truncated, info = self.envs.step(self._actions)
-        ledger, slope = self.envs.ledger, np.zeros(0, np.float32)
-        if self.shortfall is not None:
-            slope = self.shortfall.slope(self._sums[-3], self._sums[-1]).astype(np.float32)
+        ledger = self.envs.ledger
         self._sums[:-3] += ledger[TERM_ROWS]
         self._sums[-3] += rewards
         self._sums[-2] += np.abs(ledger[POSITION])
@@ -134,7 +131,7 @@ class NeuralMMVecEnv(VecEnv):
             for i in np.flatnonzero(dones):
                 infos[i] = self._final_info(i, shown[i], bool(truncated[i] and not terminated[i]))
         if self.surprises is not None:
-            self.surprises = self._surprises(last[:, self._width :], ledger, slope)
+            self.surprises = self._surprises(last[:, self._width :], ledger)
         if self.shortfall is not None:
             self.shortfall.follow(self._sums[-3, dones])
         self._sums[:, dones] = 0
@@ -147,14 +144,12 @@ class NeuralMMVecEnv(VecEnv):
             return seen
         return np.concatenate([seen, self.shortfall.shown(self._sums[-3], self._sums[-1])], axis=1)
 
-    def _surprises(self, given: np.ndarray, ledger: np.ndarray, slope: np.ndarray) -> np.ndarray:
-        """Those of the market, and the noise where it is not taken off the rewards, as they are and times the
-        `slope` of utility before the step."""
+    def _surprises(self, given: np.ndarray, ledger: np.ndarray) -> np.ndarray:
+        """Those of the market, and the noise where it is not taken off the rewards."""
         if self.shortfall is None or not self.control_variate:
             return given
         noise = (ledger[NOISE] * self.reward_scale).astype(np.float32)
-        both = np.concatenate([given, noise[:, None]], axis=1)
-        return np.concatenate([both, both * slope[:, None]], axis=1)
+        return np.concatenate([given, noise[:, None]], axis=1)
 
     def _learned(self, rewards: np.ndarray, ledger: np.ndarray) -> np.ndarray:
         """The rewards, less what of them is noise. To who is averse to risk normal noise costs its certainty
