@@ -51,6 +51,8 @@ KINDS: dict[type[Market], list[str]] = {
 """The solutions that are compared with, by market; the first is what no policy can beat."""
 
 TUNING_EPISODES = 64
+TAIL_EPISODES = 1024
+"""The same where their tail counts."""
 TAPE_EPISODES = 16
 """The same on tapes, which are short: they cover the training part many times over."""
 SHORTEST = 60
@@ -225,7 +227,11 @@ def candidates(family: str, config: EnvConfig, calibration: Path | None = None) 
 
 def try_out(policy: Policy, config: EnvConfig) -> Outcome:
     """What `policy` does on the market of `config`; on recorded data, on the training split."""
-    episodes = TAPE_EPISODES if isinstance(config.market, Replay) else TUNING_EPISODES
+    reward = config.reward
+    averse = reward.risk_aversion > 0 or reward.shortfall_weight > 0
+    episodes = TAIL_EPISODES if averse else TUNING_EPISODES
+    if isinstance(config.market, Replay):
+        episodes = TAPE_EPISODES
     return simulate(policy, _training(config), episodes, seed=TUNING_SEED)
 
 
