@@ -107,9 +107,11 @@ def closed_form(recursion: ShortfallRecursion, config: EnvConfig, family: str) -
     found = []
     for value in np.geomspace(low, min(high, 1e3), 15):
         policy: Any = make_policy(family, mean_of(config), **{parameter: float(value)})
-        tables = (np.clip(side, 0, recursion.problem.max_distance) for side in policy.tabulate())
-        found.append((f"{family}, {parameter} {value:.2g}", *recursion.parts(*tables)))
-    return max(found, key=lambda place: place[1] if math.isfinite(place[1]) else -math.inf)
+        ask, bid = (np.clip(side, 0, recursion.problem.max_distance) for side in policy.tabulate())
+        worth = float(recursion.evaluate(ask, bid).max())
+        found.append((worth if math.isfinite(worth) else -math.inf, float(value), ask, bid))
+    _, value, ask, bid = max(found, key=lambda one: one[0])
+    return f"{family}, {parameter} {value:.2g}", *recursion.parts(ask, bid)
 
 
 def row(place: Place, best: float) -> tuple[str, ...]:
