@@ -4,7 +4,8 @@
     python3.13 .ci/versions.py newest
 
 It takes the Python that runs it, some minutes, and for `lowest` the torch of its bound: gigabytes on Linux.
-`--keep FOLDER` keeps the environment and goes on with it.
+Commands are run from an empty folder, then tests of the package's core (`TESTS`) beside the wheel, not in the
+checkout. `--keep FOLDER` keeps the environment and goes on with it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -41,6 +43,18 @@ score smoke.mmz glft no-trade --task brownian
 zoo play brownian --episodes 16
 """
 
+TESTS = (
+    "tests/mmenv/test_env.py",
+    "tests/mmenv/test_tasks.py",
+    "tests/mmenv/engine/test_marks.py",
+    "tests/policies/test_bundle.py",
+    "tests/policies/test_sb3.py",
+    "tests/train/learner/test_sb3_tools.py",
+)
+"""What rests most on other libraries: gymnasium's and Stable-Baselines3's interfaces, numba, torch."""
+COPIED = ("tests", "examples", "benchmarks", "pyproject.toml")
+"""What those tests need beside the wheel."""
+
 
 def lower_bounds() -> list[str]:
     """The lowest version that pyproject.toml allows of each library, as constraints of pip."""
@@ -67,6 +81,7 @@ def main() -> None:
         work.mkdir()
         install(python, work, lower_bounds() if given.which == "lowest" else [])
         use(python, work)
+        test(python, work)
 
 
 def install(python: Path, work: Path, bounds: list[str]) -> None:
@@ -85,6 +100,18 @@ def use(python: Path, work: Path) -> None:
     for line in COMMANDS.strip().splitlines():
         run([python, "-m", "train.cli", *line.split()], work)
     run([python, "-m", "pip", "list", "--format", "freeze"], work)
+
+
+def test(python: Path, work: Path) -> None:
+    """The core's tests, on the wheel."""
+    run([python, "-m", "pip", "install", "--quiet", "pytest", "hypothesis"], work)
+    for name in COPIED:
+        source, copy = ROOT / name, work / name
+        if source.is_dir():
+            shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, copy)
+    run([python, "-m", "pytest", "-p", "no:cacheprovider", *TESTS], work)
 
 
 def run(words: list[str | Path], work: Path) -> None:
