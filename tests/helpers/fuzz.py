@@ -6,6 +6,7 @@ import gzip
 import io
 import re
 import shutil
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -249,7 +250,9 @@ def check_import(name: str, files: Files, edits: list[Spoil], folder: Path) -> s
     job = Import(format_of(name), tuple(paths), store, progress=False, **options | told)  # type: ignore[arg-type]
     refused, results = "", list[tuple[list[Tape], Report]]()
     try:
-        results = job.run()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)  # of numpy: a number that does not fit
+            results = job.run()
     except (CaptureError, TapeError) as error:
         refused = str(error)
     if refused:

@@ -91,9 +91,9 @@ class HftBacktest(Importer):
         rows["side"][kind == CLEAR] = BUY
         rows["exch_ns"], rows["local_ns"] = part["exch_ts"], part["local_ts"]
         for name, source, places in zip(("price", "size"), ("px", "qty"), self.places, strict=True):
-            values = part[source] * 10.0**places
-            good = np.abs(values) < 2.0**62
-            rows[name] = np.where(good, np.rint(np.where(good, values, 0)).astype(np.int64), INVALID)
+            good = np.abs(part[source]) < 2.0**62 / 10.0**places
+            values = np.where(good, part[source], 0.0) * 10.0**places
+            rows[name] = np.where(good, np.rint(values).astype(np.int64), INVALID)
         for name in ("price", "size"):
             rows[name][kind == CLEAR] = 0
         # Rows of one kind and time are taken to be one message.

@@ -60,7 +60,7 @@ def _first_row(path: Path, options: ImportOptions) -> tuple[int, str, str, list[
     source = [told or (table.value(name, 0) if table.has(name) else "") for name, told in given.items()]
     missing = [name for name, told in zip(given, source, strict=True) if not told]
     if missing:
-        columns, told = (" and ".join(form.format(name) for name in missing) for form in ("{!r}", "--{}"))
+        columns, told = " or ".join(map(repr, missing)), " and ".join(f"--{name}" for name in missing)
         raise CaptureError(f"{path.name}: no column {columns}; add it or give {told}")
     kind = "trades" if table.value("kind", 0) == "trade" else "book"
     symbols = symbols_in(path, "symbol") if options.symbol == ALL and table.has("symbol") else source[1:]
