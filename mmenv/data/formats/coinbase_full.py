@@ -202,6 +202,7 @@ class CoinbaseFull(FeedImporter):
         if any(not 0 < value < LARGEST for order in orders.values() for value in order[1:]):
             raise ValueError("price or size")
         sequence = int(message["sequence"])
+        _require_fit(local_ns, sequence)
         for side, price, size in orders.values():
             levels[side, price] = levels.get((side, price), 0) + size
         state = self._state[0]
@@ -229,9 +230,11 @@ class CoinbaseFull(FeedImporter):
 
     def _take(self, local_ns: int, message: Any, line: int, report: Report) -> NDArray[np.void]:
         """Rows of a message that Python has to read. Raises ValueError or another one where it cannot be."""
+        exch_ns, sequence = iso_ns(message["time"]), int(message["sequence"])
+        _require_fit(local_ns, exch_ns, sequence)
         found = np.zeros(1, MESSAGE)
         row = found[0]
-        row["exch_ns"], row["sequence"] = iso_ns(message["time"]), int(message["sequence"])
+        row["exch_ns"], row["sequence"] = exch_ns, sequence
         row["local_ns"], row["line"], row["ours"] = local_ns, line, True
         if not 0 <= row["sequence"] <= self._state["sequence"][0]:
             self._understand(message, row)
@@ -267,6 +270,12 @@ class CoinbaseFull(FeedImporter):
 
 def _joined(rows: Iterable[NDArray[np.void]]) -> NDArray[np.void]:
     return np.concatenate([np.zeros(0, RAW), *rows])
+
+
+def _require_fit(*numbers: int) -> None:
+    """Raise ValueError for a time or number beyond 64 bits."""
+    if any(abs(number) >= 1 << 63 for number in numbers):
+        raise ValueError("time or number")
 
 
 def _count(waiting: Waiting) -> int:

@@ -101,6 +101,18 @@ def test_a_day_that_no_month_has_is_no_time(tmp_path: Path) -> None:
     assert "day is out of range" in told
 
 
+@pytest.mark.parametrize("place", [2, -5])
+def test_a_number_beyond_64_bits_is_told(place: int, tmp_path: Path) -> None:
+    """Of a message that waits for the book, and of one after it."""
+    lines = full(feeds.market(events=20))
+    rows, _ = read("coinbase", write_lines(tmp_path / "x", lines))
+    stamp, _, text = lines[place].partition(" ")
+    lines[place] = f"{stamp} {json.dumps(json.loads(text) | {'sequence': 10**30})}"
+    less, told = read_both("coinbase", write_lines(tmp_path / "x", lines))
+    assert "time or number; skipped" in told
+    assert len(less) <= len(rows)
+
+
 def test_thousands_of_orders_are_the_book(tmp_path: Path) -> None:
     """Orders that never cross, told one by one before and after the first book."""
     random = np.random.default_rng(3)
