@@ -12,6 +12,7 @@ from mmenv import ConfigError, make_config
 from mmenv.market.live import Live
 from policies.bundle import REFERENCE_SEED, Bundle, load, save
 from policies.network.layers import Layer
+from policies.tick import require_alone
 from train.export import first_actions
 from train.live import choose
 from train.simulate import quoted_sides
@@ -63,6 +64,11 @@ def test_a_desk_takes_what_venues_take(tmp_path, name):
         return
     with pytest.raises(ConfigError, match=f"quote = '{name}' .*'spread-skew'.*market 'live'"):
         choose(str(tmp_path / "policy.mmz"), {}, market, None, None)
+
+
+def test_one_compiled_call_gives_no_market_orders():
+    with pytest.raises(ConfigError, match=r"quote = 'taker' .*quotes, no market orders.* neuralmm paper"):
+        require_alone(make_config("book", **ACTIONS["taker"]))
 
 
 def test_sides_that_are_left_are_counted_as_such():
