@@ -23,7 +23,7 @@ BATCH = 6
 """Paths of a step."""
 PASSES = 12
 """Steps times `BATCH` over paths."""
-FIRST_STEP, LAST_STEP = 0.05, 0.01
+FIRST_STEP, LAST_STEP = 0.02, 0.003
 """Half-ticks by which a coefficient moves at first and in the end."""
 MEMORY, SIZES = 0.8, 0.95
 """Of the slopes' mean, and of that of their squares (Adam; Kingma and Ba 2015)."""
