@@ -55,7 +55,7 @@ TESTS = (
 """What rests most on other libraries: gymnasium's and Stable-Baselines3's interfaces, numba, torch."""
 NEWER = (
     "tests/mmenv/test_env.py::test_record_video",  # gymnasium.wrappers.vector.RecordVideo
-    "tests/mmenv/test_env.py::test_episode_statistics_single_and_vector",  # DictInfoToList of a dict in a dict
+    "tests/mmenv/test_env.py::test_episode_statistics_single_and_vector",  # DictInfoToList of dicts
 )
 """Of wrappers that the lowest gymnasium does not have yet, so left out with it."""
 COPIED = ("tests", "examples", "benchmarks", "pyproject.toml")
@@ -108,7 +108,7 @@ def use(python: Path, work: Path) -> None:
     run([python, "-m", "pip", "list", "--format", "freeze"], work)
 
 
-def test(python: Path, work: Path, left_out: Sequence[str] = ()) -> None:
+def test(python: Path, work: Path, left_out: Sequence[str]) -> None:
     """The core's tests, on the wheel, but for some."""
     run([python, "-m", "pip", "install", "--quiet", "pytest", "hypothesis"], work)
     for name in COPIED:
