@@ -9,9 +9,9 @@ at times a step apart where the book decides always.
 from __future__ import annotations
 
 import numpy as np
-from scipy import linalg
 
 from mmenv.config import EnvConfig, make_config
+from mmenv.engine.products import exponential, product
 from mmenv.sheet import Sheet
 from policies.analytic import CarteaJaimungal
 from policies.optimal import OptimalPolicy, solve
@@ -56,7 +56,7 @@ def book(running: float, left: float) -> Array:
     held = np.arange(-LIMIT, LIMIT + 1.0)
     matrix = np.diag(-running * DECAY * held**2)
     matrix += (np.eye(len(held), k=1) + np.eye(len(held), k=-1)) * RATE / np.e
-    omega: Array = linalg.expm(matrix * left) @ np.exp(-TERMINAL * DECAY * held**2)
+    omega: Array = product(exponential(matrix * left), np.exp(-TERMINAL * DECAY * held**2))
     return np.log(omega) / DECAY
 
 
