@@ -73,6 +73,9 @@ LEFT_OUT = {
     r"neuralmm solve (large-tick|book)": "searches rules for a minute; tests/policies/book does with fewer",
     r".* --symbol MSFT": "needs the recorded tape of a stock, which is not in this repository",
     r"neuralmm members logs/hidden": "solves each member's optimum; tests/mmenv/desk/test_family.py does",
+    r"neuralmm (import .*ethusdt|.* replay-basket|evaluate logs/replay-basket)": (
+        "needs tapes of two symbols of one time; tests/mmenv/market/test_replay_basket.py makes them"
+    ),
     r"neuralmm (study|population|sweep|reproduce)": "starts processes; tests/train/experiments runs them",
     r"neuralmm warm": "starts processes; tests/train/test_warm.py runs it",
 }
