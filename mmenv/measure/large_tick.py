@@ -1,25 +1,31 @@
-"""Fit a `book` to a large-tick market by simulated moments: a random search.
+"""Fit a `book` to a large-tick market by simulated moments: least squares by regression.
 
 What is matched: how far and how often the mid moves, spread, queues, what joins and leaves them, how far
 ahead their imbalance speaks, and fills and mark-outs of a lot that joins the touch at the back and stays.
-Every candidate is simulated with seeds of its own, and the best ones again and again, so that none is chosen
-for its luck.
+
+The errors of the moments are nearly linear in the logarithms of the parameters. So each round simulates a
+cloud of markets around the middle, draws a line through the errors of all clouds so far, the nearer ones
+counting more, and moves the middle to where the line has the least squares: a Gauss-Newton step with slopes
+that are regressed, for simulations are noisy. No market is chosen for its luck: what comes out is a middle,
+which no cloud holds.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from mmenv.checks import ConfigError
+from mmenv.engine.products import product, solve_linear
 from mmenv.market.book import LIMITS
 from mmenv.market.book_presets import PRESETS
 from mmenv.measure import touch
 from mmenv.measure.facts import area, ranks
+from mmenv.measure.intervals import Array
 from mmenv.measure.record import TICK, Record, record_market
 
 MODEL = "nasdaq-msft"
@@ -55,8 +61,20 @@ IN_LOTS = ("order_size", "max_order_size", "depth", "queue", "refill", "lots_per
 LOTS = ("queue", "volume")
 """Moments that are counted in lots."""
 
-KEPT = 10
-"""Candidates from which new ones are made."""
+WIDTH = 0.15
+"""Standard deviation of the logarithm of a parameter in a cloud."""
+
+FARTHEST = 0.5
+"""Most that a logarithm changes in a step."""
+
+RIDGE = 4.0
+"""What a unit of change in a logarithm costs, in squared tolerances: parameters that no moment tells stay."""
+
+CHECKS = 3
+"""Simulations that what was found, and the start, are compared by, each."""
+
+MOST = 10.0
+"""Error of a moment, in tolerances, at which larger ones count the same."""
 
 
 def moments(record: Record) -> dict[str, float]:
@@ -88,34 +106,24 @@ def moments(record: Record) -> dict[str, float]:
     return found | {f"mark-out, {h:g} s": value for h, value in worth.items()}
 
 
-def distance(found: dict[str, float], wanted: dict[str, float]) -> float:
-    """Mean square of the errors in tolerances, over what is wanted and known; each at most 100."""
-    errors = []
+def errors(found: dict[str, float], wanted: dict[str, float]) -> Array:
+    """Errors in tolerances of all that is wanted and known, (moments,), each at most `MOST`."""
+    listed = []
     for name, value in wanted.items():
         plain = name.startswith(PLAIN)
         if math.isnan(value) or (value <= 0 and not plain):
             continue  # of what never happens there is no logarithm
         here = found[name]
         if math.isnan(here) or (here <= 0 and not plain):
-            errors.append(10.0)
+            listed.append(MOST)
         else:
-            error = here - value if plain else math.log(here / value)
-            errors.append(min(abs(error) / TOLERANCES[name], 10.0))
-    return float(np.mean(np.square(errors)))
+            listed.append((here - value if plain else math.log(here / value)) / TOLERANCES[name])
+    return np.clip(listed, -MOST, MOST)
 
 
-@dataclass
-class Candidate:
-    """Parameters, and the mean distance of so many simulations of them."""
-
-    tuned: dict[str, float]
-    distance: float = 0.0
-    times: int = field(default=0)
-
-    def add(self, distance: float) -> None:
-        """Take one more simulation into the mean."""
-        self.distance = (self.distance * self.times + distance) / (self.times + 1)
-        self.times += 1
+def distance(found: dict[str, float], wanted: dict[str, float]) -> float:
+    """Mean square of the errors in tolerances."""
+    return float(np.square(errors(found, wanted)).mean())
 
 
 def fit(record: Record, evaluations: int, seed: int = 0) -> dict[str, Any]:
@@ -124,30 +132,67 @@ def fit(record: Record, evaluations: int, seed: int = 0) -> dict[str, Any]:
     Parameters
     ----------
     evaluations
-        Simulations that the search may spend. 0: the model in the record's lots and price.
+        Simulations that the search may spend, `len(TUNED) + 2` a round. Too few for a round: the model in the
+        record's lots and price.
     seed
-        Of the search; candidates are simulated with seeds of their own.
+        Of the clouds; every market is simulated with seeds of its own.
     """
     wanted = moments(record)
     base = start(record, wanted)
     generator = np.random.default_rng(seed)
-    best = [Candidate({name: base[name] for name in TUNED})]
-    for k in tqdm(range(evaluations), desc="fitting book", unit="simulation", leave=False, disable=None):
-        again = k == 0 or generator.random() < 0.25
-        if again:
-            candidate = min(best[:4], key=lambda each: each.times)
-        else:
-            parent = best[0] if generator.random() < 0.6 else best[generator.integers(len(best))]
-            candidate = Candidate(varied(parent.tuned, k / evaluations, generator))
+    first = middle = np.log([base[name] for name in TUNED])
+    cloud = len(TUNED) + 2
+    rounds = (evaluations - 2 * CHECKS) // cloud
+    if rounds < 1:
+        return base
+    seeds = itertools.count(PATHS, PATHS)
+    points, seen = [], []
+    with progress(rounds * cloud + 2 * CHECKS) as bar:
+
+        def simulated(logarithms: Array) -> Array:
+            bar.update()
+            market = record_market({**base, **tuned(logarithms)}, PATHS, SECONDS, seed=next(seeds))
+            return errors(moments(market), wanted)
+
+        for _ in range(rounds):
+            for point in middle + WIDTH * generator.standard_normal((cloud, len(TUNED))):
+                try:
+                    seen.append(simulated(point))
+                    points.append(point)
+                except ConfigError:
+                    continue  # such as a rate that is too high for the micro-steps
+            if points:
+                middle = stepped(middle, np.array(points), np.array(seen))
         try:
-            simulated = record_market({**base, **candidate.tuned}, PATHS, SECONDS, seed=PATHS * (k + 1))
+            far = [np.mean([np.square(simulated(x)) for _ in range(CHECKS)]) for x in (middle, first)]
         except ConfigError:
-            continue  # such as a rate that is too high for the micro-steps
-        candidate.add(distance(moments(simulated), wanted))
-        best = best if again else [*best, candidate]
-        best = sorted(best, key=lambda each: each.distance)[:KEPT]
-    sure = [each for each in best if each.times > 1] or best
-    return {**base, **sure[0].tuned}
+            return base
+    return {**base, **tuned(middle)} if far[0] < far[1] else base
+
+
+def progress(simulations: int) -> tqdm[Any]:
+    """A bar of so many simulations."""
+    return tqdm(total=simulations, desc="fitting book", unit="simulation", leave=False, disable=None)
+
+
+def tuned(logarithms: Array) -> dict[str, float]:
+    """The parameters `TUNED` from their logarithms, within `LIMITS`."""
+    return {name: float(np.clip(np.exp(x), *LIMITS[name])) for name, x in zip(TUNED, logarithms, strict=True)}
+
+
+def stepped(middle: Array, points: Array, seen: Array) -> Array:
+    """The middle (n,) moved to the least squares of a line through the errors `seen`, (points, moments), at
+    `points`, (points, n), which count less the farther they are; at most `FARTHEST` along each axis."""
+    away = points - middle
+    near = np.exp(-np.square(away / (2 * WIDTH)).mean(axis=1) / 2)
+    columns = np.concatenate([np.ones((len(away), 1)), away], axis=1)
+    weighted = (near[:, None] * columns).T
+    faint = 1e-2 * np.diag([1.0, *np.ones(len(middle))])  # what the points do not tell is none
+    fitted = solve_linear(product(weighted, columns) + faint, product(weighted, seen))
+    level, slopes = fitted[0], fitted[1:]
+    curvature = product(slopes, slopes.T) + RIDGE * np.eye(len(middle))
+    step = -solve_linear(curvature, product(slopes, level))
+    return middle + np.clip(step, -FARTHEST, FARTHEST)
 
 
 def start(record: Record, wanted: dict[str, float]) -> dict[str, Any]:
@@ -167,15 +212,3 @@ def start(record: Record, wanted: dict[str, float]) -> dict[str, Any]:
         "substeps": min(math.ceil(record.seconds / micro), 100),
         "start_price": int(np.median(b["mid"] - b["spread"] // 2) // TICK),
     }
-
-
-def varied(tuned: dict[str, float], progress: float, generator: np.random.Generator) -> dict[str, float]:
-    """Some of the parameters multiplied by log-normal factors, the smaller the later, within `LIMITS`."""
-    width, chance = 0.35 * (1 - progress) + 0.05, 0.6 if progress < 0.3 else 0.3
-    changed = dict(tuned)
-    for name in tuned:
-        if generator.random() < chance:
-            low, high = LIMITS[name]
-            new = tuned[name] * math.exp(width * generator.standard_normal())
-            changed[name] = float(np.clip(new, low, high))
-    return changed

@@ -272,7 +272,7 @@ def test_calibration_of_the_book_measures_a_queue():
 
 
 def test_a_large_tick_book_is_searched():
-    """The truth is nearer than what is not; a search brings a wrong start nearer; same seed, same bytes."""
+    """The truth is nearer than what is not; without simulations it is the model in the record's lots."""
     truth = {"name": "book", "preset": "nasdaq-msft"}
     record = record_market(truth, 32, 300.0, seed=10**6)
     wanted = large_tick.moments(record)
@@ -284,7 +284,37 @@ def test_a_large_tick_book_is_searched():
     wrong = {**truth, "impact": 0.2, "flight": 0.0, "queue_rate": 0.5}
     assert far(truth) < 5 < far(wrong)
     assert far(large_tick.fit(record, 0)) < 10  # the record's lots are the model's
-    assert large_tick.fit(record, 4) == large_tick.fit(record, 4)
+
+
+def test_a_step_to_the_least_squares():
+    """Where errors are a line of the parameters, a step goes to its least squares, at most `FARTHEST`."""
+    rng = np.random.default_rng(0)
+    count, told = len(large_tick.TUNED), 40
+    slopes = rng.standard_normal((count, told)) * 20
+    middle, least = rng.standard_normal(count), np.linspace(-0.4, 0.8, count)
+    points = middle + large_tick.WIDTH * rng.standard_normal((3 * count, count))
+    step = large_tick.stepped(middle, points, (points - middle - least) @ slopes) - middle
+    np.testing.assert_allclose(step, np.minimum(least, large_tick.FARTHEST), atol=0.05)
+    missing = np.delete(slopes, range(1, told), axis=1)  # one moment: the shortest way to it, not any other
+    step = large_tick.stepped(middle, points, (points - middle - least) @ missing) - middle
+    along = missing[:, 0] / np.linalg.norm(missing)
+    assert np.linalg.norm(step) < 1.2 * abs(least @ along)
+
+
+def test_a_search_comes_nearer(monkeypatch):
+    """From the model to the record of another market; the same seed gives the same parameters."""
+    monkeypatch.setattr(large_tick, "PATHS", 8)
+    record = record_market({"name": "book", "preset": "nasdaq-msft", "volatility": 0.5, "order_rate": 0.2,
+                            "queue_rate": 0.1, "refill": 60.0}, 32, 300.0, seed=10**6)  # fmt: skip
+    wanted = large_tick.moments(record)
+    evaluations = 2 * (len(large_tick.TUNED) + 2) + 2 * large_tick.CHECKS
+
+    def far(market):
+        return large_tick.distance(large_tick.moments(record_market(market, 32, 300.0, seed=5)), wanted)
+
+    found = large_tick.fit(record, evaluations)
+    assert far(found) < 0.7 * far(large_tick.fit(record, 0))
+    assert large_tick.fit(record, evaluations) == found
 
 
 def test_the_search_is_made_of_a_simulated_market_too(monkeypatch):
