@@ -317,7 +317,7 @@ def _advice(options: Import, importer: Importer) -> str:
     """Which symbols can be chosen: those that have a book."""
     try:
         every = replace(options, symbol=ALL).open(importer.places)
-    except CaptureError:  # one of them cannot be imported
+    except (CaptureError, PluginError):  # one of them cannot be imported, or has no name
         every = [importer]
     symbols = sorted({each.source.symbol for each in every})
     if len(symbols) == 1:

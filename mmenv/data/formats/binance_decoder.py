@@ -210,6 +210,8 @@ class Decoder:
             return
         first, last = int(data["U"]), int(data["u"])
         previous = int(data.get("pu", first - 1))
+        if max(first, last, previous) > NEVER:
+            raise ValueError("update")
         bids, asks = _levels(data["b"]), _levels(data["a"])
         exch_ns = self._exchange_ns(DEPTH, data)
         if last <= self.last_update:
