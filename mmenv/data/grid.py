@@ -19,7 +19,7 @@ from mmenv.data.decimals import decimal_text, decimal_units
 from mmenv.data.follow import DAY_STATS, LEAVE_OUT, SIDE_RULES, TOUCH, Levels, follow, in_units, measure
 from mmenv.data.orders import Queues, as_rows
 from mmenv.data.problems import Report
-from mmenv.data.rows import BBO, BUY, CLEAR, DEPTH, ROW, SNAPSHOT, TRADE, CaptureError
+from mmenv.data.rows import BBO, BUY, CLEAR, DEPTH, ROW, SNAPSHOT, TRADE, CaptureError, NoTape
 from mmenv.data.segments import segments, usual_step
 from mmenv.data.source import Source
 from mmenv.data.spool import Spool
@@ -307,7 +307,7 @@ class SecondPass:
     def _info(self) -> TapeInfo:
         touch, stats = self.touch[0], self.stats[0]
         if touch["high_tick"] < 0:
-            raise CaptureError(
+            raise NoTape(
                 f"{self.report.name(0)}: the book never has both a bid and an ask on {day_text(self.day)}"
             )
         return TapeInfo(

@@ -33,7 +33,7 @@ from mmenv.data.formats.base import (
 from mmenv.data.grid import Grid, SecondPass, day_text
 from mmenv.data.import_jobs import Show, load, run_jobs, save, work_folder
 from mmenv.data.problems import FinerNeeded, Report
-from mmenv.data.rows import CaptureError, SeveralSymbols
+from mmenv.data.rows import CaptureError, NoTape, SeveralSymbols
 from mmenv.data.source import Source
 from mmenv.data.spool import Spool
 from mmenv.data.tape import SCHEMA_VERSION, Tape, TapeError, put_tape, tape_path
@@ -74,7 +74,7 @@ class Import:
     """Name of the venue where the files do not tell it, or another one."""
     symbol: str | None = None
     """The symbol to import from files that hold several, or where the files do not tell it; "all": each to
-    its own tape."""
+    its own tape; those that make none, such as trades without a book, are named and left out."""
     trade_side: str | None = None
     """Trades whose aggressor the files do not tell: "leave-out", or a side by the "tick" rule or the "quote"
     rule. Without it, files in which these are more than half of the trades are refused."""
@@ -103,7 +103,8 @@ class Import:
     """Show progress bars."""
 
     def run(self) -> list[tuple[list[Tape], Report]]:
-        """Import; the tapes and the report of each venue and symbol.
+        """Import; the tapes and the report of each venue and symbol. Of all symbols those that make no tape
+        have none, and their report says why, unless that is so of every one, or under `strict`.
 
         Raises `PluginError` where there is no importer of this name or it does not do what importers must,
         and `CaptureError` where something in the files or options cannot be used; nothing is written then.
@@ -124,6 +125,8 @@ class Import:
             raise CaptureError(f"--jobs = {self.jobs} is not possible: it must be at least 1.")
         with _folder(self.store), work_folder(self.store / f"{WORK}{self._identity()}") as folder:
             jobs = run_jobs(self, folder, self._begun(folder))
+            if all(job.part.report.left_out for job in jobs):
+                raise NoTape("; ".join(job.part.report.left_out for job in jobs[:SHOWN]))
             for number, job in enumerate(jobs):
                 job.put(self, folder / str(number))
             return [(job.part.tapes(self.store), job.part.report) for job in jobs]
@@ -187,28 +190,29 @@ class _Part:
     def require_sound(self, options: Import) -> None:
         """Refuse what should not become tapes unless the user has said that it may.
 
-        Raises `CaptureError`.
+        Raises `NoTape`.
         """
         assert self.second is not None
         assert self.spool is not None
         name, second, report = self.report.name(0), self.second, self.report
         if report.refused > self.spool.rows and not options.allow_refused:
-            raise CaptureError(
+            raise NoTape(
                 f"{name}: {report.refused} rows cannot be used and {self.spool.rows} can: add "
                 f"--allow-refused to import these alone. The first: {report.problems[0]}"
             )
         lost = second.unsided if options.trade_side is None else 0
         if lost > second.trades:
-            raise CaptureError(
+            raise NoTape(
                 f"{name}: {lost} of {lost + second.trades} trades have no side: give --trade-side quote, "
                 "tick or leave-out"
             )
         if not second.trades and not options.allow_no_trades:
-            raise CaptureError(f"{name}: no trades; give the files that have them, or --allow-no-trades")
+            raise NoTape(f"{name}: no trades; give the files that have them, or --allow-no-trades")
 
     def tapes(self, store: Path) -> list[Tape]:
         """The tapes in the store."""
-        assert self.second is not None
+        if self.second is None or self.report.left_out:
+            return []
         return [Tape(tape_path(store, info.venue, info.symbol, info.day)) for info in self.second.infos]
 
 
@@ -220,7 +224,18 @@ class ImportJob:
 
     def run(self, options: Import, folder: Path, show: Show) -> None:
         """Do what is left of it, in a folder of its own; what is written is in its `tapes`."""
+        try:
+            self._run(options, folder, show)
+        except NoTape as error:
+            if options.symbol != ALL or options.strict:
+                raise
+            source = self.part.importer.source
+            self.part.report.left_out = f"{source.venue} {source.symbol} is left out: {error}"
+
+    def _run(self, options: Import, folder: Path, show: Show) -> None:
         part = self.part
+        if part.importer.lacks:
+            raise NoTape(part.importer.lacks)
         while not part.read:
             try:
                 self._read(folder / "spool", options, folder, show)
@@ -234,7 +249,8 @@ class ImportJob:
 
     def put(self, options: Import, folder: Path) -> None:
         """Put the tapes into the store."""
-        assert self.part.second is not None
+        if self.part.second is None or self.part.report.left_out:
+            return
         for info in self.part.second.infos:
             written = folder / TAPES / info.day
             place = tape_path(options.store, info.venue, info.symbol, info.day)
@@ -275,9 +291,7 @@ class ImportJob:
                 self.save(folder)
                 saved = spool.rows
         if not spool.rows:
-            raise CaptureError(
-                f"{part.report.name(0)}: no rows of {source.symbol} that can be used{_why(part)}"
-            )
+            raise NoTape(f"{part.report.name(0)}: no rows of {source.symbol} that can be used{_why(part)}")
         part.report.check_places()
         part.read = True
         self.save(folder)
@@ -319,7 +333,7 @@ def _advice(options: Import, importer: Importer) -> str:
         every = replace(options, symbol=ALL).open(importer.places)
     except (CaptureError, PluginError):  # one of them cannot be imported, or has no name
         every = [importer]
-    symbols = sorted({each.source.symbol for each in every})
+    symbols = sorted({each.source.symbol for each in every if not each.lacks})
     if len(symbols) == 1:
         return f"give --symbol {symbols[0]} to leave it out"
     more = f" and {len(symbols) - SHOWN} more" if len(symbols) > SHOWN else ""

@@ -63,6 +63,8 @@ class Report:
     counts: Counter[str] = field(default_factory=Counter)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    left_out: str = ""
+    """Why there is no tape, where other symbols have theirs."""
     tally: Counter[str] = field(default_factory=Counter)
     places: Places = field(default_factory=Places)
     """Decimal places of the importer's prices and sizes."""
@@ -125,6 +127,8 @@ class Report:
         return decimal_text(units, places) if units >= 0 else "-" + decimal_text(-units, places)
 
     def __str__(self) -> str:
+        if self.left_out:
+            return self.left_out
         lines = [*self.notes, *(f"{count} x {text}" for text, count in sorted(self.tally.items()))]
         if not self.counts:
             return "\n".join([*lines, "no problems found"])

@@ -61,6 +61,10 @@ class CaptureError(ValueError):
     """A capture that cannot be imported, or may not be under `--strict`."""
 
 
+class NoTape(CaptureError):
+    """What there is of one symbol makes no tape; of others it may."""
+
+
 class SeveralSymbols(CaptureError):
     """There is another symbol beside the one that is read, and nobody chose one."""
 

@@ -87,6 +87,8 @@ class Importer(ABC):
     """Bytes to read."""
     done: int = 0
     """Bytes read."""
+    lacks: str = ""
+    """Why its files make no tape, where that is known before they are read."""
 
     @classmethod
     @abstractmethod

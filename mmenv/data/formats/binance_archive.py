@@ -158,7 +158,7 @@ class BinanceArchive(LevelImporter):
         if not found:
             raise CaptureError(f"--symbol = {options.symbol!r} is not possible: no file is named so.")
         return [
-            cls(source_of(venue, symbol), _series(kinds, symbol), options)
+            cls(source_of(venue, symbol), _series(kinds), options, _lacks(kinds, symbol))
             for (venue, symbol), kinds in found.items()
         ]
 
@@ -197,7 +197,15 @@ def _identify(path: Path) -> tuple[str, str, str, int]:
     )
 
 
-def _series(kinds: dict[str, list[tuple[int, Path]]], symbol: str) -> list[Files]:
+def _lacks(kinds: dict[str, list[tuple[int, Path]]], symbol: str) -> str:
+    """Why files of these kinds make no tape."""
+    if "depth" in kinds or "bookTicker" in kinds:
+        return ""
+    [(_, path), *_] = next(iter(kinds.values()))
+    return f"{path.name}: trades alone; give bookTicker or T_DEPTH of {symbol} with them"
+
+
+def _series(kinds: dict[str, list[tuple[int, Path]]]) -> list[Files]:
     """What there is, trades before the change of the book that they caused."""
     deals = "trades" if "trades" in kinds else "aggTrades"
     readers: dict[str, Callable[[Table, Places], Decoded]] = {
@@ -205,10 +213,6 @@ def _series(kinds: dict[str, list[tuple[int, Path]]], symbol: str) -> list[Files
         "depth": decode_depth,
         "bookTicker": Tickers(beside="depth" in kinds),
     }
-    if "depth" not in kinds and "bookTicker" not in kinds:
-        raise CaptureError(
-            f"{kinds[deals][0][1].name}: trades alone; give bookTicker or T_DEPTH of {symbol} with them"
-        )
     return [
         Files(
             [path for _, path in sorted(kinds[kind])],

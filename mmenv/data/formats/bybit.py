@@ -13,7 +13,7 @@ from typing import Any
 from mmenv.data.columns import Table, scaled
 from mmenv.data.decimals import Places
 from mmenv.data.formats.base import register
-from mmenv.data.formats.feed import Book, DealFile, FeedImporter, Trade
+from mmenv.data.formats.feed import Book, FeedImporter, Trade
 from mmenv.data.formats.layout import (
     BOOK,
     CHANGE,
@@ -27,7 +27,7 @@ from mmenv.data.formats.layout import (
     TRADE,
     Layout,
 )
-from mmenv.data.formats.levels import Decoded, deal_rows
+from mmenv.data.formats.levels import DealFile, Decoded, deal_rows
 from mmenv.data.rows import BUY, SELL
 from mmenv.times import MILLISECOND
 

@@ -7,10 +7,9 @@ that mean nothing to it are counted by kind, and those of other symbols than the
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
@@ -19,15 +18,15 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from mmenv.data.columns import Table, has_columns
+from mmenv.data.columns import Series
 from mmenv.data.decimals import Places, parse_decimals
 from mmenv.data.formats.ahead import ready
-from mmenv.data.formats.base import Importer, ImportOptions, head_of
+from mmenv.data.formats.base import ALL, Importer, ImportOptions, head_of
 from mmenv.data.formats.feed_rows import NOTHING, PLAIN, fresh, rows_of_parts
 from mmenv.data.formats.json_scan import scan
 from mmenv.data.formats.json_work import PART
 from mmenv.data.formats.layout import Layout, compiled
-from mmenv.data.formats.levels import Decoded, Files, LevelStream
+from mmenv.data.formats.levels import DealFile, Files, LevelStream
 from mmenv.data.lines import Block, Lines, Translate
 from mmenv.data.problems import Report, valid
 from mmenv.data.rows import TRADE, UNKNOWN_NS, CaptureError, SeveralSymbols
@@ -127,7 +126,25 @@ class FeedImporter(Importer):
             raise CaptureError(
                 f"{next(iter(deals)).name}: trades alone; give the files of the book with them"
             )
-        return [cls(source, files, options, deals=deals) for source, files in found]
+        importers = [cls(source, files, options, deals=deals) for source, files in found]
+        if options.symbol == ALL:
+            importers += cls._trades_alone(deals, {source.symbol for source, _ in found}, options)
+        return importers
+
+    @classmethod
+    def _trades_alone(
+        cls, deals: Mapping[Path, DealFile], known: set[str], options: ImportOptions
+    ) -> Iterator[FeedImporter]:
+        """Of each symbol that archives of trades begin with and that has no book."""
+        for path, kind in deals.items():
+            table = Series([path], 0, kind.columns).pull(Report()) if kind.symbol else None
+            symbol = "" if table is None else table.value(kind.symbol, 0)
+            if symbol and symbol not in known:
+                known.add(symbol)
+                source = source_of(options.venue or cls.venue, symbol)
+                alone = cls(source, [], options, deals={path: kind})
+                alone.lacks = f"{path.name}: trades of {symbol} alone; give the files of its book with them"
+                yield alone
 
     @classmethod
     def captures(
@@ -323,26 +340,6 @@ class FeedImporter(Importer):
             told = f"it continues {books['previous'][at]}, but the last one was {last}"
             report.add(name, books["line"][at], books["local_ns"][at], "sequence-gap", told)
         self._begun = True
-
-
-@dataclass(frozen=True)
-class DealFile:
-    """A layout of a venue's archives of trades."""
-
-    columns: Sequence[str]
-    """Those that files of it have."""
-    decode: Callable[[Table, Places], Decoded]
-    symbol: str = ""
-    """The column of the symbol; without it, the symbol is a part of the file's name."""
-    numbered: bool = True
-
-    def fits(self, head: bytes) -> bool:
-        """Whether a file begins as those of this layout."""
-        return has_columns(head, self.columns)
-
-    def holds(self, path: Path, symbol: str) -> bool:
-        """Whether a file has trades of a symbol."""
-        return bool(self.symbol) or symbol in re.split(r"[_.]|(?<=\w)-(?=trades)", path.name)
 
 
 class Odd:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mmenv.data.columns import Series, Table, ours
+from mmenv.data.columns import Series, Table, has_columns, ours
 from mmenv.data.decimals import INVALID, Places
 from mmenv.data.formats.base import Importer, ImportOptions
 from mmenv.data.problems import Report, valid
@@ -89,6 +90,26 @@ class Files:
     """The column that names the symbol, if there is one."""
 
 
+@dataclass(frozen=True)
+class DealFile:
+    """A layout of a venue's archives of trades."""
+
+    columns: Sequence[str]
+    """Those that files of it have."""
+    decode: Callable[[Table, Places], Decoded]
+    symbol: str = ""
+    """The column of the symbol; without it, the symbol is a part of the file's name."""
+    numbered: bool = True
+
+    def fits(self, head: bytes) -> bool:
+        """Whether a file begins as those of this layout."""
+        return has_columns(head, self.columns)
+
+    def holds(self, path: Path, symbol: str) -> bool:
+        """Whether a file has trades of a symbol."""
+        return bool(self.symbol) or symbol in re.split(r"[_.]|(?<=\w)-(?=trades)", path.name)
+
+
 class LevelImporter(Importer):
     """Book and trades of one symbol from one or more series of files, merged by arrival.
 
@@ -96,8 +117,10 @@ class LevelImporter(Importer):
     unless the user chose one.
     """
 
-    def __init__(self, source: Source, files: Sequence[Files], options: ImportOptions) -> None:
-        self.source, self.places = source, options.places
+    def __init__(
+        self, source: Source, files: Sequence[Files], options: ImportOptions, lacks: str = ""
+    ) -> None:
+        self.source, self.places, self.lacks = source, options.places, lacks
         self.names = [path.name for each in files for path in each.paths]
         firsts = np.cumsum([0, *(len(each.paths) for each in files)]).tolist()
         self._streams = [

@@ -58,8 +58,9 @@ class Nautilus(LevelImporter):
             raise CaptureError(f"--symbol = {options.symbol!r} is not possible: no file is of it.")
         importers = []
         for (venue, symbol), kinds in found.items():
+            lacks = ""
             if True not in kinds:
-                raise CaptureError(
+                lacks = (
                     f"{kinds[False][0][1].name}: trades alone; give order_book_deltas of {symbol} with them"
                 )
             series = [
@@ -67,7 +68,7 @@ class Nautilus(LevelImporter):
                 for deltas, columns, decode in ((False, TRADES, decode_trades), (True, DELTAS, decode_deltas))
                 if deltas in kinds
             ]
-            importers.append(cls(source_of(venue, symbol), series, options))
+            importers.append(cls(source_of(venue, symbol), series, options, lacks))
         return importers
 
 

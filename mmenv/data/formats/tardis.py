@@ -54,18 +54,19 @@ class Tardis(LevelImporter):
             files.sort(key=lambda file: file[0])
             book = [path for _, path, first in files if "is_snapshot" in first]
             trades = [path for _, path, first in files if "id" in first]
-            if not book:
-                raise CaptureError(
-                    f"{trades[0].name}: trades of {symbol} alone; give its incremental_book_L2 files with "
-                    "them, or --symbol of one that has them"
-                )
-            series = [Files(book, BOOK, decode_book, restarts=True)]
+            series = [Files(book, BOOK, decode_book, restarts=True)] if book else []
             if trades:
                 numbered = all(first["id"].isdigit() for _, _, first in files if "id" in first)
                 decode = decode_trades if numbered else decode_named
                 # A trade before the change of the book that it caused.
                 series.insert(0, Files(trades, TRADES, decode, numbered))
-            importers.append(cls(source_of(venue, symbol), series, options))
+            lacks = ""
+            if not book:
+                lacks = (
+                    f"{trades[0].name}: trades of {symbol} alone; give its incremental_book_L2 files "
+                    "with them, or --symbol of one that has them"
+                )
+            importers.append(cls(source_of(venue, symbol), series, options, lacks))
         return importers
 
 
