@@ -12,7 +12,7 @@ import orjson
 
 from mmenv.backtest.result import TITLES, Result, Run
 from mmenv.files import replacing
-from mmenv.measure.intervals import FEWEST_BLOCKS, RATIO_SECONDS, Estimate
+from mmenv.measure.intervals import FEWEST_BLOCKS, FEWEST_EVENTS, RATIO_SECONDS, Estimate
 from mmenv.report import comparison, portrait, words
 from mmenv.report.caveats import Caveat, caveats
 from mmenv.report.plot import Figure, colour
@@ -307,8 +307,8 @@ def _table(result: Result) -> str:
     note = (
         f"Intervals: 95%, 1,000 resamples in blocks of {words.duration(result.interval)} or more (of round "
         "trips for the win rate), by the rule of Politis and White; too short: fewer than "
-        f"{FEWEST_BLOCKS} blocks, or for Sharpe and Sortino ratios less than "
-        f"{words.duration(RATIO_SECONDS)}. Sampled figures use intervals of "
+        f"{FEWEST_BLOCKS} blocks or {FEWEST_EVENTS} intervals in which anything happened, or for Sharpe and "
+        f"Sortino ratios less than {words.duration(RATIO_SECONDS)}. Sampled figures use intervals of "
         f"{words.duration(result.interval)}; annualised ones assume trading around the clock. Returns relate "
         "to a capital of "
         f"{words.number(result.capital)} {html.escape(result.currency)}. Trials (configurations tried): "

@@ -442,6 +442,22 @@ def test_a_ratio_needs_an_hour():
     assert long.low < 0.1 < long.high
 
 
+def test_a_handful_of_fills_has_no_interval():
+    """What two or nine fills earned per turnover says nothing of the next; nothing done earns 0 for certain."""
+
+    def earned(fills: int) -> intervals.Estimate:
+        turnover = np.zeros(1000)
+        turnover[np.arange(fills) * 100] = 1.0
+        return intervals.bootstrap(
+            lambda a, b: a.sum(axis=-1) / b.sum(axis=-1), [0.3 * turnover + 1e-9, turnover]
+        )
+
+    assert show(earned(2), "").endswith("(too short)")
+    assert show(earned(9), "").endswith("(too short)")
+    assert earned(10).low == pytest.approx(earned(10).high, rel=1e-3)
+    assert intervals.bootstrap(lambda a: a.sum(axis=-1), [np.zeros(1000)]) == (0.0, 0.0, 0.0)
+
+
 def test_fewer_than_thirty_blocks_are_too_short(store, tmp_path):
     """No interval, no annual ratio and no value at risk, and the tear sheet says so."""
     config = recorded(store)
