@@ -9,8 +9,8 @@ From a recorded tape, or a simulated market, come with 95% intervals (`mmenv.mea
 * spread, imbalance and mark-out, as `mmenv.measure.facts` measures them.
 
 The result is a JSON file that `gym.make` takes for a market: `market="calibration.json:brownian"` or
-`"calibration.json:book"`. Tapes are measured on their training part alone (`ReplayConfig.fractions`), so that
-nothing that is evaluated on the rest has seen it.
+`"calibration.json:book"`. Tapes are measured on one part alone (`ReplayConfig.fractions`), the training part
+unless told otherwise, so that nothing that is evaluated on the rest has seen it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from mmenv.measure.hawkes import Hawkes, fit_hawkes
 from mmenv.measure.intervals import Estimate
 from mmenv.measure.orders import BLOCK_SECONDS, Orders, fit_pareto, tape_orders
 from mmenv.measure.record import TICK, MarketLike, Record, market_name, record_market, record_tape, tape_name
-from mmenv.venue.settings import ReplayConfig
+from mmenv.venue.settings import SPLITS, ReplayConfig
 
 
 @dataclass(frozen=True)
@@ -64,19 +64,28 @@ def calibrate_tapes(
     days: Sequence[Tape],
     step_seconds: float,
     evaluations: int = 0,
-    fractions: tuple[float, float, float] = ReplayConfig.fractions,
+    config: ReplayConfig | None = None,
 ) -> Calibration:
-    """Calibrate to the training part of a symbol: the first of its recorded time over all `days`.
+    """Calibrate to one part of the recorded time of a symbol over all `days`.
 
-    `evaluations` are the simulations that the search for a large-tick `book` may spend.
+    `evaluations` are the simulations that the search for a large-tick `book` may spend; `config` says which
+    part, by default the training part, and how fills are found.
     """
-    config = ReplayConfig(fractions=fractions)
+    settings = config or ReplayConfig(split="train")
 
     def record(away: int) -> Record:
-        return record_tape(days, step_seconds, away, split="train", config=config)
+        return record_tape(days, step_seconds, away, settings.split, settings)
 
-    orders = tape_orders(days, BLOCK_SECONDS, fractions[0])
+    orders = tape_orders(days, BLOCK_SECONDS, shares(settings))
     return measure(tape_name(days[0]), record, orders, evaluations)
+
+
+def shares(config: ReplayConfig) -> tuple[float, float]:
+    """Where the part of the recorded time begins and ends that `config.split` names."""
+    if config.split == "all":
+        return 0.0, 1.0
+    place = SPLITS.index(config.split)
+    return sum(config.fractions[:place]), sum(config.fractions[: place + 1])
 
 
 def calibrate_market(

@@ -30,9 +30,9 @@ def main(options: Calibrate) -> None:
 
     if is_recorded(options.source):
         days = one_symbol(Path(options.source), options.venue, options.symbol)
-        config = ReplayConfig(fractions=options.fractions)
-        found = calibrate_tapes(days, options.step_seconds, options.evaluations, options.fractions)
-        shown = [record_tape(days, options.step_seconds, split="train", config=config)]
+        config = ReplayConfig(fractions=options.fractions, split=options.split, queue_model=options.queue)
+        found = calibrate_tapes(days, options.step_seconds, options.evaluations, config)
+        shown = [record_tape(days, options.step_seconds, split=options.split, config=config)]
     else:
         market = named_market(options.source, "the path of a store or tape")
         size = options.environments, options.seconds, options.seed

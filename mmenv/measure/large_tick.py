@@ -206,7 +206,7 @@ def start(record: Record, wanted: dict[str, float]) -> dict[str, Any]:
         "name": "book",
         "preset": MODEL,
         **model,
-        **{name: max(model[name] * lots, LIMITS[name][0]) for name in IN_LOTS},
+        **{name: float(np.clip(model[name] * lots, *LIMITS[name])) for name in IN_LOTS},
         "volume": wanted["volume"],
         "step_seconds": record.seconds,
         "substeps": min(math.ceil(record.seconds / micro), 100),

@@ -44,7 +44,8 @@ class Facts:
     fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)
     """Shares of the recorded time for train, validation and test."""
     queue: str = "risk-adverse"
-    """How cancels ahead of us move us up the queue of a tape; see docs/data.md."""
+    """How cancels ahead of us move us up the queue of a tape; fifo: our exact place, where single orders were
+    recorded. See docs/data.md."""
     lot: float = 1.0
     """Lots of the tapes in a lot of the simulated markets; 100 for `nasdaq-msft` beside a tape in shares."""
     repeats: int = 1
@@ -72,7 +73,11 @@ class Calibrate:
     step_seconds: float = 0.1
     """Time between two decisions on a tape."""
     fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)
-    """Shares of the recorded time for train, validation and test; the first is measured."""
+    """Shares of the recorded time for train, validation and test."""
+    split: str = "train"
+    """Part of the recorded time that is measured: train, validation, test or all."""
+    queue: str = "risk-adverse"
+    """As of `neuralmm facts`."""
     evaluations: int = 400
     """Simulations that the search for a large-tick book may spend, about a second each."""
     seconds: float = 600.0

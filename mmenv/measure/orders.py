@@ -32,21 +32,25 @@ class Orders:
     """Tick of the exchange's clock, seconds."""
 
 
-def tape_orders(days: Sequence[Tape], seconds: float, share: float) -> Orders:
-    """Find the market orders in the first `share` of the recorded time of a symbol's days.
+def tape_orders(days: Sequence[Tape], seconds: float, part: tuple[float, float]) -> Orders:
+    """Find the market orders in a part of the recorded time of a symbol's days.
 
-    Blocks are `seconds` long; the last one of a day is not whole and left out.
+    `part` is where it begins and ends, as shares of that time. Blocks are `seconds` long; the last one of a
+    day is not whole and left out.
     """
     trades = [np.concatenate([rows[rows["kind"] == TRADE] for rows in tape.rows()]) for tape in days]
     tick = int(np.gcd.reduce([np.gcd.reduce(each["exch_ns"]) for each in trades]))
     spans = [int(np.ptp(each["exch_ns"])) if len(each) else 0 for each in trades]
     found = Orders([], [], [], tick / SECOND)
-    left = share * sum(spans)
+    begin, end = (share * sum(spans) for share in part)
+    before = 0.0
     for each, span in zip(trades, spans, strict=True):
         rows = each[np.argsort(each["exch_ns"], kind="stable")]
         since = rows["exch_ns"] - rows["exch_ns"][:1]
-        rows, since = rows[since < left], since[since < left]
-        left -= span
+        first = max(begin - before, 0.0)
+        kept = (since >= first) & (since < end - before)
+        rows, since = rows[kept], since[kept] - first
+        before += span
         if not len(rows):
             continue
         start = np.ones(len(rows), bool)

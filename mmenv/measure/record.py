@@ -19,7 +19,8 @@ from mmenv.market.units import price_unit
 from mmenv.measure.intervals import Array
 from mmenv.progress import progress_bar
 from mmenv.times import SECOND
-from mmenv.venue.settings import ReplayConfig
+from mmenv.venue.engines import open_venue
+from mmenv.venue.settings import FIFO, ReplayConfig
 
 FIELDS = ("mid", "spread", "best_bid_lots", "best_ask_lots", "buy_lots", "sell_lots", "ask_fill", "ask_value",
           "bid_fill", "bid_value")  # fmt: skip
@@ -153,8 +154,6 @@ def record_tape(
 
     It is quoted as in `record_market`; latency, queue and shares of the split are those of `config`.
     """
-    from mmenv.venue.hft import HftVenue  # here, for not all have hftbacktest
-
     interval_ns = round(step_seconds * SECOND)
     found = list(tape) if isinstance(tape, Sequence) else [tape]
     name = tape_name(found[0])
@@ -166,7 +165,8 @@ def record_tape(
         position_limit_lots=None,
     )
     paths = []
-    with HftVenue(found, 1, settings) as venue:
+    engine = "matcher" if settings.queue_model == FIFO else "hftbacktest"
+    with open_venue(engine, found, 1, settings) as venue:
         for span in venue.spans:
             start = venue.start(0, span, span.first_ns)
             rest = venue.rest((span.end_ns - span.first_ns) // interval_ns - 1, away, lots=1)

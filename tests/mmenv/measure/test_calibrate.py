@@ -14,6 +14,7 @@ from scipy import stats
 from benchmarks.calibration import simulate_hawkes
 from mmenv import ConfigError, make_config
 from mmenv.data.rows import ROW, TRADE
+from mmenv.market.book import LIMITS
 from mmenv.measure import large_tick
 from mmenv.measure.calibrate import calibrate_market, measure, write
 from mmenv.measure.calibrate_page import main
@@ -149,13 +150,13 @@ def test_a_clock_of_milliseconds_does_not_show():
 
 
 def test_orders_of_several_days():
-    """The training part runs over the days; prints of one side at one time are one order."""
+    """A part runs over the days; prints of one side at one time are one order."""
     rng = np.random.default_rng(6)
     rows = np.zeros(4000, ROW)
     rows["exch_ns"] = np.sort(rng.integers(0, 400_000, len(rows))) * 1_000_000
     rows["kind"], rows["size"], rows["side"] = TRADE, 2, rng.choice((-1, 1), len(rows))
     tape = SimpleNamespace(rows=lambda: iter([rows]))
-    orders = tape_orders([tape, tape], 20.0, 0.75)  # type: ignore[list-item]
+    orders = tape_orders([tape, tape], 20.0, (0.0, 0.75))  # type: ignore[list-item]
     # 400 s and 200 s, each without its last block, which is not whole.
     assert orders.joined == [False, *(18 * [True]), False, *(8 * [True])]
     assert orders.tick == 1e-3
@@ -163,6 +164,11 @@ def test_orders_of_several_days():
     assert sum(map(np.sum, orders.lots)) == 2 * ((since < 380e9).sum() + (since < 180e9).sum())
     assert sum(map(len, orders.lots)) < sum(map(np.sum, orders.lots)) / 2
     assert all(0 <= block.min() <= block.max() < 20 for block in orders.times)
+    rest = tape_orders([tape, tape], 20.0, (0.75, 1.0))  # type: ignore[list-item]
+    assert rest.joined == [False, *(8 * [True])]
+    end = since[-1] / 2
+    assert sum(map(np.sum, rest.lots)) == 2 * ((since >= end) & (since < end + 180e9)).sum()
+    assert all(0 <= block.min() <= block.max() < 20 for block in rest.times)
 
 
 def means(series: np.ndarray, path: np.ndarray | None = None) -> list[Estimate]:
@@ -284,6 +290,8 @@ def test_a_large_tick_book_is_searched():
     wrong = {**truth, "impact": 0.2, "flight": 0.0, "queue_rate": 0.5}
     assert far(truth) < 5 < far(wrong)
     assert far(large_tick.fit(record, 0)) < 10  # the record's lots are the model's
+    small = large_tick.start(record, {**wanted, "queue": 200 * wanted["queue"]})  # a tick holds many lots
+    assert make_config(small).market.depth == LIMITS["depth"][1]
 
 
 def test_a_step_to_the_least_squares():

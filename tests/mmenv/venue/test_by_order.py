@@ -15,6 +15,7 @@ from mmenv.data.events import BUY_FLAG, EXCH_FLAG, open_replay
 from mmenv.data.importer import Import
 from mmenv.data.rows import ADD, BUY, CANCEL, CLEAR, DEPTH, FILL, MODIFY, SELL, SNAPSHOT, TRADE
 from mmenv.data.tape import Tape, TapeError, tapes
+from mmenv.measure.record import record_tape
 from mmenv.times import SECOND
 from mmenv.venue.by_order import apply_order
 from mmenv.venue.matched import MatcherVenue
@@ -74,6 +75,16 @@ def test_the_orders_of_a_tape_add_up_to_its_levels(tape: Tape) -> None:
     # What is executed in the book is what is traded, but for what was hidden.
     executed = int(rows["size"][rows["kind"] == FILL].sum())
     assert 0 < executed <= int(rows["size"][rows["kind"] == TRADE].sum())
+
+
+def test_a_lot_at_its_exact_place_fills_no_less_than_where_only_trades_move_it_up(tape: Tape) -> None:
+    """As `neuralmm facts` records it, by the matcher: hftbacktest leaves out orders before the touch."""
+
+    def filled(queue: str) -> int:
+        blocks = record_tape(tape, 0.1, config=ReplayConfig(queue_model=queue)).blocks
+        return int(blocks["ask_fill"].sum() + blocks["bid_fill"].sum())
+
+    assert filled(FIFO) >= filled("risk-adverse") > 20
 
 
 def test_a_snapshot_of_orders_is_what_stands_there(tape: Tape, monkeypatch: pytest.MonkeyPatch) -> None:
