@@ -443,7 +443,7 @@ def test_a_ratio_needs_an_hour():
 
 
 def test_a_handful_of_fills_has_no_interval():
-    """What two or nine fills earned per turnover says nothing of the next; nothing done earns 0 for certain."""
+    """What two or nine fills earned per turnover says nothing of the next; nothing done earns 0 surely."""
 
     def earned(fills: int) -> intervals.Estimate:
         turnover = np.zeros(1000)
