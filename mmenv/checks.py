@@ -5,12 +5,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import numbers
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
-
-if TYPE_CHECKING:
-    pass
-
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -48,7 +45,18 @@ def build(cls: type[T], given: T | Mapping[str, Any] | None, defaults: Mapping[s
     if given is not None and not isinstance(given, Mapping):
         raise ConfigError(f"{cls.__name__} = {given!r} is not possible: give a {cls.__name__} or a dict.")
     check_keys(cls.__name__, given or {}, [f.name for f in dataclasses.fields(cls)])  # type: ignore[arg-type]
-    return cls(**{**defaults, **(given or {})})
+    return cls(**{**defaults, **python_numbers(given or {})})
+
+
+def python_numbers(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with NumPy's numbers as Python's, which a file of JSON can hold."""
+
+    def python(value: Any) -> Any:
+        if isinstance(value, (int, float)) or not isinstance(value, numbers.Real):
+            return value
+        return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+    return {name: python(value) for name, value in given.items()}
 
 
 def check_keys(owner: str, given: Mapping[str, Any], allowed: list[str]) -> None:

@@ -18,7 +18,15 @@ from typing import Any
 
 from mmenv.actions.base import DEFAULT, Action, make_action
 from mmenv.actions.spread_skew import SpreadSkew
-from mmenv.checks import ConfigError, UnknownSettingError, build, check_keys, require, require_number
+from mmenv.checks import (
+    ConfigError,
+    UnknownSettingError,
+    build,
+    check_keys,
+    python_numbers,
+    require,
+    require_number,
+)
 from mmenv.engine.state import PARAMETERS
 from mmenv.features.base import GROUPS, Feature, check_groups
 from mmenv.market.base import Market, make_market
@@ -161,7 +169,7 @@ def make_config(market: str | Mapping[str, Any] | Market = DEFAULT_MARKET, **set
     # A whole configuration, such as an artefact's, needs no defaults: those of a tape would need its data.
     whole = settings.keys() >= {*names} - {"market"}
     defaults = {} if whole else made.defaults()
-    merged = {**defaults, **settings}
+    merged = {**defaults, **python_numbers(settings)}
     for name, cls in (("risk", RiskConfig), ("reward", RewardConfig)):
         merged[name] = build(cls, settings.get(name), defaults.get(name, {}))
     merged["quote"] = make_action(settings.get("quote"), defaults.get("quote", {}))

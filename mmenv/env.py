@@ -231,7 +231,7 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     | Argument | Default | Meaning |
     |----------|---------|---------|
-    | `market` | `"book"` | its name, a dict with `name` and parameters, or a `Market` |
+    | `market` | `"book"` | its name (or name:preset), a dict with `name` and parameters, or a `Market` |
     | `horizon` | 600 on `book`, else 300 | decisions in an episode |
     | `start_inventory` | 0 | largest position, long or short, that an episode starts with, lots |
     | `maker_fee_bp` | the preset's, or 0 | fee on our fills, basis points of notional; negative: a rebate |

@@ -95,7 +95,7 @@ class Registry(Mapping[str, T], Generic[T]):
             return self._found.get(entry.name) or self.register(entry.name, plugin)
         near = difflib.get_close_matches(str(name), list(self), n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise PluginError(f"{field} = {name!r} is not known.{hint} Allowed: {', '.join(self)}.")
+        raise PluginError(f"{field} = {name!r} is not known.{hint} Allowed: {', '.join(sorted(self))}.")
 
     def load(self, what: str, load: Callable[[], Any]) -> Any:
         """The result of `load()`; raises `PluginError`, which begins with `what`, where that raises."""

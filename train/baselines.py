@@ -80,11 +80,13 @@ class Scale:
 
     def percents(self, outcomes: Sequence[Outcome]) -> list[float]:
         """Those of policies on the same paths. Where what earns 100% is among them, theirs follow from paired
-        differences to it: its own is 100, and the luck of the paths is nobody's."""
+        differences to it: its own is 100, and the luck of the paths is nobody's. What earns 0% has that."""
         top = next((outcome for outcome in outcomes if outcome.name == self.top), None)
         if top is None:
             return [float(self.percent(outcome.value().mean)) for outcome in outcomes]
-        return [self.paired(outcome, top).mean for outcome in outcomes]
+        return [
+            0.0 if outcome.name == self.bottom else self.paired(outcome, top).mean for outcome in outcomes
+        ]
 
     def paired(self, outcome: Outcome, top: Outcome) -> Interval:
         """The percentage of a policy, from its paired difference to `top`, which earns 100%."""

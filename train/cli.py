@@ -228,7 +228,10 @@ def _run(words: Sequence[str]) -> None:
     length = 2 if " ".join(words[:2]) in COMMANDS else 1
     name = " ".join(words[:length]) or "--help"
     if name in ("-h", "--help", "help"):
-        print(help_text())
+        if len(words) > 1:
+            _run([*words[1:], "--help"])
+        else:
+            print(help_text())
         return
     if name == "--version":
         from importlib.metadata import version

@@ -96,7 +96,6 @@ def versions() -> list[str]:
     )
     return [
         f"{NAME} {installed(NAME) or 'not installed (run from its folder)'}, {python}",
-        platform.platform(terse=True),
         ", ".join(f"{name} {installed(name) or 'missing'}" for name in SHOWN),
     ]
 

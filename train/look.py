@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-Kind = Literal["markets", "policies", "venues", "importers", "actions", "features", "rewards"]
+Kind = Literal["all", "markets", "policies", "venues", "importers", "actions", "features", "rewards"]
 REGISTRIES = {
     "markets": "mmenv.market.base:MARKETS",
     "policies": "policies.base:POLICIES",
@@ -25,15 +25,15 @@ REGISTRIES = {
 class Names:
     """List what there is by name, with a line on each: built in, or offered by an installed package."""
 
-    kind: Annotated[
-        tyro.conf.Positional[Kind | None], tyro.conf.arg(help="Of this kind alone; by default all.")
-    ] = None
+    kind: Annotated[tyro.conf.Positional[Kind], tyro.conf.arg(help="Of this kind alone; by default all.")] = (
+        "all"
+    )
 
 
 def list_names(options: Names) -> None:
     """Run the command."""
     console = Console()
-    for kind in [options.kind] if options.kind else get_args(Kind):
+    for kind in get_args(Kind)[1:] if options.kind == "all" else [options.kind]:
         table = Table(title=kind, title_justify="left", show_header=False, box=None)
         table.add_column(no_wrap=True)
         table.add_column(overflow="fold")

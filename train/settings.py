@@ -44,8 +44,8 @@ class Settings:
     """Train the recurrent policy, then evaluate it against the optimum and the baselines."""
 
     market: str = DEFAULT_MARKET
-    """A registered market, or FILE.json:NAME as `neuralmm calibrate` wrote it; its defaults for everything
-    below are in train/defaults.toml."""
+    """A registered market, NAME:PRESET, or FILE.json:NAME as `neuralmm calibrate` wrote it; its defaults for
+    everything below are in train/defaults.toml."""
     set: tuple[str, ...] = ()
     """Environment settings as name=value, such as horizon=100, market.tilt=0.2, quote.max_half_spread=4 or
     features=[\\"tape\\",\\"inventory\\",\\"clock\\"]."""
@@ -180,8 +180,9 @@ def new_folder(settings: Settings) -> Path:
 
 
 def kind(market: str) -> str:
-    """The registered market behind a name, which may be FILE.json:NAME of a calibration."""
-    return Path(market.rpartition(":")[2]).stem
+    """The registered market behind a name, which may be NAME:PRESET, or FILE.json:NAME of a calibration."""
+    head = market.partition(":")[0]
+    return head if head in MARKETS else Path(market.rpartition(":")[2]).stem
 
 
 def write_settings(folder: Path, settings: Settings, config: EnvConfig) -> None:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from mmenv.checks import ConfigError, check_keys, require_number
+from mmenv.checks import ConfigError, check_keys, python_numbers, require_number
 from mmenv.engine.memory import aligned_zeros
 from mmenv.engine.stage import Call, Stage
 from mmenv.engine.state import EMPTY, by_lane
@@ -237,7 +237,8 @@ def register(cls: M) -> M:
 
 
 def make_market(market: str | Mapping[str, Any] | Market) -> Market:
-    """A market from its name (or `FILE.json:NAME` of a calibration), a dict of it and parameters, or itself.
+    """A market from its name (with a preset, `NAME:PRESET`, or `FILE.json:NAME` of a calibration), a dict of
+    it and parameters, or itself.
 
     Raises `ConfigError` for what is not known or not possible, naming the file where it stands in one.
     """
@@ -254,10 +255,15 @@ def make_market(market: str | Mapping[str, Any] | Market) -> Market:
         del parameters["name"]
         parameters = {**_calibrated(file), **parameters}
     name = parameters.pop("name", None)
+    if name is None:
+        raise ConfigError(f"market = {market!r} is not possible: it lacks a `name`, such as 'book'.")
+    head, _, preset = str(name).partition(":")
+    if preset and head in MARKETS:
+        name, parameters = head, {"preset": preset, **parameters}
     try:
         cls = MARKETS.find(name)
         check_keys(f"market {name!r}", parameters, [f.name for f in dataclasses.fields(cls)])
-        return cls(**parameters)
+        return cls(**python_numbers(parameters))
     except ConfigError as error:
         raise (ConfigError(f"market = {file!r} cannot be: {error}") if file else error) from None
 

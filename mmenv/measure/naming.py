@@ -29,9 +29,7 @@ def named_market(text: str, otherwise: str = "") -> str | dict[str, Any]:
             return found
         except ValueError as error:
             raise ConfigError(f"market = {text} is not possible: it must be JSON ({error}).") from None
-    if preset and name in MARKETS:
-        return {"name": name, "preset": preset}
-    if ".json" not in text:
+    if ".json" not in text and not (preset and name in MARKETS):
         try:
             MARKETS.find(text)
         except PluginError as error:

@@ -95,6 +95,12 @@ def _about_tries(result: Result) -> Iterator[Caveat]:
 def _about_replay(result: Result) -> Iterator[Caveat]:
     """Say where queue and latency of a replay are kinder than the exchange."""
     market = result.plan["policies"][0]["config"]["market"]
+    if market["own_fees"] and not any(unit["maker_fee_bp"] for unit in result.first.units):
+        yield Caveat(
+            "No fees were counted",
+            "The tape was imported without a maker fee, so fills cost nothing here. Give yours with --fees, in "
+            "basis points; it may be 0 or, for a rebate, negative.",
+        )
     if market["queue_model"] not in ("risk-adverse", "fifo"):
         yield Caveat(
             "Fills may be better than the queue allows",

@@ -321,6 +321,30 @@ def test_an_unknown_keyword_is_a_type_error_too(make):
         make("NeuralMM-v0", frameskip=1)
 
 
+def test_a_preset_is_named_with_its_market():
+    made = make_config("book:nasdaq-msft", horizon=50)
+    assert made == make_config({"name": "book", "preset": "nasdaq-msft"}, horizon=50)
+    with pytest.raises(
+        ConfigError, match=r"Book.preset = 'nasdaq' is not possible: it must be one of .*nasdaq-msft"
+    ):
+        make_config("book:nasdaq")
+    with pytest.raises(ConfigError, match="market 'brownian' has no setting 'preset'"):
+        make_config("brownian:large-tick")
+    with pytest.raises(ConfigError, match=r"market = {'volatility': 2} is not possible: it lacks a `name`"):
+        make_config({"volatility": 2})
+
+
+def test_numbers_of_numpy_are_numbers():
+    """Whoever loops over `np.arange` gives these; files of JSON cannot hold them."""
+    given = make_config(
+        {"name": "brownian", "volatility": np.float32(2)},
+        horizon=np.int64(30),
+        risk={"position_limit": np.int8(5)},
+    )
+    plain = make_config({"name": "brownian", "volatility": 2.0}, horizon=30, risk={"position_limit": 5})
+    assert (given, given.schema_id) == (plain, plain.schema_id)
+
+
 @pytest.mark.parametrize("make", [gym.make, functools.partial(gym.make_vec, num_envs=2)])
 def test_what_is_refused_ends_in_silence(make, monkeypatch):
     """Gymnasium closes an environment whose constructor raised, when it is collected."""

@@ -74,6 +74,15 @@ def test_the_first_word_of_two_lists_the_second(more, monkeypatch, capsys) -> No
     assert {" ".join(line.split()[:2]) for line in told.splitlines() if line.startswith("  ")} == wanted
 
 
+@pytest.mark.parametrize("words", [["list"], ["zoo", "list"], ["zoo"]])
+def test_help_before_a_command_is_its_help(words, monkeypatch, capsys) -> None:
+    neuralmm(monkeypatch, "help", *words)
+    told = capsys.readouterr().out
+    neuralmm(monkeypatch, *words, "--help")
+    assert told == capsys.readouterr().out
+    assert f"usage: neuralmm {' '.join(words)} " in told
+
+
 def test_a_reader_that_goes_away_is_no_error() -> None:
     code = (
         "import sys; from train import cli; sys.argv = ['neuralmm']; "
@@ -172,7 +181,7 @@ def test_bash_completes_commands_options_and_names(tmp_path: Path) -> None:
         (["tra"], "train"),
         (["evaluate", "--tape-e"], "--tape-episodes"),
         (["list", "pol"], "policies"),
-        (["list", "Non"], ""),
+        (["list", "al"], "all"),
         (["zo"], "zoo"),
         (["zoo", "pl"], "play"),
         (["zoo", "evaluate", "--base"], "--baselines"),

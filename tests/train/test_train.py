@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from mmenv import ConfigError, make_config
+from mmenv.market.book import Book
 from mmenv.observation import observation_names
 from mmenv.vector import NeuralMMVectorEnv
 from policies.make import make_policy
@@ -26,7 +27,7 @@ from train.learner.recurrent_ppo import FastRecurrentPPO
 from train.learner.vec_env import NeuralMMVecEnv
 from train.pictures import Quotes, place_value
 from train.run import device_of, measured_steps
-from train.settings import Settings
+from train.settings import Settings, env_config, market_defaults
 from train.simulate import interval, simulate
 
 SHORT = ("--set", "horizon=50", "--num-envs", "16", "--n-steps", "50", "--batch-size", "400")
@@ -242,6 +243,12 @@ def test_small_minibatches_stay_on_the_cpu():
     assert device_of(Settings(device="cuda")) == "cuda"
 
 
+def test_a_preset_trains_with_the_settings_of_its_market():
+    for market in ("book:nasdaq-msft", "nasdaq-msft.json:book"):
+        assert dataclasses.replace(market_defaults(market), market="book") == market_defaults("book")
+    assert env_config(market_defaults("book:nasdaq-msft")).market == Book(preset="nasdaq-msft")
+
+
 def test_bad_settings_are_sentences():
     command = [sys.executable, "-m", "train.cli"]
     code = "import sys; from train.cli import main; sys.argv = ['neuralmm', *sys.argv[1:]]; main()"
@@ -277,6 +284,8 @@ def test_table_has_a_row_for_each_policy():
     sheet = value_sheet("title", outcomes, baselines.scale(config))
     assert sheet.columns["policy"] == [policy.name for policy in policies]
     assert len(policies) == 6
+    *_, none = share = list(map(float, sheet.columns["% of\noptimum"]))
+    assert (share[0], none) == (100, 0)
 
 
 def test_configurations_without_an_optimum_are_still_compared():

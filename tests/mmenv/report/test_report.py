@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import re
@@ -194,6 +195,18 @@ def test_caveats_say_what_the_data_cannot_support(result):
     assert "Many trials" in titles
     assert any("decisions without a quote" in title for title in titles)
     assert "7 configurations" in next(w.text for w in caveats(result) if w.title == "Many trials")
+
+
+def test_fees_that_nobody_named_are_said(result):
+    free = copy.deepcopy(result)
+    for unit in free.first.units:
+        unit["maker_fee_bp"] = 0.0
+    titles = [caveat.title for caveat in caveats(free)]
+    assert "No fees were counted" not in titles  # --fees 0 was asked for
+    for found in (free, result):
+        found.plan["policies"][0]["config"]["market"]["own_fees"] = True
+    assert "No fees were counted" in [caveat.title for caveat in caveats(free)]
+    assert "No fees were counted" not in [caveat.title for caveat in caveats(result)]
 
 
 def test_a_day_without_a_fill_is_said(tmp_path):
