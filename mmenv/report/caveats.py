@@ -98,8 +98,8 @@ def _about_replay(result: Result) -> Iterator[Caveat]:
     if market["own_fees"] and not any(unit["maker_fee_bp"] for unit in result.first.units):
         yield Caveat(
             "No fees were counted",
-            "The tape was imported without a maker fee, so fills cost nothing here. Give yours with --fees, in "
-            "basis points; it may be 0 or, for a rebate, negative.",
+            "The tape was imported without a maker fee, so fills cost nothing here. Give yours in basis "
+            "points: --fees, which may be 0 or, for a rebate, negative.",
         )
     if market["queue_model"] not in ("risk-adverse", "fifo"):
         yield Caveat(
