@@ -204,7 +204,7 @@ def verify(options: Verify, console: Console) -> bool:
         found = compare(policy, reference, config, options.episodes, config.horizon, REFERENCE_SEED)
     beside = f"{found.decisions:,} decisions on {config.market.name} beside {reference.name}"
     quotes = f"{100 * found.quotes:.3f}% of the quotes differ, by at most {found.ticks:g}"
-    unit = "ticks" if found.whole_ticks else "steps of a price grid of 2^-11 that stands for none"
+    unit = "ticks" if found.whole_ticks else "steps of 2^-11 price units; this market has no tick"
     console.print(f"{beside}: actions differ by at most {found.action:.1e}; {quotes} {unit}")
     if options.against is not None and options.value_episodes > 0:
         for line in values(bundle, policy, reference, config, options.value_episodes):
