@@ -6,8 +6,9 @@ ahead their imbalance speaks, and fills and mark-outs of a lot that joins the to
 The errors of the moments are nearly linear in the logarithms of the parameters. So each round simulates a
 cloud of markets around the middle, draws a line through the errors of all clouds so far, the nearer ones
 counting more, and moves the middle to where the line has the least squares: a Gauss-Newton step with slopes
-that are regressed, for simulations are noisy. No market is chosen for its luck: what comes out is a middle,
-which no cloud holds.
+that are regressed, for simulations are noisy. A moment that is noisier than its tolerance (volume is, by the
+rare large order) counts less. No market is chosen for its luck: what comes out is a middle, which no cloud
+holds.
 """
 
 from __future__ import annotations
@@ -182,14 +183,19 @@ def tuned(logarithms: Array) -> dict[str, float]:
 
 def stepped(middle: Array, points: Array, seen: Array) -> Array:
     """The middle (n,) moved to the least squares of a line through the errors `seen`, (points, moments), at
-    `points`, (points, n), which count less the farther they are; at most `FARTHEST` along each axis."""
+    `points`, (points, n), which count less the farther they are; at most `FARTHEST` along each axis.
+
+    A moment counts by what the line leaves of it, for simulations differ in it by as much.
+    """
     away = points - middle
     near = np.exp(-np.square(away / (2 * WIDTH)).mean(axis=1) / 2)
     columns = np.concatenate([np.ones((len(away), 1)), away], axis=1)
     weighted = (near[:, None] * columns).T
     faint = 1e-2 * np.diag([1.0, *np.ones(len(middle))])  # what the points do not tell is none
     fitted = solve_linear(product(weighted, columns) + faint, product(weighted, seen))
-    level, slopes = fitted[0], fitted[1:]
+    missed = near[:, None] * np.square(seen - product(columns, fitted))
+    known = 1 / np.sqrt(1 + missed.sum(axis=0) / near.sum())
+    level, slopes = fitted[0] * known, fitted[1:] * known
     curvature = product(slopes, slopes.T) + RIDGE * np.eye(len(middle))
     step = -solve_linear(curvature, product(slopes, level))
     return middle + np.clip(step, -FARTHEST, FARTHEST)

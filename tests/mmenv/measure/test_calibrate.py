@@ -311,7 +311,7 @@ def test_a_step_to_the_least_squares():
 
 def test_a_search_comes_nearer(monkeypatch):
     """From the model to the record of another market; the same seed gives the same parameters."""
-    monkeypatch.setattr(large_tick, "PATHS", 8)
+    monkeypatch.setattr(large_tick, "PATHS", 16)
     record = record_market({"name": "book", "preset": "nasdaq-msft", "volatility": 0.5, "order_rate": 0.2,
                             "queue_rate": 0.1, "refill": 60.0}, 32, 300.0, seed=10**6)  # fmt: skip
     wanted = large_tick.moments(record)
