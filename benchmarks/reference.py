@@ -31,6 +31,8 @@ from mmenv.backtest.unit import write_json
 from mmenv.config import EnvConfig, make_config
 from mmenv.data.tape import tapes
 from mmenv.files import replacing
+from mmenv.measure.intervals import Estimate, TooShort
+from mmenv.report.words import show
 from mmenv.run.provenance import digest, file_hash
 from policies.base import tuned_policies
 from policies.make import make_policy
@@ -181,12 +183,12 @@ def number(value: float | None, digits: int = 2) -> str:
     return "" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
-def estimate(found: dict[str, float | None], digits: int = 2) -> str:
-    """value [low, high], or what of it is known."""
-    value, low, high = (number(found[name], digits) for name in ("value", "low", "high"))
-    if low:
-        return f"{value} [{low}, {high}]"
-    return f"{value} (too short)" if value else "-"
+def estimate(found: dict[str, float | None]) -> str:
+    """value [low, high], to the digits that the interval bears, or what of it is known."""
+    known = Estimate(*(math.nan if value is None else value for value in found.values()))
+    if math.isnan(known.value):
+        return "-"
+    return show(TooShort(*known) if math.isnan(known.low) else known, "")
 
 
 def row(cells: Sequence[str]) -> str:
@@ -205,9 +207,8 @@ def full(policies: dict[str, dict[str, Any]]) -> str:
     names = ["policy", "fills", f"profit, {currency}", "profit, bp", *parts, *marks, "mean position"]
     text = head(names)
     for name, own in policies.items():
-        digits = 8 if currency == "BTC" else 3
         text += row(
-            [name, f"{own['fills']:.0f}", estimate(own["profit"], digits), estimate(own["profit_bp"])]
+            [name, f"{own['fills']:.0f}", estimate(own["profit"]), estimate(own["profit_bp"])]
             + [number(own["parts"][part]) for part in PARTS]
             + [estimate(own["marks"][f"{seconds:g}"]) for seconds in MARKS]
             + [number(own["inventory"], 1)]
