@@ -28,9 +28,13 @@ def read(path: Path | None, *names: str) -> dict[str, np.ndarray] | None:
 
 
 def write(path: Path | None, arrays: dict[str, np.ndarray]) -> None:
-    """Keep the arrays, in a folder that is made where it is missing; nothing without a path."""
+    """Keep the arrays, in a folder that is made where it is missing; nothing without a path, and with a
+    warning where nothing can be written."""
     if path is None:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+    except OSError as error:
+        log.warning("%s cannot be kept (%s): the next run computes it again.", path, error.strerror)

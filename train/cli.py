@@ -7,6 +7,7 @@ read: `--help` and bad options are answered before torch is loaded.
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import os
 import shlex
@@ -318,7 +319,11 @@ def sentence(error: Exception) -> str:
     """What to tell the user of an error."""
     if isinstance(error, ImportError) and error.name:
         return f"{missing(error.name)}" if str(error).startswith(("No module", "import of")) else str(error)
-    if isinstance(error, PermissionError) and error.filename is not None:
+    if (
+        isinstance(error, OSError)
+        and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        and error.filename
+    ):
         return f"{error.filename}: you have no right to write or read here; name another folder."
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {str(error.strerror).lower()}."

@@ -133,7 +133,7 @@ def places() -> list[str]:
     return [
         f"compiled code: {cache()}",
         f"runs: {logs.resolve()}: {'can be written' if writable(logs) else 'CANNOT BE WRITTEN'}",
-        f"tapes: {store.resolve()}: {f'{tapes} tapes' if tapes else 'none; `neuralmm import` makes some'}",
+        f"tapes: {store.resolve()}: {tapes or 'none; `neuralmm import` makes some'}",
         f"recorded data of the tests (NEURALMM_DATA): {data or 'not given'}"
         + ("" if data is None or Path(data).is_dir() else ", which does not exist"),
     ]

@@ -202,13 +202,13 @@ def result_sheet(task: Task, rows: Sequence[tuple[str, Result]]) -> Sheet:
     return Sheet(f"NeuralMM/{task.name}: {task.about}", columns, [describe(task)])
 
 
-def describe(task: Task) -> str:
-    """What 0% and 100% of a task are."""
+def describe(task: Task, episodes: int | None = None) -> str:
+    """What 0% and 100% of a task are, and how many of its episodes were played: by default all."""
     scale = task.scale
     loose = f" ± {scale.one_half_width:.2f}" if scale.one_half_width else ""
     return (
         f"0%: {scale.bottom}, {scale.zero:.3f}. 100%: {scale.top}, {scale.one:.3f}{loose}. "
-        f"{task.episodes:,} episodes, seeds from {task.seed:,}; price units x lots an episode."
+        f"{episodes or task.episodes:,} episodes, seeds from {task.seed:,}; price units x lots an episode."
     )
 
 

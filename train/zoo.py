@@ -22,7 +22,7 @@ from policies.bundle import SUFFIX
 from policies.make import make_policy
 from train.baselines import CACHE, bound, closed_form_config
 from train.options.zoo import ZooEvaluate, ZooExport, ZooList, ZooPlay
-from train.score import BASELINES, Candidate, candidates, result_sheet, score, score_all
+from train.score import BASELINES, Candidate, candidates, describe, result_sheet, score, score_all
 from train.simulate import simulate
 
 FOLDER = Path(policies.__file__).with_name("zoo")
@@ -91,8 +91,8 @@ def main_play(options: ZooPlay) -> None:
     results = [(one.name, score(one, task, options.episodes)) for one in (judged, rival)]
     sheet = result_sheet(task, results)
     count = min(options.episodes, task.episodes)
-    legend = f"The first {count:,} episodes of the task; `neuralmm score` plays all."
-    replace(sheet, legend=[*sheet.legend, legend]).print(console)
+    part = f"`neuralmm score` plays all {task.episodes:,} episodes of the task."
+    replace(sheet, legend=[describe(task, count), *([part] if count < task.episodes else [])]).print(console)
     for kind, draw in (("episode", draw_episode), ("quotes", draw_quotes)):
         path = options.out / f"{task.name}_{kind}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

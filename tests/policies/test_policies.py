@@ -428,6 +428,15 @@ def test_cache_is_read_and_a_damaged_file_is_solved_again(tmp_path, caplog):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_where_nothing_can_be_kept_it_is_solved_all_the_same(tmp_path, caplog):
+    (tmp_path / "file").touch()
+    config = make_config("brownian", **SMALL)
+    assert (
+        solve(config, "optimum", cache=tmp_path / "file" / "optima").value == solve(config, "optimum").value
+    )
+    assert "cannot be kept" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("settings", "field"),
     [

@@ -100,6 +100,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         (KeyboardInterrupt(), cli.INTERRUPTED, "Nothing is half-written: neuralmm evaluate glft"),
         (KeyboardInterrupt("go on so"), cli.INTERRUPTED, "stopped. go on so"),
         (PermissionError(13, "Permission denied", "/logs"), None, "/logs: you have no right"),
+        (OSError(30, "Read-only file system", "logs"), None, "logs: you have no right"),
         (NotADirectoryError(20, "Not a directory", "/dev/null/x"), None, "/dev/null/x: not a directory."),
         (ModuleNotFoundError("No module named 'ccxt'", name="ccxt"), None, "pip install 'neuralmm[live]'"),
         (ValueError("no"), None, "neuralmm evaluate: no"),
