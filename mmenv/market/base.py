@@ -123,6 +123,11 @@ class Market:
         """Environment settings that go with this market, used where the user says nothing."""
         return {}
 
+    @property
+    def sequence(self) -> tuple[Stage, ...]:
+        """`on_step` as it runs between two decisions, where some of its stages run more than once."""
+        return self.on_step
+
     def attach(self, n: int, horizon: int, position_limit: int) -> ExternalMarket | None:
         """The market outside the compiled step for n environments, or None for a simulated one.
 
@@ -137,7 +142,7 @@ class Market:
         if not lanes_differ:
             own = aligned_zeros(blocks, kind)
             step, reset = (
-                [Call(stage, own, params) for stage in some] for some in (self.on_step, self.on_reset)
+                [Call(stage, own, params) for stage in some] for some in (self.sequence, self.on_reset)
             )
             return MarketStages(step, reset, own if kind != EMPTY else None, None)
         both = np.dtype([("own", kind), ("family", by_lane(params.dtype))], align=True)
@@ -146,7 +151,7 @@ class Market:
         for name in params.dtype.names or ():
             family[name] = params[name][..., None]
         step, reset = (
-            [Call(stage.by_lane, own, family) for stage in some] for some in (self.on_step, self.on_reset)
+            [Call(stage.by_lane, own, family) for stage in some] for some in (self.sequence, self.on_reset)
         )
         return MarketStages(step, reset, state, family)
 

@@ -41,7 +41,7 @@ from mmenv.checks import ConfigError, check_keys, require, require_number
 from mmenv.engine.stage import Stage
 from mmenv.market.base import Market, register
 from mmenv.market.book_presets import ENVIRONMENT, FILE, PRESETS
-from mmenv.market.book_stages import reset, step
+from mmenv.market.book_stages import arrival, decision, makers, ours, outcome, reset, traders
 from mmenv.market.book_state import NOISE, PARAMS, SCALES
 
 LIMITS = {
@@ -104,7 +104,7 @@ class Book(Market):
         "depth", "sweep", "queue", "queue_rate", "queue_events", "response", "refill", "lag", "follow",
         "close_rate"
     )  # fmt: skip
-    on_step: ClassVar[tuple[Stage, ...]] = (step,)
+    on_step: ClassVar[tuple[Stage, ...]] = (decision, arrival, traders, makers, ours, outcome)
     on_reset: ClassVar[tuple[Stage, ...]] = (reset,)
 
     step_seconds: float = from_preset()
@@ -257,6 +257,12 @@ class Book(Market):
     @property
     def lot_scale(self) -> float:
         return max(self.volume * self.step_seconds, 1.0)
+
+    @property
+    def sequence(self) -> tuple[Stage, ...]:
+        micro_steps = [(traders, makers, ours)] * self.substeps
+        micro_steps[self.latency_steps] = (arrival, *micro_steps[self.latency_steps])
+        return (decision, *(stage for stages in micro_steps for stage in stages), outcome)
 
     def defaults(self) -> dict[str, Any]:
         return {

@@ -8,7 +8,7 @@ from numba import njit, prange
 from mmenv.engine.maths import D, F, I, U, exponential, normal
 from mmenv.engine.rng import RESET_STEP, philox
 from mmenv.engine.stage import at, over_lanes, stage
-from mmenv.market.book_flow import drift, flow, value
+from mmenv.market.book_flow import drift, quote, trade, value
 from mmenv.market.book_orders import arrive, orders
 from mmenv.market.book_state import PARAMS, STATE
 
@@ -67,18 +67,44 @@ def answer(s, w, p):
         s.own_bid[i], s.own_bid_lots[i], s.own_bid_ahead[i] = price, left, w.bid_ahead[i]
 
 
+# Each a stage of its own, so that several processors compile them, and each is compiled once.
+
+
 @stage(STATE, PARAMS)
-def step(s, w, p, x):
-    """One decision: `substeps` micro-steps of the others and of our orders."""
-    count, latency = s.count, at(p.latency, 0)  # of all lanes
+def decision(s, w, p, x):
+    """What is drawn once a decision."""
     take(s, w)
-    drift(w, p, count)
-    for k in range(at(p.substeps, 0)):
-        if k == latency:
-            arrive(w, p, count)
-        flow(w, p, count)
-        orders(w, p, count)
-        value(w, count)
+    drift(w, p, s.count)
+
+
+@stage(STATE, PARAMS)
+def traders(s, w, p, x):
+    """First half of a micro-step: a market order of the others."""
+    trade(w, p, s.count)
+
+
+@stage(STATE, PARAMS)
+def makers(s, w, p, x):
+    """Second half of a micro-step: limit orders and cancels of the others."""
+    quote(w, p, s.count)
+
+
+@stage(STATE, PARAMS)
+def ours(s, w, p, x):
+    """What the micro-step does to our orders."""
+    orders(w, p, s.count)
+    value(w, s.count)
+
+
+@stage(STATE, PARAMS)
+def arrival(s, w, p, x):
+    """Our quotes of this decision reach the book."""
+    arrive(w, p, s.count)
+
+
+@stage(STATE, PARAMS)
+def outcome(s, w, p, x):
+    """All that the desk is told."""
     answer(s, w, p)
 
 
