@@ -43,20 +43,20 @@ OUTCOME_TYPE = from_dtype(OUTCOME)
 @stage(PLACE)
 def take_outcome(s, w, p, x):
     """The OUTCOME at `w` is the market's answer."""
-    give_outcomes(carray(pointer_to(s), 1), carray(array_at(w.at, OUTCOME_TYPE), 1))
+    give_outcomes(carray(pointer_to(s), 1), array_at(w.at, OUTCOME_TYPE, 1))
 
 
 @stage(PLACE, out=TILE)
 def act(s, w, p, x):
     """The policy whose program is at `w`, from the tile of observations to the action."""
-    program = carray(array_at(w.at, types.int64), (w.size,))
+    program = array_at(w.at, types.int64, w.size)
     width = program[INPUTS]
-    inputs = carray(array_at(program[MEMORY], types.float32), (width,))
+    inputs = array_at(program[MEMORY], types.float32, width)
     for j in range(width):
         inputs[j] = x.rows[j, 0]
     decide(program)
     count = program[ACTIONS]
-    action = carray(array_at(program[MEMORY] + 4 * program[ACTION_AT], types.float32), (count,))
+    action = array_at(program[MEMORY] + 4 * program[ACTION_AT], types.float32, count)
     for k in range(count):
         s.action[k, 0] = action[k]
 
@@ -64,8 +64,8 @@ def act(s, w, p, x):
 @stage(PLACE)
 def give_orders(s, w, p, x):
     """Orders from the quotes; at `w` lie the window of ticks and, behind it, the orders."""
-    window = carray(array_at(w.at, types.int64), (1, 2))
-    take_quotes(carray(pointer_to(s), 1), window, carray(array_at(w.at + 16, types.int64), (1, 4)))
+    window = array_at(w.at, types.int64, (1, 2))
+    take_quotes(carray(pointer_to(s), 1), window, array_at(w.at + 16, types.int64, (1, 4)))
 
 
 def as_live(market: Market) -> Live:

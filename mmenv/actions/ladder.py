@@ -21,14 +21,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from mmenv.actions.base import Entry, Further, register
 from mmenv.actions.spread_skew import SpreadSkew, outward
 from mmenv.checks import require, require_number
 from mmenv.engine.maths import exp
 from mmenv.engine.memory import aligned_zeros
-from mmenv.engine.stage import stage
+from mmenv.engine.stage import inlined, stage
 from mmenv.engine.state import LANES
 
 F = np.float32
@@ -59,13 +59,13 @@ LADDER = np.dtype(
 )
 
 
-@njit(inline="always")
+@inlined
 def shape(number):
     """The shape that a number in [-1, 1] stands for."""
     return exp(min(max(number, F(-1)), F(1)) * F(STEEPEST))
 
 
-@njit(inline="always")
+@inlined
 def infinite(number):
     """1 where a number is not finite, else 0."""
     return I(0) if abs(number) < F(np.inf) else I(1)
@@ -104,7 +104,7 @@ def climb(s, w, p, x):
             w.bid_distance[k, i] = outward(min(bid + F(k) * bid_step, max(max_distance, bid)), mid, I(-1))
 
 
-@njit(inline="always")
+@inlined
 def between(before, after, left):
     """Lots of a level, from those `before` it to those `after` it, of which `left` may stand."""
     return max(I(min(after, left) - min(before, left)), I(0))
@@ -128,7 +128,7 @@ def match(s, w, p, x):
             s.bid_edge[i] += D(bid) * D(w.bid_distance[k, i])
 
 
-@njit(inline="always")
+@inlined
 def expected(lots, chance, distance, mean_reach):
     """The mean of the lots filled that stand at a distance."""
     per_reach = F(-1) / max(mean_reach, F(1e-6))

@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from mmenv.actions.base import Entry, Further, register
 from mmenv.actions.spread_skew import SpreadSkew
-from mmenv.engine.stage import stage
+from mmenv.engine.stage import inlined, stage
 from mmenv.engine.state import EMPTY
 
 F = np.float32
 I = np.int32  # noqa: E741
 
 
-@njit(inline="always")
+@inlined
 def share(number, lots):
     """The lots that a number in [-1, 1] stands for, of at most `lots`."""
     return I((min(max(number, F(-1)), F(1)) + F(1)) * F(0.5) * F(lots) + F(0.5))

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from mmenv.actions.base import Action, Entry, register
 from mmenv.checks import require, require_number
-from mmenv.engine.stage import stage
+from mmenv.engine.stage import inlined, stage
 
 F = np.float32
 I = np.int32  # noqa: E741  (as in the kernels' arithmetic)
@@ -34,7 +34,7 @@ BOX = np.dtype(
 )
 
 
-@njit(inline="always")
+@inlined
 def outward(distance, mid, side):
     """The distance, rounded up until mid + side x distance is a whole tick (an even price)."""
     floor = I(distance)

@@ -28,7 +28,6 @@ from collections.abc import Mapping
 
 import numpy as np
 from numba import types
-from numba.np.numpy_support import carray
 
 from mmenv.checks import ConfigError, check_keys
 from mmenv.config import EnvConfig
@@ -69,7 +68,7 @@ TABLE = np.dtype(
 def draw(s, w, p, x):
     """Give each lane whose `done` is set the parameters of a row: the one `chosen`, or one drawn."""
     words, count, members = p.words, p.parameters, p.members
-    table = carray(array_at(p.table, types.int32), (p.rows, words + 1 + 2 * count))
+    table = array_at(p.table, types.int32, (p.rows, words + 1 + 2 * count))
     for i in range(s.count):
         if s.done[i] == 0:
             continue

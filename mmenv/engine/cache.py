@@ -80,10 +80,12 @@ def stamp_sources() -> None:
         caching.IndexDataCacheFile = _Files  # type: ignore[misc]
 
 
-def kept(compiled: Any) -> bool:
-    """Whether code of a compiled function is in the cache and holds; True where numba does not tell."""
+def kept(function: Any) -> bool:
+    """Whether code of a function, compiled or Python's own, is in the cache and holds; True where numba does
+    not tell."""
     try:
-        return bool(compiled._cache._cache_file._load_index())
+        cache = getattr(function, "_cache", None) or caching.FunctionCache(function)
+        return bool(cache._cache_file._load_index())
     except Exception:  # numba's internals, or a damaged file: it is then compiled when it is called
         return True
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from mmenv.engine.stage import inlined
 
 F, D, I, U = np.float32, np.float64, np.int32, np.uint32  # noqa: E741  (the kinds of numbers in compiled code)
 LN2 = F(np.log(2.0))
@@ -53,26 +55,26 @@ def _fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
 fma: Any = intrinsic(_fma)
 
 
-@njit(inline="always")
+@inlined
 def unit(word):
     """A uint32 as a float32 in (0, 1), symmetric about one half."""
     return F(I(word >> U(8))) * F(2.0**-24) + F(2.0**-25)
 
 
-@njit
+@inlined
 def coin(word):
     """The lowest eight bits, which `unit` does not use, as a float32 in (0, 1)."""
     return (F(I(word & U(0xFF))) + F(0.5)) * F(1 / 256)
 
 
-@njit
+@inlined
 def bell(word):
     """A float32 of mean 0 and variance 1, the sum of two uniforms: Gaussian once a few are added."""
     total = I(I(word & U(0xFFFF)) + I(word >> U(16)))
     return (F(total) * F(2.0**-16) - F(65535.0 / 65536.0)) * F(np.sqrt(6.0))
 
 
-@njit(inline="always")
+@inlined
 def log(x):
     """Natural logarithm of a positive normal float32."""
     bits = F(x).view(np.int32)
@@ -84,7 +86,7 @@ def log(x):
     return F(exponent) * LN2 + z * (F(2) + y * (L0 + y * (L1 + y * (L2 + y * L3))))
 
 
-@njit(inline="always")
+@inlined
 def exp(x):
     """Exponential of a float32 in [-80, 80], to a relative error of 1e-6."""
     y = F(x) * PER_LN2
@@ -94,7 +96,7 @@ def exp(x):
     return power * (E0 + f * (E1 + f * (E2 + f * (E3 + f * (E4 + f * (E5 + f * E6))))))
 
 
-@njit
+@inlined
 def clipped_exp(x):
     """Exponential of a float32, which is clipped to +-40, to a relative error of 3e-6."""
     y = min(max(x, F(-40)), F(40)) * PER_LN2
@@ -104,7 +106,7 @@ def clipped_exp(x):
     return power * (H0 + f * (H1 + f * (H2 + f * (H3 + f * (H4 + f * H5)))))
 
 
-@njit(inline="always")
+@inlined
 def quick_log2(x):
     """Logarithm to base 2 of a positive normal float32, to 1.5e-4: no division, half the work of `log`."""
     bits = F(x).view(np.int32)
@@ -112,7 +114,7 @@ def quick_log2(x):
     return F(I(bits >> 23)) + fma(m, fma(m, fma(m, fma(m, G4, G3), G2), G1), G0)
 
 
-@njit(inline="always")
+@inlined
 def quick_exp2(x):
     """2^x of a float32 in [-100, 100], to a relative error of 2e-5."""
     whole = np.floor(x + F(0.5))
@@ -121,25 +123,25 @@ def quick_exp2(x):
     return I(F(value).view(np.int32) + I(I(whole) << I(23))).view(np.float32)
 
 
-@njit(inline="always")
+@inlined
 def lower(word):
     """The lowest 16 bits as a float32 in (0, 65536), symmetric about its middle."""
     return F(I(word & U(0xFFFF))) + F(0.5)
 
 
-@njit(inline="always")
+@inlined
 def upper(word):
     """The highest 16 bits, as `lower`."""
     return F(I(word >> U(16))) + F(0.5)
 
 
-@njit
+@inlined
 def exponential(word):
     """An exponential of mean 1 from the lowest 16 bits."""
     return -log((F(I(word & U(0xFFFF))) + F(0.5)) * F(1 / 65536))
 
 
-@njit(inline="always")
+@inlined
 def normal(word0, word1):
     """A standard normal float32 from two uint32 (Box and Muller 1958)."""
     radius = np.sqrt(F(-2) * log(unit(word0)))

@@ -10,19 +10,32 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np import arrayobj
 
 LINE = 64
 """Bytes of a cache line."""
 
 
-def _array_at(typing: Any, address: Any, kind: Any) -> Any:
-    """The address as a pointer to `kind`, for `carray`."""
-    pointer = types.CPointer(kind.instance_type)
+def _array_at(typing: Any, address: Any, kind: Any, shape: Any) -> Any:
+    """The array of `kind` at an address, rows contiguous; `shape` is a number or a tuple.
+
+    Numba's own `carray` compiles two functions for each type and number of dimensions.
+    """
+    sizes = shape.types if isinstance(shape, (types.UniTuple, types.Tuple)) else (shape,)
+    array = types.Array(kind.instance_type, len(sizes), "C")
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], context.get_value_type(pointer))
+        given = cgutils.unpack_tuple(builder, arguments[2]) if sizes != (shape,) else [arguments[2]]
+        counts = [context.cast(builder, n, size, types.intp) for n, size in zip(given, sizes, strict=True)]
+        strides = [context.get_constant(types.intp, arrayobj.get_itemsize(context, array))]
+        for count in reversed(counts[1:]):
+            strides.insert(0, builder.mul(strides[0], count))
+        made = arrayobj.make_array(array)(context, builder)
+        data = builder.inttoptr(arguments[0], context.get_data_type(array.dtype).as_pointer())
+        arrayobj.populate_array(made, data, counts, strides, strides[-1], None)
+        return made._getvalue()
 
-    return pointer(types.int64, kind), generate
+    return array(types.int64, kind, shape), generate
 
 
 array_at: Any = intrinsic(_array_at)

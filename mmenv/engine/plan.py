@@ -21,7 +21,6 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, prange, types
 from numba.extending import intrinsic
-from numba.np.numpy_support import carray
 
 from mmenv.engine.memory import LINE, address, array_at, fetch
 from mmenv.engine.stage import Call, Native, inner, over_lanes
@@ -41,6 +40,10 @@ OBSERVATIONS_AT, REWARDS_AT, TERMINATED_AT, TRUNCATED_AT, LEDGER_AT, OUTPUTS = r
 
 DONE, NOTHING_DONE = 1, 0
 """What `step_at` returns; or -(row + 1), with no step made, for an action that is not finite."""
+
+
+FIRST = np.int64(0)
+"""Of the calls: `run_calls` would be compiled anew for a constant of Python."""
 
 
 def _call_stage(typing: Any, function: Any, core: Any, own: Any, params: Any, out: Any) -> Any:
@@ -81,8 +84,8 @@ def driver(function: Callable[[int], int]) -> Native:
 @inner
 def plan_of(plan_at):
     """The plan at an address: an array would cost a call 0.1 microseconds more."""
-    size = carray(array_at(plan_at, types.int64), HEADER)[SIZE]
-    return carray(array_at(plan_at, types.int64), size)
+    size = array_at(plan_at, types.int64, HEADER)[SIZE]
+    return array_at(plan_at, types.int64, size)
 
 
 @inner
@@ -130,8 +133,8 @@ def publish_observations(plan, block, address):
                 source = plan[TILE_AT] + (feature * LANES + lane) * 4
                 transpose(source, LANES * 4, target + (lane * width + feature) * 4, width * 4)
         return
-    tile = carray(array_at(plan[TILE_AT], types.float32), (width, LANES))
-    rows = carray(array_at(target, types.float32), (count, width))
+    tile = array_at(plan[TILE_AT], types.float32, (width, LANES))
+    rows = array_at(target, types.float32, (count, width))
     for i in range(count):
         for j in range(width):
             rows[i, j] = tile[j, i]
@@ -167,14 +170,14 @@ def publish_outcome(plan, out, block, core):
     first = block * LANES
     count = min(LANES, n - first)
     per_unit = 1 / plan[PRICE_SCALE]
-    rewards = carray(array_at(out[REWARDS_AT] + first * 8, types.float64), count)
-    terminated = carray(array_at(out[TERMINATED_AT] + first, types.boolean), count)
-    truncated = carray(array_at(out[TRUNCATED_AT] + first, types.boolean), count)
-    ledger = carray(array_at(out[LEDGER_AT] + first * 8, types.float64), (8 + plan[TERMS]) * n + count)
+    rewards = array_at(out[REWARDS_AT] + first * 8, types.float64, count)
+    terminated = array_at(out[TERMINATED_AT] + first, types.boolean, count)
+    truncated = array_at(out[TRUNCATED_AT] + first, types.boolean, count)
+    ledger = array_at(out[LEDGER_AT] + first * 8, types.float64, (8 + plan[TERMS]) * n + count)
     outcome(core, per_unit, count, rewards, terminated, truncated, ledger, n)
-    terms = carray(array_at(plan[TERMS_AT], types.int64), (plan[TERMS], 2))
+    terms = array_at(plan[TERMS_AT], types.int64, (plan[TERMS], 2))
     for k in range(plan[TERMS]):
-        values = carray(array_at(terms[k, 0] + block * terms[k, 1], types.float64), count)
+        values = array_at(terms[k, 0] + block * terms[k, 1], types.float64, count)
         row = (9 + k) * n
         for i in range(count):
             ledger[row + i] = values[i]
@@ -184,7 +187,7 @@ def publish_outcome(plan, out, block, core):
 def first_not_finite(plan):
     """The first environment whose action is not finite, or -1."""
     width = plan[ACTION_WIDTH]
-    numbers = carray(array_at(plan[ACTIONS_AT], types.float32), plan[COUNT] * width)
+    numbers = array_at(plan[ACTIONS_AT], types.float32, plan[COUNT] * width)
     if not finite(numbers):
         for k in range(len(numbers)):
             if not abs(numbers[k]) < np.float32(np.inf):
@@ -199,16 +202,16 @@ def step(plan_at):
         row = first_not_finite(plan)
         if row >= 0:
             return -1 - row
-    actions = carray(array_at(plan[ACTIONS_AT], types.float32), (plan[COUNT], plan[ACTION_WIDTH]))
-    out = carray(array_at(plan[OUT_AT], types.int64), OUTPUTS)
+    actions = array_at(plan[ACTIONS_AT], types.float32, (plan[COUNT], plan[ACTION_WIDTH]))
+    out = array_at(plan[OUT_AT], types.int64, OUTPUTS)
     status = NOTHING_DONE
     for block in range(plan[FIRST_BLOCK], plan[FIRST_BLOCK] + plan[BLOCKS]):
         if block < 0:
             return 0  # never so, as above
-        core = carray(array_at(plan[CORE_AT] + block * plan[CORE_STRIDE], CORE_TYPE), 1)[0]
+        core = array_at(plan[CORE_AT] + block * plan[CORE_STRIDE], CORE_TYPE, 1)[0]
         if plan[ACTIONS_AT] != 0:
             take_actions(core, actions[block * LANES : block * LANES + LANES], core.count)
-        run_calls(plan, 0, plan[STEPS], block)
+        run_calls(plan, FIRST, plan[STEPS], block)
         if plan[OBSERVES] == 0:
             continue  # the first half of a step whose market lives outside
         run_calls(plan, plan[STEPS], plan[OBSERVES], block)
@@ -226,7 +229,7 @@ def step(plan_at):
 @driver
 def reset(plan_at):
     plan = plan_of(plan_at)
-    out = carray(array_at(plan[OUT_AT], types.int64), OUTPUTS)
+    out = array_at(plan[OUT_AT], types.int64, OUTPUTS)
     for block in range(plan[FIRST_BLOCK], plan[FIRST_BLOCK] + plan[BLOCKS]):
         if block < 0:
             return 0
@@ -240,7 +243,7 @@ def reset(plan_at):
 def step_at(plan_at):
     """Take every block of the plan at an address through one step, resetting finished lanes where AUTORESET
     is set."""
-    return call_driver(carray(array_at(plan_at, types.int64), HEADER)[STEP_AT], plan_at)
+    return call_driver(array_at(plan_at, types.int64, HEADER)[STEP_AT], plan_at)
 
 
 @njit(cache=True)
@@ -252,7 +255,7 @@ def step_alone(plan_at):
 @njit(cache=True, nogil=True)
 def reset_at(plan_at):
     """Reset the lanes whose `done` is set and publish the observations of all."""
-    return call_driver(carray(array_at(plan_at, types.int64), HEADER)[RESET_AT], plan_at)
+    return call_driver(array_at(plan_at, types.int64, HEADER)[RESET_AT], plan_at)
 
 
 @functools.cache

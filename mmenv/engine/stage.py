@@ -31,6 +31,11 @@ inner_options: dict[str, Any] = {"nogil": True, "no_cpython_wrapper": True, "no_
 inner = njit(**inner_options)
 """For helpers of compiled functions."""
 
+inlined = njit(**inner_options | {"forceinline": True, "error_model": "numpy"})
+"""For short helpers without loops over lanes, which their callers' loops take in. The compiler of machine
+code does so; numba's own `inline="always"` types and translates a copy for each call, which takes longer than
+all the rest."""
+
 over_lanes = njit(**over_lanes_options | inner_options | {"cache": False})
 """For helpers of compiled functions that loop over lanes, with `prange`."""
 

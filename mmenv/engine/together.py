@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import IO, Any
 
+from mmenv.engine.cache import kept
 from mmenv.engine.compiler import notice
 from mmenv.engine.stage import Native
 from mmenv.engine.threads import processors
@@ -37,14 +38,15 @@ def compile_all(natives: Iterable[Native]) -> None:
     """Compile, or find in the cache, what is not ready; with further processes, if much is to be compiled."""
     missing = [native for native in dict.fromkeys(natives) if not native.ready]
     shared = deque(native for native in missing if native.place is not None)
-    helpers: list[threading.Thread] = []
+    # At once where much is to be compiled: a helper needs a second before it begins.
+    helpers = _helpers(shared) if sum(not kept(native.function) for native in shared) >= WORTH_HELP else []
     while shared:
         try:
             native = shared.popleft()
         except IndexError:  # a helper took the last one
             break
         native.address  # noqa: B018  (compiles)
-        if not helpers and native.anew and len(shared) >= WORTH_HELP:
+        if not helpers and native.anew and len(shared) >= WORTH_HELP:  # its form for other types is kept
             helpers = _helpers(shared)
     notice.enter()
     for helper in helpers:

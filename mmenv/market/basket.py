@@ -212,6 +212,7 @@ class BasketLanes(Basket):
             params[name] = lanes[name]
         nothing = np.zeros(1, EMPTY)
         step, reset = (
-            [Call(stage.by_lane, nothing, params) for stage in some] for some in (self.sequence, self.on_reset)
+            [Call(stage.by_lane, nothing, params) for stage in some]
+            for some in (self.sequence, self.on_reset)
         )
         return MarketStages(step, reset, None, None)

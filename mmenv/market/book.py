@@ -260,9 +260,9 @@ class Book(Market):
 
     @property
     def sequence(self) -> tuple[Stage, ...]:
-        micro_steps = [(traders, makers, ours)] * self.substeps
-        micro_steps[self.latency_steps] = (arrival, *micro_steps[self.latency_steps])
-        return (decision, *(stage for stages in micro_steps for stage in stages), outcome)
+        micro_step, before = (traders, makers, ours), self.latency_steps
+        after = self.substeps - before
+        return (decision, *(micro_step * before), arrival, *(micro_step * after), outcome)
 
     def defaults(self) -> dict[str, Any]:
         return {

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from numba import njit, prange
+from numba import prange
 
 from mmenv.engine.maths import F, I
-from mmenv.engine.stage import at, over_lanes
+from mmenv.engine.stage import at, inlined, over_lanes
 
 FAR = I(100_000)
 """Ticks behind the touch that count as any further ones."""
 
 
-@njit
+@inlined
 def place(order, wanted, lots, touch, queue, opposite, depth, side):
     """Our order once a quote of `lots` at `wanted` arrives; an order is (price, placed, left, ahead).
 
@@ -34,7 +34,7 @@ def place(order, wanted, lots, touch, queue, opposite, depth, side):
     )
 
 
-@njit
+@inlined
 def reach(order, volume, old, depth, side):
     """What a market order does to our order: (lots taken of it, lots then ahead).
 
@@ -49,7 +49,7 @@ def reach(order, volume, old, depth, side):
     return min(left, max(I(reached - ahead), I(0))), max(I(ahead - reached), I(0))
 
 
-@njit
+@inlined
 def fill(order, volume, cancel, rounding, old, new, depth, side):
     """What a micro-step does to our order: (fill, ahead).
 
@@ -70,7 +70,7 @@ def fill(order, volume, cancel, rounding, old, new, depth, side):
     return taken, ahead
 
 
-@njit
+@inlined
 def surprise(order, volume, chances, old, depth, side):
     """Lots that a market order took of ours, less their mean given all but whether one came.
 

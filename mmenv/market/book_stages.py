@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from numba import njit, prange
+from numba import prange
 
 from mmenv.engine.maths import D, F, I, U, exponential, normal
 from mmenv.engine.rng import RESET_STEP, philox
-from mmenv.engine.stage import at, over_lanes, stage
+from mmenv.engine.stage import at, inlined, over_lanes, stage
 from mmenv.market.book_flow import drift, quote, trade, value
 from mmenv.market.book_orders import arrive, orders
 from mmenv.market.book_state import PARAMS, STATE
@@ -29,7 +29,7 @@ def take(s, w):
         w.value[i] = 0.0
 
 
-@njit
+@inlined
 def edge(lots, price, mid):
     """Lots x (price - mid), price in ticks, half-ticks x lots."""
     return D(lots) * D(I(I(2) * price - mid))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from numba import njit, prange
+from numba import prange
 
 from mmenv.engine.maths import D, I, log, unit
-from mmenv.engine.stage import stage
+from mmenv.engine.stage import inlined, stage
 from mmenv.engine.state import EMPTY
 
 
-@njit
+@inlined
 def market_order(word, chance, mean_reach):
     """Whether an order comes (1 or 0), and how far beyond the mid it reaches, half-ticks (-1 without one).
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
-from mmenv.engine.stage import stage
+from mmenv.engine.stage import inlined, stage
 
 I = np.int32  # noqa: E741
 
 NEAR = np.dtype([("half_ticks", "i4")])
 
 
-@njit(inline="always")
+@inlined
 def held(distance, lots, own_price, own_lots, mid, side, near):
     """The distance of our resting order where the one asked for is near it, else the one asked for."""
     resting = I(side * I(own_price - mid))

@@ -11,9 +11,9 @@ lots it was placed with or those that are left. With any others it is a new one 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
-from mmenv.engine.stage import stage
+from mmenv.engine.stage import inlined, stage
 from mmenv.engine.state import LANES
 
 I = np.int32  # noqa: E741
@@ -22,7 +22,7 @@ PLACED = np.dtype([("ask", "i4", LANES), ("bid", "i4", LANES)])
 """Lots that our order of each side was placed with."""
 
 
-@njit(inline="always")
+@inlined
 def place(order, wanted, lots, filled, touches, queues, taken, side):
     """Our order after an interval: (price, lots placed, lots left, lots ahead, age).
 
@@ -44,7 +44,7 @@ def place(order, wanted, lots, filled, touches, queues, taken, side):
     return wanted, placed if keeps else lots, max(I(stood - filled), I(0)), ahead, age
 
 
-@njit(inline="always")
+@inlined
 def follow_one(s, w, i, exact):
     """Take the orders of both sides of a lane over the interval that the market has just answered.
 

@@ -15,11 +15,11 @@ and nothing ever trades with itself.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from mmenv.actions.base import Taking
 from mmenv.actions.spread_skew import outward
-from mmenv.engine.stage import stage
+from mmenv.engine.stage import inlined, stage
 from mmenv.engine.state import ACTIVE, HALTED, fee_rate
 
 F = np.float32
@@ -41,7 +41,7 @@ def terms(taking: Taking, spacing: int, price_scale: int) -> np.ndarray:
     return np.array([(fee_rate(taking.fee_bp), taking.half_spread * price_scale, spacing)], TERMS)
 
 
-@njit(inline="always")
+@inlined
 def cut(lots, room, position, state):
     """The market order that the limits allow, signed: within `room` on either side of flat."""
     bought = min(lots, max(I(room - position), I(0)))

@@ -130,7 +130,7 @@ def start(market: Book, seeds: Sequence[int]) -> np.ndarray:
     desk = make_desk(make_config(market), len(seeds), autoreset=False)
     desk.seed(seeds)
     desk.reset()
-    (call,) = desk.stages.market
+    call = desk.stages.market[0]  # all share the state and the parameters
     states = aligned_zeros(desk.blocks, OTHERS)
     states["own"], states["params"] = call.own, call.params[0]
     for name in ("key0", "key1", "episode"):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit, types
-from numba.np.numpy_support import carray
 
 from mmenv.engine.memory import address, array_at
 from policies.network.compiled import sigmoid, tanh
@@ -113,20 +112,20 @@ def advance(program):
     for k in range(program[OPERATIONS]):
         at = HEADER + k * OPERATION
         what, size, size_in, extra = program[at], program[at + 2], program[at + 4], program[at + 5]
-        y = carray(array_at(base + 4 * program[at + 1], types.float32), (size,))
-        x = carray(array_at(base + 4 * program[at + 3], types.float32), (size_in,))
+        y = array_at(base + 4 * program[at + 1], types.float32, size)
+        x = array_at(base + 4 * program[at + 3], types.float32, size_in)
         if what == START:
-            values = carray(array_at(extra, types.float32), (size,))
+            values = array_at(extra, types.float32, size)
             for j in range(size):
                 y[j] = values[j]
         elif what == PRODUCT:
-            _product(x, carray(array_at(extra, types.float32), (size_in, size)), y)
+            _product(x, array_at(extra, types.float32, (size_in, size)), y)
         elif what == PRODUCT8:
-            _product(x, carray(array_at(extra, types.int8), (size_in, size)), y)
+            _product(x, array_at(extra, types.int8, (size_in, size)), y)
         elif what == DOT:
-            _dot(x, carray(array_at(extra, types.float32), (size, size_in)), y)
+            _dot(x, array_at(extra, types.float32, (size, size_in)), y)
         elif what == SCALE:
-            values = carray(array_at(extra, types.float32), (size,))
+            values = array_at(extra, types.float32, size)
             for j in range(size):
                 y[j] *= values[j]
         elif what == ACTIVATE:
@@ -138,9 +137,9 @@ def advance(program):
         elif what == MINGRU:
             _min_gru(x, y)
         elif what == FILTERS:
-            _filters(x, carray(array_at(extra, types.float32), (size,)), y)
+            _filters(x, array_at(extra, types.float32, size), y)
         else:
-            bounds = carray(array_at(program[BOUNDS], types.float32), (2,))
+            bounds = array_at(program[BOUNDS], types.float32, 2)
             for j in range(size):
                 y[j] = min(max(x[j], bounds[0]), bounds[1])
 
@@ -148,7 +147,7 @@ def advance(program):
 @compiled
 def _floats(program, slot):
     """The part of the memory whose offset and size stand at `slot`."""
-    return carray(array_at(program[MEMORY] + 4 * program[slot], types.float32), (program[slot + 1],))
+    return array_at(program[MEMORY] + 4 * program[slot], types.float32, program[slot + 1])
 
 
 @compiled
@@ -163,7 +162,7 @@ def trusted(x):
 @compiled
 def decide(program):
     """`advance` from an input that can be trusted; else no action, and no trace in the state."""
-    x = carray(array_at(program[MEMORY], types.float32), (program[INPUTS],))
+    x = array_at(program[MEMORY], types.float32, program[INPUTS])
     if trusted(x):
         advance(program)
     else:
@@ -174,7 +173,7 @@ def decide(program):
 @njit([types.void(types.int64[::1], types.float32[::1])], cache=True)
 def step(program, observation):
     """One observation in, the action in its place in the memory."""
-    x = carray(array_at(program[MEMORY], types.float32), (program[INPUTS],))
+    x = array_at(program[MEMORY], types.float32, program[INPUTS])
     if observation.size != x.size:
         raise ValueError("the observation does not have as many entries as the policy reads")
     for j in range(x.size):
