@@ -143,6 +143,7 @@ class Best:
         kind, measure = bound(config), scale(config, progress)
         if kind is None or measure is None:
             return None
+        config = with_observed(config)
         return cls(measure, simulate(make_policy(kind, config, cache=CACHE), config, episodes, seed=seed))
 
     def percent(self, outcome: Outcome) -> Interval:
@@ -152,10 +153,18 @@ class Best:
 
 def closed_form_config(config: EnvConfig) -> EnvConfig:
     """The configuration that baselines quote under: `config` with the default action, whose box any pair of
-    distances fits. What the others do on a path is the same under any action."""
+    distances fits, and with what they observe. What the others do on a path is the same under any."""
+    config = with_observed(config)
     if isinstance(config.quote, SpreadSkew):
         return config
     return dataclasses.replace(config, quote=make_action(None, config.market.defaults().get("quote", {})))
+
+
+def with_observed(config: EnvConfig) -> EnvConfig:
+    """`config` with the feature groups that a `QuotingPolicy` reads, where a trained policy does without."""
+    flow = () if {"order_flow", "trade_book"} <= {*config.features} else ("tape",)
+    lacking = [name for name in ("inventory", "clock", *flow) if name not in config.features]
+    return dataclasses.replace(config, features=(*config.features, *lacking)) if lacking else config
 
 
 def make_baselines(

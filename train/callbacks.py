@@ -22,7 +22,7 @@ from mmenv.files import replacing
 from policies.base import Policy
 from policies.make import make_policy
 from policies.network.trained import TrainedPolicy
-from train.baselines import CACHE, Scale, bound, scale
+from train.baselines import CACHE, Scale, bound, scale, with_observed
 from train.ladder import Standings, known_standings
 from train.learner.model_file import save_atomically
 from train.pictures import Quotes, Standing, place_value
@@ -162,15 +162,15 @@ class Judge(BaseCallback):
         self._history = self._read_history(self.model.num_timesteps)
 
     def _prepare(self) -> None:
-        name = bound(self.config)
-        self._optimal = Quotes(self.config)
+        name, seen = bound(self.config), with_observed(self.config)
+        self._optimal = Quotes(seen)
         self._optimal_outcome: Outcome | None = None
         if name is not None:
-            policy = make_policy(name, self.config, cache=CACHE)
-            self._optimal_outcome = self._play(policy, self._optimal)
+            policy = make_policy(name, seen, cache=CACHE)
+            self._optimal_outcome = self._play(policy, seen, self._optimal)
 
-    def _play(self, policy: Policy, watch: Callable[..., None]) -> Outcome:
-        return simulate(policy, self.config, self.episodes, seed=SEED, watch=watch)
+    def _play(self, policy: Policy, config: EnvConfig, watch: Callable[..., None]) -> Outcome:
+        return simulate(policy, config, self.episodes, seed=SEED, watch=watch)
 
     def _on_step(self) -> bool:
         return True
@@ -190,7 +190,7 @@ class Judge(BaseCallback):
             quotes(*seen)
             standing(*seen)
 
-        outcome = self._play(TrainedPolicy(model.policy), watch)
+        outcome = self._play(TrainedPolicy(model.policy), self.config, watch)
         publish(model.logger, self._found(outcome, quotes) | self._pictures(model, quotes, standing),
                 model.num_timesteps)  # fmt: skip
         if outcome.value().mean > max((values.mean() for _, values in self._history), default=-np.inf):

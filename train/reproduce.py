@@ -90,7 +90,7 @@ KINDS = (
     Kind("study.json", (), _file_again("study")),
     Kind("sweep.json", (), _file_again("sweep")),
     Kind("population.json", (), _file_again("population")),
-    Kind("config.json", ("result.json", "selection.npz", "final.npz"), _run_again),
+    Kind("config.json", ("result.json", "selection.npz", "final.npz", "evaluation.csv"), _run_again),
 )
 
 

@@ -10,6 +10,7 @@ the next number.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import hashlib
 import json
@@ -138,7 +139,9 @@ def find_task(name: str) -> Task:
     for known in (plain, f"{plain}-v0"):
         if known in tasks():
             return tasks()[known]
-    raise ConfigError(f"there is no task {name!r}. Known: {', '.join(tasks())}.")
+    near = difflib.get_close_matches(plain, tasks(), n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ConfigError(f"there is no task {name!r}.{hint} Known: {', '.join(tasks())}.")
 
 
 def make_env(task: str, render_mode: str | None = None, **free: Any) -> NeuralMMEnv:

@@ -21,7 +21,8 @@ from mmenv.market.book import Book
 from mmenv.observation import observation_names
 from mmenv.vector import NeuralMMVectorEnv
 from policies.make import make_policy
-from train import baselines, cli
+from train import baselines, callbacks, cli
+from train.callbacks import Judge
 from train.evaluate import compare, load, value_sheet
 from train.learner.recurrent_ppo import FastRecurrentPPO
 from train.learner.vec_env import NeuralMMVecEnv
@@ -286,6 +287,24 @@ def test_table_has_a_row_for_each_policy():
     assert len(policies) == 6
     *_, none = share = list(map(float, sheet.columns["% of\noptimum"]))
     assert (share[0], none) == (100, 0)
+
+
+@pytest.mark.parametrize("market", ["brownian", "hidden-regime"])
+def test_a_policy_that_sees_less_has_the_same_rivals(market, tmp_path):
+    plain = make_config(market, horizon=20)
+    config = make_config(market, horizon=20, features=("inventory",))
+    judge = Judge(config, tmp_path, every=1, episodes=16)
+    judge._prepare()
+    known = baselines.Best.of(plain, 16, callbacks.SEED)
+    assert np.array_equal(judge._optimal_outcome.controlled, known.outcome.controlled)
+    idle = make_policy("no-trade", plain)
+    for first, second in zip(
+        compare([idle, *baselines.make_baselines(plain)], plain, 16)[1:],
+        compare([idle, *baselines.make_baselines(baselines.closed_form_config(config))], config, 16)[1:],
+        strict=True,
+    ):
+        assert first.name == second.name
+        assert np.array_equal(first.controlled, second.controlled)
 
 
 def test_configurations_without_an_optimum_are_still_compared():
