@@ -28,7 +28,7 @@ def test_what_is_frozen_stays():
     find_task("large-tick").check(free.unwrapped.config, "mine")
     with pytest.raises(ConfigError, match=r"mine was made for another task.*horizon: 20, not 300"):
         find_task("NeuralMM/brownian-v0").check(make_config("brownian", horizon=20), "mine")
-    with pytest.raises(ConfigError, match=r"no task 'browniann'\. Did you mean 'brownian-v0'\? Known: brownian-v0"):
+    with pytest.raises(ConfigError, match=r"'browniann'\. Did you mean 'brownian-v0'\? Known: brownian-v0"):
         find_task("browniann")
 
 
