@@ -6,7 +6,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from mmenv.checks import ConfigError
+from mmenv.checks import ConfigError, check_keys
 from mmenv.config import EnvConfig
 from policies.base import POLICIES, Policy, check_policy, is_ready
 from policies.bundle import SUFFIX, load
@@ -77,9 +77,12 @@ def read_parameters(text: str) -> tuple[tuple[str, float], ...]:
 def _called(name: str, factory: Any, config: EnvConfig, parameters: dict[str, Any]) -> Any:
     """What the factory makes; raises `ConfigError` where it takes other parameters than these."""
     signature = inspect.signature(factory)
+    taken = [*signature.parameters.values()][1:]
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken):
+        check_keys(f"policy {name!r}", parameters, [parameter.name for parameter in taken])
     try:
         signature.bind(config, **parameters)
     except TypeError as error:
-        takes = ", ".join(str(p.replace(annotation=p.empty)) for p in [*signature.parameters.values()][1:])
+        takes = ", ".join(str(p.replace(annotation=p.empty)) for p in taken)
         raise ConfigError(f"policy {name!r}: {error}; it takes {takes or 'no parameters'}.") from error
     return factory(config, **parameters)

@@ -96,8 +96,8 @@ def sheet(found: Calibration) -> Sheet:
     if found.size is not None:
         rows.append(("Pareto exponent of order sizes", "", found.size))
     rows += [(name, "", estimate) for name, estimate in found.facts.items()]
-    headings = "estimate", "unit", "value [95% interval]"
-    shown = [(name, unit, str(value)) for name, unit, value in rows]
+    headings = "estimate", "value [95% interval]"
+    shown = [(f"{name}, {unit}" if unit else name, str(value)) for name, unit, value in rows]
     return Sheet.of_rows(f"{found.source}: {found.seconds:,.0f} s", headings, shown)
 
 

@@ -176,6 +176,10 @@ def test_a_policy_with_a_parameter_to_tune_becomes_a_baseline(offered):
         ("raising:Steady", "'raising:Steady' cannot be imported: ZeroDivisionError"),
         ("gltf", "Did you mean 'glft'"),
         ("glft", "missing a required argument: 'gamma'; it takes gamma"),
+        (
+            "fixed-spread:half_spred=1",
+            r"'fixed-spread' has no setting 'half_spred'\. Did you mean 'half_spread'\?",
+        ),
         ("glft:gamma=much", "'gamma=much' is not possible: write name=number"),
         ("glft:gamma=1,kappa=2", "no setting 'kappa'"),
         ("steady", "two policies are named 'steady', one in plugged:Steady and one in other:Steady"),

@@ -14,7 +14,7 @@ from mmenv.config import make_config
 from mmenv.progress import LOG_SECONDS, LogLines
 from policies.book import ladder
 from policies.optimal import KINDS
-from train import cli, completion, doctor, look
+from train import cli, completion, doctor, look, reproduce
 from train.options.solve import Solve
 from train.settings import LAST_MODEL, Settings, read_settings, write_settings
 
@@ -165,6 +165,19 @@ def test_a_finished_run_is_left_as_it_is(
     assert "--steps = 2000 is not possible with --resume: the run was begun with 1000" in said
     assert neuralmm(monkeypatch, "train", "--resume", str(tmp_path), "--steps", "1000") is None
     assert read_settings(tmp_path)[0].steps == 1000
+
+
+def test_a_run_is_reproduced_without_the_table_that_evaluate_writes(tmp_path: Path) -> None:
+    then, now = tmp_path / "then", tmp_path / "now"
+    for folder in (then, now):
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        (folder / "progress.csv").write_text("steps,value\n1,2\n")
+    (then / "evaluation.csv").write_text("policy,value\ntrained,1\n")
+    kind, folder = reproduce.find(then)
+    compared, found = reproduce.compare(folder, now, kind.unless)
+    assert found == []
+    assert compared >= 1
 
 
 def test_a_folder_of_runs_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
