@@ -46,6 +46,10 @@ OPTIONS = ["position", "parameters"]
 def start_positions(config: EnvConfig, options: Mapping[str, Any] | None, n: int) -> np.ndarray | None:
     """The positions that `options["position"]` asks for, int32 (n x assets,), or None where it says
     nothing."""
+    if options is not None and not isinstance(options, Mapping):
+        raise ConfigError(
+            f"reset options = {options!r} is not possible: give a dict of {' and '.join(OPTIONS)}."
+        )
     check_keys("reset options", options or {}, OPTIONS)
     if not options or "position" not in options:
         return None

@@ -632,6 +632,7 @@ REFUSALS = {
         r"'positon'.*Did you mean 'position'",
         lambda: stepped().reset(options={"positon": 1}),
     ),
+    "options": (ConfigError, "reset options = 3 is not possible", lambda: stepped().reset(options=3)),
     "position": (ConfigError, r"11.*-10 to 10", lambda: stepped().reset(options={"position": 11})),
     "position-part": (ConfigError, r"0\.5.*whole lots", lambda: stepped().reset(options={"position": 0.5})),
     "positions": (
