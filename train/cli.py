@@ -209,6 +209,8 @@ GROUPS: dict[str, dict[str, Command]] = {
 
 COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
 
+HELP = ("-h", "--help", "help")
+
 HELP_OF_ONE = "`neuralmm COMMAND --help` shows its options."
 
 GOES_ON = ("study", "study tape", "sweep", "population", "backtest", "import")
@@ -228,9 +230,10 @@ def main() -> None:
 def _run(words: Sequence[str]) -> None:
     length = 2 if " ".join(words[:2]) in COMMANDS else 1
     name = " ".join(words[:length]) or "--help"
-    if name in ("-h", "--help", "help"):
-        if len(words) > 1:
-            _run([*words[1:], "--help"])
+    if name in HELP:
+        asked = [word for word in words if word not in HELP]
+        if asked:
+            _run([*asked, "--help"])
         else:
             print(help_text())
         return
@@ -267,7 +270,7 @@ def _help_below(words: Sequence[str]) -> None:
     """List the commands that begin with the first of these words, or end: there is no such command."""
     name, *rest = words
     below = {whole: command for whole, command in COMMANDS.items() if whole.startswith(f"{name} ")}
-    if below and (not rest or rest[0] in ("-h", "--help", "help")):
+    if below and (not rest or rest[0] in HELP):
         print("\n".join([f"usage: neuralmm {name} COMMAND [OPTIONS]", "", *_lines(below), "", HELP_OF_ONE]))
         return
     if below:

@@ -81,6 +81,8 @@ def test_help_before_a_command_is_its_help(words, monkeypatch, capsys) -> None:
     neuralmm(monkeypatch, *words, "--help")
     assert told == capsys.readouterr().out
     assert f"usage: neuralmm {' '.join(words)} " in told
+    neuralmm(monkeypatch, "--help", "help")
+    assert capsys.readouterr().out == f"{cli.help_text()}\n"
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
