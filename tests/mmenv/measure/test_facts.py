@@ -21,6 +21,7 @@ from mmenv.measure.calibrate import calibrate_tapes
 from mmenv.measure.intervals import Estimate, TooShort
 from mmenv.measure.options import Facts
 from mmenv.measure.record import record_market, record_tape
+from mmenv.venue.settings import ReplayConfig
 from tests.helpers.captures import market, write
 
 
@@ -215,6 +216,8 @@ def test_a_wide_opening_quote(tmp_path, capsys):
     neuralmm_facts([str(tmp_path / "s"), "--step-seconds", "1"])
     found = calibrate_tapes(tapes(tmp_path / "s"), 1.0)
     assert set(found.presets) | set(found.left_out) >= {"brownian", "book"}
+    rest = calibrate_tapes(tapes(tmp_path / "s"), 1.0, config=ReplayConfig(split="test"))
+    assert 0 < rest.seconds < found.seconds / 2
     assert all(len(reason) > 10 for reason in found.left_out.values())
     config = make_config({"name": "replay", "store": str(tmp_path / "s"), "step_seconds": 1.0})
     assert config.quote.max_distance * config.market.price_scale >= 9  # nine ticks apart
