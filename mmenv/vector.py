@@ -18,7 +18,7 @@ from mmenv.arguments import (
     start_parameters,
     start_positions,
 )
-from mmenv.checks import ConfigError
+from mmenv.checks import ConfigError, require
 from mmenv.config import DEFAULT_MARKET, EnvConfig
 from mmenv.desk.basket import open_desk
 from mmenv.desk.buffers import Step
@@ -123,6 +123,16 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if self._screen is not None:
             self._screen.record(self._desk)
         return observations, self._about_episodes()
+
+    def weigh_members(self, members: Sequence[Mapping[str, float]], chances: np.ndarray) -> None:
+        """From the next episodes on, draw these members of the family with `chances`, (k,), not evenly from
+        its ranges; see `mmenv.desk.family`.
+
+        Raises `ConfigError` where a member is not of the family, or not possible.
+        """
+        family = getattr(self._desk, "family", None)
+        require(family is not None, "EnvConfig", "randomise", {}, "a family to weigh members of")
+        family.weigh(members, chances)
 
     def step(
         self, actions: np.ndarray

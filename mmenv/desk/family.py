@@ -24,7 +24,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numba import types
@@ -124,6 +124,16 @@ class Family:
         """Put a member into the last row; what to set `chosen` to for episodes of it."""
         self.table[-1] = _row(self.config, parameters)
         return len(self.table)
+
+    def weigh(self, members: Sequence[Mapping[str, float]], chances: Array) -> None:
+        """From the next episodes on, draw these members with `chances`, (k,), to within a row of the table.
+
+        Raises `ConfigError` where a member is not of the family, or not possible.
+        """
+        ends = np.cumsum(chances) / np.sum(chances)
+        rows = np.stack([_row(self.config, values) for values in members])
+        count = len(self.table) - 1
+        self.table[:-1] = rows[np.searchsorted(ends, (np.arange(count) + 0.5) / count)]
 
 
 def grid(config: EnvConfig) -> tuple[int, int]:

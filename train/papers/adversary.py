@@ -53,7 +53,7 @@ class Adversarial(Brownian):
     """`brownian`, and the mid falls by `drift` x step_seconds where a position is long, rises where short."""
 
     name = "adversarial"
-    varied: ClassVar[tuple[str, ...]] = ()
+    varied: ClassVar[tuple[str, ...]] = (*Brownian.varied, "drift")
     on_step: ClassVar[tuple[Stage, ...]] = (step, match)
     on_reset: ClassVar[tuple[Stage, ...]] = (reset,)
 

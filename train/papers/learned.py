@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+
 from mmenv.config import EnvConfig
 from mmenv.progress import progress_bar
-from policies.base import Policy
 from policies.network.trained import TrainedPolicy
 from train.experiments.training import ProgressCallback
 from train.learner.recurrent_ppo import FastRecurrentPPO
@@ -12,9 +13,10 @@ from train.run import new_model, training_env
 from train.settings import Settings
 
 
-def learn(config: EnvConfig, settings: Settings, name: str) -> Policy:
+def learn(config: EnvConfig, settings: Settings, name: str, *watch: BaseCallback) -> TrainedPolicy:
     """The policy after `settings.steps` decisions in the market of `config`; the last one, none is chosen.
 
+    `watch` is shown the training as well, and may change the market.
     Nothing is written; on the same machine the same seed learns the same policy.
     """
     assert settings.steps is not None
@@ -22,7 +24,8 @@ def learn(config: EnvConfig, settings: Settings, name: str) -> Policy:
     try:
         model = new_model(FastRecurrentPPO, settings, config, env)
         with progress_bar(total=settings.steps, desc=f"training {name}", unit=" steps", leave=False) as bar:
-            model.learn(settings.steps, ProgressCallback(lambda steps: bar.update(steps - bar.n)))
+            shown = ProgressCallback(lambda steps: bar.update(steps - bar.n))
+            model.learn(settings.steps, CallbackList([shown, *watch]))
     finally:
         env.close()
     return TrainedPolicy(model.policy, name)

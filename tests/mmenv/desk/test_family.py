@@ -256,3 +256,23 @@ def test_members_of_a_family_are_compared_on_their_own_markets():
     assert parse("volatility=2, maker_fee_bp=0.5") == {"volatility": 2.0, "maker_fee_bp": 0.5}
     with pytest.raises(ConfigError, match="name=value"):
         parse("volatility")
+
+
+def test_members_are_drawn_as_they_are_weighed():
+    """Of two members nothing else comes, each as often as it weighs; and one alone is that market."""
+    config = make_config("brownian", horizon=4, randomise=FAMILY)
+    one, other = {"volatility": 0.7, "fill_decay": 1.5}, {"volatility": 1.9, "fill_decay": 0.6}
+    envs = NeuralMMVectorEnv(512, config=config)
+    envs.weigh_members([one, other], np.array([1.0, 3.0]))
+    drawn = envs.reset(seed=1)[1]["parameters"]["volatility"]
+    assert set(drawn.tolist()) == set(np.float32([0.7, 1.9]).tolist())
+    assert np.mean(drawn > 1) == pytest.approx(0.75, abs=4 * (0.75 * 0.25 / 512) ** 0.5)
+    envs.weigh_members([one], np.ones(1))
+    plain = NeuralMMVectorEnv(512, config=member(config, one))
+    assert envs.reset(seed=2)[0].tobytes() == plain.reset(seed=2)[0].tobytes()
+    for action in actions(4, 512):
+        assert envs.step(action)[1].tobytes() == plain.step(action)[1].tobytes()
+    with pytest.raises(ConfigError, match="not possible"):
+        envs.weigh_members([{"volatility": -1.0}], np.ones(1))
+    with pytest.raises(ConfigError, match="randomise"):
+        plain.weigh_members([one], np.ones(1))
