@@ -55,13 +55,12 @@ def market(drift: float) -> EnvConfig:
     return make_config(Adversarial(drift=0.0), randomise=ranges, features=OBSERVED, quote=near)
 
 
-def trained(options: Options, family: list[Member]) -> Iterator[tuple[str, Quotes]]:
-    """What each way of training has learned to quote, by name and seed."""
-    config = market(options.drift)
-    ways = {"fixed": ([Member({}, 0.0)], False), "random": (family, False), "adversary": (family, True)}
-    for way, (members, hostile) in ways.items():
+def trained(options: Options, family: list[Member], own: Array) -> Iterator[tuple[str, Quotes]]:
+    """What each way of training has learned to quote, by name and seed; `own`: exact optima of the family."""
+    config, one = market(options.drift), ([Member({}, 0.0)], np.ones(1), False)
+    ways = {"fixed": one, "random": (family, own, False), "adversary": (family, own, True)}
+    for way, (members, scale, hostile) in ways.items():
         told = [{**each.values, "drift": each.drift} for each in members]
-        scale = optima(members)
         for seed in options.seeds:
             chooser = Chooser(config, told, family_of(members), scale, hostile)
             name = f"{way}, seed {seed}"
@@ -75,7 +74,7 @@ def main(options: Options) -> None:
     calm = np.array([each.drift == 0 for each in held_out])
     columns = {"member": [each.name.replace(", ", ",\n") for each in held_out]}
     columns["member"] += ["worst without drift", "worst with drift", "mean", "family: worst", "family: mean"]
-    for name, quotes in trained(options, family):
+    for name, quotes in trained(options, family, own):
         percents = 100 * family_of(held_out).values(quotes) / out
         inside = 100 * family_of(family).values(quotes) / own
         last = percents[calm].min(), percents[~calm].min(), percents.mean(), inside.min(), inside.mean()

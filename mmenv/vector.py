@@ -18,7 +18,7 @@ from mmenv.arguments import (
     start_parameters,
     start_positions,
 )
-from mmenv.checks import ConfigError, require
+from mmenv.checks import ConfigError
 from mmenv.config import DEFAULT_MARKET, EnvConfig
 from mmenv.desk.basket import open_desk
 from mmenv.desk.buffers import Step
@@ -131,7 +131,8 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         Raises `ConfigError` where a member is not of the family, or not possible.
         """
         family = getattr(self._desk, "family", None)
-        require(family is not None, "EnvConfig", "randomise", {}, "a family to weigh members of")
+        if family is None:
+            raise ConfigError("EnvConfig.randomise = () is not possible: give a family to weigh members of.")
         family.weigh(members, chances)
 
     def step(
