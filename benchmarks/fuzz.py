@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import signal
 import tempfile
 import time
 import traceback
@@ -19,7 +20,7 @@ from tests.helpers.fuzz import Files, Spoil, check_import, samples, spoils
 MEMORY: Final = Path("/dev/shm")
 """A file system that lies in memory, where there is one: the inputs are many and small."""
 STUCK_S: Final = 60
-"""An import of a few kilobytes that takes longer hangs: where it stands is printed, and everything ends."""
+"""Of a processor. An import of a few kilobytes that takes longer hangs: where is printed, and all ends."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Fuzz:
         """What came of the inputs of one format, as a line of the table."""
         found: Counter[str] = Counter()
         slowest = 0.0
+        faulthandler.register(signal.SIGPROF, chain=True)  # and then as the signal does: it ends
         check_import(name, files, [], folder)  # what is compiled is compiled now
 
         @seed(self.seed)
@@ -59,11 +61,11 @@ class Fuzz:
         @given(spoils)
         def run(edits: list[Spoil]) -> None:
             nonlocal slowest
-            faulthandler.dump_traceback_later(STUCK_S, exit=True)
+            signal.setitimer(signal.ITIMER_PROF, STUCK_S)
             begun = time.perf_counter()
             found[check_import(name, files, edits, folder)] += 1
             slowest = max(slowest, time.perf_counter() - begun)
-            faulthandler.cancel_dump_traceback_later()
+            signal.setitimer(signal.ITIMER_PROF, 0)
 
         begun = time.process_time()
         run()

@@ -5,9 +5,10 @@ A pickled copy of `Series` keeps its place: it continues with the next row.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,6 +123,20 @@ class Series:
     def done(self) -> int:
         """Bytes read."""
         return self._source.done
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_source": copy.copy(self._source)}
+
+    @property
+    def files(self) -> Lines | ParquetFiles:
+        """The files, and how far they have been read."""
+        return self._source
+
+    def only(self, at: int) -> Series:
+        """A copy that reads the file of this number alone, from its beginning or from where this one is."""
+        one = copy.copy(self)
+        one._source = self._source.only(at)
+        return one
 
     def pull(self, report: Report) -> Table | None:
         """The next table, None after the last; what is no row is reported.

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mmenv.data.book import BOOK_WINDOW, FUSE_START, Book, fused, window
 from mmenv.data.orders import ID, LOTS, PLACE, PLACED, SIDE, TICK, Queues
-from mmenv.data.rows import ADD, BBO, BUY, CANCEL, CLEAR, MODIFY, ROW, TRADE
+from mmenv.data.rows import ADD, BBO, BUY, CANCEL, CLEAR, MODIFY, ROW, TRADE, joined, taken
 from mmenv.data.table import clear, find, full, larger, put, remove
 from mmenv.data.tape import SCHEMA_VERSION, Tape, TapeError
 from mmenv.times import SECOND
@@ -286,7 +286,7 @@ def _order_rows(tape: Tape, low_tick: int, high_tick: int) -> Iterator[NDArray[n
     queues = Queues()
     held: NDArray[np.void] = np.zeros(0, ROW)
     for batch in itertools.chain(tape.rows(orders=True), (None,)):
-        rows = held if batch is None else np.concatenate([held, batch])
+        rows = held if batch is None else joined([held, batch])
         cut = len(rows) - (batch is not None and len(rows) > 0 and rows["kind"][-1] == TRADE)
         yield queues.placed(rows[:cut], low_tick, high_tick)
         held = rows[cut:]
@@ -305,7 +305,7 @@ def _in_order(
         for rows in itertools.chain(batches, (None,)):
             if rows is not None:
                 newest = max(newest, int(rows["exch_ns"].max(initial=0)))
-                held = rows if held is None else np.concatenate([held, rows])
+                held = rows if held is None else joined([held, rows])
                 sent = np.concatenate([sent, np.zeros(len(rows), np.bool_)])
             if held is None:
                 continue
@@ -313,7 +313,7 @@ def _in_order(
             order = np.argsort(held["exch_ns"], kind="stable")
             take, flags, done = _merge(held["exch_ns"], order, sent, settled)
             if len(take):
-                yield (events_of or _events)(held[take], flags, offset_ns)
+                yield (events_of or _events)(taken(held, take), flags, offset_ns)
             held, sent = held[done:], sent[done:]
 
     return chunks

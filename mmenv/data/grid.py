@@ -19,7 +19,20 @@ from mmenv.data.decimals import decimal_text, decimal_units
 from mmenv.data.follow import DAY_STATS, LEAVE_OUT, SIDE_RULES, TOUCH, Levels, follow, in_units, measure
 from mmenv.data.orders import Queues, as_rows
 from mmenv.data.problems import Report
-from mmenv.data.rows import BBO, BUY, CLEAR, DEPTH, ROW, SNAPSHOT, TRADE, CaptureError, NoTape
+from mmenv.data.rows import (
+    BBO,
+    BUY,
+    CLEAR,
+    DEPTH,
+    ROW,
+    SNAPSHOT,
+    TRADE,
+    CaptureError,
+    NoTape,
+    inserted,
+    joined,
+    taken,
+)
 from mmenv.data.segments import segments, usual_step
 from mmenv.data.source import Source
 from mmenv.data.spool import Spool
@@ -180,7 +193,7 @@ class SecondPass:
                 f"{grid} fit less than half of {self.report.name(0)}; check --tick-size and --lot-size"
             )
         self.report.add_rows(raw[off], "off-grid", self._off_grid)
-        return raw[~off]
+        return taken(raw, ~off)
 
     def _off_grid(self, row: Any) -> str:
         price = decimal_text(int(row["price"]), self.places.price)
@@ -266,19 +279,19 @@ class SecondPass:
         if rule != SIDE_RULES[LEAVE_OUT]:
             self.report.note(f"trade without a side, given one by the {rule} rule", unsided - int(left.sum()))
         self.report.note("trade whose aggressor is unknown, left out", int(left.sum()))
-        return rows[~left]
+        return taken(rows, ~left) if left.any() else rows
 
     def _opening_book(self, local_ns: int) -> NDArray[np.void]:
         """The book carried over midnight, as a snapshot: each day replays on its own."""
         clear = np.zeros(1, ROW)
         clear["kind"] = CLEAR
-        rows = np.concatenate([clear, self.book.levels()])
+        rows = joined([clear, self.book.levels()])
         rows["exch_ns"], rows["local_ns"] = self.stats["newest_exch_ns"][0], local_ns
         if self.queues is not None:
             orders = as_rows(self.queues, rows)
             width = self.book.sizes.shape[1]
             near = (orders["price"] >= self.book.low_tick) & (orders["price"] < self.book.low_tick + width)
-            rows = np.insert(rows, 1, orders[near])
+            rows = inserted(rows, 1, orders[near])
             self.queues = Queues()
             rows = self._reconciled(rows)
         return rows
@@ -302,7 +315,7 @@ class SecondPass:
             "crossed-book",
             lambda row: f"{removed[int(row['line'])]} stale levels cross the newest one; removed",
         )
-        return np.insert(rows, after + 1, removals)
+        return inserted(rows, after + 1, removals)
 
     def _info(self) -> TapeInfo:
         touch, stats = self.touch[0], self.stats[0]

@@ -18,7 +18,7 @@ from mmenv.files import replacing
 from mmenv.progress import progress_bar
 from mmenv.registry import PluginError
 
-LAYOUT: Final = 8
+LAYOUT: Final = 9
 """Of the checkpoint; another number for other fields of what is pickled: older ones then begin anew."""
 
 Show = Callable[[str, str, int, int], None]

@@ -98,7 +98,7 @@ class Import:
     """Exchange clock minus the recorder's; otherwise such that the fastest message of a day has no
     delay."""
     jobs: int = 1
-    """Symbols to import at a time, each in a process of its own."""
+    """Symbols to import at a time, each in a process of its own; where there are fewer, files of one too."""
     progress: bool = True
     """Show progress bars."""
 
@@ -124,7 +124,10 @@ class Import:
         if self.jobs < 1:
             raise CaptureError(f"--jobs = {self.jobs} is not possible: it must be at least 1.")
         with _folder(self.store), work_folder(self.store / f"{WORK}{self._identity()}") as folder:
-            jobs = run_jobs(self, folder, self._begun(folder))
+            begun = self._begun(folder)
+            for job in begun:
+                job.part.importer.readers = max(self.jobs // len(begun), 1)
+            jobs = run_jobs(self, folder, begun)
             if all(job.part.report.left_out for job in jobs):
                 raise NoTape("; ".join(job.part.report.left_out for job in jobs[:SHOWN]))
             for number, job in enumerate(jobs):
@@ -184,6 +187,7 @@ class _Part:
         """Begin anew with finer places, where the importer can."""
         again = next(each for each in options.open(places) if each.source == self.importer.source)
         finest = again.places == self.importer.places
+        again.readers = self.importer.readers
         self.importer, self.spool = again, None
         self.report = Report(again.names, options.strict, places=again.places, finest=finest)
 

@@ -17,31 +17,33 @@ from numpy.typing import NDArray
 from mmenv.data import table
 from mmenv.data.book import longer
 from mmenv.data.rows import ADD, BUY, CANCEL, CLEAR, DEPTH, FILL, MODIFY, ROW, SNAPSHOT, TRADE
-from mmenv.data.table import add_to, find, full, larger, put, remove
+from mmenv.data.table import find, full, larger, put, remove
 
 UNKNOWN_ORDERS: Final = 1 << 62
 """Lots of a level that no order explains, such as those from before the recording, are one order: this id
 plus twice its tick, and one for a bid."""
-ID, SIDE, TICK, LOTS, PLACE = range(5)
+ID, SIDE, TICK, LOTS, PLACE, BEFORE, AFTER = range(7)
 """Columns of resting orders; PLACE is the number of its arrival: smaller ones of the same price stand before
-it. Of levels, SIZE is that of a key, twice the tick and one more for a bid."""
-SIZE: Final = 1
+it. BEFORE and AFTER are the orders next to it at its level, NOBODY where there is none."""
+SIZE, NEWEST = 1, 2
+"""Of levels, by a key, twice the tick and one more for a bid: lots, and the order that came last."""
+NOBODY: Final = table.FREE
 
 
 class Queues:
     """The orders of a book, and what they add up to by level."""
 
     def __init__(self) -> None:
-        self.resting: Any = table.empty(4)
-        """Table of SIDE, TICK, LOTS and PLACE by id."""
-        self.levels: Any = table.empty(1)
-        """Table of lots by level."""
+        self.resting: Any = table.empty(6)
+        """Table of SIDE and what follows by id."""
+        self.levels: Any = table.empty(2)
+        """Table of SIZE and NEWEST by level."""
         self.arrivals = np.zeros(1, np.int64)
         """[1], how many orders there have been."""
 
     def orders(self) -> NDArray[np.int64]:
-        """[n, 5], what stands in the book, first come first, by the columns above."""
-        rows = table.rows(self.resting)
+        """[n, 5], what stands in the book, first come first: ID to PLACE."""
+        rows = table.rows(self.resting)[:, : PLACE + 1]
         return rows[np.argsort(rows[:, PLACE])]
 
     def reconcile(self, rows: NDArray[np.void]) -> tuple[NDArray[np.void], int, int]:
@@ -199,7 +201,7 @@ def _reconcile(rows, resting, levels, arrivals):
                 while left > 0:
                     if count + 8 > len(out):
                         out = longer(out, count, 2 * len(out))
-                    newest = _newest(row, resting)
+                    newest = find(resting, levels[find(levels, key), NEWEST])
                     gone = min(left, resting[newest, LOTS])
                     out[count] = row
                     count = _take(out, count, newest, gone, resting, levels)
@@ -215,17 +217,6 @@ def _reconcile(rows, resting, levels, arrivals):
 
 
 @njit(cache=True, nogil=True)
-def _newest(level, resting):
-    """The order at a level that came last."""
-    found, place = -1, np.int64(-1)
-    for at in range(len(resting) - 1):
-        there = resting[at, TICK] == level.price and resting[at, SIDE] == level.side
-        if resting[at, ID] != table.FREE and there and resting[at, PLACE] > place:
-            found, place = at, resting[at, PLACE]
-    return found
-
-
-@njit(cache=True, nogil=True)
 def _take(out, count, at, lots, resting, levels):
     """Take lots off an order, and make the row at `count` say so; how many rows there are then."""
     side, tick = resting[at, SIDE], resting[at, TICK]
@@ -233,14 +224,26 @@ def _take(out, count, at, lots, resting, levels):
     row = out[count]
     row.kind, row.id, row.side, row.price, row.size = CANCEL, resting[at, ID], side, tick, lots
     level = find(levels, 2 * tick + (1 if side == BUY else 0))
-    if level >= 0:
-        levels[level, SIZE] -= lots
-        if levels[level, SIZE] <= 0:
-            remove(levels, level)
     resting[at, LOTS] -= lots
+    levels[level, SIZE] -= lots
     if resting[at, LOTS] == 0:
-        remove(resting, at)
+        _leave(at, resting, levels, level)
     return count + 1
+
+
+@njit(cache=True, nogil=True)
+def _leave(at, resting, levels, level):
+    """Remove an order, and with the last one its level; those next to it are then next to each other."""
+    before, after = resting[at, BEFORE], resting[at, AFTER]
+    if before != NOBODY:
+        resting[find(resting, before), AFTER] = after
+    if after != NOBODY:
+        resting[find(resting, after), BEFORE] = before
+    elif before != NOBODY:
+        levels[level, NEWEST] = before
+    else:
+        remove(levels, level)
+    remove(resting, at)
 
 
 @njit(cache=True, nogil=True)
@@ -252,5 +255,14 @@ def _add(out, count, id, lots, resting, levels, arrivals):
     at = put(resting, id)
     resting[at, SIDE], resting[at, TICK], resting[at, LOTS] = row.side, row.price, lots
     resting[at, PLACE] = arrivals[0]
-    add_to(levels, 2 * row.price + (1 if row.side == BUY else 0), lots)
+    known, key = levels[len(levels) - 1, 0], 2 * row.price + (1 if row.side == BUY else 0)
+    level = put(levels, key)
+    if levels[len(levels) - 1, 0] != known:
+        levels[level, SIZE], levels[level, NEWEST] = 0, NOBODY
+    before = levels[level, NEWEST]
+    if before != NOBODY:
+        resting[find(resting, before), AFTER] = id
+    resting[at, BEFORE], resting[at, AFTER] = before, NOBODY
+    levels[level, SIZE] += lots
+    levels[level, NEWEST] = id
     return count + 1

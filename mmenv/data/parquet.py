@@ -103,6 +103,9 @@ class ParquetFiles(FilesInTurn):
         super().__init__(paths, file)
         self.row = 0
 
+    def _restart(self) -> None:
+        self.row = 0
+
     def pull(self) -> ParquetTable | None:
         """The next batch; None after the last file. Raises `CaptureError` if a file cannot be read."""
         while self.at < len(self.paths):
@@ -114,7 +117,6 @@ class ParquetFiles(FilesInTurn):
                 raise CaptureError(f"{self.path}: not a readable Parquet file ({error})") from None
             if found is None:
                 self._go_on()
-                self.row = 0
                 continue
             batch, rows = found
             table = ParquetTable(batch, self.first_file + self.at, self.row + 1)

@@ -84,6 +84,19 @@ class Report:
         if self.counts[kind] <= self.keep:
             self.problems.append(problem)
 
+    def empty(self) -> Report:
+        """One of the same files that nothing has been told yet."""
+        return Report(self.names, self.strict, self.keep, places=self.places, finest=self.finest)
+
+    def add_all(self, other: Report) -> None:
+        """Record all of another report's problems and notes, in their order."""
+        for problem in other.problems:
+            self.add(problem.file, problem.line, problem.time_ns, problem.kind, problem.text)
+        kept = Counter(problem.kind for problem in other.problems)
+        self.counts.update(other.counts - kept)
+        self.tally.update(other.tally)
+        self.notes += other.notes
+
     def name(self, file: int) -> str:
         """What the file of this number is called."""
         return self.names[file] if 0 <= file < len(self.names) else f"file {file}"

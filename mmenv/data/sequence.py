@@ -13,7 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from mmenv.data.problems import Report
-from mmenv.data.rows import RAW, UNKNOWN_NS, CaptureError
+from mmenv.data.rows import RAW, UNKNOWN_NS, CaptureError, joined, taken, whole
 
 NEVER: Final = np.iinfo(np.int64).max
 RECENT_IDS: Final = 4_096
@@ -69,7 +69,7 @@ class ExchangeTime:
         if chosen.all():
             self.last = _forward(rows, "exch_ns", self.last, report, silent)
             return
-        part = rows[chosen]
+        part = taken(rows, chosen)
         quiet = None if silent is None else silent[chosen]
         self.last = _forward(part, "exch_ns", self.last, report, quiet)
         rows["exch_ns"][chosen] = part["exch_ns"]
@@ -134,7 +134,8 @@ class TradeIds:
         self.seen = 0
         self.followed = 0
         self.last = -1
-        self.recent: NDArray[np.void] = np.zeros(0, RAW)
+        self._held: NDArray[np.void] = np.zeros(0, RAW)
+        self._count = 0
 
     def new(self, rows: NDArray[np.void], report: Report) -> NDArray[np.bool_]:
         """Which `RAW` trades [n] were not seen before; the others are reported. An id below 0 is none."""
@@ -147,7 +148,7 @@ class TradeIds:
             room = 2 * RECENT_IDS - len(self.recent)
             part, known = known[:room], known[room:]
             again[part] = self._again(rows["id"][part])
-            self.recent = np.concatenate([self.recent, rows[part[~again[part]]]])
+            self._hold(taken(rows, part[~again[part]]))
         report.add_rows(
             rows[again], "duplicate-trade", lambda row: f"trade {row['id']} was seen before; skipped"
         )
@@ -157,7 +158,19 @@ class TradeIds:
         """Ids that are neither new nor missing: of trades that are not given as rows."""
         rows = np.zeros(len(ids), RAW)
         rows["id"] = ids
-        self.recent = np.concatenate([self.recent, rows])
+        self._hold(rows)
+
+    @property
+    def recent(self) -> NDArray[np.void]:
+        """`RAW` trades that a later one is compared with."""
+        return self._held[: self._count]
+
+    def _hold(self, rows: NDArray[np.void]) -> None:
+        end = self._count + len(rows)
+        if end > len(self._held):
+            self._held = joined([self.recent, np.zeros(2 * end - self._count, RAW)])
+        whole(self._held)[self._count : end] = whole(rows)
+        self._count = end
 
     def _again(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
         again = np.zeros(len(ids), np.bool_)
@@ -172,11 +185,13 @@ class TradeIds:
     def settle(self, report: Report, keep: int = 0) -> None:
         """Let all but the newest `keep` ids pass, and report what is missing among them."""
         cut = max(len(self.recent) - keep, 0)
+        rows = self.recent
+        if self.numbered:
+            rows = taken(rows, np.argsort(rows["id"], kind="stable"))
+        rows, newest = rows[:cut], rows[cut:]
+        self._held, self._count = newest.copy(), len(newest)
         if not self.numbered:
-            self.recent = self.recent[cut:]
             return
-        rows = self.recent[np.argsort(self.recent["id"], kind="stable")]
-        self.recent, rows = rows[cut:], rows[:cut]
         late = rows["id"] <= self.settled
         report.add_rows(rows[late], "late-trade", lambda row: f"trade {row['id']} is thousands late; kept")
         self._gaps(rows[~late], report)
@@ -227,7 +242,7 @@ class Merge:
             found = self.streams[least].pull(report)
             self._over[least] = found is None
             if found is not None:
-                self._held[least] = np.concatenate([self._held[least], found])
+                self._held[least] = joined([self._held[least], found])
             ends[least] = self._end(least)
         limit = min(ends)
         parts = []
@@ -235,8 +250,10 @@ class Merge:
             cut = len(held) if limit == NEVER else int(np.searchsorted(held["local_ns"], limit))
             parts.append(held[:cut])
             self._held[number] = held[cut:]
-        rows = np.concatenate(parts)
-        return rows[np.argsort(rows["local_ns"], kind="stable")]
+        rows = joined(parts)
+        if sum(map(bool, map(len, parts))) < 2:
+            return rows
+        return taken(rows, np.argsort(rows["local_ns"], kind="stable"))
 
     def _end(self, number: int) -> int:
         """No later row of the stream comes before this time."""

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ path, module, name = json.loads(sys.stdin.readline())
 sys.path[:] = path
 getattr(importlib.import_module(module), name)()
 """
+_lock: Final = threading.Lock()
 _helpers: Final[dict[str, subprocess.Popen[str] | None]] = {}
 """By function that compiles; None where it is done, or this process has to do it."""
 
@@ -38,14 +40,15 @@ def ready(scan: Any, compile_scan: Callable[[], object]) -> bool:
         A function of a module that has it compiled by calling it.
     """
     name = f"{compile_scan.__module__}.{compile_scan.__name__}"
-    if name not in _helpers:
-        known = getattr(scan, "signatures", True) or kept(scan)
-        alone = multiprocessing.parent_process() is not None or not sys.executable
-        _helpers[name] = None if known or alone else _begin(compile_scan)
-    helper = _helpers[name]
-    if helper is not None and helper.poll() is None:
-        return False
-    _helpers[name] = None
+    with _lock:  # of threads that read files
+        if name not in _helpers:
+            known = getattr(scan, "signatures", True) or kept(scan)
+            alone = multiprocessing.parent_process() is not None or not sys.executable
+            _helpers[name] = None if known or alone else _begin(compile_scan)
+        helper = _helpers[name]
+        if helper is not None and helper.poll() is None:
+            return False
+        _helpers[name] = None
     return True
 
 

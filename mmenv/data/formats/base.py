@@ -87,6 +87,8 @@ class Importer(ABC):
     """Bytes to read."""
     done: int = 0
     """Bytes read."""
+    readers: int = 1
+    """Files that it may read at a time, if it can."""
     lacks: str = ""
     """Why its files make no tape, where that is known before they are read."""
 

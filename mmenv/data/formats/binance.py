@@ -24,7 +24,7 @@ from mmenv.data.formats.binance_decoder import PARTIAL, Decoder
 from mmenv.data.formats.binance_scan import STATE, scan
 from mmenv.data.lines import Block, Lines, Translate
 from mmenv.data.problems import Report
-from mmenv.data.rows import RAW, TRADE, CaptureError
+from mmenv.data.rows import TRADE, CaptureError, joined
 from mmenv.data.sequence import overlap
 from mmenv.data.source import FEES_BP, SAFE, Source
 
@@ -98,7 +98,7 @@ class Binance(Importer):
             if begins:
                 yield self._end_file()
                 decoder.file = block.file
-            yield np.concatenate([np.zeros(0, RAW), *self._block(block, begins), decoder.flush()])
+            yield joined([*self._block(block, begins), decoder.flush()])
             if self._lines.error:
                 decoder.problem("truncated", self._lines.error)
         yield self._end_file()

@@ -220,6 +220,7 @@ def _series(kinds: dict[str, list[tuple[int, Path]]]) -> list[Files]:
             read,
             columns=KINDS[kind].columns,
             own_numbers=kind in ("depth", "bookTicker"),
+            apart=kind != "bookTicker",
         )
         for kind, read in readers.items()
         if kind in kinds

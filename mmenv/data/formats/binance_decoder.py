@@ -35,6 +35,7 @@ from mmenv.data.rows import (
     UNKNOWN_NS,
     CaptureError,
     SeveralSymbols,
+    taken,
 )
 from mmenv.data.sequence import TradeIds
 from mmenv.data.source import Source
@@ -384,8 +385,8 @@ class Decoder:
         if not len(trades):
             return rows
         keep = np.ones(len(rows), np.bool_)
-        keep[trades] = self.trade_ids.new(rows[trades], self.report)
-        return rows if keep.all() else rows[keep]
+        keep[trades] = self.trade_ids.new(taken(rows, trades), self.report)
+        return rows if keep.all() else taken(rows, keep)
 
     def get_state(self, next_line: int) -> np.void:
         """The `STATE` from which `scan` goes on at this line."""

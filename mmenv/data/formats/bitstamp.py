@@ -11,10 +11,11 @@ that changed last at its price, and unknown where there is none.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import orjson
@@ -45,7 +46,21 @@ from mmenv.data.formats.bitstamp_orders import (
 from mmenv.data.formats.json_flat import LARGEST
 from mmenv.data.lines import Block, Lines
 from mmenv.data.problems import Report, valid
-from mmenv.data.rows import ADD, BUY, CLEAR, RAW, SELL, SNAPSHOT, TRADE, UNKNOWN_NS, CaptureError
+from mmenv.data.read_ahead import ReadAhead
+from mmenv.data.rows import (
+    ADD,
+    BUY,
+    CLEAR,
+    RAW,
+    SELL,
+    SNAPSHOT,
+    TRADE,
+    UNKNOWN_NS,
+    CaptureError,
+    joined,
+    taken,
+    without,
+)
 from mmenv.data.sequence import Arrival, TradeIds
 from mmenv.data.source import Source, source_of
 from mmenv.times import MILLISECOND
@@ -54,8 +69,17 @@ BLOCK_BYTES: Final = 1 << 18
 _SIDES: Final = (BUY, SELL)
 """By `order_type`."""
 _ROOM: Final = 64
+NO_ROWS: Final = np.zeros(0, RAW)
 NO_EVENTS: Final = np.zeros(0, EVENT)
 NO_PAIRS: Final = np.zeros((0, 2), np.int64)
+
+
+class Read(NamedTuple):
+    """A block, its events and their pairs of prices and sizes."""
+
+    block: Block
+    events: NDArray[np.void]
+    pairs: NDArray[np.int64]
 
 
 @register
@@ -71,8 +95,8 @@ class Bitstamp(Importer):
 
     def __init__(self, source: Source, paths: Sequence[Path]) -> None:
         self.source, self.names = source, [path.name for path in paths]
-        self._lines = Lines(paths)
-        self.size = self._lines.size
+        self._ahead: ReadAhead[Lines, Read] = ReadAhead(Lines(paths))
+        self.size = self._ahead.source.size
         self._arrival, self._trade_ids = Arrival(), TradeIds(numbered=True)
         self._state = np.zeros(1, STATE)
         self._orders: Any = table.empty(4)
@@ -102,25 +126,33 @@ class Bitstamp(Importer):
         )
 
     def chunks(self, report: Report) -> Iterator[NDArray[np.void]]:
-        while (block := self._lines.pull(BLOCK_BYTES)) is not None:
-            self.done = self._lines.done
-            rows = np.concatenate([np.zeros(0, RAW), *self._follow(*self._read(block, report), block.file)])
-            for name, what in (("same", "as the orders say"), ("other", "another one by then")):
-                report.note(f"level of an order_book that is {what}", int(self._state[name][0]))
-                self._state[name] = 0
-            good = valid(rows, report)
-            rows = rows if good.all() else rows[good]
-            self._arrival.set(rows, report, block.line == 1)
-            trades = np.flatnonzero(rows["kind"] == TRADE)
-            new = self._trade_ids.new(rows[trades], report)
-            yield rows if new.all() else np.delete(rows, trades[~new])
-            if self._lines.error:
-                report.add(report.name(block.file), block.line, 0, "truncated", self._lines.error)
+        self._ahead.readers = self.readers
+        with closing(self._ahead):
+            while (found := self._ahead.pull(report, self._read)) is not None:
+                self.done = self._ahead.source.done
+                yield from self._rows(found, self._ahead.source.error, report)
         self._trade_ids.settle(report)
 
-    def _read(self, block: Block, report: Report) -> tuple[NDArray[np.void], NDArray[np.int64]]:
-        """Events of a block, and pairs of prices and sizes: compiled code takes the usual lines, and `_line`
-        others."""
+    def _rows(self, found: Read, error: str, report: Report) -> Iterator[NDArray[np.void]]:
+        block = found.block
+        rows = joined([NO_ROWS, *self._follow(found.events, found.pairs, block.file)])
+        for name, what in (("same", "as the orders say"), ("other", "another one by then")):
+            report.note(f"level of an order_book that is {what}", int(self._state[name][0]))
+            self._state[name] = 0
+        good = valid(rows, report)
+        rows = rows if good.all() else taken(rows, good)
+        self._arrival.set(rows, report, block.line == 1)
+        trades = np.flatnonzero(rows["kind"] == TRADE)
+        new = self._trade_ids.new(taken(rows, trades), report)
+        yield rows if new.all() else without(rows, trades[~new])
+        if error:
+            report.add(report.name(block.file), block.line, 0, "truncated", error)
+
+    def _read(self, lines: Lines, report: Report) -> Read | None:
+        """What the next block says: compiled code takes the usual lines, and `_line` others."""
+        block = lines.pull(BLOCK_BYTES)
+        if block is None:
+            return None
         text, at, line = np.frombuffer(block.text, np.uint8), 0, block.line
         events, pairs, held = [NO_EVENTS], [NO_PAIRS], 0
         read = scan_log if ready(scan_log, compile_scan) else no_scan
@@ -134,12 +166,12 @@ class Bitstamp(Importer):
                     odd = self._line(block.text[at:end], line, report.name(block.file), report)
                 at, line = end + 1, line + 1
             for some, theirs in (found, odd) if odd else (found,):
-                for name in ("bids", "bids_end", "asks", "asks_end"):
+                for name in ("bids", "bids_end", "asks", "asks_end") if held else ():
                     some[name][some["event"] == BOOK] += held
                 events.append(some)
                 pairs.append(theirs)
                 held += len(theirs)
-        return np.concatenate(events), np.concatenate(pairs)
+        return Read(block, joined(events), np.concatenate(pairs) if len(pairs) > 2 else pairs[-1])
 
     def _line(self, line: bytes, number: int, name: str, report: Report) -> list[Any]:
         """`EVENT` [1] of a line and its pairs of prices and sizes; nothing where it is none."""

@@ -200,7 +200,8 @@ def apply_log(events, at, pairs, file, out, state, orders, last, bids, asks, tak
     count
         How many rows there are.
     """
-    count, now = 0, state[0]
+    # A literal 0 would have what takes it compiled twice.
+    count, now = _NOTHING, state[0]
     while at < len(events):
         event = events[at]
         if event.event == BOOK:
@@ -282,13 +283,13 @@ def _order(out, count, event, file, now, orders, last, bids, asks, takers):
         count = _rest(out, count, event, file, now, orders, bids, asks, number, side, price, left)
     elif not known and event.event == DELETED and size:
         count = _forget(out, count, event, file, now, bids, asks, side, price, size)
-    taker = 0
-    while taker < now.takers:
-        number, side, price, left = takers[taker]
+    held = _NOTHING
+    while held < now.takers:
+        number, side, price, left = takers[held]
         if _crosses(now, bids, asks, side, price):
-            taker += 1
+            held += 1
             continue
-        _leave_out(takers, taker, now.takers)
+        _leave_out(takers, held, now.takers)
         now.takers -= 1
         count = _rest(out, count, event, file, now, orders, bids, asks, number, side, price, left)
     return count
@@ -409,7 +410,7 @@ def _compared(out, count, event, file, now, side, told, bids, asks):
     size, worst = now.bids if side == _BUY else now.asks, -np.int64(LARGEST)
     for at in range(len(told)):
         worst = told[at, 0] * side if at == 0 else min(worst, told[at, 0] * side)
-    found = 0
+    found = _NOTHING
     for at in range(size - 1, -1, -1):
         key, left, known = levels[at, KEY], levels[at, LEFT], levels[at, KNOWN]
         if key < worst:

@@ -37,10 +37,11 @@ from mmenv.data.formats.feed import BLOCK_BYTES, MALFORMED, Book, FeedImporter, 
 from mmenv.data.formats.json_flat import LARGEST
 from mmenv.data.lines import Translate
 from mmenv.data.problems import Report
-from mmenv.data.rows import ADD, BUY, CLEAR, RAW, SELL, SNAPSHOT, UNKNOWN_NS, CaptureError
+from mmenv.data.rows import ADD, BUY, CLEAR, RAW, SELL, SNAPSHOT, UNKNOWN_NS, CaptureError, joined, taken
 from mmenv.data.source import Source
 from mmenv.data.text import hash_text, iso_ns
 
+NO_ROWS: Final = np.zeros(0, RAW)
 NO_MESSAGES: Final = np.zeros(0, MESSAGE)
 MOST_WAITING: Final = 100_000
 """Messages that may come before the first book."""
@@ -100,7 +101,7 @@ class CoinbaseFull(FeedImporter):
             for other in others:
                 name = text[other["symbol_begin"] : other["symbol_end"]].decode()
                 report.note(f"{name} message, not used")
-            mine = messages[messages["ours"]] if len(others) else messages
+            mine = taken(messages, messages["ours"]) if len(others) else messages
             if not self._begun:
                 self._waiting += [mine] if len(mine) else []
             else:
@@ -144,7 +145,7 @@ class CoinbaseFull(FeedImporter):
             elif message.get("type") not in KINDS:
                 report.note(f"{self.kind(message)} message, not used")
             elif message["product_id"] != self.source.symbol:
-                self._other(str(message["product_id"]), message["type"] == "match", number, report)
+                self._other(str(message["product_id"]), message["type"] == "match", name, number, report)
             elif not self._begun:
                 int(message["sequence"])
                 self._waiting.append((number, local_ns, message))
@@ -269,7 +270,7 @@ class CoinbaseFull(FeedImporter):
 
 
 def _joined(rows: Iterable[NDArray[np.void]]) -> NDArray[np.void]:
-    return np.concatenate([np.zeros(0, RAW), *rows])
+    return joined([NO_ROWS, *rows])
 
 
 def _require_fit(*numbers: int) -> None:

@@ -209,7 +209,7 @@ def apply_orders(messages, file, after_ns, state, orders, levels):
         As above, after it.
     """
     out, gaps = np.empty(_MOST_ROWS * len(messages), kinds.RAW), np.empty(len(messages), GAP)
-    count, missing, now = 0, 0, state[0]
+    count, missing, now = _NOTHING, 0, state[0]
     for number in range(len(messages)):
         message = messages[number]
         if 0 <= message.sequence <= now.sequence:

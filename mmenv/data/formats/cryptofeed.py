@@ -68,6 +68,7 @@ class Cryptofeed(Importer):
         return [cls(inner) for inner in importers]
 
     def chunks(self, report: Report) -> Iterator[NDArray[np.void]]:
+        self._inner.readers = self.readers
         for rows in self._inner.chunks(report):
             self.done = self._inner.done
             yield rows

@@ -12,6 +12,7 @@ exchange time.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +25,8 @@ from mmenv.data.formats import databento_book as book
 from mmenv.data.formats.base import Importer, ImportOptions, register
 from mmenv.data.formats.databento_files import COLUMNS, PLACES, DbnFiles, TableFiles, identify, is_dbn
 from mmenv.data.problems import Report, valid
-from mmenv.data.rows import CLEAR, DEPTH, RAW, TRADE, CaptureError
+from mmenv.data.read_ahead import ReadAhead
+from mmenv.data.rows import CLEAR, DEPTH, RAW, TRADE, CaptureError, taken
 from mmenv.data.sequence import Arrival, ExchangeTime
 from mmenv.data.source import Source, source_of
 
@@ -54,8 +56,10 @@ class Databento(Importer):
         self.source, self.places = source, PLACES
         self.names = [path.name for path in paths]
         files = DbnFiles if is_dbn(paths[0]) else TableFiles
-        self._files: DbnFiles | TableFiles = files(paths, source.symbol, choose)
-        self.size = self._files.size
+        self._ahead: ReadAhead[DbnFiles | TableFiles, tuple[NDArray[np.void], bool]] = ReadAhead(
+            files(paths, source.symbol, choose)
+        )
+        self.size = self._ahead.source.size
         self._arrival, self._times = Arrival(), ExchangeTime()
         self._begun = self._new_file = False
         self._orders = book.Orders()
@@ -77,12 +81,14 @@ class Databento(Importer):
         ]
 
     def chunks(self, report: Report) -> Iterator[NDArray[np.void]]:
-        while (found := self._files.orders(report)) is not None:
-            self.done = self._files.done
-            records, begins = found
-            self._new_file |= begins
-            if len(records):
-                yield self._rows(records, report)
+        self._ahead.readers = self.readers
+        with closing(self._ahead):
+            while (found := self._ahead.pull(report, lambda files, told: files.orders(told))) is not None:
+                self.done = self._ahead.source.done
+                records, begins = found
+                self._new_file |= begins
+                if len(records):
+                    yield self._rows(records, report)
         if self._orders.open:
             told = "the last event has no end; left out"
             report.add(self.names[-1], 0, self._arrival.last, "half-event", told)
@@ -92,7 +98,7 @@ class Databento(Importer):
         heads = _heads(records)
         good = valid(heads, report)
         if not good.all():
-            heads, records = heads[good], records[good]
+            heads, records = taken(heads, good), taken(records, good)
         if not len(heads):
             return heads
         self._arrival.set(heads, report, self._new_file)

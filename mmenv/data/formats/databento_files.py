@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from mmenv.data.formats.databento_book import CLEAR, NUMBERS, ORDER
 from mmenv.data.formats.dbn import Header, read_header, read_records
 from mmenv.data.lines import FilesInTurn, begins_with
 from mmenv.data.problems import Report
-from mmenv.data.rows import BUY, SELL, CaptureError, SeveralSymbols
+from mmenv.data.rows import BUY, SELL, CaptureError, SeveralSymbols, taken
 
 COLUMNS: Final = (
     "ts_recv",
@@ -67,7 +68,10 @@ def identify(path: Path, options: ImportOptions) -> tuple[str, list[str], int]:
         number = int(first["instrument_id"])
         symbols = [chosen or header.symbols.get(number, str(number))]
         if options.symbol == ALL:
-            numbers = {int(one) for part, *_ in read_records(path, header) for one in part["instrument_id"]}
+            numbers = set[int]()
+            with suppress(EOFError):  # what a damaged file still has is imported
+                for part, *_ in read_records(path, header):
+                    numbers.update(np.unique(part["instrument_id"]).tolist())
             symbols = sorted({header.symbols.get(one, str(one)) for one in numbers})
         return options.venue or header.dataset.lower(), symbols, int(first["ts_recv"])
     table = Series([path], 0, COLUMNS).pull(Report())
@@ -93,6 +97,9 @@ class DbnFiles(FilesInTurn):
         self._header: Header | None = None
         self._open: Iterator[tuple[NDArray[np.void], int, int]] | None = None
 
+    def _restart(self) -> None:
+        self._skip, self._line = 0, 1
+
     def orders(self, report: Report) -> tuple[NDArray[np.void], bool] | None:
         """The next `ORDER` rows and whether they begin a file; None after the last."""
         while self.at < len(self.paths):
@@ -107,7 +114,6 @@ class DbnFiles(FilesInTurn):
                 found = None
             if found is None:
                 self._go_on()
-                self._skip, self._line = 0, 1
                 continue
             records, self._skip, position = found
             self._count(position)
@@ -131,7 +137,7 @@ class DbnFiles(FilesInTurn):
             raise SeveralSymbols(self.path.name, symbols.get(number, str(number)), self.symbol)
         _one_publisher(records["publisher_id"], self.path.name)
         rows = _orders(records, self.at, self._line)
-        return rows if same.all() else rows[same]
+        return rows if same.all() else taken(rows, same)
 
 
 class TableFiles(Series):
@@ -164,7 +170,7 @@ class TableFiles(Series):
         by_name = table.has("symbol") and not self.symbol.isdigit()
         name = "symbol" if by_name else "instrument_id"
         same = ours(table, name, self.symbol, self.choose, report)
-        return rows if same.all() else rows[same], self.new_file
+        return rows if same.all() else taken(rows, same), self.new_file
 
 
 def _price(units: NDArray[np.int64]) -> NDArray[np.int64]:

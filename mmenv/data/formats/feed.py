@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -26,10 +27,11 @@ from mmenv.data.formats.feed_rows import NOTHING, PLAIN, fresh, rows_of_parts
 from mmenv.data.formats.json_scan import scan
 from mmenv.data.formats.json_work import PART
 from mmenv.data.formats.layout import Layout, compiled
-from mmenv.data.formats.levels import DealFile, Files, LevelStream
+from mmenv.data.formats.levels import DealFile, Files, LevelStream, read_by
 from mmenv.data.lines import Block, Lines, Translate
 from mmenv.data.problems import Report, valid
-from mmenv.data.rows import TRADE, UNKNOWN_NS, CaptureError, SeveralSymbols
+from mmenv.data.read_ahead import ReadAhead
+from mmenv.data.rows import TRADE, UNKNOWN_NS, CaptureError, SeveralSymbols, joined, taken, without
 from mmenv.data.sequence import Arrival, ExchangeTime, Merge, TradeIds
 from mmenv.data.source import SAFE, Source, source_of
 from mmenv.data.text import hash_text
@@ -68,6 +70,14 @@ class Trade(NamedTuple):
     size: Any
 
 
+class Read(NamedTuple):
+    """A block, and its books and trades as `PART` [m] with their levels [n, 2]."""
+
+    block: Block
+    parts: NDArray[np.void]
+    levels: NDArray[np.int64]
+
+
 class FeedImporter(Importer):
     """Consecutive captures of one symbol. Subclasses say what a message means."""
 
@@ -95,7 +105,7 @@ class FeedImporter(Importer):
         self.source, self.places, self.choose = source, options.places, options.symbol is not None
         self.names = [path.name for path in paths]
         self._deals = self._deal_streams(deals or {}, options)
-        self._lines = Lines(paths, len(self.names) - len(paths), translate)
+        self._ahead: ReadAhead[Lines, Read] = ReadAhead(Lines(paths, len(self.names) - len(paths), translate))
         self.size = self._lines.size + sum(stream.series.size for stream in self._deals)
         self._merge = Merge([*self._deals, self])
         self._arrival, self._book_time, self._trade_time = Arrival(), ExchangeTime(), ExchangeTime()
@@ -222,27 +232,37 @@ class FeedImporter(Importer):
     def chunks(self, report: Report) -> Iterator[NDArray[np.void]]:
         # A trade before the change of the book that it caused.
         stream = self._merge if self._deals else self
-        while (rows := stream.pull(report)) is not None:
-            self.done = self._lines.done + sum(stream.series.done for stream in self._deals)
-            if len(rows):
-                yield rows
+        with read_by(self._deals, self.readers), closing(self._ahead):
+            self._ahead.readers = self.readers
+            while (rows := stream.pull(report)) is not None:
+                self.done = self._lines.done + sum(stream.series.done for stream in self._deals)
+                if len(rows):
+                    yield rows
+
+    @property
+    def _lines(self) -> Lines:
+        """The files, as far as their rows have come."""
+        return self._ahead.source
 
     def pull(self, report: Report) -> NDArray[np.void] | None:
         """The next rows, perhaps none; None after the last."""
-        block = self._lines.pull(BLOCK_BYTES)
-        if block is None:
+        found = self._ahead.pull(report, self._read)
+        if found is None:
             self._trade_ids.settle(report)
             return None
-        new_file, self._file = block.line == 1, block.file
-        parts, levels = self._read(block, report)
-        rows = self._rows(block, parts, levels, new_file, report)
+        block, parts, levels = found
+        self._file = block.file
+        rows = self._rows(block, parts, levels, block.line == 1, report)
         if self._lines.error:
             last = block.line + block.text.count(b"\n")
             report.add(report.name(block.file), last, self._arrival.last, "truncated", self._lines.error)
         return rows
 
-    def _read(self, block: Block, report: Report) -> tuple[NDArray[np.void], NDArray[np.int64]]:
-        """Books and trades of a block: compiled code takes what fits the layout, `parts` other lines."""
+    def _read(self, lines: Lines, report: Report) -> Read | None:
+        """The next block: compiled code takes what fits the layout, and `parts` other lines."""
+        block = lines.pull(BLOCK_BYTES)
+        if block is None:
+            return None
         text, symbol = np.frombuffer(block.text, np.uint8), self.source.symbol.encode()
         wanted, layout = np.frombuffer(symbol, np.uint8), compiled_layout(type(self))
         read = scan if ready(scan, compile_scan) else no_scan
@@ -257,13 +277,14 @@ class FeedImporter(Importer):
                 end = block.text.find(b"\n", at)
                 end = end if end >= 0 else len(text)
                 if block.text[at:end].strip():
-                    self._line(block.text[at:end], line, odd, report)
+                    self._line(block.text[at:end], line, block.file, odd, report)
                 at, line = end + 1, line + 1
         found.append(odd.take())
-        return np.concatenate([parts for parts, _ in found]), np.concatenate([levels for _, levels in found])
+        parts, levels = joined([parts for parts, _ in found]), np.concatenate([levels for _, levels in found])
+        return Read(block, parts, levels)
 
-    def _line(self, line: bytes, number: int, odd: Odd, report: Report) -> None:
-        name = report.name(self._file)
+    def _line(self, line: bytes, number: int, file: int, odd: Odd, report: Report) -> None:
+        name = report.name(file)
         try:
             local_ns, message = split_line(line)
         except MALFORMED:
@@ -278,7 +299,7 @@ class FeedImporter(Importer):
                 if part.symbol == self.source.symbol:
                     odd.add(part, local_ns or part.exch_ns, number)
                 else:
-                    self._other(part.symbol, isinstance(part, Trade), number, report)
+                    self._other(part.symbol, isinstance(part, Trade), name, number, report)
         except CaptureError:
             raise
         except MALFORMED as error:
@@ -286,10 +307,10 @@ class FeedImporter(Importer):
             told = f"without a usable {error}; skipped" if str(error) else "not as it should be; skipped"
             report.add(name, number, local_ns, "bad-message", told)
 
-    def _other(self, symbol: str, trade: bool, line: int, report: Report) -> None:
+    def _other(self, symbol: str, trade: bool, name: str, line: int, report: Report) -> None:
         """A book or trade of another symbol: leave it out, or refuse files of several symbols."""
         if not self.choose and not trade:
-            raise SeveralSymbols(f"{report.name(self._file)}:{line}", symbol, self.source.symbol)
+            raise SeveralSymbols(f"{name}:{line}", symbol, self.source.symbol)
         report.note(f"{symbol} message, not used")
 
     def rows(self, parts: NDArray[np.void], levels: NDArray[np.int64], report: Report) -> NDArray[np.void]:
@@ -301,7 +322,7 @@ class FeedImporter(Importer):
     ) -> NDArray[np.void]:
         for part in parts[parts["ours"] == 0]:
             name = block.text[part["symbol_begin"] : part["symbol_end"]].decode().replace("/", "-")
-            self._other(name, bool(part["trade"]), int(part["line"]), report)
+            self._other(name, bool(part["trade"]), report.name(self._file), int(part["line"]), report)
         books = parts[(parts["ours"] == 1) & (parts["trade"] == 0)]
         if len(books):
             self._check(books, report)
@@ -314,7 +335,7 @@ class FeedImporter(Importer):
         """Rows that can be, in order, without trades that were seen before."""
         good = valid(rows, report)
         if not good.all():
-            rows = rows[good]
+            rows = taken(rows, good)
         if not len(rows):
             return rows
         self._arrival.set(rows, report, new_file)
@@ -322,8 +343,8 @@ class FeedImporter(Importer):
         self._book_time.set(rows, ~traded, report)
         self._trade_time.set(rows, traded, report)
         trades = np.flatnonzero(traded)
-        new = self._trade_ids.new(rows[trades], report)
-        return rows if new.all() else np.delete(rows, trades[~new])
+        new = self._trade_ids.new(taken(rows, trades), report)
+        return rows if new.all() else without(rows, trades[~new])
 
     def _check(self, books: NDArray[np.void], report: Report) -> None:
         """Say where the first book is missing, and where one does not continue the one before it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,8 @@ from mmenv.data.columns import Series, Table, has_columns, ours
 from mmenv.data.decimals import INVALID, Places
 from mmenv.data.formats.base import Importer, ImportOptions
 from mmenv.data.problems import Report, valid
-from mmenv.data.rows import BUY, CLEAR, DEPTH, RAW, SELL, SNAPSHOT, TRADE
+from mmenv.data.read_ahead import ReadAhead
+from mmenv.data.rows import BUY, CLEAR, DEPTH, RAW, SELL, SNAPSHOT, TRADE, inserted, taken
 from mmenv.data.sequence import Arrival, ExchangeTime, Merge, TradeIds
 from mmenv.data.source import Source
 
@@ -43,7 +45,7 @@ class Decoded:
     def __getitem__(self, chosen: NDArray[np.bool_]) -> Decoded:
         update = None if self.update is None else self.update[chosen]
         previous = None if self.previous is None else self.previous[chosen]
-        return Decoded(self.rows[chosen], self.message[chosen], update, previous)
+        return Decoded(taken(self.rows, chosen), self.message[chosen], update, previous)
 
 
 def deal_rows(
@@ -88,6 +90,8 @@ class Files:
     """Book messages keep the venue's numbers, which its tickers share."""
     symbol: str = "symbol"
     """The column that names the symbol, if there is one."""
+    apart: bool = True
+    """What `decode` makes of a table does not rest on those before."""
 
 
 @dataclass(frozen=True)
@@ -131,9 +135,22 @@ class LevelImporter(Importer):
         self._merge = Merge(self._streams)
 
     def chunks(self, report: Report) -> Iterator[NDArray[np.void]]:
-        while (rows := self._merge.pull(report)) is not None:
-            self.done = sum(stream.series.done for stream in self._streams)
-            yield rows
+        with read_by(self._streams, self.readers):
+            while (rows := self._merge.pull(report)) is not None:
+                self.done = sum(stream.series.done for stream in self._streams)
+                yield rows
+
+
+@contextmanager
+def read_by(streams: Sequence[LevelStream], readers: int) -> Iterator[None]:
+    """Within this, let so many files of each stream be read at a time."""
+    for stream in streams:
+        stream.ahead.readers = readers if stream.files.apart else 1
+    try:
+        yield
+    finally:
+        for stream in streams:
+            stream.ahead.close()
 
 
 class LevelStream:
@@ -142,18 +159,24 @@ class LevelStream:
     def __init__(self, files: Files, first: int, symbol: str, options: ImportOptions) -> None:
         self.files, self.symbol = files, symbol
         self.choose, self.places = options.symbol is not None, options.places
-        self.series = Series(files.paths, first, files.required, files.columns)
+        self.ahead: ReadAhead[Series, Decoded] = ReadAhead(
+            Series(files.paths, first, files.required, files.columns)
+        )
         self.arrival, self.book_time, self.trade_time = Arrival(), ExchangeTime(), ExchangeTime()
         self.trade_ids = TradeIds(files.numbered)
         self.new_file = False
         self.messages = 0
         self.last_kind, self.last_message, self.last_update = 0, INVALID, INVALID
 
-    def pull(self, report: Report) -> NDArray[np.void] | None:
-        """The next rows; None after the last."""
-        table = self.series.pull(report)
+    @property
+    def series(self) -> Series:
+        """The files, as far as their rows have come."""
+        return self.ahead.source
+
+    def _decoded(self, series: Series, report: Report) -> Decoded | None:
+        """The rows of the next table that are ours; None after the last."""
+        table = series.pull(report)
         if table is None:
-            self.trade_ids.settle(report)
             return None
         found = self.files.decode(table, self.places)
         found.rows["file"] = table.file
@@ -161,6 +184,14 @@ class LevelStream:
             found.rows["line"] = table.lines
         if table.has(self.files.symbol):
             found = found[ours(table, self.files.symbol, self.symbol, self.choose, report)]
+        return found
+
+    def pull(self, report: Report) -> NDArray[np.void] | None:
+        """The next rows; None after the last."""
+        found = self.ahead.pull(report, self._decoded)
+        if found is None:
+            self.trade_ids.settle(report)
+            return None
         self.new_file |= self.series.new_file
         good = valid(found.rows, report)
         found = found if good.all() else found[good]
@@ -173,7 +204,7 @@ class LevelStream:
         self.trade_time.set(rows, kind == TRADE, report)
         trades = np.flatnonzero(kind == TRADE)
         keep = np.ones(len(rows), np.bool_)
-        keep[trades] = self.trade_ids.new(rows[trades], report)
+        keep[trades] = self.trade_ids.new(taken(rows, trades), report)
         found = found if keep.all() else found[keep]
         return self._messages(found, new_file, report)
 
@@ -200,9 +231,9 @@ class LevelStream:
             report.add_rows(rows[book[:1]], "missing-snapshot", _NO_SNAPSHOT)
         self.messages = int(numbers[-1])
         self.last_kind, self.last_message = int(kinds[-1]), int(keys[-1])
-        clear = rows[snapshots].copy()
+        clear = taken(rows, snapshots)
         clear["kind"], clear["side"], clear["price"], clear["size"] = CLEAR, BUY, 0, 0
-        return np.insert(rows, snapshots, clear) if len(snapshots) else rows
+        return inserted(rows, snapshots, clear) if len(snapshots) else rows
 
     def _check_updates(self, found: Decoded, starts: NDArray[np.int64], report: Report) -> None:
         """Whether each message continues the one before it, where the file numbers them."""

@@ -32,7 +32,7 @@ from mmenv.data.formats import lobster_book as book
 from mmenv.data.formats.base import Importer, ImportOptions, register
 from mmenv.data.lines import Lines
 from mmenv.data.problems import Report, valid
-from mmenv.data.rows import BUY, CLEAR, DEPTH, RAW, SELL, TRADE, CaptureError
+from mmenv.data.rows import BUY, CLEAR, DEPTH, RAW, SELL, TRADE, CaptureError, taken
 from mmenv.data.sequence import Arrival
 from mmenv.data.source import Source, source_of
 from mmenv.data.text import text_table
@@ -214,7 +214,7 @@ class Lobster(Importer):
         report.add_rows(heads[good & ~sound], "bad-message", BROKEN)
         good &= sound
         if not good.all():
-            heads, messages, books = heads[good], messages[good], books[good]
+            heads, messages, books = taken(heads, good), taken(messages, good), books[good]
         if not len(heads):
             return heads
         self._arrival.set(heads, report, self._new_file)

@@ -22,7 +22,7 @@ from mmenv.data.decimals import INVALID, TOO_FINE, Places
 from mmenv.data.formats.base import ALL, ImportOptions, register
 from mmenv.data.formats.levels import Decoded, Files, LevelImporter
 from mmenv.data.parquet import ParquetTable
-from mmenv.data.rows import BUY, DEPTH, RAW, SELL, SNAPSHOT, TRADE, CaptureError
+from mmenv.data.rows import BUY, DEPTH, RAW, SELL, SNAPSHOT, TRADE, CaptureError, taken
 from mmenv.data.source import source_of
 
 DELTAS: Final = ("action", "side", "price", "size", "order_id", "flags", "ts_event", "ts_init")
@@ -113,7 +113,7 @@ def decode_deltas(table: Table, places: Places) -> Decoded:
     kept = action != CLEAR
     rows["line"] = table.lines
     message = np.where(snapshot, 0, event)
-    return Decoded(rows[kept], message[kept])
+    return Decoded(taken(rows, kept), message[kept])
 
 
 def decode_trades(table: Table, places: Places) -> Decoded:

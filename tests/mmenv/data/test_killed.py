@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 KILLS = 4
 
 
-def begun(kind: str, paths: list[Path], store: Path) -> int:
+def begun(kind: str, paths: list[Path], store: Path, jobs: int) -> int:
     """The number of a process of its own that imports."""
     number = os.fork()
     if not number:
@@ -33,7 +33,7 @@ def begun(kind: str, paths: list[Path], store: Path) -> int:
             # The lock of bars is a semaphore that processes share: killed with it, this one would keep it.
             for bar in (tqdm, LogLines):
                 bar.set_lock(threading.RLock())
-            import_all(kind, paths, store)
+            import_all(kind, paths, store, jobs)
         finally:
             os._exit(0)
     return number
@@ -50,7 +50,7 @@ def test_no_moment_of_a_kill_shows(name: str, tmp_path: Path, monkeypatch: pytes
     length = time.perf_counter() - begin
     tapes, store = dict(list(whole.items())[:-1]), tmp_path / "killed"  # the last is the report
     for _ in range(KILLS):
-        number = begun(kind, paths, store)
+        number = begun(kind, paths, store, moments.choice((1, 3)))
         time.sleep(moments.uniform(0, length))
         os.kill(number, signal.SIGKILL)
         os.waitpid(number, 0)
@@ -59,4 +59,4 @@ def test_no_moment_of_a_kill_shows(name: str, tmp_path: Path, monkeypatch: pytes
         if len(found) == len(tapes):  # the kill came when all was done
             same(found, tapes)
             return
-    same(import_all(kind, paths, store), whole)
+    same(import_all(kind, paths, store, jobs=3), whole)

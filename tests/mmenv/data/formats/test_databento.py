@@ -45,3 +45,12 @@ def test_faults_are_named_where_they_are_and_refused_when_strict(
 ) -> None:
     files = {"es.csv": orders.databento_csv(orders.databento(market), pretty=False)}
     check_fault("databento", files, fault.split()[0], FAULTS[fault], tmp_path)
+
+
+@pytest.mark.parametrize("symbol", [None, "ESM2", "all"])
+def test_what_a_file_cut_within_a_record_still_has_is_imported(symbol: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "x.dbn"
+    path.write_bytes(orders.dbn(orders.databento(Market(events=60, seed=3)))[:-7])
+    tape, report = run("databento", [path], tmp_path / "store", symbol=symbol)
+    assert tape.info.symbol == "ESM2"
+    assert report.counts["truncated"] == 1
