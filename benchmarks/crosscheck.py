@@ -1,7 +1,8 @@
 """The same random orders through hftbacktest and through our own matcher: they must agree on every one.
 
 `python -m benchmarks.crosscheck STORE` prints the comparison for each tape and queue model, `--ladders` that
-of ladders with market orders, and `--desks` that of whole desks: quotes and market orders by decision.
+of ladders with market orders, and `--desks` that of whole desks: quotes and market orders by decision, with
+`--levels 3` three quotes a side.
 """
 
 from __future__ import annotations
@@ -321,7 +322,9 @@ REACH: Final = 3
 """Quotes lie from the touch to so many ticks behind it."""
 
 
-def disagreements(found: Sequence[Tape], config: ReplayConfig, decisions: int, seed: int) -> Count:
+def disagreements(
+    found: Sequence[Tape], config: ReplayConfig, decisions: int, seed: int, levels: int = 1
+) -> Count:
     """Play the same random quotes and market orders through both engines, in `LANES` episodes at a time.
 
     Parameters
@@ -334,18 +337,21 @@ def disagreements(found: Sequence[Tape], config: ReplayConfig, decisions: int, s
         How many in all, at least.
     seed
         Of episodes, quotes and orders.
+    levels
+        Quotes of each side.
     """
     engines = MatcherVenue(found, LANES, config), HftVenue(found, LANES, config)
     rng, counts = np.random.default_rng(seed), np.zeros(4, np.int64)
     for venue in engines:
         venue.take_market_orders()
+        venue.take_levels(levels)
     steps = config.episode_ns // config.decision_interval_ns
     while counts[0] < decisions:
         start = int(rng.integers(1 << 31))
         for venue in engines:
             for lane in range(LANES):
                 venue.reset(lane, np.random.default_rng((start, lane)))
-        quotes = np.zeros((LANES, 4), np.int64)
+        quotes = np.zeros((LANES, 4 * levels), np.int64)
         for _ in range(steps):
             quotes, takers = _random_orders(engines[0].outcomes, quotes, rng)
             told = [venue.advance(quotes, takers).copy() for venue in engines]
@@ -362,12 +368,26 @@ def disagreements(found: Sequence[Tape], config: ReplayConfig, decisions: int, s
 def _random_orders(
     seen: NDArray[np.void], quotes: NDArray[np.int64], rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Quotes near the touch, half of them left as they were, and a market order in every third lane."""
-    n = len(seen)
+    """Quotes near the touch, each level behind the last, half of them left as they were or but for the size
+    of some levels, and a market order in every third lane."""
+    n, levels = len(seen), quotes.shape[1] // 4
     touches = seen["best_ask_ticks"], seen["best_bid_ticks"]
-    offsets, sizes = rng.integers(0, REACH + 1, (2, n)), rng.integers(0, 4, (2, n))
-    fresh = np.stack([touches[0] + offsets[0], sizes[0], touches[1] - offsets[1], sizes[1]], axis=1)
+    steps, sizes = rng.integers(0, REACH + 1, (levels, 2, n)), rng.integers(0, 4, (levels, 2, n))
+    steps[1:] = np.maximum(steps[1:], 1)
+    offsets = np.cumsum(steps, axis=0)
+    fresh = np.stack(
+        [
+            part[k]
+            for side, sign in ((0, 1), (1, -1))
+            for k in range(levels)
+            for part in (touches[side] + sign * offsets[:, side], sizes[:, side])
+        ],
+        axis=1,
+    )
     quotes = np.where(rng.random((n, 1)) < 0.5, fresh, quotes)
+    if levels > 1:
+        resized = (rng.random((n, 2 * levels)) < 0.2) & (quotes[:, ::2] > 0)
+        quotes[:, 1::2] = np.where(resized, fresh[:, 1::2], quotes[:, 1::2])
     lots = np.where(rng.random(n) < 0.3, rng.integers(-20, 21, n), 0)
     # A market order's own side is that of the touch; now and then it would pay a tick more.
     more = rng.integers(0, 2, n)
@@ -394,6 +414,8 @@ class Check:
     queue model and fill rule."""
     desks: bool = False
     """Whole desks in place of single orders: `orders` decisions in all, with market orders."""
+    levels: int = 1
+    """Quotes of each side of a desk."""
     aimed: float = 0.0
     """Share of the orders that are sent shortly before a trade, to stand at its price."""
     symbol: str = "*"
@@ -409,7 +431,8 @@ class Check:
                     partial_fills=partial, order_latency_ns=round(self.latency_ms * MILLISECOND),
                     position_limit_lots=40,
                 )  # fmt: skip
-                count = disagreements([tape], config, self.orders // (2 * len(found)), self.seed)
+                decisions = self.orders // (2 * len(found))
+                count = disagreements([tape], config, decisions, self.seed, self.levels)
                 name = f"{tape.info.venue} {tape.info.symbol} {tape.info.day}"
                 print(name, "partial" if partial else "whole", *count, sep="\t", flush=True)
                 total += count.differ

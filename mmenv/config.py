@@ -193,7 +193,7 @@ def check_single(config: EnvConfig, purpose: str) -> None:
 
 def check_orders(market: Market, quote: Action) -> None:
     """Raise `ConfigError` where a market does not take the orders that an action sends."""
-    reaches = match in market.on_step or not quote.by_reach
+    reaches = match in market.on_step or market.takes_levels or not quote.by_reach
     require(
         reaches, "EnvConfig", "quote", quote.name,
         f"one of a single order a side, such as {DEFAULT!r}: market {market.name!r} has no more"

@@ -80,11 +80,11 @@ def as_live(market: Market) -> Live:
 
 
 def require_alone(config: EnvConfig) -> None:
-    """Raise `ConfigError` unless the policy is the only network at the desk, and gives quotes alone."""
-    if config.quote.taking is not None:
+    """Raise `ConfigError` unless the policy is the only network at the desk, and gives one quote a side."""
+    if config.quote.taking is not None or config.quote.side_orders > 1:
         raise ConfigError(
             f"quote = {config.quote.name!r} is not possible for a desk that is one compiled call: it gives "
-            "quotes, no market orders; neuralmm paper and live send those."
+            "one quote a side, no market orders; neuralmm paper and live send those."
         )
     if config.networks:
         raise ConfigError(

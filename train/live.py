@@ -31,7 +31,7 @@ from mmenv.live.guard import GuardConfig
 from mmenv.live.market_feed import MarketFeed
 from mmenv.live.plan import Plan
 from mmenv.live.screen import Screen, summary
-from mmenv.live.setup import Player
+from mmenv.live.setup import Player, usual_orders
 from mmenv.live.tape_feed import TapeFeed
 from mmenv.live.venues.base import VENUES, Credentials, Venue
 from mmenv.market.live import Live
@@ -158,8 +158,9 @@ def plan(options: Common, venue: str, symbol: str, mode: str, **more: Any) -> tu
     chosen = choose(options.policy, options.parameters, market, options.position_limit, options.order_lots)
     guard = None
     if options.max_loss is not None:
-        limit = chosen.config.risk.position_limit
-        guard = GuardConfig(daily_loss=options.max_loss, drawdown=options.max_loss, position_limit=limit)
+        limit, loss = chosen.config.risk.position_limit, options.max_loss
+        orders = usual_orders(chosen.config.quote)
+        guard = GuardConfig(daily_loss=loss, drawdown=loss, position_limit=limit, max_orders=orders)
     return (
         Plan(
             config=chosen.config,

@@ -75,7 +75,7 @@ def compare(
 ) -> Parity:
     """Follow the reference through the first `steps` decisions of each episode."""
     desk = make_desk(config, 1, autoreset=False)
-    ask = _quotes_of(config)
+    ask = _quotes_of(config, simulated=desk.external is None)
     desk.seed([seed])
     actions, asked = [], []
     with progress_bar(total=episodes * steps, desc="comparing", unit=" steps", leave=False) as bar:
@@ -114,13 +114,13 @@ def _asked(desk: Desk) -> list[int]:
     return [int(desk.core[name][0, 0]) for name in QUOTES]
 
 
-def _quotes_of(config: EnvConfig) -> Callable[[Desk, np.ndarray], list[int]]:
+def _quotes_of(config: EnvConfig, simulated: bool) -> Callable[[Desk, np.ndarray], list[int]]:
     """What gives `QUOTES` that an action asks for in the very situation of another desk.
 
     Networks beside the policy have had their say by then: it is in the observation and in the core.
     """
     alone = replace(config, signals=(), manager=None)
-    if config.quote.taking is None and not config.quote.by_reach:
+    if not simulated or (config.quote.taking is None and not config.quote.by_reach):
         quoting = Desk(replace(alone, market=as_live(config.market)), 1, autoreset=False)
 
         def only_quote(desk: Desk, action: np.ndarray) -> list[int]:
@@ -129,7 +129,7 @@ def _quotes_of(config: EnvConfig) -> Callable[[Desk, np.ndarray], list[int]]:
             return _asked(quoting)
 
         return only_quote
-    # No market outside takes such orders: a twin makes the whole step.
+    # They depend on whether the market has a book: a twin makes the whole step.
     twin = Desk(alone, 1, autoreset=False)
 
     def step(desk: Desk, action: np.ndarray) -> list[int]:

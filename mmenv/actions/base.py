@@ -44,6 +44,20 @@ class Further(NamedTuple):
     """They follow those of a simulated market, where its fills are not all there is to it."""
     surprise: Sequence[tuple[Stage, np.ndarray]] = ()
     """They follow `fill` where features show surprises of fills: for more than one quote a side."""
+    levels: np.ndarray | None = None
+    """Where it quotes several orders a side: the record, among the above, that has `ask_distance` and
+    `bid_distance` of each level, (LEVELS, LANES) half-ticks from the mid, and `before`, (LEVELS + 1, LANES),
+    the lots of a side that stand on the levels before it."""
+
+    def on(self, levels: np.ndarray) -> Further:
+        """The same with the record of `levels` in other memory, of the same type."""
+        assert self.levels is not None
+        levels[...] = self.levels
+
+        def moved(calls: Sequence[tuple[Stage, np.ndarray]]) -> list[tuple[Stage, np.ndarray]]:
+            return [(stage, levels if own is self.levels else own) for stage, own in calls]
+
+        return Further(moved(self.decide), moved(self.fill), moved(self.surprise), levels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +77,8 @@ class Action(ABC):
     """Sets `ask_distance`, `bid_distance` (half-ticks), `ask_lots`, `bid_lots` from `action`, (A, LANES)."""
 
     by_reach: ClassVar[bool] = False
-    """Whether it needs a market whose orders reach so far beyond the mid: `mmenv.market.fills`."""
+    """Whether it needs a market whose orders reach so far beyond the mid (`mmenv.market.fills`), or one that
+    takes several orders a side."""
     from_touch: ClassVar[bool] = False
     """Whether `to_action` and `to_distances` count ticks behind the touch, not price units from the mid."""
 
@@ -73,6 +88,11 @@ class Action(ABC):
 
     def __post_init__(self) -> None:
         require_number(self, "requote_ticks", 0, 1_000_000, integer=True)
+
+    @property
+    def side_orders(self) -> int:
+        """How many orders a side may have at once."""
+        return 1
 
     @property
     def leaves(self) -> bool:

@@ -11,7 +11,7 @@ for both sides.
 
 Source of the scaled beta: Jerome, Sanchez-Betancourt, Savani and Herdegen (2022), "Model-based gym
 environments for limit order book trading". It needs a market in which an order reaches so far beyond the
-mid (`mmenv.market.fills`). Where limits cut a side, its nearest levels keep their lots.
+mid (`mmenv.market.fills`), or one outside. Where limits cut a side, its nearest levels keep their lots.
 """
 
 from __future__ import annotations
@@ -29,14 +29,12 @@ from mmenv.checks import require, require_number
 from mmenv.engine.maths import exp
 from mmenv.engine.memory import aligned_zeros
 from mmenv.engine.stage import inlined, stage
-from mmenv.engine.state import LANES
+from mmenv.engine.state import LANES, LEVELS
 
 F = np.float32
 D = np.float64
 I = np.int32  # noqa: E741
 
-LEVELS = 8
-"""Most levels of a side."""
 STEEPEST = math.log(4.0)
 """Logarithm of the greatest shape."""
 
@@ -180,6 +178,10 @@ class Ladder(SpreadSkew):
             self.requote_ticks == 0, "Ladder", "requote_ticks", self.requote_ticks, "0: levels move together"
         )
 
+    @property
+    def side_orders(self) -> int:
+        return self.levels
+
     def further(self, price_scale: int, on_ticks: bool, blocks: int) -> Further:
         own = aligned_zeros(blocks, LADDER)
         own["levels"] = self.levels
@@ -188,7 +190,7 @@ class Ladder(SpreadSkew):
         inside = middle < 1
         own["near"] = np.where(inside, np.log(middle), 0.0)
         own["far"] = np.log1p(-middle, where=inside, out=np.zeros(LEVELS))
-        return Further([(climb, own)], [(match, own)], [(compare, own)])
+        return Further([(climb, own)], [(match, own)], [(compare, own)], own)
 
     def to_action(
         self,

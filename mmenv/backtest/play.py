@@ -279,11 +279,12 @@ class _Game:
 
 
 def has_compiled_loop(desk: Desk) -> bool:
-    """Whether the loop of decisions can be one compiled call: not with our own matcher or networks."""
+    """Whether the loop of decisions can be one compiled call: not with our own matcher, networks, or several
+    orders a side on a tape."""
     feed = desk.external
     if desk.config.networks:
         return False
-    return feed is None or (isinstance(feed, StretchFeed) and feed.venue.compiled)
+    return feed is None or (isinstance(feed, StretchFeed) and feed.venue.compiled and feed.levels is None)
 
 
 @contextmanager

@@ -86,6 +86,8 @@ class Desk:
             self.external.take_market_orders()
         self.stages = make_stages(config, self.blocks, self.family, self.external is None)
         """The compiled stages of a step, in their order."""
+        if self.external is not None and self.stages.levels is not None:
+            self.external.take_levels(*self.stages.levels)
         self._states = [self.core, *self.stages.states]
         self.actions = np.zeros((n, len(config.quote.entries)), np.float32)
         self.ledger_names = (*LEDGER, *(row_name(term) for term in config.reward.terms))

@@ -44,6 +44,7 @@ from mmenv.rewards.base import begin as first_term
 from mmenv.step import episode, taker
 from mmenv.step.hold import NEAR, hold
 from mmenv.step.ledger import settle, track
+from mmenv.step.levels import ORDERS, follow_level_places, follow_levels
 from mmenv.step.orders import PLACED, follow, follow_places
 from mmenv.step.risk import risk
 
@@ -63,6 +64,9 @@ class Stages:
     """The states of feature groups by name."""
     terms: list[np.ndarray] = field(default_factory=list)
     """The states of the reward terms that the ledger publishes beside its own rows."""
+    levels: tuple[np.ndarray, np.ndarray] | None = None
+    """For a market outside to which an action gives several orders a side: see
+    `mmenv.market.outside.ExternalMarket.take_levels`."""
 
 
 def make_stages(config: EnvConfig, blocks: int, family: Family | None, simulated: bool) -> Stages:
@@ -76,6 +80,10 @@ def make_stages(config: EnvConfig, blocks: int, family: Family | None, simulated
     unit = config.market.price_scale
     quotes = config.quote.compiled(unit, config.market.on_ticks)
     further = config.quote.further(unit, config.market.on_ticks, blocks)
+    several = further.levels is not None
+    market = config.market.stages(blocks, varies_market(config), several) if simulated else None
+    if market is not None and market.levels is not None:
+        further = further.on(market.levels)
     decide = [call(episode.turn), call(config.quote.stage, quotes)]
     decide += [*(call(*more) for more in further.decide), call(risk)]
     taking = config.quote.taking
@@ -84,20 +92,26 @@ def make_stages(config: EnvConfig, blocks: int, family: Family | None, simulated
         decide.append(call(taker.limit, terms_of_taking))
     if config.quote.requote_ticks:
         decide.append(call(hold, np.array([(2 * config.quote.requote_ticks,)], NEAR)))
-    market = config.market.stages(blocks, varies_market(config)) if simulated else None
     states = [market.state] if market is not None and market.state is not None else []
 
     after = [*further.fill, *(further.surprise if "surprise" in config.features else ())]
+    if market is not None and market.levels is not None:
+        after = []  # it has filled them all
     trades = [*market.step, *(call(*more) for more in after)] if market is not None else []
     account = [call(settle), call(track), call(episode.moves)]
     if taking is not None:
         account[:1] = [call(taker.book), call(settle), call(taker.charge, terms_of_taking)]
         if simulated:
             trades.insert(0, call(taker.fill, terms_of_taking))
-    placed = []
-    if not simulated:
+    placed, levels, exact = [], None, config.market.knows_places
+    if not simulated and further.levels is not None:
+        placed = [aligned_zeros(blocks, ORDERS)]
+        placed[0]["most"] = config.quote.side_orders
+        levels = further.levels, placed[0]
+        account.insert(0, call(follow_level_places if exact else follow_levels, placed[0]))
+    elif not simulated:
         placed = [aligned_zeros(blocks, PLACED)]
-        account.insert(0, call(follow_places if config.market.knows_places else follow, placed[0]))
+        account.insert(0, call(follow_places if exact else follow, placed[0]))
     terms = []
     for k, term in enumerate(config.reward.all_terms()):
         own = aligned_zeros(blocks, term.stage.own)
@@ -128,6 +142,7 @@ def make_stages(config: EnvConfig, blocks: int, family: Family | None, simulated
         states=[*states, *groups.values(), *published, *placed],
         groups=groups,
         terms=published,
+        levels=levels,
     )
 
 

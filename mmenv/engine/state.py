@@ -36,6 +36,10 @@ PARAMETERS = 8
 ACTIONS = 8
 """Most numbers that an action can have."""
 
+LEVELS = 8
+"""Most orders of a side that an action can quote at once."""
+
+
 ACTIVE, REDUCING, HALTED = 0, 1, 2
 
 STATES = ("ACTIVE", "REDUCING", "HALTED")

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mmenv.checks import ConfigError, differences
+from mmenv.checks import ConfigError, differences, require
 from mmenv.data.rows import BBO, CLEAR, DEPTH, ROW, SNAPSHOT, TRADE
 from mmenv.live.guard import BEFORE, GuardConfig
 from mmenv.live.journal import Memory
@@ -19,7 +19,7 @@ from mmenv.live.market_feed import Instrument
 from mmenv.live.plan import Plan
 from mmenv.live.rerun import recover, setup_of
 from mmenv.live.session import Session
-from mmenv.live.setup import Player, Setup
+from mmenv.live.setup import Player, Setup, orders_a_decision, usual_orders
 from mmenv.market.live import Live
 from mmenv.market.units import units
 from mmenv.times import MILLISECOND, SECOND
@@ -99,7 +99,10 @@ def make_setup(
     config = replace(plan.config, market=market, start_inventory=0, maker_fee_bp=fee)
     setup = Setup(
         config=config,
-        guard=GuardConfig(daily_loss=1.0, drawdown=1.0, position_limit=config.risk.position_limit),
+        guard=GuardConfig(
+            daily_loss=1.0, drawdown=1.0, position_limit=config.risk.position_limit,
+            max_orders=usual_orders(config.quote),
+        ),
         policy=plan.policy,
         mode=plan.mode,
         session=f"nmm{plan.symbol}{start_ns // MILLISECOND:x}",
@@ -113,12 +116,17 @@ def make_setup(
         inverse=instrument.inverse,
         latency_ns=round(plan.latency_ms * MILLISECOND),
         queue_model=plan.queue_model,
-    )
+    )  # fmt: skip
     guard = plan.guard
     if guard is None:
         loss = config.risk.daily_loss_limit * market.price_unit * setup.money
         guard = replace(setup.guard, daily_loss=loss, drawdown=loss)
-    return replace(setup, guard=_within_venue(guard, instrument.max_orders // plan.desks))
+    guard = _within_venue(guard, instrument.max_orders // plan.desks)
+    require(
+        guard.max_orders >= orders_a_decision(config.quote), "GuardConfig", "max_orders", guard.max_orders,
+        f"at least {orders_a_decision(config.quote)}, the orders of a decision of quote {config.quote.name!r}"
+    )  # fmt: skip
+    return replace(setup, guard=guard)
 
 
 def check_size(plan: Plan, instrument: Instrument, window: tuple[int, int]) -> None:

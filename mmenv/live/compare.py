@@ -64,6 +64,8 @@ def backtest(path: Path, tape: Tape, engine: str) -> Backtest:
         desk.external = feed = StretchFeed(venue, [(venue.spans[0], setup.start_ns)])
         if setup.config.quote.taking is not None:
             feed.take_market_orders()
+        if desk.stages.levels is not None:
+            feed.take_levels(*desk.stages.levels)
         outcomes = venue.outcomes
         compared, fills, why, over = 0, 0, "", True
         observation, reward = np.zeros(desk.entries, np.float32), 0.0

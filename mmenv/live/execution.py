@@ -92,7 +92,7 @@ class LiveExecution:
         """TAKEN (1,): what our market orders filled of the fills that were collected last."""
 
     def quote(self, quotes: NDArray[np.int64], time_ns: int) -> NDArray[np.void]:
-        """Send what makes the quotes (ask tick, lots, bid tick, lots) stand; the COMMAND [k] to send."""
+        """Send what makes the quotes stand (see `Working.requote`); the COMMAND [k] to send."""
         return self._sent(self.working.requote(quotes, time_ns), time_ns)
 
     def market_order(self, tick: int, lots: int, time_ns: int) -> NDArray[np.void]:

@@ -73,7 +73,7 @@ class GuardConfig:
             require_number(self, name, 1e-9, 1e15)
         require_number(self, "position_limit", 1, 1_000_000_000, integer=True)
         require_number(self, "reducing_at", 0.0, 1.0)
-        # A decision sends up to two orders, or three.
+        # A decision sends up to two orders, or three; of an action with more see `make_setup`.
         require_number(self, "max_orders", 3, 1_000_000, integer=True)
         for name in ("order_window_s", "reject_window_s"):
             require_number(self, name, 1e-3, 86_400.0)
@@ -265,9 +265,9 @@ class Guard:
 
     def order_rate(self, facts: Facts) -> tuple[int, str]:
         count = _within(self._orders, facts.time_ns, self.config.order_window_s)
-        if count < 0.8 * self.config.max_orders:
-            return CALM
         state = HALTED if count + self._most > self.config.max_orders else REDUCING
+        if state == REDUCING and count < 0.8 * self.config.max_orders:
+            return CALM
         return state, f"{count} orders in {self.config.order_window_s:g} s of {self.config.max_orders}"
 
     def stale_data(self, facts: Facts) -> tuple[int, str]:

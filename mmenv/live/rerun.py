@@ -66,7 +66,7 @@ def play(frames: Iterable[Frame], session: Session) -> None:
     tick: Frame | None = None
     given: NDArray[np.float32] | None = None
     error = ""
-    kind = decision_type(session.desk.entries, session.desk.actions.shape[1])
+    kind = session.decision.dtype
     for frame in _with_end(frames):
         if frame is not None and frame.kind not in journal.INPUTS:
             if frame.kind == journal.DECISION:
@@ -179,9 +179,10 @@ def _after(path: Path, start: Start | None) -> Iterator[Frame]:
 def decisions(path: Path) -> NDArray[np.void]:
     """All decisions of a journal, in order, as records of `mmenv.live.setup.decision_type`."""
     payloads = [frame.payload for frame in journal.read(path) if frame.kind == journal.DECISION]
-    numbers = len(setup_of(path).config.quote.entries)
-    width = (len(payloads[0]) - decision_type(0, numbers).itemsize) // 4 if payloads else 0
-    return np.frombuffer(b"".join(payloads), decision_type(width, numbers))
+    quote = setup_of(path).config.quote
+    of_action = len(quote.entries), quote.side_orders
+    width = (len(payloads[0]) - decision_type(0, *of_action).itemsize) // 4 if payloads else 0
+    return np.frombuffer(b"".join(payloads), decision_type(width, *of_action))
 
 
 def to_tape(path: Path, store: Path) -> Tape:

@@ -26,7 +26,15 @@ from mmenv.live.guard import DISTRUST, Facts, Guard
 from mmenv.live.journal import Sink
 from mmenv.live.orders import AnyEvent, OpenOrder
 from mmenv.live.relisting import Terms, relisted
-from mmenv.live.setup import NOTHING_SENT, OF_POLICY, Outgoing, Player, Setup, decision_type
+from mmenv.live.setup import (
+    NOTHING_SENT,
+    OF_POLICY,
+    Outgoing,
+    Player,
+    Setup,
+    decision_type,
+    orders_a_decision,
+)
 from mmenv.live.snapshot import Kept, give_back, keep, memory_of, pack, same_layout, unpack
 from mmenv.live.streams import Streams
 from mmenv.live.supervisor import Supervisor
@@ -56,7 +64,7 @@ class Session:
     def __init__(self, setup: Setup, player: Player | None, sink: Sink) -> None:
         self.player, self.sink = player, sink
         self._build(setup)
-        self.guard = Guard(setup.guard, 2 if setup.config.quote.taking is None else 3)
+        self.guard = Guard(setup.guard, orders_a_decision(setup.config.quote))
         self._streams = Streams(setup.guard.stream_patience, round(setup.guard.stale_ms * MILLISECOND))
         self._supervisor = Supervisor(self.guard, *self._kernel_states(), self._note, self._halted)
         self.outbox: list[Outgoing] = []
@@ -88,8 +96,9 @@ class Session:
         self.setup = setup
         self.view = View(setup.low_tick, setup.high_tick)
         interval = self._interval_ns = setup.interval_ns
-        takes, trips = setup.config.quote.taking is not None, -(-2 * setup.latency_ns // interval)
-        self.working = Working(slots(trips, takes), setup.config.risk.position_limit)
+        quote, trips = setup.config.quote, -(-2 * setup.latency_ns // interval)
+        places = slots(trips, quote.taking is not None, quote.side_orders)
+        self.working = Working(places, setup.config.risk.position_limit)
         self.working.position = setup.position
         self.execution: PaperVenue | LiveExecution = (
             PaperVenue(
@@ -112,8 +121,8 @@ class Session:
         self._seen = {name: self.view.outcomes[name] for name in OUTCOME.names or ()}
         self._seen_words = self.view.outcomes.view(np.int64)
         self._age = self.desk.core["age"][0]
-        self._numbers = len(setup.config.quote.entries)
-        self.decision = np.zeros((), decision_type(self.desk.entries, self._numbers))
+        self._numbers = len(quote.entries)
+        self.decision = np.zeros((), decision_type(self.desk.entries, self._numbers, quote.side_orders))
         """The last one."""
         self._integers: NDArray[np.int64] = np.ndarray(
             4 + len(self._seen_words), np.int64, self.decision.data
@@ -449,15 +458,15 @@ class Session:
         """The quotes, and tick and lots of the market order, that the guard allows."""
         quotes, (tick, lots) = self.link.quotes(self.desk.core), self.link.market_order(self.desk.core)
         if self.state != HALTED and self._last_trade:
-            ticks = [int(quotes[i]) for i in (0, 2) if quotes[i + 1]] + [tick] * (lots != 0)
+            ticks = quotes[::2][quotes[1::2] > 0].tolist() + [tick] * (lots != 0)
             self.guard.far_quote(ticks, self._last_trade)
             if self.guard.state == HALTED:
                 self._supervisor.settle()
         if self.state == HALTED:
-            quotes[1] = quotes[3] = lots = 0
+            quotes[1::2] = lots = 0
             if self.flatten:
                 self._work_out(quotes)
-        for at in (0, 2):
+        for at in range(0, len(quotes), 2):
             if self._too_small(int(quotes[at]), int(quotes[at + 1])):
                 quotes[at + 1] = 0
         return quotes, (tick, 0 if self._too_small(tick, abs(lots)) else lots)
@@ -473,10 +482,11 @@ class Session:
         held = self.working.position
         lots = min(abs(held), self.setup.config.risk.order_lots)
         blind = any(finding.rule in ("book", "stale-data") for finding in self.guard.findings)
+        bids = len(quotes) // 2
         if held > 0 and not blind:
             quotes[0], quotes[1] = self._seen["best_ask_ticks"][0], lots
         elif held < 0 and not blind:
-            quotes[2], quotes[3] = self._seen["best_bid_ticks"][0], lots
+            quotes[bids], quotes[bids + 1] = self._seen["best_bid_ticks"][0], lots
 
     def _send(self, quotes: NDArray[np.int64], time_ns: int) -> None:
         reducing = self.state != ACTIVE

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mmenv.actions.base import Action
 from mmenv.config import EnvConfig, make_config
 from mmenv.data.currency import currency_of
 from mmenv.live.charges import Charges
@@ -133,6 +134,16 @@ class Setup:
         return cls(**plain)
 
 
+def orders_a_decision(quote: Action) -> int:
+    """How many orders a decision of an action sends at most."""
+    return 2 * quote.side_orders + (quote.taking is not None)
+
+
+def usual_orders(quote: Action) -> int:
+    """The limit of a guard's order rate where none is given: so many for each order a side of the action."""
+    return GuardConfig.max_orders * quote.side_orders
+
+
 @dataclass(frozen=True)
 class Outgoing:
     """Commands for the venue, in order; with `cancel_all`, all orders of the symbol are cancelled first."""
@@ -144,8 +155,9 @@ class Outgoing:
     """Market orders: filled at once, at their tick at worst, or gone."""
 
 
-def decision_type(width: int, numbers: int = 2) -> np.dtype:
-    """Record of a decision with `width` observation entries, of an action of so many numbers."""
+def decision_type(width: int, numbers: int = 2, levels: int = 1) -> np.dtype:
+    """Record of a decision with `width` observation entries, of an action of so many numbers and orders a
+    side."""
     return np.dtype(
         [
             ("time_ns", "<i8"),
@@ -157,7 +169,7 @@ def decision_type(width: int, numbers: int = 2) -> np.dtype:
             ("wealth", "<f8"),
             ("observation", "<f4", (width,)),
             ("action", "<f4", (numbers,)),
-            ("quotes", "<i8", (4,)),
+            ("quotes", "<i8", (4 * levels,)),
         ]
     )
 

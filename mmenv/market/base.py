@@ -32,6 +32,8 @@ class MarketStages:
     """All that changes from step to step, a record for each block; None where nothing does."""
     family: np.ndarray | None
     """The parameters of each block's lanes, for `mmenv.desk.family` to fill; None where all share them."""
+    levels: np.ndarray | None = None
+    """Where several orders a side stand in it: memory for the action's record of them, a part of `state`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,8 @@ class Market:
     """The market outside says where in the queue our orders are; see `mmenv.step.orders.follow_places`."""
     takes_market_orders: ClassVar[bool] = True
     """Whether market orders of ours, beside the quotes, are filled here; see `mmenv.step.taker`."""
+    takes_levels: ClassVar[bool] = False
+    """Whether several orders a side stand here, each with a place in its own queue."""
     hidden: ClassVar[tuple[str, ...]] = ("latent",)
     """Hidden states that the group `latent` shows to learners, in the order of its entries."""
     varied: ClassVar[tuple[str, ...]] = ()
@@ -60,6 +64,9 @@ class Market:
     """What happens between two decisions. The stages share one state; they read what `compiled` gives."""
     on_reset: ClassVar[tuple[Stage, ...]] = ()
     """The start of an episode in the lanes whose `done` is set."""
+    with_levels: ClassVar[tuple[tuple[Stage, ...], tuple[Stage, ...]]] = ((), ())
+    """`on_step` and `on_reset` where several orders a side stand in a simulated market; their state has a
+    field `ladder` for the action's record of them (`mmenv.actions.base.Further.levels`)."""
 
     step_seconds: float = 1.0
     """Time between two decisions, seconds."""
@@ -135,25 +142,25 @@ class Market:
         """
         return None
 
-    def stages(self, blocks: int, lanes_differ: bool = False) -> MarketStages:
-        """This market's stages over `blocks` blocks, whose parameters differ by lane if `lanes_differ`."""
+    def stages(self, blocks: int, lanes_differ: bool = False, levels: bool = False) -> MarketStages:
+        """This market's stages over `blocks` blocks, whose parameters differ by lane if `lanes_differ`; with
+        `levels` those of several orders a side, where it has them."""
         params = self.compiled()
-        kind = _state_of((*self.on_step, *self.on_reset))
+        on_step, on_reset = (
+            self.with_levels if levels and self.takes_levels else (self.sequence, self.on_reset)
+        )
+        kind = _state_of((*on_step, *on_reset))
         if not lanes_differ:
             own = aligned_zeros(blocks, kind)
-            step, reset = (
-                [Call(stage, own, params) for stage in some] for some in (self.sequence, self.on_reset)
-            )
-            return MarketStages(step, reset, own if kind != EMPTY else None, None)
+            step, reset = ([Call(stage, own, params) for stage in some] for some in (on_step, on_reset))
+            return MarketStages(step, reset, own if kind != EMPTY else None, None, _levels_in(own))
         both = np.dtype([("own", kind), ("family", by_lane(params.dtype))], align=True)
         state = aligned_zeros(blocks, both)
         own, family = state["own"], state["family"]
         for name in params.dtype.names or ():
             family[name] = params[name][..., None]
-        step, reset = (
-            [Call(stage.by_lane, own, family) for stage in some] for some in (self.sequence, self.on_reset)
-        )
-        return MarketStages(step, reset, state, family)
+        step, reset = ([Call(stage.by_lane, own, family) for stage in some] for some in (on_step, on_reset))
+        return MarketStages(step, reset, state, family, _levels_in(own))
 
     def compiled(self) -> np.ndarray:
         """The parameters as the stages read them: one record of 4-byte numbers."""
@@ -220,6 +227,11 @@ def _made(cls: type[Market], **parameters: Any) -> Market | None:
         return cls(**parameters)
     except (ConfigError, TypeError):  # a parameter without a default is missing
         return None
+
+
+def _levels_in(state: np.ndarray) -> np.ndarray | None:
+    """Where a state has room for an action's levels."""
+    return state["ladder"] if "ladder" in (state.dtype.names or ()) else None
 
 
 def _state_of(stages: Iterable[Stage]) -> np.dtype:

@@ -204,7 +204,7 @@ class BasketLanes(Basket):
     def quoted(self) -> int:
         return 1
 
-    def stages(self, blocks: int, lanes_differ: bool = False) -> MarketStages:
+    def stages(self, blocks: int, lanes_differ: bool = False, levels: bool = False) -> MarketStages:
         compiled = self.compiled()
         lanes = compiled[np.arange(blocks * LANES) % self.count].reshape(blocks, LANES)
         params = aligned_zeros(blocks, by_lane(PARAMS))

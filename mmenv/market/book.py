@@ -39,6 +39,7 @@ import numpy as np
 
 from mmenv.checks import ConfigError, check_keys, require, require_number
 from mmenv.engine.stage import Stage
+from mmenv.market import book_levels
 from mmenv.market.base import Market, register
 from mmenv.market.book_presets import ENVIRONMENT, FILE, PRESETS
 from mmenv.market.book_stages import arrival, decision, makers, ours, outcome, reset, traders
@@ -106,6 +107,8 @@ class Book(Market):
     )  # fmt: skip
     on_step: ClassVar[tuple[Stage, ...]] = (decision, arrival, traders, makers, ours, outcome)
     on_reset: ClassVar[tuple[Stage, ...]] = (reset,)
+    takes_levels: ClassVar[bool] = True
+    with_levels = ((book_levels.step,), (book_levels.reset,))
 
     step_seconds: float = from_preset()
     preset: str = "large-tick"

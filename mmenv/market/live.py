@@ -10,8 +10,18 @@ from numpy.typing import NDArray
 
 from mmenv.checks import ConfigError, require, require_number
 from mmenv.market.base import Market, register
-from mmenv.market.outside import begin, give_outcomes, give_taken, take_market_orders, take_quotes
+from mmenv.market.outside import (
+    begin,
+    give_outcomes,
+    give_taken,
+    take_levels,
+    take_market_orders,
+    take_quotes,
+)
 from mmenv.venue.outcome import OUTCOME, TAKEN
+
+ONE = np.ones(1, np.int64)
+"""Of the desk's ticks are the venue's."""
 
 
 @register
@@ -21,6 +31,7 @@ class Live(Market):
 
     name = "live"
     on_ticks = True
+    takes_levels = True
 
     step_seconds: float = 0.1
     venue: str = ""
@@ -60,6 +71,7 @@ class Live(Market):
             """TAKEN (1,): of market orders, beside it."""
             self.window = np.zeros((1, 2), np.int64)
             self._quotes = np.zeros((1, 4), np.int64)
+            self._levels: tuple[np.ndarray, np.ndarray] | None = None
             self._takers = np.zeros((0, 2), np.int64)
 
         def reset(self, core: np.ndarray, lanes: np.ndarray) -> None:
@@ -69,8 +81,12 @@ class Live(Market):
             raise ConfigError("a live market moves by itself; drive it with mmenv.live.session.Session.")
 
         def quotes(self, core: np.ndarray) -> NDArray[np.int64]:
-            """Ask tick, lots, bid tick, lots, int64 (4,), that the desk decided on."""
-            take_quotes(core, self.window, self._quotes)
+            """Tick and lots of each ask, then of each bid, the nearest first, int64 (4 x orders a side,), by
+            the decision of the desk."""
+            if self._levels is None:
+                take_quotes(core, self.window, self._quotes)
+            else:
+                take_levels(core, *self._levels, self.window, ONE, self._quotes)
             return self._quotes[0].copy()
 
         def market_order(self, core: np.ndarray) -> tuple[int, int]:
@@ -88,6 +104,10 @@ class Live(Market):
 
         def take_market_orders(self) -> None:
             self._takers = np.zeros((1, 2), np.int64)
+
+        def take_levels(self, levels: np.ndarray, orders: np.ndarray) -> None:
+            self._levels = levels, orders
+            self._quotes = np.zeros((1, 4 * int(orders["most"][0])), np.int64)
 
         def close(self) -> None:
             pass

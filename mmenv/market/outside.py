@@ -23,6 +23,13 @@ class ExternalMarket(Protocol):
     def take_market_orders(self) -> None:
         """The desk's action sends market orders too: said once, before the first reset."""
 
+    def take_levels(self, levels: np.ndarray, orders: np.ndarray) -> None:
+        """The desk's action quotes several orders a side: said once, before the first reset.
+
+        `levels` is the action's record (`mmenv.actions.base.Further.levels`), `orders` one of
+        `mmenv.step.levels.ORDERS`, both for each block of lanes; `take_levels` reads and writes them.
+        """
+
     def close(self) -> None:
         """Give back what the market holds."""
 
@@ -90,6 +97,41 @@ def take_quotes(core, windows, quotes):
         bid = min(max((mid - s.bid_distance[i]) // 2, windows[lane, 0]), ask - 1)
         quotes[lane, 0], quotes[lane, 1] = ask, s.ask_lots[i]
         quotes[lane, 2], quotes[lane, 3] = bid, s.bid_lots[i]
+
+
+@njit(cache=True)
+def take_levels(core, levels, orders, windows, prices, quotes):
+    """Quotes of several orders a side, int64 (n, 4 x most orders): tick and lots of each ask, the nearest
+    first, then of each bid.
+
+    As `take_quotes`, within `windows`, with the lots of levels at one tick as one order; what is left over
+    has no lots. A tick of the lane's tape is `prices`, int64 (n,), of the desk's.
+    """
+    most = quotes.shape[1] // 4
+    for lane in range(len(quotes)):
+        block, i = lane // LANES, lane % LANES
+        s, w, o = core[block], levels[block], orders[block]
+        mid, low, high, price = np.int64(s.mid[i]), windows[lane, 0], windows[lane, 1], prices[lane]
+        nearest = min(max((mid + w.ask_distance[0, i]) // 2, low + 1), high)
+        for side in range(2):
+            row, left = quotes[lane, 2 * most * side :], s.bid_lots[i] if side else s.ask_lots[i]
+            count = 0
+            for k in range(most):
+                if side:
+                    tick = min(max((mid - w.bid_distance[k, i]) // 2, low), nearest - 1) // price
+                else:
+                    tick = -(-min(max((mid + w.ask_distance[k, i]) // 2, low + 1), high) // price)
+                if k == 0:
+                    row[: 2 * most : 2], row[1 : 2 * most : 2] = tick, 0
+                lots = min(w.before[k + 1, i], left) - min(w.before[k, i], left)
+                if left <= 0 or lots <= 0:
+                    continue
+                if count == 0 or row[2 * count - 2] != tick:
+                    count += 1
+                row[2 * count - 2] = tick
+                row[2 * count - 1] += lots
+            for k in range(most):
+                o.asked[0, side, k, i], o.asked[1, side, k, i] = 2 * price * row[2 * k], row[2 * k + 1]
 
 
 @njit(cache=True)

@@ -31,6 +31,7 @@ from mmenv.market.outside import (
     begin,
     give_outcomes,
     give_taken,
+    take_levels,
     take_market_orders,
     take_quotes,
 )
@@ -68,6 +69,7 @@ class Replay(Market):
 
     name = "replay"
     on_ticks = True
+    takes_levels = True
 
     step_seconds: float = 0.1
     store: str = ""
@@ -289,7 +291,7 @@ class ReplayFeed:
         self.fees = [fee_rate(tape.info.maker_fee_bp) for tape in venue.tapes] if own_fees else None
         """The fee of each tape as the kernel counts it."""
         self.quotes = np.zeros((venue.n, 4), np.int64)
-        """Ask tick, lots, bid tick, lots of the last decision in each lane, the tape's own."""
+        """Tick and lots of each ask, then of each bid, of the last decision in each lane, the tape's own."""
         self.takers = np.zeros((0, 2), np.int64)
         """Worst tick and lots of the market order of the last decision in each lane, the tape's own; of no
         lane where the action has none."""
@@ -300,10 +302,17 @@ class ReplayFeed:
         self.multiples = np.array(of_tape, np.int64)
         """Price and volume of each tape, (tapes, 2)."""
         self._mixed = bool((self.multiples != 1).any())
+        self.levels: tuple[np.ndarray, np.ndarray] | None = None
+        """See `take_levels`; None where there is one quote a side."""
 
     def take_market_orders(self) -> None:
         self.venue.take_market_orders()
         self.takers = np.zeros((self.venue.n, 2), np.int64)
+
+    def take_levels(self, levels: np.ndarray, orders: np.ndarray) -> None:
+        most = int(orders["most"][0])
+        self.venue.take_levels(most)
+        self.quotes, self.levels = np.zeros((self.venue.n, 4 * most), np.int64), (levels, orders)
 
     def reset(self, core: np.ndarray, lanes: np.ndarray) -> None:
         """Draw each lane's stretch from its key and episode alone, so that n does not matter."""
@@ -326,8 +335,19 @@ class ReplayFeed:
         if self.fees is not None:
             core["fee_rate"].reshape(-1)[lane] = self.fees[int(self.venue.lane_tape[lane])]
 
-    def advance(self, core: np.ndarray) -> None:
+    def _take_quotes(self, core: np.ndarray) -> None:
+        price = self.multiples[self.venue.lane_tape, 0]
+        if self.levels is not None:
+            take_levels(core, *self.levels, self.windows, price, self.quotes)
+            return
         take_quotes(core, self.windows, self.quotes)
+        if self._mixed:
+            # Outward to the tape's own ticks: bid < ask still holds.
+            self.quotes[:, 0] = -(-self.quotes[:, 0] // price)
+            self.quotes[:, 2] //= price
+
+    def advance(self, core: np.ndarray) -> None:
+        self._take_quotes(core)
         taking = len(self.takers) > 0
         if taking:
             take_market_orders(core, self.takers)
@@ -339,12 +359,8 @@ class ReplayFeed:
             give_places(core, self.venue.ahead, 1)
             return
         multiples = self.multiples[self.venue.lane_tape]
-        price = multiples[:, 0]
-        # Outward to the tape's own ticks: bid < ask still holds.
-        self.quotes[:, 0] = -(-self.quotes[:, 0] // price)
-        self.quotes[:, 2] //= price
         if taking:
-            self.takers[:, 0] //= price
+            self.takers[:, 0] //= multiples[:, 0]
         give_outcomes(core, in_desk_units(self.venue.advance(self.quotes, takers), multiples))
         if taking:
             give_taken(core, in_desk_units(self.venue.taken, multiples))

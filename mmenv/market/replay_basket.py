@@ -51,6 +51,7 @@ class ReplayBasket(Replay):
 
     name = "replay-basket"
     takes_market_orders = False
+    takes_levels = False
 
     symbols: tuple[str, ...] = ()
     """The symbols in the order of the assets, each a name or a pattern that only one of the store has."""
@@ -260,6 +261,9 @@ class BasketFeed:
 
     def take_market_orders(self) -> None:
         raise NotImplementedError("market 'replay-basket' takes no market orders")  # refused before
+
+    def take_levels(self, levels: Array, orders: Array) -> None:
+        raise NotImplementedError("market 'replay-basket' takes one order a side")  # refused before
 
     def reset(self, core: Array, lanes: Array) -> None:
         """Draw the stretch of each environment from its key and episode alone; all its lanes start there."""

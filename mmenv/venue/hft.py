@@ -30,7 +30,7 @@ from mmenv.venue.hft_calls import close_backtest, open_backtest
 from mmenv.venue.outcome import ASK, BID, OUTCOME, begin_interval, book_fill, book_taken, count_trade
 from mmenv.venue.replay import LANE, ReplayVenue, Span, first_bad_quote, set_resting
 from mmenv.venue.settings import FIFO, ReplayConfig
-from mmenv.venue.working import room_to_take, stands_for
+from mmenv.venue.working import level_of, next_free, room_to_take
 
 BAD_QUOTE: Final = -1
 """What `advance_lanes` reports where a quote is out of range; the engine's own errors are positive."""
@@ -88,6 +88,11 @@ class HftVenue(ReplayVenue):
                 "lets one rest that finds nothing: choose engine matcher, or another queue_model."
             )
         super().take_market_orders()
+        self.orders = np.zeros((self.n, 2, self.slots), HFT_ORDER)
+
+    def take_levels(self, levels: int) -> None:
+        """See `ReplayVenue.take_levels`."""
+        super().take_levels(levels)
         self.orders = np.zeros((self.n, 2, self.slots), HFT_ORDER)
 
     def _open(self, lane: int, span: Span, local_ns: int) -> None:
@@ -213,8 +218,9 @@ def advance_lanes(lanes, orders, quotes, takers, interval_ns, outcomes, taken):
         took.sold_lots = took.sold_notional = took.bought_lots = took.bought_notional = 0
         if state.ended:
             continue
+        half = quotes.shape[1] // 2
         for side in (ASK, BID):
-            _quote(state, orders[lane, side], side, quotes[lane, 2 * side], quotes[lane, 2 * side + 1])
+            _quote(state, orders[lane, side], side, quotes[lane, half * side : half * (side + 1)])
         if len(takers) and takers[lane, 1] != 0:
             _take(state, orders[lane], takers[lane, 0], takers[lane, 1])
         # Never past the end of the span: what lies behind belongs to another part of the split.
@@ -245,36 +251,38 @@ def _rest(lanes, orders, away, lots, interval_ns, outcomes, taken, rows):
 
 
 @njit(cache=True, nogil=True)
-def _quote(state, orders, side, tick, lots):
-    """Keep, cancel or send the order of one side."""
-    kept = False
-    free = -1
-    open_lots = 0
+def _quote(state, orders, side, asked):
+    """Keep, cancel or send the orders of one side, whose quotes are `asked`: tick and lots of each."""
+    kept, open_lots = 0, 0
     for slot in range(len(orders)):
         order = orders[slot]
         if order.id == 0:
-            free = slot
             continue
         open_lots += order.lots - order.filled
-        if not order.unwanted and stands_for(order, tick, lots):
-            kept = True
+        level = level_of(order, asked, kept)
+        if level >= 0:
+            kept |= 1 << level
         else:
             order.unwanted = 1
         if order.unwanted and not order.cancelled:
             # Refused while the order itself is still on its way; then tried again at the next decision.
             order.cancelled = hft.cancel(state.pointer, 0, order.id, 0) == 0
-    if kept or lots == 0 or free < 0:
-        return
-    held = state.position if side == BID else -state.position
-    if state.limit > 0 and held + open_lots + lots > state.limit:
-        return
-    code = hft.submit(state.pointer, state.next_id, side, tick, lots)
-    if code == 0:
-        order = orders[free]
-        order.id = state.next_id
-        order.tick, order.lots = tick, lots
-        order.filled = order.unwanted = order.cancelled = order.market = 0
-    state.next_id += 1
+    held, free = state.position if side == BID else -state.position, len(orders)
+    for level in range(len(asked) // 2):
+        tick, lots = asked[2 * level], asked[2 * level + 1]
+        full = state.limit > 0 and held + open_lots + lots > state.limit
+        if kept >> level & 1 or lots == 0 or full:
+            continue
+        free = next_free(orders, free)
+        if free < 0:
+            return
+        if hft.submit(state.pointer, state.next_id, side, tick, lots) == 0:
+            order = orders[free]
+            order.id = state.next_id
+            order.tick, order.lots = tick, lots
+            order.filled = order.unwanted = order.cancelled = order.market = 0
+            open_lots += lots
+        state.next_id += 1
 
 
 @njit(cache=True, nogil=True)

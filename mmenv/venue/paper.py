@@ -112,7 +112,7 @@ class PaperVenue:
         self._first[0], self._end[0] = 0, len(left)
 
     def quote(self, quotes: NDArray[np.int64], time_ns: int) -> NDArray[np.void]:
-        """Send what makes the quotes (ask tick, lots, bid tick, lots) stand; the COMMAND [k] sent."""
+        """Send what makes the quotes stand (see `Working.requote`); the COMMAND [k] sent."""
         return self._send(self.working.requote(quotes, time_ns), time_ns)
 
     def market_order(self, tick: int, lots: int, time_ns: int) -> NDArray[np.void]:
@@ -165,7 +165,8 @@ class PaperVenue:
         self._progress["played_ns"], self._progress["late"] = state["played"]
 
     def ahead(self) -> tuple[int, int]:
-        """Lots ahead of the ask and the bid that we want, as of the newest answer; -1 where there is none."""
+        """Lots ahead of the nearest ask and bid that we want, as of the newest answer; -1 where there is
+        none."""
         found = _ahead(self.book.orders, self.working.slots)
         return int(found[0]), int(found[1])
 
@@ -190,11 +191,13 @@ def _ahead(orders, slots):
     """See `PaperVenue.ahead`."""
     found = np.full(2, -1, np.int64)
     for side in (ASK, BID):
+        direction, nearest = 1 if side == ASK else -1, np.iinfo(np.int64).max
         for place in range(slots.shape[1]):
             slot, order = slots[side, place], orders[side * slots.shape[1] + place]
             stands = order.status == ACTIVE or order.status == PARTIALLY_FILLED
+            stands = stands and direction * slot.tick < nearest
             if slot.id != 0 and slot.unwanted == 0 and slot.arrives_ns == 0 and stands:
-                found[side] = np.int64(order.ahead)
+                nearest, found[side] = direction * slot.tick, np.int64(order.ahead)
     return found
 
 

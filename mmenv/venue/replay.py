@@ -19,7 +19,7 @@ from mmenv.data.events import LazyReplay
 from mmenv.data.tape import Tape, TapeError
 from mmenv.times import SECOND
 from mmenv.venue.latency import round_trips
-from mmenv.venue.outcome import ASK, BID, OUTCOME, TAKEN
+from mmenv.venue.outcome import OUTCOME, TAKEN
 from mmenv.venue.settings import FIFO, MAX_LOTS, SPLITS, ReplayConfig
 from mmenv.venue.working import slots
 
@@ -82,7 +82,8 @@ class ReplayVenue(ABC):
         """TAKEN [n]: what market orders filled in it."""
         self.takes = False
         """Whether market orders are sent."""
-        self._shape = n, 4
+        self.levels = 1
+        """Quotes of each side."""
 
     @property
     def n(self) -> int:
@@ -93,7 +94,7 @@ class ReplayVenue(ABC):
     def slots(self) -> int:
         """How many orders a side may have open at once, those being cancelled included."""
         trips = -(-2 * self.config.order_latency_ns // self.config.decision_interval_ns)
-        return slots(trips, self.takes)
+        return slots(trips, self.takes, self.levels)
 
     def take_market_orders(self) -> None:
         """Make room for market orders, before the first episode.
@@ -104,6 +105,10 @@ class ReplayVenue(ABC):
             The engine has none under these settings.
         """
         self.takes = True
+
+    def take_levels(self, levels: int) -> None:
+        """Make room for so many quotes of each side, before the first episode."""
+        self.levels = levels
 
     def window(self, lane: int) -> tuple[int, int]:
         """Lowest and highest tick that can be quoted in the lane's episode."""
@@ -142,15 +147,15 @@ class ReplayVenue(ABC):
     def advance(self, quotes: NDArray[np.int64], takers: NDArray[np.int64] | None = None) -> NDArray[np.void]:
         """One decision interval in every lane.
 
-        A side whose price and lots are those of its live order, or whose lots are what is left of it, keeps
-        that order and its place in the queue. Otherwise the order is cancelled and, where lots > 0, a new
-        post-only one is sent with it; one that would trade on arrival expires.
+        A quote whose price and lots are those of a live order, or whose lots are what is left of it, keeps
+        that order and its place in the queue. An order that no quote asks for is cancelled, and where lots >
+        0, a new post-only one is sent; one that would trade on arrival expires.
 
         Parameters
         ----------
         quotes
-            int64 [n, 4], ask price in ticks, ask lots, bid price in ticks, bid lots; lots 0 is no quote on
-            that side. Both ticks within `window`, and bid < ask.
+            int64 [n, 4 x levels]: price in ticks and lots of each ask, the nearest first, then of each bid;
+            lots 0 is no quote. Ticks within `window`, and bids below asks.
         takers
             int64 [n, 2], worst price in ticks, and lots, above 0 to buy, of market orders that follow the
             quotes; see `mmenv.venue.working` and, for `taken`, `take_market_orders`. 0 lots is none.
@@ -167,11 +172,10 @@ class ReplayVenue(ABC):
         RuntimeError
             Closed, a lane never reset, in use by another thread, or an engine error.
         """
-        if not isinstance(quotes, np.ndarray) or quotes.dtype != _INT64 or quotes.shape != self._shape:
+        shape = len(self.lanes), 4 * self.levels
+        if not isinstance(quotes, np.ndarray) or quotes.dtype != _INT64 or quotes.shape != shape:
             found = f"{getattr(quotes, 'dtype', type(quotes).__name__)} {np.shape(quotes)}"
-            raise ValueError(
-                f"quotes = {found} is not possible: it must be an int64 array of shape ({self.n}, 4)."
-            )
+            raise ValueError(f"quotes = {found} is not possible: it must be an int64 array of shape {shape}.")
         if takers is not None:
             self._check_takers(takers)
         self._advance(np.ascontiguousarray(quotes), takers)
@@ -252,9 +256,10 @@ class ReplayVenue(ABC):
         if not self.lanes["set"][lane]:
             raise RuntimeError(f"lane {lane} has not been reset; call reset(lane, generator) first")
         low, high = self.window(lane)
-        ask, ask_lots, bid, bid_lots = (int(value) for value in quotes[lane])
+        asks, bids = quotes[lane].reshape(2, -1, 2).tolist()
+        told = (", ".join(f"{tick} x {lots}" for tick, lots in side) for side in (asks, bids))
         raise ValueError(
-            f"lane {lane} quotes ask {ask} x {ask_lots}, bid {bid} x {bid_lots}, which is not possible: lots "
+            f"lane {lane} quotes ask {next(told)}, bid {next(told)}, which is not possible: lots "
             f"must be 0 to {MAX_LOTS - 1}, ticks {low} to {high}, and bid < ask."
         )
 
@@ -270,13 +275,18 @@ def first_bad_quote(lanes, quotes):
         state = lanes[lane]
         if state.set == 0:
             return lane
-        for side in (ASK, BID):
-            tick, lots = quotes[lane, 2 * side], quotes[lane, 2 * side + 1]
+        ask, bid, half = state.high_tick + 1, state.low_tick - 1, quotes.shape[1] // 2
+        for at in range(0, 2 * half, 2):
+            tick, lots = quotes[lane, at], quotes[lane, at + 1]
             if lots < 0 or lots >= MAX_LOTS:
                 return lane
             if lots > 0 and not state.low_tick <= tick <= state.high_tick:
                 return lane
-        if quotes[lane, 1] > 0 and quotes[lane, 3] > 0 and quotes[lane, 2] >= quotes[lane, 0]:
+            if lots > 0 and at < half:
+                ask = min(ask, tick)
+            elif lots > 0:
+                bid = max(bid, tick)
+        if bid >= ask:
             return lane
     return -1
 

@@ -1,9 +1,10 @@
 """Our working orders, and the one rule that keeps, cancels or sends them.
 
-Paper and live desks share it, and `mmenv.venue.hft` follows it: a side whose price and lots are those of
-its order, or whose lots are what is left of it, keeps that order and its place in the queue. Otherwise the
-order is cancelled, as soon as the exchange has acknowledged it, and a new one is sent at once unless the
-fills of all that may still be open could take the position past its limit.
+Paper and live desks share it, and `mmenv.venue.hft` follows it: a quote whose price and lots are those of
+an order of its side, or whose lots are what is left of it, keeps that order and its place in the queue. An
+order that no quote asks for is cancelled, as soon as the exchange has acknowledged it, and for a quote
+without one a new order is sent at once unless the fills of all that may still be open could take the position
+past its limit. Of several quotes a side, the nearest have what room there is.
 
 A market order follows the quotes of its decision, cut to what the limit leaves beside all that may still be
 open. It is not sent where it could meet an order of ours whose cancel is not on its way before it.
@@ -45,10 +46,10 @@ FILL: Final = np.dtype([("time_ns", "<i8"), ("id", "<i8"), ("side", "<i8"), ("ti
 """Lots of an order of ours that filled at its tick; `time_ns` is the exchange's."""
 
 
-def slots(trips: int, takes: bool) -> int:
+def slots(trips: int, takes: bool, levels: int = 1) -> int:
     """How many orders a side may have open at once, those being cancelled included, where a round trip takes
-    so many decisions; with `takes` also market orders, one a decision."""
-    return 3 + 2 * trips + (1 + trips if takes else 0)
+    so many decisions and each quotes so many `levels`; with `takes` also market orders, one a decision."""
+    return levels * (3 + 2 * trips) + (1 + trips if takes else 0)
 
 
 class Working:
@@ -71,11 +72,11 @@ class Working:
         """SLOT (2, slots): asks, then bids."""
         self.position_limit = position_limit
         self.position, self.next_id = position, next_id
-        self._commands = np.zeros(2 * slots + 2, COMMAND)
+        self._commands = np.zeros(4 * slots, COMMAND)  # every order cancelled, and as many sent
 
     def requote(self, quotes: NDArray[np.int64], time_ns: int) -> NDArray[np.void]:
-        """What to send so that `quotes` (ask tick, lots, bid tick, lots) stand, as COMMAND [k], cancels first
-        on each side."""
+        """What to send so that `quotes` stand (tick and lots of each ask, then of each bid, the nearest
+        first), as COMMAND [k], cancels first on each side."""
         count, self.next_id = _requote(
             self.slots, quotes, self.position, self.position_limit, self.next_id, time_ns, self._commands
         )
@@ -108,36 +109,62 @@ def stands_for(order, tick, lots):
     return lots > 0 and order.tick == tick and (lots == order.lots or lots == order.lots - order.filled)
 
 
+@njit(inline="always")
+def level_of(order, asked, kept):
+    """Which of the quotes of a side, (tick, lots) one after another, an order is wanted for: the first that
+    is not in the set of bits `kept`, -1 where there is none."""
+    if order.unwanted == 0:
+        for level in range(len(asked) // 2):
+            if not kept >> level & 1 and stands_for(order, asked[2 * level], asked[2 * level + 1]):
+                return level
+    return -1
+
+
+@njit(inline="always")
+def next_free(orders, before):
+    """The last free place of those `before` one, -1 where there is none."""
+    place = before - 1
+    while place >= 0 and orders[place].id != 0:
+        place -= 1
+    return place
+
+
 @njit(cache=True)
 def _requote(slots, quotes, position, limit, next_id, time_ns, commands):
-    count = 0
+    count, half = 0, len(quotes) // 2
     for side in (ASK, BID):
-        tick, lots = quotes[2 * side], quotes[2 * side + 1]
-        kept, free, open_lots = False, -1, 0
+        asked = quotes[half * side : half * (side + 1)]
+        kept, open_lots = 0, 0
         for place in range(slots.shape[1]):
             slot = slots[side, place]
             if slot.id == 0:
-                free = place
                 continue
             open_lots += slot.lots - slot.filled
-            if slot.unwanted == 0 and stands_for(slot, tick, lots):
-                kept = True
+            level = level_of(slot, asked, kept)
+            if level >= 0:
+                kept |= 1 << level
             else:
                 slot.unwanted = 1
             if slot.unwanted != 0 and slot.cancelled == 0 and slot.acknowledged != 0:
                 slot.cancelled = 1
                 _command(commands, count, time_ns, slot.id, side, slot.tick, 0)
                 count += 1
-        held = position if side == BID else -position
-        if kept or lots == 0 or free < 0 or held + open_lots + lots > limit:
-            continue
-        slot = slots[side, free]
-        slot.id, slot.tick, slot.lots = next_id, tick, lots
-        slot.filled = slot.unwanted = slot.cancelled = slot.acknowledged = 0
-        slot.arrives_ns = slot.cancel_ns = slot.market = 0
-        _command(commands, count, time_ns, next_id, side, tick, lots)
-        count += 1
-        next_id += 1
+        held, free = position if side == BID else -position, slots.shape[1]
+        for level in range(half // 2):
+            tick, lots = asked[2 * level], asked[2 * level + 1]
+            if kept >> level & 1 or lots == 0 or held + open_lots + lots > limit:
+                continue
+            free = next_free(slots[side], free)
+            if free < 0:
+                break
+            slot = slots[side, free]
+            slot.id, slot.tick, slot.lots = next_id, tick, lots
+            slot.filled = slot.unwanted = slot.cancelled = slot.acknowledged = 0
+            slot.arrives_ns = slot.cancel_ns = slot.market = 0
+            _command(commands, count, time_ns, next_id, side, tick, lots)
+            open_lots += lots
+            count += 1
+            next_id += 1
     return count, next_id
 
 

@@ -56,19 +56,16 @@ def test_a_bundle_verifies(tmp_path, name):
 
 @pytest.mark.parametrize("name", ACTIONS)
 def test_a_desk_takes_what_venues_take(tmp_path, name):
-    """`size` and `taker` may on paper and live; a ladder is refused before there is a session."""
+    """Bundles of each may on paper and live."""
     save(bundle_of(name), tmp_path / "policy.mmz")
     market = Live(venue="binance-usdm", symbol="BTCUSDT")
-    if name != "ladder":
-        assert choose(str(tmp_path / "policy.mmz"), {}, market, None, None).config.quote.name == name
-        return
-    with pytest.raises(ConfigError, match=f"quote = '{name}' .*'spread-skew'.*market 'live'"):
-        choose(str(tmp_path / "policy.mmz"), {}, market, None, None)
+    assert choose(str(tmp_path / "policy.mmz"), {}, market, None, None).config.quote.name == name
 
 
-def test_one_compiled_call_gives_no_market_orders():
-    with pytest.raises(ConfigError, match=r"quote = 'taker' .*quotes, no market orders.* neuralmm paper"):
-        require_alone(make_config("book", **ACTIONS["taker"]))
+@pytest.mark.parametrize("name", ["taker", "ladder"])
+def test_one_compiled_call_gives_one_quote_a_side(name):
+    with pytest.raises(ConfigError, match=f"quote = '{name}' .*no market orders.* neuralmm paper"):
+        require_alone(make_config("brownian", **ACTIONS[name]))
 
 
 def test_sides_that_are_left_are_counted_as_such():

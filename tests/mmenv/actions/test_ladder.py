@@ -8,9 +8,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mmenv import ConfigError, make_config
-from mmenv.config import EnvConfig
+from mmenv.actions.ladder import Ladder
+from mmenv.config import EnvConfig, check_orders
 from mmenv.desk.desk import Desk
 from mmenv.engine.state import HALTED, REDUCING
+from mmenv.market.replay_basket import ReplayBasket
 from mmenv.observation import observation_names
 from tests.helpers.alone import same_alone
 
@@ -138,9 +140,8 @@ def test_surprises_keep_their_mean_of_zero():
 
 
 def test_a_market_of_single_orders_refuses_a_ladder():
-    for market in ("book", {"name": "live", "venue": "v", "symbol": "s"}):
-        with pytest.raises(ConfigError, match=r"quote = 'ladder' .*'spread-skew'.* has no more"):
-            make_config(market, quote={"name": "ladder"})
+    with pytest.raises(ConfigError, match=r"quote = 'ladder' .*'spread-skew'.* has no more"):
+        check_orders(ReplayBasket(store="store", symbols=("A", "B")), Ladder())
     for bad, words in (
         ({"levels": 9}, "levels = 9 .* to 8"),
         ({"max_step": 0.0}, "max_step = 0.0"),

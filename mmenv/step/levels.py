@@ -1,0 +1,96 @@
+"""Several orders of ours a side in a market outside: `mmenv.step.orders`, level by level.
+
+Each level that is asked for is the order that stands at its price, if it keeps that, else a new one behind
+the queue there. What was filled on a side was filled of its nearest orders: a trade does not reach past them.
+The core has the nearest order of each side that is left.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from mmenv.engine.stage import inlined, stage
+from mmenv.engine.state import LANES, LEVELS
+from mmenv.step.orders import place
+
+I = np.int32  # noqa: E741
+
+PRICE, PLACED, LEFT, AHEAD, AGE = range(5)
+
+ORDERS = np.dtype(
+    [
+        # By side, asks first, and by level: price (half-ticks) and lots asked for, lots 0 where none is, by
+        # `mmenv.market.outside.take_levels`.
+        ("asked", "i4", (2, 2, LEVELS, LANES)),
+        # Our orders: price, lots placed with, left and before them in the queue, decisions since.
+        ("orders", "i4", (5, 2, LEVELS, LANES)),
+        ("earlier", "i4", (5, 2, LEVELS, LANES)),  # before the interval
+        ("most", "i4"),  # orders of a side
+        ("padding", "i4", 15),  # so that vectors of lanes do not lie across cache lines
+    ]
+)
+
+
+@inlined
+def follow_side(s, w, i, at, side, filled, touches, queues, taken, told, exact):
+    """Take the orders of a side over the interval that the market has just answered; the nearest one left as
+    (price, lots left, lots ahead, age). `touches`, `queues` and `taken` are those of `place`, and where it is
+    `exact`, `told` the lots ahead of the nearest as `mmenv.step.orders.follow_one` has them."""
+    price, left, ahead, age = I(0), I(0), I(0), I(0)
+    for k in range(w.most):
+        wanted, lots = w.asked[0, at, k, i], w.asked[1, at, k, i]
+        order = I(0), I(0), I(0), I(0), I(0)
+        for j in range(w.most):
+            # The first decision of an episode knows none.
+            if w.earlier[LEFT, at, j, i] > 0 and w.earlier[PRICE, at, j, i] == wanted and s.age[i] > 0:
+                order = (
+                    w.earlier[PRICE, at, j, i], w.earlier[PLACED, at, j, i], w.earlier[LEFT, at, j, i],
+                    w.earlier[AHEAD, at, j, i], w.earlier[AGE, at, j, i],
+                )  # fmt: skip
+        before = order[2]
+        if exact and k == 0:
+            order = order[0], order[1], order[2], queues[0] if told < 0 else told, order[4]
+        order = place(order, wanted, lots, filled, touches, queues, taken, side)
+        filled -= min((before if order[4] > 0 else lots), filled)
+        if left == 0 and order[2] > 0:
+            price, left, ahead, age = order[0], order[2], order[3], order[4]
+            ahead = told if exact and told >= 0 else ahead
+        for part in range(5):
+            w.orders[part, at, k, i] = order[part]
+    return price, left, ahead, age
+
+
+@inlined
+def follow_one(s, w, i, exact):
+    """The orders of both sides of a lane; where it is `exact`, the market says the place of the nearest."""
+    mid, before = s.mid[i], I(s.mid[i] - s.move[i])
+    half, old_half = I(s.spread[i] >> I(1)), I(s.old_spread[i] >> I(1))
+    s.old_spread[i] = s.spread[i]
+    for part in range(5):
+        for at in range(2):
+            for k in range(w.most):
+                w.earlier[part, at, k, i] = w.orders[part, at, k, i]
+    touches, queues = (I(before + old_half), I(mid + half)), (s.old_ask_lots[i], s.best_ask_lots[i])
+    told = s.own_ask_ahead[i]
+    order = follow_side(s, w, i, 0, I(1), s.ask_fill[i], touches, queues, s.buy_lots[i], told, exact)
+    s.own_ask[i], s.own_ask_lots[i], s.own_ask_ahead[i], s.own_ask_age[i] = order
+    touches, queues = (I(before - old_half), I(mid - half)), (s.old_bid_lots[i], s.best_bid_lots[i])
+    told = s.own_bid_ahead[i]
+    order = follow_side(s, w, i, 1, I(-1), s.bid_fill[i], touches, queues, s.sell_lots[i], told, exact)
+    s.own_bid[i], s.own_bid_lots[i], s.own_bid_ahead[i], s.own_bid_age[i] = order
+    s.old_ask_lots[i], s.old_bid_lots[i] = s.best_ask_lots[i], s.best_bid_lots[i]
+
+
+@stage(ORDERS)
+def follow_levels(s, w, p, x):
+    """As `mmenv.step.orders.follow`."""
+    for i in prange(s.count):
+        follow_one(s, w, i, False)
+
+
+@stage(ORDERS)
+def follow_level_places(s, w, p, x):
+    """As `mmenv.step.orders.follow_places`."""
+    for i in prange(s.count):
+        follow_one(s, w, i, True)
