@@ -1,6 +1,7 @@
 """What a step costs under each action, as a ratio to spread and skew, and the picture of what they are worth.
 
 python -m benchmarks.actions [picture.png]
+python -m benchmarks.actions --book        the same costs on book
 python -m benchmarks.actions --taking      what a market order is worth to a rule on nasdaq-msft
 """
 
@@ -27,11 +28,11 @@ ACTIONS = {
 HALF_SPREADS = np.linspace(0, 1, 11)
 
 
-def costs() -> dict[str, float]:
-    """Time of a step of `ENVIRONMENTS` on brownian over that of spread and skew: the median of rounds in
-    which all take turns."""
+def costs(market: str) -> dict[str, float]:
+    """Time of a step of `ENVIRONMENTS` over that of spread and skew: the median of rounds in which all take
+    turns."""
     envs = {
-        name: NeuralMMVectorEnv(ENVIRONMENTS, market="brownian", num_threads=1, **settings)
+        name: NeuralMMVectorEnv(ENVIRONMENTS, market=market, num_threads=1, **settings)
         for name, settings in ACTIONS.items()
     }
     times: dict[str, list[float]] = {name: [] for name in envs}
@@ -125,7 +126,8 @@ if __name__ == "__main__":
         for fee in (0.0, 1.0):
             print(taking(fee), flush=True)
         raise SystemExit
-    if len(sys.argv) > 1:
+    on_book = sys.argv[1:] == ["--book"]
+    if len(sys.argv) > 1 and not on_book:
         picture().savefig(sys.argv[1], dpi=100)
-    for action, ratio in costs().items():
+    for action, ratio in costs("book" if on_book else "brownian").items():
         print(f"{action}: {ratio:.2f} of the time of spread and skew")
