@@ -24,6 +24,8 @@ EACH = (2, LEVELS, LANES)
 
 LEVEL_STATE = np.dtype(
     [
+        ("paid", "f8", (2, LANES)),  # lots x ticks of the fills since the decision
+        # Not first, or numba would take the record for one of a kind of STATE and say so.
         *((name, STATE[name]) for name in STATE.names or ()),
         ("wanted", "i4", EACH),  # ticks
         ("lots", "i4", EACH),  # asked for
@@ -37,7 +39,6 @@ LEVEL_STATE = np.dtype(
         # What the nearer ones lost in it to the market order, to the opposite touch, and to the market order
         # had it been an uninformed or an informed one.
         ("nearer", "i4", (4, LANES)),
-        ("paid", "f8", (2, LANES)),  # lots x ticks of the fills since the decision
         ("ladder", LADDER),  # the action's own
     ],
     align=True,
