@@ -135,6 +135,7 @@ def _batches(path: Path, skip: int) -> Iterator[tuple[Any, int]]:
             skip -= groups[first]
             first += 1
         for batch in parquet.iter_batches(BATCH_ROWS, row_groups=range(first, len(groups))):
+            batch.validate(full=True)  # of damaged text, which Python could not show
             if len(batch) > skip:
                 yield batch.slice(skip), sum(groups)
             skip = max(skip - len(batch), 0)

@@ -74,7 +74,7 @@ class Header:
             for _ in range(intervals):
                 self._at += 8  # the dates
                 number = self._name()
-                if number.isdigit():
+                if number.isdecimal() and symbol:
                     yield int(number), symbol
 
 

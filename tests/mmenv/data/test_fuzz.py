@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 
@@ -41,3 +43,15 @@ def test_a_spoilt_file_ends_in_tapes_or_in_a_sentence(
 
     assert check_import(name, files[name], [], folder / "x") == "tapes"
     run()
+
+
+@pytest.mark.parametrize(
+    ("name", "edit"),
+    [
+        ("databento-dbn", ("cut", 1354, 0, 48)),  # within a record, where several symbols are in it
+        ("databento-dbn", ("value", 243_088, 243_090, 48)),  # a symbol of the header without a name
+        ("nautilus", ("value", 535, 1, 48)),  # text that is no UTF-8
+    ],
+)
+def test_what_ended_in_a_traceback(name: str, edit: Spoil, files: dict[str, Files], tmp_path: Path) -> None:
+    check_import(name, files[name], [edit], tmp_path)
