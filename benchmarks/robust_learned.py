@@ -74,11 +74,13 @@ def main(options: Options) -> None:
     calm = np.array([each.drift == 0 for each in held_out])
     columns = {"member": [each.name.replace(", ", ",\n") for each in held_out]}
     columns["member"] += ["worst without drift", "worst with drift", "mean", "family: worst", "family: mean"]
+    columns["member"] += ["half-spread when flat, price units"]
     for name, quotes in trained(options, family, own):
         percents = 100 * family_of(held_out).values(quotes) / out
         inside = 100 * family_of(family).values(quotes) / own
         last = percents[calm].min(), percents[~calm].min(), percents.mean(), inside.min(), inside.mean()
-        columns[name.replace(", ", ",\n")] = [f"{x:.1f}" for x in (*percents, *last)]
+        flat = (quotes.ask + quotes.bid)[:, quotes.ask.shape[1] // 2].mean() / 2
+        columns[name.replace(", ", ",\n")] = [*(f"{x:.1f}" for x in (*percents, *last)), f"{flat:.2f}"]
     legend = [f"Percent of the exact optimum of each member, exactly. {options.steps:,} steps of PPO each."]
     Sheet("brownian: trained without being told the member", columns, legend).print(Console())
 
