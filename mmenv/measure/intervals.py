@@ -25,7 +25,8 @@ class Estimate(NamedTuple):
     high: float = math.nan
 
     def __str__(self) -> str:
-        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+        bounds = "" if math.isnan(self.low) else f" [{self.low:.4g}, {self.high:.4g}]"
+        return f"{self.value:.4g}{bounds}"
 
 
 # Recordings of a market whose activity wanders: the block jackknife.
@@ -35,6 +36,9 @@ PARTS = 10
 
 MOST_CELLS = 100
 """In longer recordings neighbouring cells are taken together, to about this many."""
+
+FARTHEST = math.log(100.0)
+"""An interval of a rate from a hundredth of its value to a hundred times, or wider, says nothing."""
 
 MEMORY = 0.47
 """Order d of the long memory of a market's level: near that of 1/f noise, 0.5. About 0.4 is found for
@@ -74,22 +78,26 @@ def jackknife(
     Returns
     -------
     list of Estimate
-        One for each element of the statistic, without an interval where it is not defined without a cell.
+        One for each element of the statistic, without an interval where it is not defined without a cell, or
+        where that is wider than `FARTHEST`.
     """
     together = math.ceil(len(path) / MOST_CELLS)
     cells = [np.flatnonzero(path == number) for number in np.unique(path)]
     groups = [np.array_split(each, math.ceil(len(each) / together)) for each in cells]
+    found: list[Estimate] = []
     value, without, rest = statistic(np.ones(len(path))), [], []
     for group in itertools.chain(*groups):
         weights = np.ones(len(path))
         weights[group] = 0.0
         without.append(statistic(weights))
         rest.append(len(path) / len(group) - 1)
-    found = []
     for center, others in zip(value, np.transpose(without), strict=True):
         logarithm = logarithms and center > 0 and (others > 0).all()
         influence = np.log(center / others) if logarithm else center - others
         width = half_width(rest * influence, [len(each) for each in groups])
+        if logarithm and width > FARTHEST:
+            found.append(TooShort(float(center)))
+            continue
         low, high = center * np.exp([-width, width]) if logarithm else center + np.array([-width, width])
         found.append(Estimate(float(center), float(low), float(high)))
     return found

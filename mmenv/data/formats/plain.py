@@ -17,6 +17,9 @@ from mmenv.data.problems import Report
 from mmenv.data.rows import BUY, DEPTH, RAW, SELL, SNAPSHOT, TRADE, UNKNOWN_NS, CaptureError
 from mmenv.data.source import source_of
 
+SOONEST_NS: Final = 10**17
+"""March 1973: today's microseconds, taken for nanoseconds, are of January 1970."""
+
 REQUIRED: Final = ("local_ns", "kind", "side", "price", "size")
 
 
@@ -64,7 +67,14 @@ def _first_row(path: Path, options: ImportOptions) -> tuple[int, str, str, list[
         raise CaptureError(f"{path.name}: no column {columns}; add it or give {told}")
     kind = "trades" if table.value("kind", 0) == "trade" else "book"
     symbols = symbols_in(path, "symbol") if options.symbol == ALL and table.has("symbol") else source[1:]
-    return int(table.times("local_ns")[0]), kind, source[0], symbols
+    first = int(table.times("local_ns")[0])
+    if 0 < first < SOONEST_NS:
+        day = np.datetime64(first, "ns").astype("datetime64[D]")
+        raise CaptureError(
+            f"{path.name}: local_ns = {first} is of {day}; give nanoseconds since 1970 (milliseconds x "
+            "1,000,000) or ISO 8601 text"
+        )
+    return first, kind, source[0], symbols
 
 
 def decode(table: Table, places: Places) -> Decoded:

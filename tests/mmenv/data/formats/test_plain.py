@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmenv.data import sequence
+from mmenv.data.rows import CaptureError
 from tests.helpers import orders
 from tests.helpers.faults import again, check_fault, drop, edit, everywhere, where
 from tests.helpers.imports import books, check, rows_of, run
@@ -39,6 +40,16 @@ def test_the_example_of_the_documentation_imports(tmp_path: Path) -> None:
     tape, report = run("plain", [path], tmp_path / "store", strict=True, venue="v", symbol="s")
     assert not report.counts
     assert books(rows_of(tape))[-1][1] == {("B", 599999): 12, ("A", 600000): 4}
+
+
+def test_milliseconds_for_nanoseconds_are_told(market: Market, tmp_path: Path) -> None:
+    head, *lines = orders.plain(market)
+    at = head.split(",").index("local_ns")
+    fields = [line.split(",") for line in lines]
+    late = [",".join([*each[:at], each[at][:-6], *each[at + 1 :]]) for each in fields]
+    path = write_lines(tmp_path / "x.csv", [head, *late])
+    with pytest.raises(CaptureError, match=r"local_ns = \d{13} is of 1970-01-01; give nanoseconds"):
+        run("plain", [path], tmp_path / "store", venue="v", symbol="s")
 
 
 FAULTS = {
