@@ -275,7 +275,7 @@ def make_market(market: str | Mapping[str, Any] | Market) -> Market:
     if name is None:
         raise ConfigError(f"market = {market!r} is not possible: it lacks a `name`, such as 'book'.")
     head, _, preset = str(name).partition(":")
-    if preset and head in MARKETS:
+    if preset and head in MARKETS and hasattr(MARKETS.find(head), "preset"):  # else it may be module:Class
         name, parameters = head, {"preset": preset, **parameters}
     try:
         cls = MARKETS.find(name)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from dataclasses import dataclass, make_dataclass
 
 import numpy as np
 import pytest
 
 from mmenv.checks import require_number
+from mmenv.config import make_config
 from mmenv.engine.stage import stage
 from mmenv.engine.state import EMPTY, per_lane
 from mmenv.market.base import MARKETS, Market, register
@@ -99,3 +102,12 @@ def test_a_sound_one_is_registered():
     cls = subclass(name="sound", __post_init__=check)
     assert register(cls) is cls
     del MARKETS._found["sound"]
+
+
+def test_a_module_named_as_its_market_is_no_preset(monkeypatch):
+    """module:Class means the same once importing the module has registered a market of its name."""
+    cls = subclass(name="odd")
+    monkeypatch.setitem(sys.modules, "odd", types.SimpleNamespace(Odd=cls))
+    monkeypatch.setitem(MARKETS._found, "odd", cls)
+    assert make_config("odd:Odd").market == cls()
+    assert make_config("book:large-tick").market.preset == "large-tick"
