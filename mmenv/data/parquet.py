@@ -62,7 +62,8 @@ class ParquetTable:
         if not pa.types.is_floating(column.type):
             return self._text(name).decimals("x", places)
         numbers = column.cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False)
-        values = numbers * 10.0**places
+        with np.errstate(over="ignore"):  # what does not fit is INVALID
+            values = numbers * 10.0**places
         good = np.abs(values) < EXACT
         units = np.rint(np.where(good, values, 0.0))
         # What is left beside whole units is no rounding of floats.
@@ -113,7 +114,7 @@ class ParquetFiles(FilesInTurn):
                 if self._open is None:
                     self._open = _batches(self.path, self.row)
                 found = next(self._open, None)
-            except (OSError, pa.ArrowInvalid) as error:
+            except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
                 raise CaptureError(f"{self.path}: not a readable Parquet file ({error})") from None
             if found is None:
                 self._go_on()

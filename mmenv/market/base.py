@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -275,7 +276,7 @@ def make_market(market: str | Mapping[str, Any] | Market) -> Market:
     if name is None:
         raise ConfigError(f"market = {market!r} is not possible: it lacks a `name`, such as 'book'.")
     head, _, preset = str(name).partition(":")
-    if preset and head in MARKETS and hasattr(MARKETS.find(head), "preset"):  # else it may be module:Class
+    if preset and head in MARKETS and not hasattr(sys.modules.get(head), preset):  # no module:Class
         name, parameters = head, {"preset": preset, **parameters}
     try:
         cls = MARKETS.find(name)

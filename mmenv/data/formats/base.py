@@ -169,7 +169,7 @@ def head_of(path: Path) -> bytes:
                     break
         if head.startswith(b"PAR1"):
             head = ",".join(pq.read_schema(path).names).encode() + b"\n"
-    except (OSError, pa.ArrowInvalid):
+    except (OSError, UnicodeDecodeError, pa.ArrowException):
         return b""
     return head.removeprefix(BYTE_ORDER_MARK)
 

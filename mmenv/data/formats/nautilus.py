@@ -79,7 +79,7 @@ def _identify(path: Path) -> tuple[str, str, bool, int]:
         rows = next(pq.ParquetFile(path).iter_batches(1, columns=["ts_init"]), None)
     except FileNotFoundError:
         raise CaptureError(f"{path}: no such file; check its name") from None
-    except (OSError, KeyError, pa.ArrowException) as error:
+    except (OSError, KeyError, UnicodeDecodeError, pa.ArrowException) as error:
         raise CaptureError(f"{path.name}: no Parquet file of NautilusTrader's ({error})") from None
     deltas = set(DELTAS) <= set(schema.names)
     if not deltas and not set(TRADES) <= set(schema.names):

@@ -51,6 +51,7 @@ def test_a_spoilt_file_ends_in_tapes_or_in_a_sentence(
         ("databento-dbn", ("cut", 1354, 0, 48)),  # within a record, where several symbols are in it
         ("databento-dbn", ("value", 243_088, 243_090, 48)),  # a symbol of the header without a name
         ("nautilus", ("value", 535, 1, 48)),  # text that is no UTF-8
+        ("plain-parquet", ("value", 3346, 3346, 48)),  # a price near the largest float
     ],
 )
 def test_what_ended_in_a_traceback(name: str, edit: Spoil, files: dict[str, Files], tmp_path: Path) -> None:
