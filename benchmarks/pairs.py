@@ -17,7 +17,8 @@ import tyro
 from rich.console import Console
 
 from mmenv.backtest import Result
-from mmenv.measure.intervals import Array, Estimate, TooShort, bootstrap
+from mmenv.measure.intervals import Array, bootstrap
+from mmenv.report.words import show
 from mmenv.sheet import Sheet
 
 
@@ -56,11 +57,8 @@ def compared(result: Result, options: Options) -> Iterator[tuple[str, str, str]]
 
 def shown(values: Array) -> str:
     """Mean of values in consecutive intervals, (n,), with its 95% interval."""
-    found: Estimate = bootstrap(lambda x: np.mean(x, axis=-1), [values])
-    if isinstance(found, TooShort):
-        return f"{found.value:.2f} (too short)"
-    decided = "*" if found.low > 0 or found.high < 0 else ""
-    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]{decided}"
+    found = bootstrap(lambda x: np.mean(x, axis=-1), [values])
+    return show(found, "") + ("*" if found.low > 0 or found.high < 0 else "")
 
 
 if __name__ == "__main__":

@@ -191,19 +191,19 @@ def read_entry(path: Path) -> dict[str, Any]:
 # Commands ---------------------------------------------------------------------------------------------------
 
 
-def result_sheet(task: Task, rows: Sequence[tuple[str, Result]]) -> Sheet:
-    """A row for each policy, the best first."""
+def result_sheet(task: Task, rows: Sequence[tuple[str, Result]], episodes: int | None = None) -> Sheet:
+    """A row for each policy, the best first; `episodes` were played of the task's, by default all."""
     ordered = sorted(rows, key=lambda row: -row[1].percent.mean)
     columns = {
         "policy": [name for name, _ in ordered],
         "value\n[95% interval]": [result.value.text(".2f") for _, result in ordered],
         task.scale.label: [result.percent.text(".1f") for _, result in ordered],
     }
-    return Sheet(f"NeuralMM/{task.name}: {task.about}", columns, [describe(task)])
+    return Sheet(f"NeuralMM/{task.name}: {task.about}", columns, [describe(task, episodes)])
 
 
-def describe(task: Task, episodes: int | None = None) -> str:
-    """What 0% and 100% of a task are, and how many of its episodes were played: by default all."""
+def describe(task: Task, episodes: int | None) -> str:
+    """What 0% and 100% of a task are, and how many of its episodes were played."""
     scale = task.scale
     loose = f" ± {scale.one_half_width:.2f}" if scale.one_half_width else ""
     return (

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from mmenv.checks import ConfigError, check_keys
 from mmenv.config import DEFAULT_MARKET, EnvConfig, make_config
 from mmenv.files import replacing
-from mmenv.market.base import MARKETS
+from mmenv.market.base import MARKETS, with_preset
 from mmenv.run.provenance import PLACES, provenance
 
 APART = (*PLACES, "resume", "config")
@@ -181,8 +181,8 @@ def new_folder(settings: Settings) -> Path:
 
 def kind(market: str) -> str:
     """The registered market behind a name, which may be NAME:PRESET, or FILE.json:NAME of a calibration."""
-    head = market.partition(":")[0]
-    return head if head in MARKETS else Path(market.rpartition(":")[2]).stem
+    name, preset = with_preset(market)
+    return name if preset else Path(name.rpartition(":")[2]).stem
 
 
 def write_settings(folder: Path, settings: Settings, config: EnvConfig) -> None:

@@ -22,7 +22,7 @@ from policies.bundle import SUFFIX
 from policies.make import make_policy
 from train.baselines import CACHE, bound, closed_form_config
 from train.options.zoo import ZooEvaluate, ZooExport, ZooList, ZooPlay
-from train.score import BASELINES, Candidate, candidates, describe, result_sheet, score, score_all
+from train.score import BASELINES, Candidate, candidates, result_sheet, score, score_all
 from train.simulate import simulate
 
 FOLDER = Path(policies.__file__).with_name("zoo")
@@ -89,10 +89,10 @@ def main_play(options: ZooPlay) -> None:
     judged = trained(task) if options.policy is None else candidates(options.policy, task)[0]
     rival = Candidate(*best_known(task))
     results = [(one.name, score(one, task, options.episodes)) for one in (judged, rival)]
-    sheet = result_sheet(task, results)
     count = min(options.episodes, task.episodes)
+    sheet = result_sheet(task, results, count)
     part = f"`neuralmm score` plays all {task.episodes:,} episodes of the task."
-    replace(sheet, legend=[describe(task, count), *([part] if count < task.episodes else [])]).print(console)
+    replace(sheet, legend=[*sheet.legend, *([part] if count < task.episodes else [])]).print(console)
     for kind, draw in (("episode", draw_episode), ("quotes", draw_quotes)):
         path = options.out / f"{task.name}_{kind}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -82,12 +82,10 @@ class Desk:
         self.external: ExternalMarket | None = config.market.attach(
             n, config.horizon, config.risk.position_limit
         )
-        if self.external is not None and config.quote.taking is not None:
-            self.external.take_market_orders()
         self.stages = make_stages(config, self.blocks, self.family, self.external is None)
         """The compiled stages of a step, in their order."""
-        if self.external is not None and self.stages.levels is not None:
-            self.external.take_levels(*self.stages.levels)
+        if self.external is not None:
+            self.tell(self.external)
         self._states = [self.core, *self.stages.states]
         self.actions = np.zeros((n, len(config.quote.entries)), np.float32)
         self.ledger_names = (*LEDGER, *(row_name(term) for term in config.reward.terms))
@@ -105,6 +103,13 @@ class Desk:
         self._renew_out()
 
     # Steps.
+
+    def tell(self, market: ExternalMarket) -> None:
+        """Say which orders the action sends to a market outside, before its first reset."""
+        if self.config.quote.taking is not None:
+            market.take_market_orders()
+        if self.stages.levels is not None:
+            market.take_levels(*self.stages.levels)
 
     def seed(self, seeds: Sequence[int | None]) -> None:
         """Seed environment i with seeds[i] where it is not None; its next episode is its first."""

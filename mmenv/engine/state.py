@@ -39,7 +39,6 @@ ACTIONS = 8
 LEVELS = 8
 """Most orders of a side that an action can quote at once."""
 
-
 ACTIVE, REDUCING, HALTED = 0, 1, 2
 
 STATES = ("ACTIVE", "REDUCING", "HALTED")

@@ -62,10 +62,7 @@ def backtest(path: Path, tape: Tape, engine: str) -> Backtest:
     desk = make_desk(setup.config, 1, autoreset=False)
     with open_venue(engine, [tape], 1, config) as venue:
         desk.external = feed = StretchFeed(venue, [(venue.spans[0], setup.start_ns)])
-        if setup.config.quote.taking is not None:
-            feed.take_market_orders()
-        if desk.stages.levels is not None:
-            feed.take_levels(*desk.stages.levels)
+        desk.tell(feed)
         outcomes = venue.outcomes
         compared, fills, why, over = 0, 0, "", True
         observation, reward = np.zeros(desk.entries, np.float32), 0.0

@@ -275,8 +275,8 @@ def make_market(market: str | Mapping[str, Any] | Market) -> Market:
     name = parameters.pop("name", None)
     if name is None:
         raise ConfigError(f"market = {market!r} is not possible: it lacks a `name`, such as 'book'.")
-    head, _, preset = str(name).partition(":")
-    if preset and head in MARKETS and not hasattr(sys.modules.get(head), preset):  # no module:Class
+    head, preset = with_preset(str(name))
+    if preset:
         name, parameters = head, {"preset": preset, **parameters}
     try:
         cls = MARKETS.find(name)
@@ -284,6 +284,16 @@ def make_market(market: str | Mapping[str, Any] | Market) -> Market:
         return cls(**python_numbers(parameters))
     except ConfigError as error:
         raise (ConfigError(f"market = {file!r} cannot be: {error}") if file else error) from None
+
+
+def with_preset(name: str) -> tuple[str, str]:
+    """The registered market and the preset that NAME:PRESET names; any other name, such as module:Class, is
+    given back without a preset, ""."""
+    head, _, preset = name.partition(":")
+    # A module may bear the name of the market that it has registered.
+    if preset and head in MARKETS and not hasattr(sys.modules.get(head), preset):
+        return head, preset
+    return name, ""
 
 
 def _calibrated(path: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmenv.checks import ConfigError
-from mmenv.market.base import MARKETS
+from mmenv.market.base import MARKETS, with_preset
 from mmenv.registry import PluginError
 
 
@@ -22,16 +22,15 @@ def named_market(text: str, otherwise: str = "") -> str | dict[str, Any]:
     Raises `ConfigError` where it names none, with the nearest name there is; `otherwise` says what else
     could have been given in its place.
     """
-    name, _, preset = text.partition(":")
     if text.startswith("{"):
         try:
             found: dict[str, Any] = json.loads(text)
             return found
         except ValueError as error:
             raise ConfigError(f"market = {text} is not possible: it must be JSON ({error}).") from None
-    if ".json" not in text and not (preset and name in MARKETS):
+    if ".json" not in text:
         try:
-            MARKETS.find(text)
+            MARKETS.find(with_preset(text)[0])
         except PluginError as error:
             raise ConfigError(f"{error}{otherwise and f' Or give {otherwise}.'}") from None
     return text

@@ -14,7 +14,7 @@ from mmenv import make_config
 from mmenv.data.importer import Import
 from mmenv.data.tape import tapes
 from mmenv.live.guard import BEFORE, GuardConfig
-from mmenv.live.journal import Sink
+from mmenv.live.journal import Memory, Sink
 from mmenv.live.session import Session
 from mmenv.live.setup import Setup
 from mmenv.market.live import Live
@@ -99,3 +99,20 @@ def paper(
 ) -> Session:
     """A whole paper session."""
     return run(Session(setup(**settings), player or Wanderer(), sink), rows(), seed, snapshots)
+
+
+def at_venue(*action: float, **config) -> Session:
+    """A session at a venue with a book, after the first decision of a player who asks for the same always:
+    `action` is what `to_action` of the quote takes."""
+    asked = setup(mode="live", **config)
+
+    class Steady(Wanderer):
+        def step(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
+            return asked.config.quote.to_action(*action)
+
+    session = Session(asked, Steady(), Memory())
+    session.feed(True, "")
+    given = rows()
+    session.see(given[given["local_ns"] < asked.start_ns])
+    session.tick(session.next_ns)
+    return session

@@ -21,7 +21,7 @@ from mmenv.live.rerun import check, decisions, recover, to_tape
 from mmenv.live.session import Session
 from mmenv.live.setup import orders_a_decision
 from mmenv.times import SECOND
-from tests.helpers.sessions import Wanderer, paper, rows, run, setup
+from tests.helpers.sessions import Wanderer, at_venue, paper, rows, run, setup
 
 pytest.importorskip("hftbacktest")
 
@@ -100,19 +100,9 @@ def test_a_limit_below_the_orders_of_a_decision_is_refused():
 
 
 def live() -> Session:
-    """A session at a venue with a book, whose player quotes two levels, 2 ticks apart, of 1 and 2 lots."""
-    asked = setup(mode="live", quote={"name": "ladder", "levels": 2, "max_step": 4.0}, risk={"order_lots": 3})
-
-    class Steady(Wanderer):
-        def step(self, observation: np.ndarray) -> np.ndarray:
-            return asked.config.quote.to_action(3.0, 3.0, 1.0, 1.0, 1.2, 1.0)
-
-    session = Session(asked, Steady(), Memory())
-    session.feed(True, "")
-    given = rows()
-    session.see(given[given["local_ns"] < asked.start_ns])
-    session.tick(session.next_ns)
-    return session
+    """Two levels are quoted, 2 ticks apart, of 1 and 2 lots."""
+    quote = {"name": "ladder", "levels": 2, "max_step": 4.0}
+    return at_venue(3.0, 3.0, 1.0, 1.0, 1.2, 1.0, quote=quote, risk={"order_lots": 3})
 
 
 def test_a_venue_tells_of_each_order():

@@ -11,12 +11,12 @@ from mmenv.data.rows import BUY
 from mmenv.live import journal
 from mmenv.live.compare import backtest
 from mmenv.live.guard import Facts, Guard, GuardConfig
-from mmenv.live.journal import Journal, Memory, read
+from mmenv.live.journal import Journal, read
 from mmenv.live.orders import Ack, Cancel, Fill, Reject, Trouble
 from mmenv.live.rerun import check, decisions, recover, setup_of, to_tape
 from mmenv.live.session import Session
 from mmenv.times import SECOND
-from tests.helpers.sessions import Wanderer, paper, rows, run, setup
+from tests.helpers.sessions import Wanderer, at_venue, paper, rows, run
 
 pytest.importorskip("hftbacktest")
 
@@ -96,19 +96,8 @@ def test_a_backtest_does_what_the_session_did(whole, tmp_path, engine):
 
 
 def live() -> Session:
-    """A session at a venue with a book, whose player sends one market order to buy 2."""
-    asked = setup(mode="live", quote={"name": "taker", "taker_lots": 2})
-
-    class Buyer(Wanderer):
-        def step(self, observation: np.ndarray) -> np.ndarray:
-            return asked.config.quote.to_action(6.0, 6.0, 2)
-
-    session = Session(asked, Buyer(), Memory())
-    session.feed(True, "")
-    given = rows()
-    session.see(given[given["local_ns"] < asked.start_ns])
-    session.tick(session.next_ns)
-    return session
+    """One market order is sent, to buy 2."""
+    return at_venue(6.0, 6.0, 2, quote={"name": "taker", "taker_lots": 2})
 
 
 def test_a_venue_tells_what_became_of_it():

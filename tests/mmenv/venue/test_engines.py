@@ -10,22 +10,12 @@ import numpy as np
 import pytest
 
 from mmenv import ConfigError
-from mmenv.data.importer import Import
 from mmenv.venue.engines import open_venue
 from mmenv.venue.outcome import OUTCOME, begin_interval
 from mmenv.venue.settings import ReplayConfig
-from tests.helpers.captures import market, write
 
 BLOCKED = "import sys; sys.modules['hftbacktest'] = None\n"
 """What makes a process one in which the extra `replay` is not installed."""
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("store")
-    path = write(folder / "capture.gz", market(seconds=60, seed=3).lines)
-    Import("binance", (path,), folder / "store", progress=False).run()
-    return folder / "store"
 
 
 def in_a_process(code: str) -> str:

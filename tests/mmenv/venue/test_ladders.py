@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 
 from mmenv import make_config
 from mmenv.config import EnvConfig
-from mmenv.data.importer import Import
 from mmenv.data.rows import DEPTH, TRADE
-from mmenv.data.tape import tapes
 from mmenv.desk.desk import Desk
 from mmenv.engine.state import HALTED, REDUCING
 from mmenv.step.levels import LEFT, PLACED, PRICE
@@ -21,24 +19,14 @@ from mmenv.times import MILLISECOND, SECOND
 from mmenv.venue.outcome import ASK
 from mmenv.venue.settings import ReplayConfig
 from mmenv.venue.working import Working
-from tests.helpers.captures import market, write
 from tests.mmenv.venue.test_hft import BOOK, END, tape_of
 
 pytest.importorskip("hftbacktest")
-from benchmarks.crosscheck import disagreements
 from mmenv.venue.hft import HftVenue
 from mmenv.venue.matched import MatcherVenue
 
 ENGINES = {"matcher": MatcherVenue, "hftbacktest": HftVenue}
 GARBAGE = (np.nan, np.inf, -np.inf, 1e30, -1e30, 0.0, -1.0)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("store")
-    path = write(folder / "capture.gz", market(seconds=60, seed=3).lines)
-    Import("binance", (path,), folder / "store", progress=False).run()
-    return folder / "store"
 
 
 def config_of(store: Path, engine: str, quote: dict, lots: int, limit: int = 10, **more) -> EnvConfig:
@@ -126,22 +114,6 @@ def test_all_that_may_fill_stays_within_the_limit(data):
             if slot["filled"] == slot["lots"] or (slot["cancelled"] and data.draw(st.booleans())):
                 slot["id"] = 0
         assert abs(working.position) <= limit
-
-
-def test_both_engines_fill_the_same(store):
-    """Random ladders with market orders, a few or many in flight; `benchmarks.crosscheck` runs more."""
-    for latency_ms, partial, spread in (
-        (10, True, "constant"),
-        (120, True, "lognormal"),
-        (10, False, "constant"),
-    ):
-        config = ReplayConfig(
-            episode_ns=5 * SECOND, gap_ns=SECOND, partial_fills=partial, order_latency=spread,
-            order_latency_ns=latency_ms * MILLISECOND, position_limit_lots=30,
-        )  # fmt: skip
-        count = disagreements(tapes(store), config, 400, seed=latency_ms, levels=3)
-        assert count.differ == 0
-        assert count.filled > 100
 
 
 def test_money_is_exact_and_the_engines_agree(store):

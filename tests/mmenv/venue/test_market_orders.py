@@ -9,7 +9,6 @@ import pytest
 
 from mmenv import ConfigError, make_config
 from mmenv.data.events import open_replay
-from mmenv.data.importer import Import
 from mmenv.data.rows import DEPTH
 from mmenv.data.tape import tapes
 from mmenv.desk.desk import Desk
@@ -18,7 +17,6 @@ from mmenv.times import MILLISECOND, SECOND
 from mmenv.venue.matched import MatcherVenue
 from mmenv.venue.replay import ReplayVenue
 from mmenv.venue.settings import FIFO, ReplayConfig
-from tests.helpers.captures import market, write
 from tests.mmenv.venue.test_hft import BOOK, END, tape_of
 
 pytest.importorskip("hftbacktest")
@@ -28,14 +26,6 @@ from mmenv.venue.hft import HftVenue
 ENGINES = {"matcher": MatcherVenue, "hftbacktest": HftVenue}
 DEEPER = [(1001, 1001, DEPTH, -1, 112, 6), (1001, 1001, DEPTH, 1, 107, 4)]
 NO_QUOTES = (0, 0, 0, 0)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("store")
-    path = write(folder / "capture.gz", market(seconds=60, seed=3).lines)
-    Import("binance", (path,), folder / "store", progress=False).run()
-    return folder / "store"
 
 
 @pytest.fixture(params=ENGINES)
@@ -135,7 +125,8 @@ def test_hftbacktest_lets_them_rest_among_single_orders(tmp_path):
         venue.take_market_orders()
 
 
-def test_both_engines_fill_the_same(store):
+@pytest.mark.parametrize("levels", [1, 3])
+def test_both_engines_fill_the_same(store, levels):
     """Random quotes with market orders, a few or many in flight; `benchmarks.crosscheck` runs 50,000."""
     found = tapes(store)
     for latency_ms, partial, spread in (
@@ -147,8 +138,9 @@ def test_both_engines_fill_the_same(store):
             episode_ns=5 * SECOND, gap_ns=SECOND, partial_fills=partial, order_latency=spread,
             order_latency_ns=latency_ms * MILLISECOND, position_limit_lots=30,
         )  # fmt: skip
-        count = disagreements(found, config, 400, seed=latency_ms)
+        count = disagreements(found, config, 400, seed=latency_ms, levels=levels)
         assert count.differ == 0
+        assert count.filled > 100
         assert count.taken > 100
         assert count.filled > 20
 
