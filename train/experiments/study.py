@@ -241,17 +241,19 @@ def tabulate(name: str, results: pd.DataFrame, label: str) -> Sheet:
     return Sheet(title, as_columns(table), left=frozenset({"each seed"}))
 
 
-def draw(runs: list[Run], results: pd.DataFrame, measure: Scale, lines: dict[str, float]) -> Figure:
-    """Learning curves against steps and minutes; beside them the seeds and their interquartile mean."""
+def draw(scales: dict[Run, Scale], results: pd.DataFrame, lines: dict[str, float]) -> Figure:
+    """Learning curves against steps and minutes, each run's on its scale; beside them the seeds and their
+    interquartile mean, and `lines` on the scale that all have."""
+    measure = next(iter(scales.values()))
     figure = Figure(figsize=(15, 5), layout="constrained")
     curves, clock, final = figure.subplots(1, 3, sharey=True, width_ratios=(3, 3, 2))
     shown = [results["score"].to_numpy(float)]
     for number, (variant, rows) in enumerate(results.groupby("variant", sort=False)):
         colour = f"C{number}"
-        histories = [_history(run) for run in runs if run.variant == variant]
-        length = min(len(steps) for steps, _, _ in histories)
+        histories = [(*_history(run), own) for run, own in scales.items() if run.variant == variant]
+        length = min(len(steps) for steps, *_ in histories)
         steps, minutes = (np.mean([h[i][:length] for h in histories], axis=0) for i in (0, 1))
-        scores = measure.percent(np.stack([values[:length] for _, _, values in histories]))
+        scores = np.stack([own.percent(values[:length]) for _, _, values, own in histories])
         middle = interquartile(scores, axis=0)
         shown.append(scores[:, min(1, length - 1) :].ravel())
         for axes, x in ((curves, steps / 1e6), (clock, minutes)):
@@ -327,16 +329,18 @@ def report(study: Study, runs: list[Run], origin: dict[str, Any], console: Conso
     for market in dict.fromkeys(config.market.name for config in configs.values()):
         chosen = [run for run in runs if configs[run.folder].market.name == market]
         config = configs[chosen[0].folder]
-        measure = scale(config) or Scale("value", 0.0, 100.0)
+        scales = {run: scale(configs[run.folder]) or Scale("value", 0.0, 100.0) for run in chosen}
+        measure = scales[chosen[0]]
         rows = []
         for run in chosen:
             with console.status(f"evaluating {run.variant}, seed {run.seed}"):
                 found = result(run, study.episodes)
-            score = measure.percent(found["value"])
+            score = scales[run].percent(found["value"])
             row = {"variant": run.variant, "seed": run.seed, "score": score, **found}
             rows.append(row | columns(origin_of(run)))
         results = pd.DataFrame(rows)
-        kinds = KINDS[type(config.market)] if solvable(config) else []
+        alike = all(other == measure for other in scales.values())
+        kinds = KINDS[type(config.market)] if alike and solvable(config) else []
         lines = {kind: solve(config, kind, cache=CACHE).value for kind in kinds}
         folder = chosen[0].folder.parent
         title = f"{folder.name}, {market}"
@@ -345,7 +349,7 @@ def report(study: Study, runs: list[Run], origin: dict[str, Any], console: Conso
             sheet.print(console, study.wide)
         write_markdown(folder / f"table-{market}.md", *sheets, in_words(origin))
         results.to_csv(folder / f"results-{market}.csv", index=False)
-        figure = draw(chosen, results, measure, lines)
+        figure = draw(scales, results, lines)
         figure.savefig(folder / f"curves-{market}.png", dpi=110, metadata={"Description": in_words(origin)})
         kept = f"In {folder}: table-{market}.md, results-{market}.csv, curves-{market}.png"
         console.print(kept, soft_wrap=True, highlight=False)
