@@ -30,11 +30,13 @@ from train.simulate import simulate
 
 def main(options: Solve) -> None:
     """Run `neuralmm solve`."""
-    if options.action:
-        print_freedom(options)
-        return
     if options.market not in ("", "basket", *SOLVED):
         print_ladder(options)
+        return
+    fee = options.taker_fee_bp
+    require(fee == 0, "solve", "taker_fee_bp", fee, "left out but with --action taker on a market `book`")
+    if options.action:
+        print_freedom(options)
         return
     if options.risk_aversion:
         taken = options.market in ("", "brownian")
@@ -57,7 +59,11 @@ def main(options: Solve) -> None:
 
 def print_ladder(options: Solve) -> None:
     """The ladder of values of a market `book`."""
-    config = make_config({"name": "book", "preset": preset_of(options.market)})
+    market, taker = {"name": "book", "preset": preset_of(options.market)}, options.action == "taker"
+    require(taker or not options.action, "solve", "action", options.action, "'taker' or left out on `book`")
+    fee = options.taker_fee_bp
+    require(taker or fee == 0, "solve", "taker_fee_bp", fee, "left out but with --action taker")
+    config = make_config(market, quote={"name": "taker", "taker_fee_bp": fee} if taker else None)
     with progress_bar(bar_format="{desc}", leave=False) as bar:
         rows = ladder(
             config,
@@ -82,7 +88,7 @@ PENALTIES = 0.01, 0.1, 1.0
 def print_freedom(options: Solve) -> None:
     """What an action is worth on `brownian` beside that of spread and skew, exactly."""
     market = options.market or "brownian"
-    require(market == "brownian", "solve", "market", market, "'brownian' where there is an action")
+    require(market == "brownian", "solve", "market", market, "'brownian' or `book` where there is an action")
     require(options.action in FREEDOMS, "solve", "action", options.action, "one of " + ", ".join(FREEDOMS))
     require(not options.risk_aversion, "solve", "risk_aversion", options.risk_aversion, "0 with an action")
     require(options.cache is None, "solve", "cache", options.cache, "left out with an action: it is solved")

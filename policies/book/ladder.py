@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from mmenv.actions.spread_skew import SpreadSkew
 from mmenv.config import EnvConfig
 from mmenv.run.provenance import digest
 from policies.book.bound import bound
 from policies.book.improvement import CHOSEN, improve
-from policies.book.orders import LEVELS, PLACES, money, play, value
+from policies.book.orders import LEVELS, NEVER, PLACES, Rule, money, play, value
 from policies.book.paths import Paths, record, require_book
 from policies.book.penalty import PLACED
 from policies.book.penalty import SEEN as MARKETS
@@ -23,10 +25,13 @@ from policies.book.programme import (
     Filter,
     Programme,
     fit_filter,
+    gap,
     solve,
     told_indices,
 )
 from policies.book.rules import FAMILIES, imbalance_index, look, search
+from policies.book.taking import forecast, most_taken
+from policies.book.taking import search as search_taking
 from policies.book.tightening import tighten
 from policies.cache import read, write
 
@@ -36,6 +41,8 @@ VERSION = 5
 """Part of every cache key: raise it when results change."""
 TRAINING_SEED = 2_000_000_000
 TRAINING_PATHS = 1024
+TAKING_PATHS = 256
+"""Those on which the rule of market orders is searched."""
 ROUNDS = 4
 IMPROVEMENTS = 6
 """Rounds of improvement of the programmes."""
@@ -50,6 +57,8 @@ CHUNK = 256
 """Paths that are held in memory at a time when judged."""
 
 BEST_RULE, PROGRAMME, TOLD_NAME, BOUND = "imbalance-rule", "book-programme", "told", "bound"
+TAKER_PROGRAMME = "taker-programme"
+"""`PROGRAMME` with market orders, where the action has them; `told` and `bound` then have them too."""
 FIXED = "fixed-spread"
 SLACK = "slack"
 """By how much the bound passes the told policy that pays its penalties, on each path."""
@@ -69,6 +78,9 @@ class Found:
     penalty: np.ndarray
     """Coefficients of the bound's penalty, (SEEN, PLACED) of `policies.book.penalty`: fitted, or none where
     these make the bound tighter on other training paths."""
+    taking: Rule | None = None
+    told_taking: Rule | None = None
+    """By which the programmes send market orders, where the action has them."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +107,10 @@ def find(config: EnvConfig, cache: Path | None = CACHE, note: Note = lambda what
     kept = read(path)
     if kept is not None:
         return _unpack(kept)
+    if config.quote.taking:
+        found = _with_market_orders(config, find(_of_quotes_alone(config), cache, note), note)
+        write(path, _pack(found))
+        return found
     note("recording training paths")
     paths = record(config, range(TRAINING_SEED, TRAINING_SEED + TRAINING_PATHS))
     rules = {}
@@ -127,6 +143,25 @@ def find(config: EnvConfig, cache: Path | None = CACHE, note: Note = lambda what
     return found
 
 
+def _of_quotes_alone(config: EnvConfig) -> EnvConfig:
+    """The same market without market orders."""
+    box = {each.name: getattr(config.quote, each.name) for each in dataclasses.fields(SpreadSkew)}
+    risk = dataclasses.replace(config.risk, taker_spacing=1)
+    return dataclasses.replace(config, quote=SpreadSkew(**box), risk=risk)
+
+
+def _with_market_orders(config: EnvConfig, found: Found, note: Note) -> Found:
+    """What was found for quotes, and the best rules by which either programme sends market orders too."""
+    paths = record(config, range(TRAINING_SEED, TRAINING_SEED + TAKING_PATHS))
+    note("searching market orders")
+    seen, told = found.filter.indices(paths), told_indices(paths, 1)
+    return dataclasses.replace(
+        found,
+        taking=search_taking(paths, seen, found.programme, forecast(found.filter, paths)),
+        told_taking=search_taking(paths, told, found.told, gap(paths)),
+    )
+
+
 def _playable(rules: dict[str, tuple[float, ...]], markets: int) -> list[Programme]:
     """The best rules that do not ask what the market is like, as programmes on any `markets`."""
     tables = [FAMILIES[name].make(*rules[name])[:1] for name in FAMILIES if name != BEST_RULE]
@@ -146,11 +181,15 @@ def _tightest(paths: Paths, told: Programme, candidates: Sequence[np.ndarray]) -
     return min(candidates, key=lambda each: _slack(paths, index, told, each).mean())
 
 
-def _slack(paths: Paths, index: np.ndarray, told: Programme, penalty: np.ndarray) -> np.ndarray:
+def _slack(
+    paths: Paths, index: np.ndarray, told: Programme, penalty: np.ndarray, taking: Rule | None = None
+) -> np.ndarray:
     """By how much the bound passes the told policy that pays its penalties, on each path."""
     limit = bound(paths, penalty)
-    result = play(paths, index, told.table, told.scale, limit.charges)
-    return np.asarray(limit.value - result.bounded / paths.market.price_scale)
+    orders = NEVER if taking is None else (gap(paths), taking)
+    result = play(paths, index, told.table, told.scale, limit.charges, orders)
+    most = limit.value + most_taken(paths, limit.charges[1])
+    return np.asarray(most - result.bounded / paths.market.price_scale)
 
 
 def ladder(
@@ -162,7 +201,8 @@ def ladder(
     cache: Path | None = CACHE,
     note: Note = lambda what: None,
 ) -> list[Row]:
-    """The rungs for `config` from the lowest: no-trade, the rules, the programme, the told one, the bound.
+    """The rungs for `config` from the lowest: no-trade, the rules, the programme, the same with market orders
+    where the action has them, the told one, the bound.
 
     The bound stands on the first `bound_paths` of the paths, and is left out where the market has none.
 
@@ -218,19 +258,26 @@ def _ladder_file(
 
 def _judge(paths: Paths, found: Found, bounded: int, note: Note) -> dict[str, np.ndarray]:
     """Value, money and fills of each policy, (3, paths), and `SLACK` on the first `bounded` paths."""
-    imbalance, scales = imbalance_index(look(paths).imbalance), 1.0
-    plays = {name: (imbalance, FAMILIES[name].make(*given), scales) for name, given in found.rules.items()}
-    seen, told = found.filter.indices(paths), told_indices(paths, 2)
-    plays[PROGRAMME] = seen, found.programme.table, found.programme.scale
-    plays[TOLD_NAME] = told, found.told.table, found.told.scale
+    imbalance = imbalance_index(look(paths).imbalance)
+    plays = {
+        name: (imbalance, FAMILIES[name].make(*given), 1.0, NEVER) for name, given in found.rules.items()
+    }
+    seen, told, programme = found.filter.indices(paths), told_indices(paths, 2), found.programme
+    plays[PROGRAMME] = seen, programme.table, programme.scale, NEVER
+    plays[TOLD_NAME] = told, found.told.table, found.told.scale, NEVER
+    if found.taking and found.told_taking:
+        taking = forecast(found.filter, paths), found.taking
+        plays[TAKER_PROGRAMME] = *plays[PROGRAMME][:3], taking
+        plays[TOLD_NAME] = *plays[TOLD_NAME][:3], (gap(paths), found.told_taking)
     done = {}
-    for name, (index, table, scale) in plays.items():
-        result = play(paths, index, table, scale)
-        done[name] = np.stack([value(paths, result), money(paths, result), result.fills])
+    for name, (index, table, scale, orders) in plays.items():
+        result = play(paths, index, table, scale, taking=orders)
+        done[name] = np.stack([value(paths, result), money(paths, result), result.fills + result.taken])
     done[SLACK] = np.zeros(0)
     if bounded:
         note(f"bounding {bounded} paths")
-        done[SLACK] = _slack(_some(paths, bounded), told[:bounded], found.told, found.penalty)
+        part = _some(paths, bounded)
+        done[SLACK] = _slack(part, told[:bounded], found.told, found.penalty, found.told_taking)
     return done
 
 
@@ -259,16 +306,28 @@ def _notes(found: Found) -> dict[str, str]:
         rule: ", ".join(f"{what} {number:g}" for what, number in zip(names[rule], given, strict=False))
         for rule, given in found.rules.items()
     }
-    return notes | {
-        PROGRAMME: f"filter, own queue, place; levels per lot: {found.programme.scale:g}",
-        TOLD_NAME: "is told the efficient price; nobody can play it",
-    }
+    return (
+        notes
+        | {
+            PROGRAMME: f"filter, own queue, place; levels per lot: {found.programme.scale:g}",
+            TOLD_NAME: "is told the efficient price; nobody can play it" + _in_words(found.told_taking),
+        }
+        | ({TAKER_PROGRAMME: f"{PROGRAMME}{_in_words(found.taking)}"} if found.taking else {})
+    )
+
+
+def _in_words(rule: Rule | None) -> str:
+    """What follows the note of a programme that sends market orders."""
+    if rule is None:
+        return ""
+    return f"; a market order for {rule.margin:g} half-ticks beyond its cost, a lot weighs {rule.skew:g}"
 
 
 def _rows(kept: dict[str, np.ndarray], paths: int, bound_paths: int) -> list[Row]:
     nothing = np.zeros(paths)
     rows = [Row("no-trade", "", nothing, nothing, nothing)]
-    rows += [Row(name, str(kept[f"note:{name}"]), *kept[name]) for name in (*FAMILIES, PROGRAMME, TOLD_NAME)]
+    names = [name for name in (*FAMILIES, PROGRAMME, TAKER_PROGRAMME, TOLD_NAME) if name in kept]
+    rows += [Row(name, str(kept[f"note:{name}"]), *kept[name]) for name in names]
     if bound_paths:
         limit = _bounded(kept[TOLD_NAME][1], kept[SLACK])
         rows.append(Row(BOUND, f"no policy earns more; {bound_paths} paths", limit, limit, None))
@@ -298,6 +357,8 @@ def _pack(found: Found) -> dict[str, np.ndarray]:
         "filter": np.array([filtered.queue, filtered.long, filtered.trend, filtered.seconds]),
         "penalty": found.penalty,
     }
+    for name, rule in (("taking", found.taking), ("told-taking", found.told_taking)):
+        packed |= {name: np.array(rule)} if rule else {}
     for name, programme in (("programme", found.programme), ("told", found.told)):
         packed |= {f"{name}-table": programme.table, f"{name}-values": programme.values}
         packed[f"{name}-scale"] = np.array(programme.scale)
@@ -312,4 +373,5 @@ def _unpack(kept: dict[str, np.ndarray]) -> Found:
     )
     rules = {name: tuple(kept[f"rule:{name}"].tolist()) for name in FAMILIES}
     filtered = Filter(queue, long, kept["weights"], kept["gaps"], trend, seconds)
-    return Found(rules, filtered, programme, told, kept["penalty"])
+    orders = [Rule(*kept[name].tolist()) if name in kept else None for name in ("taking", "told-taking")]
+    return Found(rules, filtered, programme, told, kept["penalty"], *orders)

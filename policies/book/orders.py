@@ -3,6 +3,7 @@
 table[market, place, level] is the choice for one side of the book: `market` is an index of what the policy
 sees of the others, from that side; `place` says where the side's order stands; `level` is what a further lot
 costs there because of the position, a shadow price. Money is in half-ticks x lots; orders are of one lot.
+Where the action has market orders, a `Rule` sends them by a forecast of the efficient price.
 """
 
 from __future__ import annotations
@@ -58,11 +59,27 @@ class Terms(NamedTuple):
     """Loss from which only the side that shrinks the position is quoted, half-ticks x lots."""
     halted: float
     """Loss from which nothing is quoted any more."""
+    taken: int
+    """Most lots of a market order; 0 where none can be sent."""
+    taker_fee: float
+    """Part of the notional."""
+    spacing: int
+    """Decisions from one market order to the next, at least."""
+
+
+class Rule(NamedTuple):
+    """When a market order is sent: where the forecast of the efficient price less mid, less what the position
+    weighs, passes what it costs. Half-ticks."""
+
+    margin: float
+    """By how much it has to."""
+    skew: float
+    """What a lot of position weighs."""
 
 
 def terms_of(config: EnvConfig) -> Terms:
     """The `Terms` of a configuration."""
-    market = require_book(config)
+    market, taking = require_book(config), config.quote.taking
     return Terms(
         substeps=market.substeps,
         depth=int(market.depth),
@@ -76,6 +93,9 @@ def terms_of(config: EnvConfig) -> Terms:
         unit=market.price_scale,
         reducing=config.risk.reducing_at * config.risk.daily_loss_limit * market.price_scale,
         halted=config.risk.daily_loss_limit * market.price_scale,
+        taken=taking.lots if taking else 0,
+        taker_fee=1e-4 * taking.fee_bp if taking else 0.0,
+        spacing=config.risk.taker_spacing,
     )
 
 
@@ -154,26 +174,64 @@ def level_of(position, side, scale, levels):
 
 
 @compiled
-def _play(rows, index, table, scale, terms, charges, settle, out):
+def cost_of_taking(row, side, terms):
+    """What a lot bought (side 1) or sold by a market order pays beyond the mid, half-ticks: the half-spread
+    and the fee."""
+    price = row.ask if side == 1 else row.bid
+    return row.ask - row.bid + terms.taker_fee * 2.0 * (price + terms.start)
+
+
+@compiled
+def market_order(row, forecast, position, room, rule, terms):
+    """Lots of the market order, above 0 to buy, that a rule sends within limits and what stands at the
+    touch."""
+    worth = forecast - rule.skew * position
+    side = 1 if worth > 0 else -1
+    over = abs(worth) - rule.margin - cost_of_taking(row, side, terms)
+    if not over > 0:
+        return np.int64(0)
+    most = min(terms.taken, row.ask_queue if side == 1 else row.bid_queue)
+    if rule.skew > 0:  # each lot makes the next one worth less
+        most = min(most, 1 + int(over / rule.skew))
+    return np.int64(side * min(most, max(room - side * position, 0)))
+
+
+@compiled
+def _play(rows, index, table, scale, terms, charges, settle, forecasts, rule, out):
     levels = (table.shape[2] - 1) // 2
     price, left, ahead = np.zeros(2, np.int64), np.zeros(2, np.int64), np.zeros(2, np.int64)
     lots, want = np.zeros(2, np.int64), np.zeros(2, np.int64)
     for i in range(rows.shape[0]):
-        position, halted, left[:] = 0, False, 0
+        position, halted, wait, left[:] = 0, False, 0, 0
         for t in range(index.shape[1] - 1):
             row, end = rows[i, t * terms.substeps], rows[i, (t + 1) * terms.substeps]
             # The risk limits, as `mmenv.step.risk` has them.
             loss = -out[i].money - position * (row.ask + row.bid)
             halted = halted or loss >= terms.halted
             room = terms.limit if loss < terms.reducing else 0
+            bought = np.int64(0)
+            if len(forecasts) and wait <= 0 and not halted:
+                bought = market_order(row, forecasts[i, t], position, room, rule, terms)
+            wait = terms.spacing - 1 if bought != 0 else wait - 1
             for s in range(2):
                 side = 1 - 2 * s
                 where = place_of(side, price[s], left[s], ahead[s], view(row, side)[0])
                 choice = table[index[i, t, s], where, level_of(position, side, scale, levels)]
-                choice = LEAVE if halted or side * position <= -room else choice
+                # Nothing stands that a market order would trade with.
+                choice = (
+                    LEAVE if halted or side * (position + bought) <= -room or side * bought > 0 else choice
+                )
                 lots[s], want[s] = asked(row, side, choice, price[s], left[s], terms)
             if lots[0] > 0 and lots[1] > 0 and want[0] <= want[1]:
                 want[0] = want[1] + 1
+            if bought != 0:
+                touch = row.ask if bought > 0 else row.bid
+                cash = -2.0 * (bought * touch + abs(bought) * terms.taker_fee * (touch + terms.start))
+                position += bought
+                out[i].taken += abs(bought)
+                out[i].money += cash
+                if len(charges):
+                    out[i].bounded += cash - bought * (settle[i, t + 1] - row.price)
             for s in range(2):
                 price[s], left[s], ahead[s] = put(
                     row, 1 - 2 * s, lots[s], want[s], left[s], price[s], ahead[s], terms.depth
@@ -251,11 +309,14 @@ RESULT = np.dtype(
             "f8",
         ),  # part of the money with mean zero: position x innovation of the efficient price
         ("fills", "f8"),
+        ("taken", "f8"),  # lots of market orders
         ("inventory", "f8"),  # mean absolute position
         ("bounded", "f8"),  # money less the penalties of the bound, where they are given
     ]
 )
 NOTHING = np.zeros((0, 0, 0, 0), np.float32), np.zeros((0, 0))
+NEVER = np.zeros((0, 0), np.float32), Rule(0.0, 0.0)
+"""No market orders."""
 
 
 def play(
@@ -264,6 +325,7 @@ def play(
     table: np.ndarray,
     scale: float = 0.0,
     charges: tuple[np.ndarray, np.ndarray] = NOTHING,
+    taking: tuple[np.ndarray, Rule] = NEVER,
 ) -> np.recarray:
     """What a policy does on each path.
 
@@ -277,6 +339,9 @@ def play(
         Levels per lot.
     charges
         The penalties and settlement of `policies.book.bound`, for the field `bounded`.
+    taking
+        Forecasts of the efficient price less mid, half-ticks, float32 (paths, horizon + 1), and the rule by
+        which market orders are sent; `NEVER` where the action has none.
 
     Returns
     -------
@@ -284,7 +349,7 @@ def play(
         RESULT (paths,).
     """
     out = np.zeros(len(paths.rows), RESULT)
-    _play(paths.rows, index, table, float(scale), terms_of(paths.config), *charges, out)
+    _play(paths.rows, index, table, float(scale), terms_of(paths.config), *charges, *taking, out)
     return out.view(np.recarray)
 
 

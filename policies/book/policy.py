@@ -7,15 +7,28 @@ from typing import Any
 
 import numpy as np
 
-from mmenv.checks import ConfigError
+from mmenv.checks import ConfigError, require
 from mmenv.config import EnvConfig
 from mmenv.observation import observation_names
 from policies.base import POLICIES, Policy, Reading
-from policies.book.ladder import BEST_RULE, CACHE, PROGRAMME, find
-from policies.book.orders import AT, BEHIND, EDGES, FAR_BEHIND, HOLD, INSIDE, LEAVE, ONE_BEHIND
+from policies.book.ladder import BEST_RULE, CACHE, PROGRAMME, TAKER_PROGRAMME, find
+from policies.book.orders import (
+    AT,
+    BEHIND,
+    EDGES,
+    FAR_BEHIND,
+    HOLD,
+    INSIDE,
+    LEAVE,
+    ONE_BEHIND,
+    Rule,
+    terms_of,
+)
+from policies.book.paths import ROW
 from policies.book.programme import Filter
 from policies.book.programme import Programme as Solved
 from policies.book.rules import Look, by_imbalance, constant, imbalance_index
+from policies.book.taking import market_orders
 
 SIDES = ("ask", "bid")
 
@@ -64,6 +77,12 @@ class TablePolicy:
         return np.maximum(lots, 1.0)
 
     def act(self, observation: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
+        distances, state = self.quotes(observation, state)
+        return self.config.quote.to_action(*distances), state
+
+    def quotes(self, observation: np.ndarray, state: Any) -> tuple[list[np.ndarray], Any]:
+        """The distances of ask and bid as the action counts them, infinite where a side is left, (n,) each;
+        and the memory after."""
         index, state = self.see(observation, state)
         position, spread = self._reading.position(observation), self.spread(observation)
         distances = []
@@ -91,7 +110,7 @@ class TablePolicy:
             from_mid = np.where(choice >= AT, choice - AT, spread + 2 * ticks) / self._unit
             distance = ticks if self.config.quote.from_touch else from_mid
             distances.append(np.where(choice == LEAVE, np.inf, distance))
-        return self.config.quote.to_action(*distances), state
+        return distances, state
 
 
 class ImbalanceRule(TablePolicy):
@@ -111,19 +130,21 @@ class FilterPolicy(TablePolicy):
         self._filter = filtered
 
     def reset(self, n: int) -> Any:
-        return self._filter.start(n), np.zeros(n)
+        return self._filter.start(n), np.zeros(n), np.zeros(n)
 
     def see(self, observation: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
-        memory, mid = state
-        mid = mid + np.rint(self._reading.move(observation) * self._unit)
-        spread = self.spread(observation)
+        memory, mid, _ = state
+        spread, first = self.spread(observation), self._reading.step(observation) == 0
+        mid = np.where(first, spread, mid + np.rint(self._reading.move(observation) * self._unit))
         volume = self.entry(observation, "volume") * self.config.market.lot_scale
         flow = volume * self.entry(observation, "flow_imbalance")
         ask, bid = (np.rint(self.lots(observation, side)) for side in SIDES)
-        # The mid counts from an odd half-tick, where the spread is odd; only differences matter.
+        # Prices count from the first bid, as `policies.book.paths` has them.
         seen = Look((mid + spread) / 2, (mid - spread) / 2, ask, bid, flow)
         memory, features = self._filter.follow(self._started(memory, observation), seen)
-        return self._filter.index(features.astype(np.float32), seen, memory[3]), (memory, mid)
+        features = features.astype(np.float32)
+        state = memory, mid, self._filter.estimate(features)
+        return self._filter.index(features, seen, memory[3]), state
 
     def _started(self, memory: tuple[Any, ...], observation: np.ndarray) -> tuple[Any, ...]:
         """The memory, empty again where an episode begins."""
@@ -135,6 +156,25 @@ class FilterPolicy(TablePolicy):
         return memory[0], *(
             np.where(fresh.reshape(-1, *[1] * (part.ndim - 1)), 0.0, part) for part in memory[1:]
         )
+
+
+class TakerPolicy(FilterPolicy):
+    """The programme that also sends market orders, by what its filter says of the efficient price."""
+
+    def __init__(self, name: str, config: EnvConfig, solved: Solved, filtered: Filter, rule: Rule) -> None:
+        super().__init__(name, config, solved, filtered)
+        self._rule, self._terms = rule, terms_of(config)
+
+    def act(self, observation: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
+        distances, state = self.quotes(observation, state)
+        (_, mid, estimate), spread = state, self.spread(observation)
+        rows = np.zeros(len(observation), ROW)
+        rows["ask"], rows["bid"] = (mid + spread) / 2, (mid - spread) / 2
+        for side in SIDES:
+            rows[f"{side}_queue"] = np.rint(self.lots(observation, side))
+        position = self._reading.position(observation)
+        lots = market_orders(rows, estimate, position, self._rule, self._terms)
+        return self.config.quote.to_action(*distances, lots=lots), state
 
 
 def _rule(
@@ -158,6 +198,14 @@ def _programme(config: EnvConfig, cache: Path | str | None = CACHE) -> Policy:
     return FilterPolicy(PROGRAMME, config, found.programme, found.filter)
 
 
+def _taker_programme(config: EnvConfig, cache: Path | str | None = CACHE) -> Policy:
+    """The programme of `book` with market orders by what it sees; for the action `taker`."""
+    require(config.quote.taking, "EnvConfig", "quote", config.quote.name, f"'taker' for {TAKER_PROGRAMME!r}")
+    found = find(config, Path(cache) if cache else None)
+    assert found.taking is not None, "found for an action with market orders"
+    return TakerPolicy(TAKER_PROGRAMME, config, found.programme, found.filter, found.taking)
+
+
 def _touch(config: EnvConfig) -> Policy:
     """At the touch with both sides, always."""
     return ImbalanceRule("touch", config, constant(0.0), 1.0)
@@ -172,3 +220,4 @@ POLICIES.register("touch", _touch)
 POLICIES.register("behind", _behind)
 POLICIES.register(BEST_RULE, _rule)
 POLICIES.register(PROGRAMME, _programme)
+POLICIES.register(TAKER_PROGRAMME, _taker_programme)

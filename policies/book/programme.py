@@ -103,9 +103,13 @@ class Filter:
         memory = seen, short, long, signs, now
         return memory, np.column_stack([*book, short, long, signs, *mixed])
 
+    def estimate(self, features: np.ndarray) -> np.ndarray:
+        """The efficient price less mid, half-ticks, float64 (n,)."""
+        return product(features, self.weights)
+
     def index(self, features: np.ndarray, seen: Look, signs: np.ndarray) -> np.ndarray:
         """The index of the market as each side sees it, int16 (n, 2)."""
-        estimate, wide = product(features, self.weights), seen.ask - seen.bid > 1
+        estimate, wide = self.estimate(features), seen.ask - seen.bid > 1
         gaps = np.concatenate([-self.gaps[::-1], [0], self.gaps])
 
         def of(side: int) -> np.ndarray:
@@ -119,7 +123,7 @@ class Filter:
 
     def indices(self, paths: Paths) -> np.ndarray:
         """The same at every decision of the paths, (paths, horizon + 1, 2)."""
-        features, signs = _all_features(self, paths)
+        features, signs = all_features(self, paths)
         seen, n = look(paths), len(paths.rows)
         each = (Look(*(part[:, t] for part in seen)) for t in range(features.shape[1]))
         found = [self.index(features[:, t], now, signs[:, t]) for t, now in enumerate(each)]
@@ -142,7 +146,7 @@ def _events(before: Look, now: Look) -> np.ndarray:
     return side(1, "bid", "bid_queue") - side(-1, "ask", "ask_queue")
 
 
-def _all_features(filtered: Filter, paths: Paths) -> tuple[np.ndarray, np.ndarray]:
+def all_features(filtered: Filter, paths: Paths) -> tuple[np.ndarray, np.ndarray]:
     """Features and trend of signs at every decision, (paths, horizon + 1, ...)."""
     seen, memory, rows, signs = look(paths), filtered.start(len(paths.rows)), [], []
     for t in range(paths.config.horizon + 1):
@@ -167,7 +171,7 @@ def fit_filter(paths: Paths) -> Filter:
     market, nothing = paths.market, np.zeros(0)
     long = max(market.queue, market.refill)
     empty = Filter(market.queue, long, nothing, nothing, 0.0, market.step_seconds)
-    features, signs = _all_features(empty, paths)
+    features, signs = all_features(empty, paths)
     x = features[:, WARM:].reshape(-1, features.shape[2]).astype(float)
     weights = solve_linear(
         product(x.T, x) + 1e-3 * np.eye(x.shape[1]), product(x.T, gap(paths)[:, WARM:].ravel())

@@ -19,7 +19,10 @@ class Solve:
     risk_aversion: float = 0.0
     """Of `brownian`: gamma of exponential utility; values are then certainty equivalents."""
     action: str = ""
-    """Of `brownian`: `taker`, `size` or `ladder`; prints what it is worth beside spread and skew."""
+    """`taker`, `size` or `ladder`; prints what it is worth beside spread and skew on `brownian`. `taker` of
+    `book`: the ladder with market orders."""
+    taker_fee_bp: float = 0.0
+    """Of market orders on `book`, basis points of notional."""
     paths: int = 1024
     """Of `book` and `basket`: episodes on which policies are compared."""
     bound_paths: int = 128
