@@ -120,7 +120,9 @@ class EnvConfig:
         plain["market"] = {"name": self.market.name, **told}
         # What an action was given later is named only where it is used.
         plain["quote"] = {
-            k: v for k, v in plain["quote"].items() if v or k not in ("withdraw", "requote_ticks")
+            k: v
+            for k, v in plain["quote"].items()
+            if v or k not in ("withdraw", "requote_ticks", "taker_threshold")
         }
         if self.quote.name != DEFAULT:
             plain["quote"] = {"name": self.quote.name, **plain["quote"]}

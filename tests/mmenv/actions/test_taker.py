@@ -174,11 +174,12 @@ def test_one_environment_and_many_give_the_same_bytes(market):
 
 
 @settings(max_examples=60, deadline=None)
-@given(most=st.integers(1, 50), seed=st.integers(0, 1000))
-def test_every_number_of_lots_can_be_asked_for(most, seed):
+@given(most=st.integers(1, 50), threshold=st.none() | st.floats(0.01, 0.99), seed=st.integers(0, 1000))
+def test_every_number_of_lots_can_be_asked_for(most, threshold, seed):
     """`to_action` and `to_lots` are inverses, and are what the desk does."""
     risk = {"position_limit": 200}
-    config = make_config("brownian", quote={"name": "taker", "taker_lots": most, **BOX}, risk=risk)
+    quote = {"name": "taker", "taker_lots": most, "taker_threshold": threshold, **BOX}
+    config = make_config("brownian", quote=quote, risk=risk)
     lots = np.random.default_rng(seed).integers(-most, most + 1, 64)
     lots[:2] = -most, most
     actions = config.quote.to_action(np.full(64, 1.0), np.full(64, 2.0), lots)
@@ -217,6 +218,7 @@ def test_what_a_market_does_not_fill_is_refused():
         make_config(Quotes(), quote={"name": "taker"})
     for bad, words in (
         ({"taker_lots": 0}, "taker_lots = 0 .* from 1"),
+        ({"taker_threshold": 1.0}, "taker_threshold = 1.0 .* to 0.99"),
         ({"half_spread": -1.0}, "half_spread = -1.0 .* from 0"),
         ({"taker_fee_bp": 1000}, "taker_fee_bp = 1000 .* to 100"),
     ):
