@@ -14,7 +14,9 @@ from policies.book.orders import Rule
 from policies.book.paths import Paths, record
 from policies.book.policy import TakerPolicy
 from policies.make import make_policy
+from train.options.solve import Solve
 from train.simulate import simulate
+from train.solve import main
 
 N, HORIZON, SEED = 96, 150, 7_000
 
@@ -97,3 +99,16 @@ def test_the_ladder_with_market_orders(tmp_path, monkeypatch: pytest.MonkeyPatch
     assert abs(outcome.controlled.mean() - rows["taker-programme"].value.mean()) < 0.5
     with pytest.raises(ConfigError, match="'taker' for 'taker-programme'"):
         make_policy("taker-programme", quotes)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (Solve("book", action="size"), "action = 'size' .* on `book`"),
+        (Solve("book", taker_fee_bp=1.0), "taker_fee_bp = 1.0 .*--action taker"),
+        (Solve("brownian", action="taker", taker_fee_bp=1.0), "taker_fee_bp = 1.0 .* on a market `book`"),
+    ],
+)
+def test_what_is_not_solved_is_refused(options: Solve, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        main(options)
