@@ -2,8 +2,9 @@
 
 The picture shows the mid with our quotes and fills, and where a side is not quoted; the inventory; and the
 profit with its attribution since reset. On markets with a book it also shows best bid and ask, the queues
-there and the lots ahead of our orders. It is drawn by matplotlib's Agg canvas. Axes and labels are drawn once
-and kept as a background; only the lines are drawn anew, until they leave the axes.
+there and the lots ahead of our orders. Of several orders a side it shows each, those behind the nearest in
+lighter lines, with the lots of the last decision at their end. It is drawn by matplotlib's Agg canvas. Axes
+and labels are drawn once and kept as a background; only the lines are drawn anew, until they leave the axes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from matplotlib.figure import Figure
 from mmenv.config import EnvConfig
 from mmenv.desk.basket import BasketDesk
 from mmenv.desk.desk import Desk
+from mmenv.desk.levels import DISTANCE, LOTS, PLACE, QuotedLevels
 from mmenv.engine.state import LEDGER, STATES
 
 WINDOW = 300
@@ -64,7 +66,9 @@ class History:
     def __init__(self, config: EnvConfig, n: int) -> None:
         self.unit = config.market.price_scale
         self.age = np.zeros(n, np.int64)
-        self._rows = np.full((min(config.horizon, WINDOW) + 1, len(FIELDS), n), np.nan)
+        self.fields = FIELDS + order_fields(config)
+        self._rows = np.full((min(config.horizon, WINDOW) + 1, len(self.fields), n), np.nan)
+        self._orders: QuotedLevels | None = None
 
     def record(self, desk: Desk | BasketDesk) -> None:
         """Append the step, or the reset, that `desk` has just made."""
@@ -72,7 +76,23 @@ class History:
         if age.max() >= len(self._rows):
             self._rows = np.concatenate([self._rows, np.full_like(self._rows, np.nan)])
         lanes = np.arange(desk.n)
-        self._rows[age, :, lanes] = self._row(desk, self._rows[age - 1, :, lanes]).T
+        self._rows[age, : len(FIELDS), lanes] = self._row(desk, self._rows[age - 1, :, lanes]).T
+        if len(self.fields) > len(FIELDS) and isinstance(desk, Desk):
+            self._rows[age, len(FIELDS) :, lanes] = self._order_rows(desk).T
+            for side in ("ask", "bid"):  # the nearest order, for the nearest level may have no lots
+                self._rows[age, COLUMN[side], lanes] = self._rows[age, self.fields.index(f"{side}_1"), lanes]
+
+    def _order_rows(self, desk: Desk) -> np.ndarray:
+        """`order_fields` of every environment now, (fields, n); NaN after a reset, when nothing is quoted."""
+        orders = self._orders = self._orders or QuotedLevels(desk)
+        found = np.moveaxis(orders.read(), 0, -1)  # side, order, what of it, environment
+        lots, place = found[:, :, LOTS], found[:, :, PLACE]
+        sides = np.array([1, -1])[:, None, None]  # asks first
+        price = (desk.get("mid") - desk.get("move") + sides * found[:, :, DISTANCE]) / self.unit
+        rows = np.stack([price, lots, place], axis=2)
+        rows[:, :, PLACE][place < 0] = np.nan
+        rows = np.where((lots > 0)[:, :, None] & (desk.get("age") > 0), rows, np.nan)
+        return rows.reshape(-1, desk.n)
 
     def _row(self, desk: Desk | BasketDesk, last: np.ndarray) -> np.ndarray:
         """`FIELDS` of every environment now, (FIELDS, n), given those of its last decision, (n, FIELDS)."""
@@ -113,17 +133,36 @@ class History:
     def of(self, lane: int) -> dict[str, np.ndarray]:
         """`FIELDS` of one environment since its reset, each (age + 1,)."""
         rows = self._rows[: self.age[lane] + 1, :, lane]
-        return {name: rows[:, column] for name, column in COLUMN.items()}
+        return {name: rows[:, column] for column, name in enumerate(self.fields)}
+
+
+def order_fields(config: EnvConfig) -> tuple[str, ...]:
+    """Where an action has several orders a side, what `History` keeps of each beside `FIELDS`: `ask_1`, its
+    price, `ask_1_lots` and `ask_1_ahead`, lots ahead of it where these are known, and so on; the bids last.
+    """
+    count = config.quote.side_orders
+    orders = [f"{side}_{k}" for side in ("ask", "bid") for k in range(1, count + 1)] if count > 1 else []
+    return tuple(name for order in orders for name in (order, f"{order}_lots", f"{order}_ahead"))
 
 
 def panel(config: EnvConfig, decisions: dict[str, np.ndarray]) -> str:
     """Write the last decision in two lines: the quotes that it made, and the mid that it led to."""
     now = {name: float(values[-1]) for name, values in decisions.items()}
 
+    def several(name: str) -> str:
+        orders = []
+        for k in range(1, config.quote.side_orders + 1):
+            price, lots, ahead = (now[f"{name}_{k}{of}"] for of in ("", "_lots", "_ahead"))
+            if lots > 0:
+                orders.append(f"{price:.2f} x {lots:.0f}" + (f" behind {ahead:.0f}" if ahead >= 0 else ""))
+        return f"{name} {' + '.join(orders)}"
+
     def side(name: str, verb: str) -> str:
         price, lots, fill = now[name], now[f"{name}_lots"], now[f"{name}_fill"]
         quoted = f"{name} {price:.2f} x {lots:.0f}" if lots else f"no {name}"
-        if now[f"{name}_ahead"] >= 0 and now[f"{name}_queue"] > 0:
+        if lots and config.quote.side_orders > 1:
+            quoted = several(name)
+        elif now[f"{name}_ahead"] >= 0 and now[f"{name}_queue"] > 0:
             quoted += f", {now[f'{name}_ahead']:.0f} of {now[f'{name}_queue']:.0f} ahead"
         return quoted + (f" ({verb} {fill:.0f})" if fill else "")
 
@@ -161,6 +200,12 @@ class Picture:
         base = decisions["mid"][0]
         for name, line in self._prices.items():
             line.set_data(steps[first:], decisions[name][first:] - base)
+        for name, line in self._outer.items():
+            line.set_data(steps[first:], decisions[name][first:] - base)
+        for name, text in self._lots.items():
+            price, lots = decisions[name][end] - base, decisions[f"{name}_lots"][end]
+            text.set_text(f"{lots:.0f}" if lots > 0 else "")
+            text.set_position((end + 1, price if lots > 0 else 0.0))
         for side, line in self._none.items():
             missing = decisions[f"{side}_lots"][first:] == 0
             line.set_data(steps[first:], np.where(missing & (steps[first:] > 0), HEIGHT[side], np.nan))
@@ -175,7 +220,8 @@ class Picture:
         self._figures["position"].set_text(f"{decisions['position'][-1]:+.0f}")
         self._figures["wealth"].set_text(f"{decisions['wealth'][-1]:+.2f}")
         self._figures["state"].set_text(STATES[int(decisions["state"][-1])])
-        self._fit(first, end, [decisions[name][first:] - base for name in PRICES[:3]])
+        seen = (*PRICES[:3], *self._outer)
+        self._fit(first, end, [decisions[name][first:] - base for name in seen])
         if self.queue is not None:
             queues = (SIGN[side] * decisions[f"{side}_queue"][first:] for side in SIGN)
             self._fit_y(self.queue, list(queues), 8.0)
@@ -216,6 +262,16 @@ class Picture:
             "wealth": {"color": dark, "label": "wealth", "lw": 2},
         }
         self._prices = {name: self.price.plot([], [], **style)[0] for name, style in prices.items()}
+        orders = {name: red if name[0] == "a" else blue for name in order_fields(self.config)[::3]}
+        self._outer = {
+            name: self.price.plot([], [], color=colour, lw=0.8, alpha=0.55, **made)[0]
+            for name, colour in orders.items()
+            if not name.endswith("_1")
+        }
+        self._lots = {
+            name: self.price.text(0, 0, "", color=colour, size=7, va="center", clip_on=False)
+            for name, colour in orders.items()
+        }
         self._profits = {
             name: self.profit.plot([], [], **{"lw": 1.1, **style})[0] for name, style in profits.items()
         }
@@ -267,9 +323,9 @@ class Picture:
         for axes in self.figure.axes[:-2]:  # they share the decisions of the inventory below
             axes.tick_params(labelbottom=False)
         self.figure.align_ylabels()
-        lines = [*self._prices.values(), *self._none.values(), *self._profits.values()]
+        lines = [*self._outer.values(), *self._prices.values(), *self._none.values(), *self._profits.values()]
         lines += [*self._queues.values(), *self._places.values()]
-        self._moving = [*lines, self._inventory, *self._figures.values()]
+        self._moving = [*lines, self._inventory, *self._figures.values(), *self._lots.values()]
         for artist in self._moving:
             artist.set_animated(True)
 

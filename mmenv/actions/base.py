@@ -91,7 +91,7 @@ class Action(ABC):
 
     @property
     def side_orders(self) -> int:
-        """How many orders a side may have at once."""
+        """How many orders a side may have at once; more than one are in `Further.levels`."""
         return 1
 
     @property

@@ -21,6 +21,7 @@ from mmenv.backtest.loop import DECISION, record, record_book, simulated_steps
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig
 from mmenv.desk.desk import Desk
+from mmenv.desk.levels import ASK, BID, DISTANCE, LOTS, QuotedLevels
 from mmenv.desk.networks import make_desk
 from mmenv.market.stretch import Stretch, StretchFeed
 from mmenv.observation import observation_names
@@ -87,6 +88,9 @@ class Played:
     path: np.ndarray
     """int32 (N,): the session on simulated markets, 0 on a tape, where the market never starts anew."""
     clock: Clock
+    orders: np.ndarray | None = None
+    """Where an action has several orders a side, each of them: int32 (N, 2, levels, 3), as
+    `mmenv.desk.levels.QuotedLevels.read` gives them."""
 
 
 def signal_column(config: EnvConfig, name: str | None) -> int:
@@ -121,9 +125,10 @@ def play(
     if isinstance(market, Stretch):
         game = _Game(policy, name, config, [0], market.decisions, column, patience, progress)
         table = game.run()
-        return Played(table[:, 0], np.zeros(len(table), np.int32), game.clock)
+        orders = None if game.orders is None else game.orders[: len(table), 0]
+        return Played(table[:, 0], np.zeros(len(table), np.int32), game.clock, orders)
     batch = max(min(MOST_LANES, ROWS // config.horizon), 1)
-    parts, clock = [], Clock()
+    parts, orders_of_parts, clock = [], [], Clock()
     for first in range(0, len(seeds), batch):
         some = seeds[first : first + batch]
         game = _Game(policy, name, config, some, config.horizon, column, patience, progress, clock)
@@ -132,8 +137,12 @@ def play(
         table["session"] = session
         table["time_ns"] = (session * config.horizon + np.arange(len(table))[:, None]) * market.step_ns
         parts.append(np.ascontiguousarray(table.T).reshape(-1))
+        if game.orders is not None:
+            by_session = game.orders[: len(table)].swapaxes(0, 1)
+            orders_of_parts.append(by_session.reshape(-1, *by_session.shape[2:]))
     rows = np.concatenate(parts)
-    return Played(rows, rows["session"].copy(), clock)
+    several = np.concatenate(orders_of_parts) if orders_of_parts else None
+    return Played(rows, rows["session"].copy(), clock, several)
 
 
 @dataclass
@@ -160,6 +169,8 @@ class _Game:
         self.player: Player = self.policy.policy if isinstance(self.policy, Tabulated) else self.policy
         self.n = len(self.seeds)
         self._untold, self._told = 0, time.monotonic()
+        self.orders: np.ndarray | None = None
+        """As `Played.orders`, (decisions, n, 2, levels, 3)."""
 
     def run(self) -> np.ndarray:
         """Play all sessions: DECISION (decisions, n), shorter where a tape ends before."""
@@ -176,7 +187,11 @@ class _Game:
         table = np.zeros((self.decisions + 1, self.n), DECISION)
         self.observations = desk.reset()
         record_book(desk.core, table, 0)
+        levels = QuotedLevels(desk) if self.config.quote.side_orders > 1 else None
+        if levels is not None:
+            self.orders = np.zeros((self.decisions, *levels.orders.shape), np.int32)
         play_session = self._look_up if self.table is not None and has_compiled_loop(desk) else self._ask_for
+        self._levels = levels
         done, session = 0, 0
         while True:
             end = min(done + self.config.horizon, self.decisions)
@@ -206,6 +221,12 @@ class _Game:
             desk.actions[...] = self._act()
             desk.step_in_place()
             record(desk.core, desk.actions, table, t)
+            if self.orders is not None and self._levels is not None:
+                self.orders[t] = self._levels.read()
+                # The nearest level may have no lots: then the nearest order is another's.
+                for at, name in ((ASK, "ask_distance"), (BID, "bid_distance")):
+                    first = self.orders[t, :, at, 0]
+                    table[name][t] = np.where(first[:, LOTS] > 0, first[:, DISTANCE], table[name][t])
             self.observations = out.observations.copy()
             self._tell(1)
             if out.truncated.any():
@@ -280,9 +301,9 @@ class _Game:
 
 def has_compiled_loop(desk: Desk) -> bool:
     """Whether the loop of decisions can be one compiled call: not with our own matcher, networks, or several
-    orders a side on a tape."""
+    orders a side."""
     feed = desk.external
-    if desk.config.networks:
+    if desk.config.networks or desk.config.quote.side_orders > 1:
         return False
     return feed is None or (isinstance(feed, StretchFeed) and feed.venue.compiled and feed.levels is None)
 

@@ -132,6 +132,11 @@ class Run:
         """Number of paths of each unit."""
         return [int(unit["paths"]) for unit in self.units]
 
+    @property
+    def levels(self) -> int:
+        """Most orders of a side; where there are several, the states have columns for each."""
+        return max(int(unit.get("levels", 1)) for unit in self.units)
+
     @cached_property
     def fills(self) -> pd.DataFrame:
         """One row for each fill; see `mmenv.backtest.tables.fills_of`."""

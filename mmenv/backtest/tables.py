@@ -1,4 +1,4 @@
-"""From the record of a run to what is kept of it: states, fills, orders, equity and counts.
+"""From the record of a run to what is kept of it: states, fills, equity and counts.
 
 Prices are in the currency of the tape (price units on simulated markets), sizes in the traded good, times in
 nanoseconds since 1970 (of local time on tapes, since the start of a simulation).
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from mmenv.backtest.play import Played
 from mmenv.config import EnvConfig
@@ -200,64 +199,6 @@ def _volatility(rows: np.ndarray, path: np.ndarray, step: float) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = (squares[here] - squares[low]) / count
         return np.where(count > 0, 1e4 * np.sqrt(mean / step) / rows["mid"], np.nan)
-
-
-ORDER = np.dtype(
-    [("first", "i8"), ("last", "i8"), ("side", "i1"), ("price", "i4"), ("lots", "i4"), ("filled", "i4")]
-)
-"""An order: its first and last decision, side, price in half-ticks, lots quoted and filled."""
-
-
-def orders_of(played: Played, config: EnvConfig, scale: Scale) -> Table:
-    """Make one row for each order: a quote that stood at one price from one decision to another.
-
-    A quote that moves, changes its size, pauses or was filled in full is a new order at the next decision.
-    A fill that comes in while the order's cancel is on its way counts to the order that replaced it; fills of
-    market orders count to none.
-    """
-    rows = played.rows
-    count, orders = _orders(rows, np.ascontiguousarray(played.path, np.int64), np.zeros(2 * len(rows), ORDER))
-    orders = orders[:count]
-    orders = orders[np.argsort(orders["first"], kind="stable")]
-    step_ns = config.market.step_ns
-    return {
-        "placed_ns": rows["time_ns"][orders["first"]],
-        "ended_ns": rows["time_ns"][orders["last"]] + step_ns,
-        "path": played.path[orders["first"]],
-        "side": orders["side"],
-        "price": orders["price"] * scale.price,
-        "lots": orders["lots"],
-        "filled_lots": orders["filled"],
-    }
-
-
-@njit(cache=True)
-def _orders(rows, path, orders):
-    """Write the orders of each side into `orders` as they were placed; how many there are, and `orders`."""
-    count = 0
-    for side in (1, -1):
-        live = -1
-        for k in range(len(rows)):
-            row = rows[k]
-            lots = row.bid_lots if side > 0 else row.ask_lots
-            price = row.mid - row.bid_distance if side > 0 else row.mid + row.ask_distance
-            filled = row.bid_fill - row.taken_bid if side > 0 else row.ask_fill - row.taken_ask
-            if k > 0 and path[k] != path[k - 1]:
-                live = -1
-            if live >= 0:
-                same = lots > 0 and orders[live].price == price
-                left = orders[live].lots - orders[live].filled
-                same = same and left > 0 and (lots == orders[live].lots or lots == left)
-                live = live if same else -1
-            if live < 0 and lots > 0:
-                live = count
-                count += 1
-                orders[live].first, orders[live].side = k, side
-                orders[live].price, orders[live].lots = price, lots
-            if live >= 0:
-                orders[live].last = k
-                orders[live].filled += filled
-    return count, orders
 
 
 @dataclass(frozen=True)

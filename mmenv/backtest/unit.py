@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmenv.backtest import tables
+from mmenv.backtest.orders import columns_of, orders_of
 from mmenv.backtest.play import Played, Player, Tabulated, play, signal_column
 from mmenv.backtest.tables import FUNDING, SUMS, Scale
 from mmenv.config import EnvConfig
@@ -79,6 +80,8 @@ class Unit:
         held: dict[str, Any] = {}
         if self.funding or self.borrow:
             held = {"funding": file_hash(Path(self.funding)) if self.funding else "", "borrow": self.borrow}
+        if self.config.quote.side_orders > 1:
+            held["orders"] = "each"
         return held | {
             "version": VERSION,
             "policy": [self.source.name, self.source.key],
@@ -144,10 +147,10 @@ class Unit:
         summary = self._summary(played, equity, origin)
         write_parquet(folder / "equity" / f"{self.name}.parquet", equity, origin)
         if not self.scenario:
-            orders = tables.orders_of(played, self.config, self.scale)
+            orders = orders_of(played, self.config, self.scale)
             summary["counts"] = tables.counts_of(played, self.config, orders)
             written = {
-                "states": tables.states_of(played, self.scale),
+                "states": tables.states_of(played, self.scale) | columns_of(played, self.scale),
                 "fills": tables.fills_of(played, self.config, self.scale),
                 "orders": orders,
             }
@@ -167,6 +170,7 @@ class Unit:
             "step_seconds": market.step_seconds,
             "price_scale": market.price_scale,
             "position_limit": self.config.risk.position_limit,
+            **({"levels": self.config.quote.side_orders} if self.config.quote.side_orders > 1 else {}),
             "horizon": self.config.horizon,
             "maker_fee_bp": self.config.maker_fee_bp,
             "first_ns": int(rows["time_ns"][0]) if some else 0,

@@ -67,6 +67,10 @@ class Stages:
     levels: tuple[np.ndarray, np.ndarray] | None = None
     """For a market outside to which an action gives several orders a side: see
     `mmenv.market.outside.ExternalMarket.take_levels`."""
+    ladder: np.ndarray | None = None
+    """The record of an action with several orders a side: `mmenv.actions.base.Further.levels`."""
+    queued: np.ndarray | None = None
+    """Where they wait in a simulated market with queues: `mmenv.market.base.MarketStages.queued`."""
 
 
 def make_stages(config: EnvConfig, blocks: int, family: Family | None, simulated: bool) -> Stages:
@@ -143,6 +147,8 @@ def make_stages(config: EnvConfig, blocks: int, family: Family | None, simulated
         groups=groups,
         terms=published,
         levels=levels,
+        ladder=further.levels,
+        queued=market.queued if market is not None else None,
     )
 
 

@@ -35,6 +35,9 @@ class MarketStages:
     """The parameters of each block's lanes, for `mmenv.desk.family` to fill; None where all share them."""
     levels: np.ndarray | None = None
     """Where several orders a side stand in it: memory for the action's record of them, a part of `state`."""
+    queued: np.ndarray | None = None
+    """And where they wait, a part of `state` too: fields `price` (ticks), `left` and `ahead`, (2, LEVELS,
+    LANES) each, asks first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,14 +157,14 @@ class Market:
         if not lanes_differ:
             own = aligned_zeros(blocks, kind)
             step, reset = ([Call(stage, own, params) for stage in some] for some in (on_step, on_reset))
-            return MarketStages(step, reset, own if kind != EMPTY else None, None, _levels_in(own))
+            return MarketStages(step, reset, own if kind != EMPTY else None, None, *_levels_in(own))
         both = np.dtype([("own", kind), ("family", by_lane(params.dtype))], align=True)
         state = aligned_zeros(blocks, both)
         own, family = state["own"], state["family"]
         for name in params.dtype.names or ():
             family[name] = params[name][..., None]
         step, reset = ([Call(stage.by_lane, own, family) for stage in some] for some in (on_step, on_reset))
-        return MarketStages(step, reset, state, family, _levels_in(own))
+        return MarketStages(step, reset, state, family, *_levels_in(own))
 
     def compiled(self) -> np.ndarray:
         """The parameters as the stages read them: one record of 4-byte numbers."""
@@ -230,9 +233,9 @@ def _made(cls: type[Market], **parameters: Any) -> Market | None:
         return None
 
 
-def _levels_in(state: np.ndarray) -> np.ndarray | None:
-    """Where a state has room for an action's levels."""
-    return state["ladder"] if "ladder" in (state.dtype.names or ()) else None
+def _levels_in(state: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Where a state has room for an action's levels, and where it has their places: `MarketStages`."""
+    return (state["ladder"], state) if "ladder" in (state.dtype.names or ()) else (None, None)
 
 
 def _state_of(stages: Iterable[Stage]) -> np.dtype:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -278,8 +279,11 @@ def close_up(result: Result, run: Run) -> Figure:
     data.append(line("mid", x, states["mid"].to_numpy(), color=INK, width=1, dash="dot", shape="hv"))
     for name, tone in (("ask", SOLD), ("bid", BOUGHT)):
         quote = states[name].to_numpy()
-        data.append(line(f"our {name}", x, quote, color=tone, width=2, shape="hv"))
-        data[-1]["connectgaps"] = False
+        if run.levels > 1:
+            data += each_order(name, x, states, run.levels, tone)
+        else:
+            drawn = line(f"our {name}", x, quote, color=tone, width=2, shape="hv")
+            data.append(drawn | {"connectgaps": False})
         if np.isnan(quote).any():
             data.append(withdrawn(name, x, states, tone))
     return {
@@ -293,9 +297,33 @@ def close_up(result: Result, run: Run) -> Figure:
     }
 
 
+def each_order(name: str, x: list[Any], states: Any, levels: int, tone: str) -> list[dict[str, Any]]:
+    """Draw all orders of a side with their lots and what is ahead of them, those behind the nearest lighter:
+    one entry of the legend shows or hides all."""
+    lines = []
+    for k in range(1, levels + 1):
+        nearest = k == 1
+        title, width = (f"our {name}", 2) if nearest else (f"our {name}, {k}", 1)
+        drawn = line(title, x, states[f"{name}_{k}"].to_numpy(), color=tone, width=width, shape="hv")
+        lines.append(
+            drawn
+            | {"connectgaps": False, "text": said_of_order(states, name, k), "legendgroup": f"our {name}"}
+            | ({} if nearest else {"showlegend": False, "opacity": 0.6})
+        )
+    return lines
+
+
+def said_of_order(states: Any, name: str, k: int) -> list[str]:
+    """What is said of order k of a side at each decision: its lots, and the lots ahead where known."""
+    lots, ahead = states[f"{name}_{k}_lots"].tolist(), states[f"{name}_{k}_ahead"].tolist()
+    behind = ["" if np.isnan(place) else f", {place:.0f} ahead" for place in ahead]
+    return [f"{count} lots{place}" if count else "" for count, place in zip(lots, behind, strict=True)]
+
+
 def withdrawn(name: str, x: list[Any], states: Any, tone: str) -> dict[str, Any]:
     """Mark the decisions without a quote on one side, below the lowest bid or above the highest ask."""
-    prices = states[["mid", "bid", "ask", "best_bid", "best_ask"]].to_numpy(float)
+    outer = [column for column in states if re.fullmatch(r"(bid|ask)_\d+", column)]
+    prices = states[["mid", "bid", "ask", "best_bid", "best_ask", *outer]].to_numpy(float)
     low, high = float(np.nanmin(prices)), float(np.nanmax(prices))
     gap = 0.06 * ((high - low) or 1.0)
     height = high + gap if name == "ask" else low - gap
@@ -307,6 +335,9 @@ def withdrawn(name: str, x: list[Any], states: Any, tone: str) -> dict[str, Any]
 def busiest(run: Run) -> tuple[Any, Any]:
     """Find states and fills of the `WINDOW` decisions of one unit that hold the most fills."""
     columns = ["time_ns", "path", "mid", "best_bid", "best_ask", "bid", "ask"]
+    orders = [f"{side}_{k + 1}" for side in ("bid", "ask") for k in range(run.levels)]
+    if run.levels > 1:
+        columns += [name for order in orders for name in (order, f"{order}_lots", f"{order}_ahead")]
     fills = run.fills
     unit = int(fills["unit"].mode().iloc[0]) if len(fills) else 0
     states = run.states(unit, columns)

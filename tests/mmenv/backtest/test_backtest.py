@@ -18,10 +18,11 @@ from scipy import stats
 
 from mmenv import ConfigError, make_config
 from mmenv.backtest import BacktestError, Entrant, Result, Settings, Tabulated, backtest
+from mmenv.backtest.orders import orders_of
 from mmenv.backtest.play import play
 from mmenv.backtest.result import FIGURES
 from mmenv.backtest.run import units
-from mmenv.backtest.tables import Scale, equity_of, fills_of, orders_of
+from mmenv.backtest.tables import Scale, equity_of, fills_of
 from mmenv.market.replay import Replay
 from mmenv.measure import intervals, metrics
 from mmenv.report.words import show
