@@ -28,7 +28,8 @@ class Make:
 
     def make(self, config):
         if self.kind in globals():
-            return globals()[self.kind]()
+            bounds = dict(self.parameters)
+            return globals()[self.kind](*(bounds[name] for name in ("low", "high") if name in bounds))
         policy = make_policy(self.kind, config, **dict(self.parameters))
         return Tabulated(policy) if hasattr(policy, "distances") else policy
 
@@ -47,6 +48,26 @@ class Wandering:
         actions = state.uniform(self.low, self.high, size).astype(np.float32)
         actions[state.random(len(actions)) < 0.05] = np.nan
         return actions, state
+
+
+class Steady:
+    """Random quotes that stand for a while: numbers of an action between two bounds, new at every seventh
+    decision or so, the first ones of an action alike whatever numbers follow."""
+
+    def __init__(self, low=(-1.0, -0.1), high=(-0.6, 0.1)):
+        self.low, self.high = low, high
+
+    def reset(self, n):
+        return 0, np.zeros((n, len(self.low)), np.float32)
+
+    def act(self, observation, state):
+        count, last = state
+        random = np.random.default_rng(count)
+        if count == 0 or random.random() < 0.15:
+            drawn = random.uniform(size=last.T.shape).T
+            low, high = np.array(self.low), np.array(self.high)
+            last = (low + (high - low) * drawn).astype(np.float32)
+        return last, (count + 1, last)
 
 
 class Raises(Wandering):

@@ -18,17 +18,17 @@ from scipy import stats
 
 from mmenv import ConfigError, make_config
 from mmenv.backtest import BacktestError, Entrant, Result, Settings, Tabulated, backtest
-from mmenv.backtest.orders import orders_of
+from mmenv.backtest.orders import columns_of, orders_of
 from mmenv.backtest.play import play
 from mmenv.backtest.result import FIGURES
 from mmenv.backtest.run import units
-from mmenv.backtest.tables import Scale, equity_of, fills_of
+from mmenv.backtest.tables import Scale, equity_of, fills_of, states_of
 from mmenv.market.replay import Replay
 from mmenv.measure import intervals, metrics
 from mmenv.report.words import show
 from policies.make import make_policy
 from tests.helpers.captures import START_NS, market, write
-from tests.helpers.entrants import GLFT, Make, Wandering
+from tests.helpers.entrants import GLFT, Make, Steady, Wandering
 
 pytest.importorskip("hftbacktest")
 
@@ -653,3 +653,82 @@ def test_an_inverse_contract_is_counted_in_coin(coin_result: Result) -> None:
     assert money == pytest.approx((100.0 * some["lots"] / some["price"]).to_numpy())
     limit = run.units[0]["position_limit"]
     assert coin_result.capital == pytest.approx(limit * 100.0 / states["mid"].iloc[0])
+
+
+# Several orders a side.
+
+
+@pytest.fixture(scope="module")
+def laddered(store, tmp_path_factory) -> Result:
+    """A ladder of three orders a side on two days of tape."""
+    config = recorded(store, quote={"name": "ladder", "levels": 3, "max_step": 4.0})
+    risk = dataclasses.replace(config.risk, order_lots=5, position_limit=20)
+    config = dataclasses.replace(config, horizon=400, risk=risk)
+    numbers = ("low", (-1.0, -0.1, -1.0, -1.0, -1.0, -1.0)), ("high", (-0.9, 0.1, -0.7, -0.7, 1.0, 1.0))
+    entrant = Entrant(Make("it", "Steady", numbers), config)
+    chosen = Settings(jobs=1, sensitivity=False)
+    return backtest([entrant], tmp_path_factory.mktemp("laddered") / "it", chosen, progress=False)
+
+
+def test_each_order_of_a_ladder_has_its_row(laddered):
+    """Orders recounted from the states in plain Python: kept at their price, filled from the nearest on."""
+    run = laddered.first
+    states, orders = run.table("states").to_dict("records"), run.table("orders")
+    counted: list[list[float]] = []
+    for side, name in ((1, "bid"), (-1, "ask")):
+        live: list[list[float]] = []
+        path = -1
+        for row in states:
+            live = live if row["path"] == path else []
+            path, asked, now = row["path"], [], []
+            for k in (1, 2, 3):
+                if row[f"{name}_{k}_lots"]:
+                    asked.append((row[f"{name}_{k}"], row[f"{name}_{k}_lots"]))
+            assert row[f"{name}_lots"] == sum(lots for _, lots in asked)
+            assert not asked or row[name] == asked[0][0]
+            for price, lots in asked:
+                same = [o for o in live if o[1] == price and o[2] > o[3] and lots in (o[2], o[2] - o[3])]
+                order = same[0] if same else [side, price, lots, 0]
+                if not same:
+                    counted.append(order)
+                now.append(order)
+            live, filled = now, row[f"{name}_filled_lots"]
+            for order in live:
+                part = min(order[2] - order[3], filled)
+                order[3], filled = order[3] + part, filled - part
+            if live:
+                live[0][3] += filled
+    saved = orders[["side", "price", "lots", "filled_lots"]].to_numpy()
+    assert len(counted) > 200
+    assert sorted(map(tuple, saved.tolist())) == sorted(map(tuple, counted))
+    assert (orders["filled_lots"] > 0).sum() > 20
+    assert max(row["ask_2_ahead"] for row in states if row["ask_2_ahead"] == row["ask_2_ahead"]) > 0
+    assert run.counts["ordered_lots"] == orders["lots"].sum()
+
+
+def test_the_sheet_draws_each_order_of_a_ladder(laddered):
+    from mmenv.report.portrait import busiest, close_up
+
+    run = laddered.first
+    states, _ = busiest(run)
+    drawn = {trace["name"]: trace for trace in close_up(laddered, run)["data"]}
+    for side in ("bid", "ask"):
+        for k, name in ((1, f"our {side}"), (2, f"our {side}, 2"), (3, f"our {side}, 3")):
+            shown = [math.nan if y is None else y for y in drawn[name]["y"]]
+            assert shown == pytest.approx(states[f"{side}_{k}"].tolist(), nan_ok=True, rel=1e-9)
+            lots = [int(text.split()[0]) if text else 0 for text in drawn[name]["text"]]
+            assert lots == states[f"{side}_{k}_lots"].tolist()
+    assert states["ask_2"].notna().sum() > 20
+
+
+def test_one_level_leaves_what_one_order_a_side_leaves(store):
+    """The states and orders of a ladder of one level are those of spread and skew, and no more."""
+    found = []
+    for quote, more in (({"name": "spread-skew"}, ()), ({"name": "ladder", "levels": 1}, (0.0,) * 4)):
+        entrant = Entrant(Make("it"), recorded(store, quote=quote))
+        config = units([entrant], Settings(sensitivity=False))[0].config
+        played = play(Steady((-1.0, -0.1, *more), (-0.6, 0.1, *more)), "it", config)
+        scale = Scale(price=0.05, lot=0.001, currency="USDT", tick=0.1)
+        tables = states_of(played, scale) | columns_of(played, scale), orders_of(played, config, scale)
+        found.append([{name: column.tobytes() for name, column in table.items()} for table in tables])
+    assert found[0] == found[1]
