@@ -24,12 +24,20 @@ import numpy as np
 from mmenv.checks import ConfigError, require
 from mmenv.engine.state import fee_rate
 from mmenv.market.base import register
-from mmenv.market.outside import ExternalMarket, begin, give_outcomes, take_quotes
+from mmenv.market.outside import (
+    ExternalMarket,
+    begin,
+    give_outcomes,
+    give_taken,
+    take_levels,
+    take_market_orders,
+    take_quotes,
+)
 from mmenv.market.replay import WATCHED, Replay, give_places, open_venue, spans_of, tapes_of
 from mmenv.market.together import Together, measured_together
 from mmenv.market.units import in_desk_units
 from mmenv.times import SECOND
-from mmenv.venue.outcome import OUTCOME
+from mmenv.venue.outcome import OUTCOME, TAKEN
 
 if TYPE_CHECKING:
     from mmenv.data.tape import Tape
@@ -50,8 +58,6 @@ class ReplayBasket(Replay):
     """Recorded tapes of several symbols, quoted together. Times in milliseconds."""
 
     name = "replay-basket"
-    takes_market_orders = False
-    takes_levels = False
 
     symbols: tuple[str, ...] = ()
     """The symbols in the order of the assets, each a name or a pattern that only one of the store has."""
@@ -251,19 +257,29 @@ class BasketFeed:
         self._fees = [fee_rate(info.maker_fee_bp) for info in infos] if market.own_fees else None
         of_symbol = [market.measured.multiples[info.venue, info.symbol] for info in infos]
         self._multiples = np.tile(np.array(of_symbol, np.int64), (n, 1))
+        self._prices = self._multiples[:, 0].copy()
         self._lots = np.tile(np.array(market.lots, np.int64), n)
         self._quotes = np.zeros((n * self.assets, 4), np.int64)
-        """Ask tick, lots, bid tick, lots of the last decision in each lane, the symbol's own."""
+        """Tick and lots of each ask, then of each bid, of a lane's last decision, the symbol's own."""
+        self._levels: tuple[Array, Array] | None = None
+        self._takers = np.zeros((0, 2), np.int64)
+        """Worst tick and lots of the market order, the symbol's own; of no lane where the action has none."""
+        self._taken = np.zeros(n * self.assets, TAKEN)
         self._windows = np.zeros((n * self.assets, 2), np.int64)
         self._outcomes = np.zeros(n * self.assets, OUTCOME)
         knows = self.venues[0].ahead is not None
         self._ahead = np.full((n * self.assets, 2), -1, np.int64) if knows else None
 
     def take_market_orders(self) -> None:
-        raise NotImplementedError("market 'replay-basket' takes no market orders")  # refused before
+        for venue in self.venues:
+            venue.take_market_orders()
+        self._takers = np.zeros((len(self._outcomes), 2), np.int64)
 
     def take_levels(self, levels: Array, orders: Array) -> None:
-        raise NotImplementedError("market 'replay-basket' takes one order a side")  # refused before
+        most = int(orders["most"][0])
+        for venue in self.venues:
+            venue.take_levels(most)
+        self._quotes, self._levels = np.zeros((len(self._outcomes), 4 * most), np.int64), (levels, orders)
 
     def reset(self, core: Array, lanes: Array) -> None:
         """Draw the stretch of each environment from its key and episode alone; all its lanes start there."""
@@ -288,23 +304,43 @@ class BasketFeed:
             core["fee_rate"].reshape(-1)[lane] = self._fees[lane % self.assets]
 
     def advance(self, core: Array) -> None:
-        quotes, price = self._quotes, self._multiples[:, 0]
-        take_quotes(core, self._windows, quotes)
-        # Outward to the tape's own ticks: bid < ask still holds.
-        quotes[:, 0] = -(-quotes[:, 0] // price)
-        quotes[:, 2] //= price
-        quotes[:, 1] *= self._lots
-        quotes[:, 3] *= self._lots
+        self._take_orders(core)
+        taking = len(self._takers) > 0
         for asset, venue in enumerate(self.venues):
             own = slice(asset, None, self.assets)
-            self._outcomes[own] = venue.advance(np.ascontiguousarray(quotes[own]))
+            takers = np.ascontiguousarray(self._takers[own]) if taking else None
+            self._outcomes[own] = venue.advance(np.ascontiguousarray(self._quotes[own]), takers)
+            self._taken[own] = venue.taken
             if self._ahead is not None and venue.ahead is not None:
                 self._ahead[own] = venue.ahead
-        outcomes = in_desk_units(self._outcomes, self._multiples)
-        for name in ("ask_fill_lots", "bid_fill_lots", "ask_fill_notional", "bid_fill_notional"):
-            outcomes[name] //= self._lots  # whole orders alone, so nothing is left over
-        give_outcomes(core, outcomes)
+        fills = ("ask_fill_lots", "bid_fill_lots", "ask_fill_notional", "bid_fill_notional")
+        give_outcomes(core, self._in_our_lots(self._outcomes, fills))
+        if taking:
+            give_taken(core, self._in_our_lots(self._taken, TAKEN.names or ()))
         give_places(core, self._ahead, self._multiples[:, 1:])
+
+    def _take_orders(self, core: Array) -> None:
+        """Set quotes and market orders of the symbols' own ticks and lots from the desk's."""
+        quotes = self._quotes
+        if self._levels is not None:
+            take_levels(core, *self._levels, self._windows, self._prices, quotes)
+        else:
+            take_quotes(core, self._windows, quotes)
+            # Outward to the tape's own ticks: bid < ask still holds.
+            quotes[:, 0] = -(-quotes[:, 0] // self._prices)
+            quotes[:, 2] //= self._prices
+        quotes[:, 1::2] *= self._lots[:, None]
+        if len(self._takers):
+            take_market_orders(core, self._takers)
+            self._takers[:, 0] //= self._prices
+            self._takers[:, 1] *= self._lots
+
+    def _in_our_lots(self, found: Array, fills: Sequence[str]) -> Array:
+        """What the venues told, in the desk's integers, a copy; `fills` are the fields of our own lots."""
+        scaled = in_desk_units(found, self._multiples)
+        for name in fills:
+            scaled[name] //= self._lots  # whole orders alone, so nothing is left over
+        return scaled
 
     @property
     def times(self) -> Array:

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from mmenv import ConfigError, make_config
 from mmenv.actions.ladder import Ladder
+from mmenv.actions.taker import Taker
 from mmenv.config import EnvConfig, check_orders
 from mmenv.desk.desk import Desk
 from mmenv.engine.state import HALTED, REDUCING
-from mmenv.market.replay_basket import ReplayBasket
+from mmenv.market.replay import Replay
 from mmenv.observation import observation_names
 from tests.helpers.alone import same_alone
 
@@ -139,9 +140,17 @@ def test_surprises_keep_their_mean_of_zero():
     assert (np.abs(total.mean(axis=1)) < 4 * error).all()
 
 
+class OneOrder(Replay):
+    """A market of one order a side, without market orders."""
+
+    takes_levels = takes_market_orders = False
+
+
 def test_a_market_of_single_orders_refuses_a_ladder():
     with pytest.raises(ConfigError, match=r"quote = 'ladder' .*'spread-skew'.* has no more"):
-        check_orders(ReplayBasket(store="store", symbols=("A", "B")), Ladder())
+        check_orders(OneOrder(store="store"), Ladder())
+    with pytest.raises(ConfigError, match=r"quote = 'taker' .*'spread-skew'.* does not fill them"):
+        check_orders(OneOrder(store="store"), Taker())
     for bad, words in (
         ({"levels": 9}, "levels = 9 .* to 8"),
         ({"max_step": 0.0}, "max_step = 0.0"),

@@ -200,5 +200,3 @@ def test_what_plays_single_tapes_refuses_several(store):
         stretches(ReplayBasket(store=str(store), symbols=SYMBOLS))
     config = make_config(both(store))
     assert make_config(**config.to_dict()) == config
-    with pytest.raises(ConfigError, match="one without market orders"):
-        make_config(both(store), quote={"name": "taker"})
