@@ -2,6 +2,7 @@
 
 python -m benchmarks.actions [picture.png]
 python -m benchmarks.actions --book        the same costs on book
+python -m benchmarks.actions --ladder picture.png     an episode of a ladder on book as it is drawn
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import time
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 
 from mmenv import make_config
+from mmenv.env import NeuralMMEnv
 from mmenv.vector import NeuralMMVectorEnv
 from policies.solver.orders import Orders, OrdersRecursion
 
@@ -74,7 +77,32 @@ def picture() -> Figure:
     return figure
 
 
+def episode() -> np.ndarray:
+    """An episode of three orders a side on `book`, uint8 (600, 800, 3): the nearest at the touch, a tick
+    further out for every three lots held, new every tenth decision."""
+    env = NeuralMMEnv(
+        "book",
+        quote={"name": "ladder", "levels": 3, "max_distance": 8.0},
+        risk={"order_lots": 6, "position_limit": 20},
+        horizon=120,
+        render_mode="rgb_array",
+    )
+    env.reset(seed=5)
+    action, position = np.zeros(0, np.float32), 0.0
+    for t in range(env.config.horizon):
+        if t % 10 == 0:
+            lean = position / 3
+            near, far = 0.5 + max(-lean, 0.0), 0.5 + max(lean, 0.0)
+            action = env.config.quote.to_action(near, far, 2.0, 2.0, 1.0, 1.0)
+        position = env.step(action)[4]["ledger"]["position"]
+    frame: np.ndarray = env.render()
+    return frame
+
+
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["--ladder"]:
+        imsave(sys.argv[2], episode())
+        raise SystemExit
     on_book = sys.argv[1:] == ["--book"]
     if len(sys.argv) > 1 and not on_book:
         picture().savefig(sys.argv[1], dpi=100)
