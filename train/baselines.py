@@ -17,6 +17,7 @@ from typing import Any
 
 from mmenv.actions.base import make_action
 from mmenv.actions.spread_skew import SpreadSkew
+from mmenv.actions.taker import MarketOrders, Taker
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig
 from mmenv.market.base import Market
@@ -153,11 +154,18 @@ class Best:
 
 def closed_form_config(config: EnvConfig) -> EnvConfig:
     """The configuration that baselines quote under: `config` with the default action, whose box any pair of
-    distances fits, and with what they observe. What the others do on a path is the same under any."""
+    distances fits, with market orders where `config` has them, and with what they observe. What the others do
+    on a path is the same under any."""
     config = with_observed(config)
-    if isinstance(config.quote, SpreadSkew):
+    quote = config.quote
+    if isinstance(quote, SpreadSkew):
         return config
-    return dataclasses.replace(config, quote=make_action(None, config.market.defaults().get("quote", {})))
+    settings: dict[str, Any] = {}
+    if isinstance(quote, MarketOrders):
+        own = {each.name for each in dataclasses.fields(MarketOrders)} - {"requote_ticks"}
+        settings = {"name": Taker.name, **{name: getattr(quote, name) for name in own}}
+    default = make_action(settings or None, config.market.defaults().get("quote", {}))
+    return dataclasses.replace(config, quote=default)
 
 
 def with_observed(config: EnvConfig) -> EnvConfig:

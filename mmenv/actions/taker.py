@@ -1,4 +1,4 @@
-"""Spread and skew, and a market order beside the quotes: inventory can be shed, or taken, at once.
+"""A market order beside the quotes: inventory can be shed, or taken, at once.
 
 A third number chooses the lots of the market order, from `-taker_lots` (sell) to `taker_lots` (buy), each of
 the 2 taker_lots + 1 choices by an equal part of [-1, 1]; 0 in the middle sends none. With a `taker_threshold`
@@ -10,14 +10,15 @@ quote that it would trade with is not made in that decision.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 import numpy as np
 from numba import prange
 
-from mmenv.actions.base import Entry, Further, Taking, register
+from mmenv.actions.base import Action, Entry, Further, Taking, register
 from mmenv.actions.spread_skew import SpreadSkew
+from mmenv.actions.touch import Touch
 from mmenv.checks import require_number
 from mmenv.engine.stage import stage
 
@@ -51,16 +52,16 @@ def take(s, w, p, x):
         s.bid_lots[i] = s.bid_lots[i] if finite else I(0)
 
 
-@register
-@dataclass(frozen=True, kw_only=True)
-class Taker(SpreadSkew):
-    """`SpreadSkew` and a market order of up to `taker_lots` lots; see `mmenv.actions.taker`."""
+MARKET_ORDER = Entry(
+    "market_order", "market order, lots", "sell `quote.taker_lots`", "buy `quote.taker_lots`"
+)
 
-    name = "taker"
-    entries = (
-        *SpreadSkew.entries,
-        Entry("market_order", "market order, lots", "sell `quote.taker_lots`", "buy `quote.taker_lots`"),
-    )
+
+@dataclass(frozen=True, kw_only=True)
+class MarketOrders(Action):
+    """What an action of two numbers, `quotes`, becomes with a third one for a market order."""
+
+    quotes: ClassVar[type[Action]]
 
     taker_lots: int = 1
     """The most lots of a market order."""
@@ -89,6 +90,10 @@ class Taker(SpreadSkew):
     def taking(self) -> Taking:
         return Taking(self.half_spread, self.taker_fee_bp, self.taker_lots)
 
+    def alone(self) -> Action:
+        """The same action without market orders."""
+        return self.quotes(**{each.name: getattr(self, each.name) for each in fields(self.quotes)})
+
     def further(self, price_scale: int, on_ticks: bool, blocks: int) -> Further:
         return Further([(take, self._choices)], [])
 
@@ -99,8 +104,8 @@ class Taker(SpreadSkew):
     def to_action(
         self, ask_distance: np.ndarray, bid_distance: np.ndarray, lots: np.ndarray | int = 0, **more: Any
     ) -> np.ndarray:
-        """The action, float32 (..., 3), of these quotes (see `SpreadSkew.to_action`) and a market order of
-        `lots`, above 0 to buy; more than `taker_lots` are cut to it."""
+        """The action, float32 (..., 3), of these quotes and a market order of `lots`, above 0 to buy; more
+        than `taker_lots` are cut to it."""
         quotes = super().to_action(ask_distance, bid_distance, **more)
         asked = np.broadcast_to(np.asarray(lots), quotes.shape[:-1])
         cut = np.clip(asked, -self.taker_lots, self.taker_lots) * 2 / (2 * self.taker_lots + 1)
@@ -118,3 +123,23 @@ class Taker(SpreadSkew):
             asked = np.sign(asked) * (c["middle"] + beyond) * (beyond > 0)
         chosen = (asked + np.float32(1)) * np.float32(choices / 2)
         return np.minimum(chosen.astype(np.int64), choices - 1) - self.taker_lots
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Taker(MarketOrders, SpreadSkew):
+    """`SpreadSkew` and a market order of up to `taker_lots` lots; see `mmenv.actions.taker`."""
+
+    name = "taker"
+    quotes = SpreadSkew
+    entries = (*SpreadSkew.entries, MARKET_ORDER)
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class TouchTaker(MarketOrders, Touch):
+    """`Touch` and a market order of up to `taker_lots` lots; see `mmenv.actions.taker`."""
+
+    name = "touch-taker"
+    quotes = Touch
+    entries = (*Touch.entries, MARKET_ORDER)

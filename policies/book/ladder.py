@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mmenv.actions.spread_skew import SpreadSkew
+from mmenv.actions.taker import MarketOrders
 from mmenv.config import EnvConfig
 from mmenv.run.provenance import digest
 from policies.book.bound import bound
@@ -107,8 +107,8 @@ def find(config: EnvConfig, cache: Path | None = CACHE, note: Note = lambda what
     kept = read(path)
     if kept is not None:
         return _unpack(kept)
-    if config.quote.taking:
-        found = _with_market_orders(config, find(_of_quotes_alone(config), cache, note), note)
+    if isinstance(config.quote, MarketOrders):
+        found = _with_market_orders(config, find(_of_quotes_alone(config, config.quote), cache, note), note)
         write(path, _pack(found))
         return found
     note("recording training paths")
@@ -143,11 +143,10 @@ def find(config: EnvConfig, cache: Path | None = CACHE, note: Note = lambda what
     return found
 
 
-def _of_quotes_alone(config: EnvConfig) -> EnvConfig:
+def _of_quotes_alone(config: EnvConfig, quote: MarketOrders) -> EnvConfig:
     """The same market without market orders."""
-    box = {each.name: getattr(config.quote, each.name) for each in dataclasses.fields(SpreadSkew)}
     risk = dataclasses.replace(config.risk, taker_spacing=1)
-    return dataclasses.replace(config, quote=SpreadSkew(**box), risk=risk)
+    return dataclasses.replace(config, quote=quote.alone(), risk=risk)
 
 
 def _with_market_orders(config: EnvConfig, found: Found, note: Note) -> Found:
