@@ -76,8 +76,8 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     `quote={"name": "touch"}` is another action: per side, leave it, stand a tick behind the touch, join the
     touch, or step before it; see `mmenv.actions.touch`. `quote={"name": "taker"}` adds a third number, a
-    market order beside the quotes; see `mmenv.actions.taker`. `size` chooses the lots of either side too,
-    `ladder` quotes several levels: `docs/actions.md`.
+    market order beside the quotes, `touch-taker` one beside those of `touch`; see `mmenv.actions.taker`.
+    `size` chooses the lots of either side too, `ladder` quotes several levels: `docs/actions.md`.
 
     ## Observation Space
 

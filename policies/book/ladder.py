@@ -344,6 +344,7 @@ def best_rule(rows: Sequence[Row]) -> Row:
 def _key(config: EnvConfig, *numbers: int) -> str:
     """A hash of what results depend on."""
     whole = config.to_dict()
+    whole["quote"].pop("taker_threshold", None)  # how a market order is asked for is nothing to the ladder
     parts = ("market", "horizon", "maker_fee_bp", "quote", "risk", "reward")
     return digest([VERSION, *numbers, {name: whole[name] for name in parts}])
 

@@ -209,6 +209,32 @@ def test_surprises_keep_their_mean_of_zero():
     assert (np.abs(total.mean(axis=1)) < 4 * error).all()
 
 
+def test_touch_taker_is_touch_and_a_market_order():
+    """While it sends none it is `touch` to the last bit; what it sends are the lots of the third number."""
+    actions = np.random.default_rng(0).uniform(-1, 1, (60, 64, 3)).astype(np.float32)
+    quiet = actions * np.array([1, 1, 0.89], np.float32)
+    touch = started(make_config("book", quote={"name": "touch"}), 64, 0)
+    both = started(make_config("book", quote={"name": "touch-taker", "taker_threshold": 0.9}), 64, 0)
+    for t in range(60):
+        told, same = touch.step(actions[t, :, :2]), both.step(quiet[t])
+        assert told.observations.tobytes() == same.observations.tobytes()
+        assert told.rewards.tobytes() == same.rewards.tobytes()
+    config = make_config("book", quote={"name": "touch-taker", "taker_lots": 2, "taker_threshold": 0.5})
+    desk = started(config, 64, 0)
+    sent = np.zeros(64, bool)
+    for t in range(60):
+        position, bids, asks = whole(desk, "position", "best_bid_lots", "best_ask_lots")
+        desk.step(actions[t])
+        asked, (filled, edge) = config.quote.to_lots(actions[t]), taken_of(desk)
+        free = abs(position) + 2 <= config.risk.position_limit
+        assert (filled[free] == np.clip(asked, -bids, asks)[free]).all()
+        assert (edge[filled != 0] < 0).all()
+        sent |= filled != 0
+    assert sent.all()
+    with pytest.raises(ConfigError, match=r"touch-taker.*book"):
+        make_config("brownian", quote={"name": "touch-taker"})
+
+
 def test_what_a_market_does_not_fill_is_refused():
     @dataclass(frozen=True, kw_only=True)
     class Quotes(Brownian):
