@@ -363,7 +363,7 @@ def main(args: Sequence[str] | None = None) -> None:
         options = tyro.cli(Import, args=args, prog="neuralmm import", description=f"Formats:\n{formats}")
         results = options.run()
     except (CaptureError, PluginError, TapeError) as error:
-        raise SystemExit(f"error: {error}") from None
+        raise SystemExit(f"neuralmm import: {error}") from None
     except KeyboardInterrupt:
         raise SystemExit("interrupted; give the same command again to continue") from None
     for found, report in results:

@@ -80,7 +80,7 @@ def main() -> None:
     try:
         tyro.cli(Serve, prog="python -m mmenv.exchange.serve").run()
     except (OSError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from None
+        raise SystemExit(f"python -m mmenv.exchange.serve: {error}") from None
 
 
 if __name__ == "__main__":

@@ -243,7 +243,7 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         tyro.cli(Record, args=args, prog="neuralmm record").run()
     except (ValueError, OSError, VenueError) as error:
-        raise SystemExit(f"error: {error}") from None
+        raise SystemExit(f"neuralmm record: {error}") from None
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def test_trades_alone_are_named_and_the_others_are_imported(
     )
     with pytest.raises(CaptureError, match=other.name):
         strict.run()
-    with pytest.raises(SystemExit, match=r"^error: .*ETH.*(alone|both a bid and an ask)"):
+    with pytest.raises(SystemExit, match=r"^neuralmm import: .*ETH.*(alone|both a bid and an ask)"):
         main([name, str(other), *words[-5:], "-o", str(tmp_path / "none")])
     assert not (tmp_path / "none").exists()
 
