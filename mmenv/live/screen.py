@@ -130,8 +130,8 @@ def price(session: Session, tick: float) -> str:
 
 
 def _ours(session: Session) -> dict[int, str]:
-    """Our orders by tick."""
-    found = {}
+    """Our orders by tick; where one leaves and another comes, both."""
+    found: dict[int, str] = {}
     for side in range(2):
         for place, slot in enumerate(session.working.slots[side]):
             if slot["id"]:
@@ -141,7 +141,10 @@ def _ours(session: Session) -> dict[int, str]:
                 elif isinstance(session.execution, PaperVenue):
                     index = side * session.working.slots.shape[1] + place
                     text += f" behind {session.execution.book.orders['ahead'][index]:,.0f}"
-                found[int(slot["tick"])] = text
+                if slot["cancelled"]:
+                    text += " leaving"
+                tick = int(slot["tick"])
+                found[tick] = f"{found[tick]} + {text}" if tick in found else text
     return found
 
 

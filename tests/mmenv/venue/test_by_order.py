@@ -19,7 +19,7 @@ from mmenv.measure.record import record_tape
 from mmenv.times import SECOND
 from mmenv.venue.by_order import apply_order
 from mmenv.venue.matched import MatcherVenue
-from mmenv.venue.matcher import cancel, empty_book, place_order
+from mmenv.venue.matcher import ACTIVE, PARTIALLY_FILLED, cancel, empty_book, place_order
 from mmenv.venue.settings import FIFO, ReplayConfig
 from tests.helpers.imports import run
 from tests.helpers.orders import Market, databento_file, lobster_files, plain, write_lines
@@ -263,6 +263,65 @@ def test_the_place_is_that_of_the_orders_before_ours(tape: Tape) -> None:
             assert venue.ahead[0, 1] == sum(before.values())
             compared.add(sum(before.values()))
     assert len(compared) > 5
+
+
+def test_each_of_several_levels_has_its_place(tape: Tape) -> None:
+    """Three orders a side, one of them moving every 30 decisions: of each the others before it, counted from
+    the events by plain dictionaries, as far as the exchange has answered."""
+    latency, interval, levels = 2_000_000, 100_000_000, 3
+    config = ReplayConfig(
+        queue_model="fifo", split="all", order_latency_ns=latency, decision_interval_ns=interval,
+        feed_latency_ns=1_000_000, episode_ns=interval,
+    )  # fmt: skip
+    with MatcherVenue([tape], 1, config) as venue:
+        venue.take_levels(levels)
+        events, span = venue.replays[0].events, venue.spans[0]
+        events = events[events["ev"] & EXCH_FLAG > 0]
+        quotes = np.zeros((1, 2, levels, 2), np.int64)
+        outcome = venue.start(0, span, span.first_ns + 10 * interval)
+        [paper] = venue._papers
+        arrivals: dict[int, int] = {}
+        queues: dict[tuple[bool, int], dict[int, tuple[int, int]]] = {}
+        compared: list[set[int]] = [set() for _ in range(levels)]
+        known = 0
+        for decision in range(1_200):
+            now = int(outcome["time_ns"])
+            if decision % 30 == 0:
+                rungs = np.arange(levels) + (np.arange(levels) == levels - 1) * (decision // 30 % 2)
+                quotes[0, 0, :, 0] = outcome["best_ask_ticks"] + rungs
+                quotes[0, 1, :, 0] = outcome["best_bid_ticks"] - rungs
+                quotes[0, :, :, 1] = 1 + np.arange(levels)
+            outcome = venue.advance(quotes.reshape(1, -1))[0]
+            if outcome["data_end"]:
+                break
+            for number in paper.working.slots["id"].ravel().tolist():
+                arrivals.setdefault(number, now + latency)
+            # The others at each price, in the order in which they came: lots and when, by number.
+            until = int(outcome["time_ns"]) - latency
+            while known < len(events) and events["exch_ts"][known] <= until:
+                event = events[known]
+                kind, number, known = int(event["ev"]) & 0xFF, int(event["order_id"]), known + 1
+                queue = queues.setdefault((bool(event["ev"] & BUY_FLAG), int(event["px"])), {})
+                if kind == CLEAR:
+                    queues = {}
+                elif kind == ADD:
+                    queue[number] = int(event["qty"]), int(event["exch_ts"])
+                elif kind == MODIFY and number in queue:
+                    queue[number] = int(event["qty"]), queue[number][1]
+                elif kind == CANCEL:
+                    queue.pop(number, None)
+            for at, side in enumerate(paper.working.slots):
+                for place, slot in enumerate(side):
+                    order = paper.book.orders[at * len(side) + place]
+                    stands = order["status"] in (ACTIVE, PARTIALLY_FILLED) and not slot["cancelled"]
+                    if not slot["id"] or slot["arrives_ns"] or not stands:
+                        continue
+                    theirs = queues.get((at == 1, int(slot["tick"])), {})
+                    arrival = arrivals[int(slot["id"])]
+                    before = sum(lots for lots, came in theirs.values() if came <= arrival)
+                    assert order["ahead"] == before
+                    compared[int(slot["lots"]) - 1].add(before)
+    assert min(map(len, compared)) > 5
 
 
 def test_the_desk_shows_the_exact_place(tape: Tape) -> None:
