@@ -706,6 +706,29 @@ def test_each_order_of_a_ladder_has_its_row(laddered):
     assert run.counts["ordered_lots"] == orders["lots"].sum()
 
 
+@pytest.mark.parametrize("name", ["brownian", "book"])
+def test_orders_of_simulated_sessions_stand_beside_their_decisions(name, monkeypatch):
+    """Played in batches of two sessions: every row has the lots of its side and its nearest distance."""
+    monkeypatch.setattr("mmenv.backtest.play.MOST_LANES", 2)
+    quote = {"name": "ladder", "levels": 3}
+    config = make_config(name, horizon=60, quote=quote, risk={"order_lots": 5, "position_limit": 20})
+    policy = Steady((-1.0, -0.1, -1, -1, -1, -1), (-0.6, 0.1, -0.8, -0.8, 1, 1))
+    played = play(policy, "it", config, seeds=range(5))
+    assert played.orders.shape == (300, 2, 3, 3)
+    for at, side in enumerate(("ask", "bid")):
+        distance, lots, _ = np.moveaxis(played.orders[:, at], -1, 0)
+        assert (lots.sum(axis=1) == played.rows[f"{side}_lots"]).all()
+        quoted = played.rows[f"{side}_lots"] > 0
+        assert (distance[:, 0] == played.rows[f"{side}_distance"])[quoted].all()
+    orders = orders_of(played, config, Scale(price=1.0, lot=1.0, currency="pu", tick=0.0))
+    filled = (played.rows["ask_fill"] + played.rows["bid_fill"]).sum()
+    assert (played.orders[:, :, 1, 1] > 0).any()
+    assert 0 < orders["filled_lots"].sum() <= filled
+    if name == "brownian":  # nothing is on its way there: every lot is of an order that stood
+        assert orders["filled_lots"].sum() == filled
+        assert (orders["filled_lots"] <= orders["lots"]).all()
+
+
 def test_the_sheet_draws_each_order_of_a_ladder(laddered):
     from mmenv.report.portrait import busiest, close_up
 

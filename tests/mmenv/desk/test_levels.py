@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -142,6 +144,11 @@ def test_pictures_and_texts_show_every_order(store):
             ahead = known[-1][1][at, k, PLACE]
             assert ahead < 0 or f"x {lots[-1]} behind {ahead}" in text
     assert np.isfinite(seen["ask_2"]).sum() > 20
+    twin = copy.deepcopy(env)
+    for action in near(random, 10):
+        for one in (env, twin):
+            one.step(action)
+    assert np.array_equal(env.render(), twin.render())
 
 
 def test_pictures_of_one_level_are_those_of_spread_and_skew():
