@@ -106,7 +106,7 @@ class MarketOrders(Action):
     ) -> np.ndarray:
         """The action, float32 (..., 3), of these quotes and a market order of `lots`, above 0 to buy; more
         than `taker_lots` are cut to it."""
-        quotes = super().to_action(ask_distance, bid_distance, **more)
+        quotes = super().to_action(ask_distance, bid_distance, **more)  # type: ignore[safe-super]
         asked = np.broadcast_to(np.asarray(lots), quotes.shape[:-1])
         cut = np.clip(asked, -self.taker_lots, self.taker_lots) * 2 / (2 * self.taker_lots + 1)
         if self.taker_threshold is not None:
@@ -143,3 +143,10 @@ class TouchTaker(MarketOrders, Touch):
     name = "touch-taker"
     quotes = Touch
     entries = (*Touch.entries, MARKET_ORDER)
+
+    taker_threshold: float | None = 0.95
+    """Never None: where a tick is large, market orders by chance cost more than quotes earn."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_number(self, "taker_threshold", 0.01, 0.99)

@@ -11,7 +11,7 @@ It needs a market with a book.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numba import prange
@@ -55,7 +55,7 @@ class Touch(Action):
 
     name = "touch"
     from_touch = True
-    entries = (
+    entries: ClassVar[tuple[Entry, ...]] = (
         Entry("ask", "ask: leave, behind, join, improve", "leave", "improve"),
         Entry("bid", "bid: leave, behind, join, improve", "leave", "improve"),
     )

@@ -202,7 +202,7 @@ def _play(rows, index, table, scale, terms, charges, settle, forecasts, rule, ou
     price, left, ahead = np.zeros(2, np.int64), np.zeros(2, np.int64), np.zeros(2, np.int64)
     lots, want = np.zeros(2, np.int64), np.zeros(2, np.int64)
     for i in range(rows.shape[0]):
-        position, halted, wait, left[:] = 0, False, 0, 0
+        position, halted, wait, left[:] = np.int64(0), False, 0, 0
         for t in range(index.shape[1] - 1):
             row, end = rows[i, t * terms.substeps], rows[i, (t + 1) * terms.substeps]
             # The risk limits, as `mmenv.step.risk` has them.

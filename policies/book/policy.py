@@ -200,7 +200,8 @@ def _programme(config: EnvConfig, cache: Path | str | None = CACHE) -> Policy:
 
 def _taker_programme(config: EnvConfig, cache: Path | str | None = CACHE) -> Policy:
     """The programme of `book` with market orders by what it sees; for the action `taker`."""
-    require(config.quote.taking, "EnvConfig", "quote", config.quote.name, f"'taker' for {TAKER_PROGRAMME!r}")
+    takes = config.quote.taking is not None
+    require(takes, "EnvConfig", "quote", config.quote.name, f"'taker' for {TAKER_PROGRAMME!r}")
     found = find(config, Path(cache) if cache else None)
     assert found.taking is not None, "found for an action with market orders"
     return TakerPolicy(TAKER_PROGRAMME, config, found.programme, found.filter, found.taking)

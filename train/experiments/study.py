@@ -250,10 +250,16 @@ def draw(scales: dict[Run, Scale], results: pd.DataFrame, lines: dict[str, float
     shown = [results["score"].to_numpy(float)]
     for number, (variant, rows) in enumerate(results.groupby("variant", sort=False)):
         colour = f"C{number}"
-        histories = [(*_history(run), own) for run, own in scales.items() if run.variant == variant]
-        length = min(len(steps) for steps, *_ in histories)
+        ours = [run for run in scales if run.variant == variant]
+        histories = [_history(run) for run in ours]
+        length = min(len(steps) for steps, _, _ in histories)
         steps, minutes = (np.mean([h[i][:length] for h in histories], axis=0) for i in (0, 1))
-        scores = np.stack([own.percent(values[:length]) for _, _, values, own in histories])
+        scores = np.stack(
+            [
+                scales[run].percent(values[:length])
+                for run, (_, _, values) in zip(ours, histories, strict=True)
+            ]
+        )
         middle = interquartile(scores, axis=0)
         shown.append(scores[:, min(1, length - 1) :].ravel())
         for axes, x in ((curves, steps / 1e6), (clock, minutes)):

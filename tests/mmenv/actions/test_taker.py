@@ -231,6 +231,8 @@ def test_touch_taker_is_touch_and_a_market_order():
         assert (edge[filled != 0] < 0).all()
         sent |= filled != 0
     assert sent.all()
+    with pytest.raises(ConfigError, match="taker_threshold = None"):
+        make_config("book", quote={"name": "touch-taker", "taker_threshold": None})
     with pytest.raises(ConfigError, match=r"touch-taker.*book"):
         make_config("brownian", quote={"name": "touch-taker"})
 
