@@ -1,9 +1,9 @@
 """Microseconds from a market event to orders, and what a policy step costs: `python -m benchmarks.latency`.
 
 Policy steps of one network, NumPy in and NumPy out, through the compiled runtime, ONNX Runtime, TorchScript
-and SB3's `predict`; then the whole way from an event to orders, and its parts, over a tape. All take turns in
-short rounds of one run, on one thread, as a live desk would: warmed up, pinned to a processor, without
-garbage collection.
+and SB3's `predict`; then the whole way from an event to orders, and its parts, over a tape, and the whole way
+of other actions: a ladder, market orders. All take turns in short rounds of one run, on one thread, as a live
+desk would: warmed up, pinned to a processor, without garbage collection.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,16 @@ import numpy as np
 import tyro
 from numba import njit, types
 from numba.extending import intrinsic
-from numba.np.numpy_support import carray
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
 from mmenv.config import EnvConfig, make_config
+from mmenv.desk.desk import Desk
 from mmenv.engine.memory import address, array_at
 from mmenv.engine.stage import Call, stage
 from mmenv.engine.state import PARAMS
+from mmenv.market.live import Live
 from mmenv.market.replay import Replay
 from mmenv.observation import observation_features
 from mmenv.times import SECOND
@@ -36,13 +37,21 @@ from policies.bundle import Bundle, load
 from policies.network.layers import Layer, Network
 from policies.network.quantise import to_int8
 from policies.network.runtime import Stream, undisturbed
-from policies.tick import PLACE, Session, TickToQuote, record
+from policies.tick import PLACE, WIDEST, Session, TickToQuote, as_live, record
 
 ROUNDS = 20
 WARM_UP = 500
 TAPE = 100_000
 """Decisions of a tape; longer runs play it again."""
 PARTS = ("event in", "ledger and features", "policy", "quote and risk", "orders out")
+ACTIONS: dict[str, dict[str, Any]] = {
+    "spread-skew": {},
+    "ladder, 3 levels": {"quote": {"name": "ladder", "levels": 3}, "risk": {"order_lots": 6}},
+    "taker": {"quote": {"name": "taker", "taker_lots": 2}},
+}
+"""Actions whose whole way is timed, and their settings."""
+ACTION_TAPE = 20_000
+"""Decisions of the tape of each."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,7 @@ class Bench:
     events: int = 1_000_000
     """Events of the tape, and steps of the compiled runtime."""
     peers: int = 20_000
-    """Steps of TorchScript and SB3, and a tenth of those of ONNX Runtime."""
+    """Steps of TorchScript and SB3, and a tenth of those of ONNX Runtime; 0 leaves all of them out."""
     store: Path | None = None
     """Store of recorded tapes (`neuralmm import`); by default the tape is a session of market book."""
     symbol: str = "*"
@@ -140,8 +149,8 @@ def bare_loop(like: Contender, count: int) -> Contender:
 # Policy steps -----------------------------------------------------------------------------------------------
 
 
-def random_network(inputs: int, hidden: int, seed: int) -> Network:
-    """An LSTM, two dense layers of 64 with tanh, and two outputs."""
+def random_network(inputs: int, hidden: int, seed: int, outputs: int = 2) -> Network:
+    """An LSTM, two dense layers of 64 with tanh, and the outputs."""
     rng = np.random.default_rng(seed)
 
     def numbers(*shape: int) -> np.ndarray:
@@ -153,7 +162,7 @@ def random_network(inputs: int, hidden: int, seed: int) -> Network:
     rows = 4 * hidden
     recurrent = {"weight_ih": numbers(rows, inputs), "weight_hh": numbers(rows, hidden)}
     lstm = Layer("lstm", recurrent | {"bias_ih": numbers(rows), "bias_hh": numbers(rows)})
-    layers = (lstm, dense(hidden, 64, "tanh"), dense(64, 64, "tanh"), dense(64, 2, "identity"))
+    layers = (lstm, dense(hidden, 64, "tanh"), dense(64, 64, "tanh"), dense(64, outputs, "identity"))
     return Network(inputs, layers, bounds=(-1.0, 1.0))
 
 
@@ -166,8 +175,9 @@ def steps(network: Network, options: Bench) -> list[Contender]:
         Contender("compiled (numba), float32", Stream(network).step, given, options.events),
         Contender("compiled (numba), int8", Stream(small).step, given, options.events),
     ]
-    found += onnx_steps(network, given, 10 * options.peers)
-    if options.bundle is None:
+    if options.peers:
+        found += onnx_steps(network, given, 10 * options.peers)
+    if options.peers and options.bundle is None:
         found += torch_steps(network, given, options.peers)
     return found
 
@@ -270,7 +280,7 @@ pointer: Any = intrinsic(_pointer)
 @stage(PLACE)
 def stamp(s, w, p, x):
     """The time as (seconds, nanoseconds) into the next pair of the array at `w`, behind their number."""
-    count = carray(array_at(w.at, types.int64), (w.size,))
+    count = array_at(w.at, types.int64, w.size)
     clock_gettime(CLOCK, pointer(w.at + 8 + 16 * count[0]))
     count[0] += 1
 
@@ -305,11 +315,14 @@ def tape(options: Bench) -> tuple[Bundle, EnvConfig, Session]:
     if bundle is None:
         width = len(observation_features(config))
         bundle = Bundle(random_network(width, options.hidden, options.seed), config)
-    count = min(TAPE, options.events)
+    return bundle, config, recorded(bundle, config, min(TAPE, options.events), options.seed)
+
+
+def recorded(bundle: Bundle, config: EnvConfig, count: int, seed: int) -> Session:
     with tqdm(
         total=count, desc="recording a tape", unit=" decisions", leave=False, unit_scale=True, disable=None
     ) as bar:
-        return bundle, config, record(bundle, config, count, options.seed, bar.update)
+        return record(bundle, config, count, seed, bar.update)
 
 
 def ticks(
@@ -317,11 +330,10 @@ def ticks(
 ) -> tuple[list[Contender], Stamped]:
     """The policy step on the tape's observations, and the whole way on its events, whole and by part."""
     events, starts = list(session.outcomes), session.starts
-    tick, stamped = TickToQuote(bundle, config), Stamped(bundle, config, options.events)
-    got = [
-        (tick.start(e) if first else tick.quote(e)).copy() for e, first in zip(events, starts, strict=True)
-    ]
-    assert np.array_equal(got, session.orders), "the tape gives other orders than its session"
+    whole, stamped = (
+        whole_way("tick to quote, whole", bundle, config, session, options.events),
+        Stamped(bundle, config, options.events),
+    )
     return [
         Contender(
             "policy step, compiled, same observations",
@@ -329,11 +341,57 @@ def ticks(
             list(session.observations),
             options.events,
         ),
-        Contender("tick to quote, whole", tick.quote, events, options.events, starts, tick.start),
+        whole,
         Contender(
             "with a clock around each part", stamped.quote, events, options.events, starts, stamped.tick.start
         ),
     ], stamped
+
+
+def whole_way(name: str, bundle: Bundle, config: EnvConfig, session: Session, count: int) -> Contender:
+    """From the events of a tape to orders, which are those of a live desk."""
+    tick, starts = TickToQuote(bundle, config), session.starts
+    events: Sequence[Any] = list(session.outcomes)
+    call, start = tick.quote, tick.start
+    if config.quote.taking is not None:
+        # What market orders filled comes in beside them.
+        events = list(zip(events, session.taken, strict=True))
+        call, start = (lambda given: tick.quote(*given)), (lambda given: tick.start(given[0]))
+    got = [(start(e) if first else call(e)).copy() for e, first in zip(events, starts, strict=True)]
+    assert np.array_equal(got, step_by_step(bundle, config, session)), "it gives other orders than the desk"
+    return Contender(name, call, events, count, starts, start)
+
+
+def step_by_step(bundle: Bundle, config: EnvConfig, session: Session) -> list[list[int]]:
+    """What a live desk and the policy beside it give for the events of a tape."""
+    desk = Desk(replace(config, market=as_live(config.market)), 1, autoreset=False)
+    link, stream, found = desk.external, bundle.stream(), []
+    assert isinstance(link, Live.Link)
+    link.window[0] = WIDEST
+    for outcome, taken, first in zip(session.outcomes, session.taken, session.starts, strict=True):
+        link.outcomes[0], link.taken[0] = outcome, taken
+        if first:
+            observation = desk.reset(positions=np.zeros(1, np.int32))[0]
+            stream.reset()
+        else:
+            link.answer(desk.core)
+            observation = desk.finish().observations[0]
+        desk.decide(stream.step(observation)[None])
+        market = link.market_order(desk.core) if config.quote.taking is not None else ()
+        found.append([*link.quotes(desk.core).tolist(), *market])
+    return found
+
+
+def actions(options: Bench) -> list[Contender]:
+    """The whole way of each of ACTIONS, by networks of random weights on `book`."""
+    found = []
+    for name, settings in ACTIONS.items():
+        config = make_config("book", **settings)
+        width, numbers = len(observation_features(config)), len(config.quote.entries)
+        bundle = Bundle(random_network(width, options.hidden, options.seed, numbers), config)
+        session = recorded(bundle, config, min(ACTION_TAPE, options.events), options.seed)
+        found.append(whole_way(name, bundle, config, session, options.events))
+    return found
 
 
 # The tables -------------------------------------------------------------------------------------------------
@@ -371,7 +429,8 @@ def main() -> None:
     peers = steps(network, options)
     whole, stamped = ticks(bundle, config, session, options)
     peers.append(bare_loop(peers[0], options.events))
-    take_turns([*peers, *whole])
+    others = actions(options)
+    take_turns([*peers, *whole, *others])
     rows: dict[str, np.ndarray] = {c.name: c.samples for c in peers}
     shape = ", ".join(f"{la.kind} {la.units}" for la in network.layers)
     print_table(
@@ -386,10 +445,13 @@ def main() -> None:
     }
     title = f"Tick to quote, microseconds: market {config.market.name}, {bundle.network.inputs} observations"
     print_table(console, title, rows, whole[0].name, "part")
+    rows = {c.name: c.samples for c in others}
+    title = f"Tick to orders by action, microseconds: market book, LSTM {options.hidden} and two dense 64"
+    print_table(console, title, rows, others[0].name, "action")
     console.print(
         f"{options.events:,} events: a tape of {len(session.outcomes):,} decisions in {session.starts.sum()} "
-        "episodes, played over; its orders were those of the session. One thread, pinned, garbage collection "
-        f"off, {WARM_UP} calls to warm up. Every figure has a reading of the clock in it."
+        "episodes, played over; its orders were those of a live desk, byte for byte. One thread, pinned, "
+        f"garbage collection off, {WARM_UP} calls to warm up. Every figure has a reading of the clock in it."
     )
 
 

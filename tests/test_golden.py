@@ -605,7 +605,7 @@ def bundle_actions(kind: str) -> Told:
     on_book = dataclasses.replace(bundle, config=BOOK)
     session, tick = record_session(on_book, BOOK, 150, seed=5), TickToQuote(on_book)
     words = session.outcomes.view(np.int64).reshape(len(session.outcomes), -1)
-    yield dataclasses.replace(session, outcomes=words)
+    yield [words, session.starts, session.observations, session.orders]
     for outcome, first in zip(session.outcomes, session.starts, strict=True):
         yield (tick.start(outcome) if first else tick.quote(outcome)).copy()
 

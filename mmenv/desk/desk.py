@@ -309,17 +309,20 @@ class Desk:
             self.plan[engine.ACTIONS_AT] = 0  # taken already
             self.plan[engine.STRICT] = 0
 
-    def event_plans(self, event: Call, policy: Call, orders: Call, stamp: Call | None = None) -> EventPlans:
+    def event_plans(
+        self, event: Sequence[Call], policy: Call, orders: Sequence[Call], stamp: Call | None = None
+    ) -> EventPlans:
         """Plans for `step_at` that take one event of a market outside to orders in one call.
 
         `event` sets the market's answer, `policy` reads the tile of observations and sets the action,
-        `orders` takes the quotes. `stamp` is called before the first part, between two, and after the last.
+        `orders` takes quotes and market orders. `stamp` is called before the first part, between two, and
+        after the last.
         """
         s = self.stages
-        parts = [[event], [*s.account, *s.observe], [policy], s.decide, [orders]]
+        parts = [event, [*s.account, *s.observe], [policy], s.decide, orders]
         between = [stamp] if stamp else []
         calls = [call for part in parts for call in (*between, *part)] + between
-        first, following = (self._fill(make_plan(c, [], [])) for c in ([policy, *s.decide, orders], calls))
+        first, following = (self._fill(make_plan(c, [], [])) for c in ([policy, *s.decide, *orders], calls))
         for plan in (first, following):
             plan[engine.ACTIONS_AT] = plan[engine.STRICT] = 0
         return EventPlans(first, following, calls)

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 
-from benchmarks.latency import random_network
-from mmenv import ConfigError, make_config
+from mmenv import make_config
 from mmenv.market.live import Live
 from policies.bundle import REFERENCE_SEED, Bundle, load, save
-from policies.network.layers import Layer
-from policies.tick import require_alone
-from train.export import first_actions
+from tests.helpers.bundles import random_bundle
 from train.live import choose
 from train.simulate import quoted_sides
 from train.verify import Recorded, compare
@@ -27,15 +22,7 @@ ACTIONS = {
 
 def bundle_of(name: str) -> Bundle:
     """A network of random weights with as many outputs as the action has numbers."""
-    config = make_config("brownian", horizon=60, **ACTIONS[name])
-    network = random_network(18, 16, 3)
-    numbers = len(config.quote.entries)
-    weight = np.random.default_rng(0).normal(0, 0.15, (numbers, 64)).astype(np.float32)
-    last = Layer("dense", {"weight": weight, "bias": np.zeros(numbers, np.float32)}, "identity")
-    network = dataclasses.replace(network, layers=(*network.layers[:-1], last))
-    units = config.market.price_scale, 1.0
-    bundle = Bundle(network, config, units=units, name=name)
-    return dataclasses.replace(bundle, reference=first_actions(bundle.policy(), config))
+    return random_bundle(make_config("brownian", horizon=60, **ACTIONS[name]), name=name)
 
 
 @pytest.mark.parametrize("name", ACTIONS)
@@ -60,12 +47,6 @@ def test_a_desk_takes_what_venues_take(tmp_path, name):
     save(bundle_of(name), tmp_path / "policy.mmz")
     market = Live(venue="binance-usdm", symbol="BTCUSDT")
     assert choose(str(tmp_path / "policy.mmz"), {}, market, None, None).config.quote.name == name
-
-
-@pytest.mark.parametrize("name", ["taker", "ladder"])
-def test_one_compiled_call_gives_one_quote_a_side(name):
-    with pytest.raises(ConfigError, match=f"quote = '{name}' .*no market orders.* neuralmm paper"):
-        require_alone(make_config("brownian", **ACTIONS[name]))
 
 
 def test_sides_that_are_left_are_counted_as_such():
