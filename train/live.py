@@ -31,7 +31,7 @@ from mmenv.live.guard import GuardConfig
 from mmenv.live.market_feed import MarketFeed
 from mmenv.live.plan import Plan
 from mmenv.live.screen import Screen, summary
-from mmenv.live.setup import Player, usual_orders
+from mmenv.live.setup import Player, require_orders, usual_orders
 from mmenv.live.tape_feed import TapeFeed
 from mmenv.live.venues.base import VENUES, Credentials, Venue
 from mmenv.market.live import Live
@@ -156,6 +156,8 @@ def plan(options: Common, venue: str, symbol: str, mode: str, **more: Any) -> tu
     """One desk's plan, and its policy; `venue` is the venue's own name."""
     market = Live(step_seconds=options.step_seconds, venue=venue, symbol=symbol)
     chosen = choose(options.policy, options.parameters, market, options.position_limit, options.order_lots)
+    if options.max_orders is not None:
+        require_orders(chosen.config.quote, options.max_orders, "--max-orders")
     guard = None
     if options.max_loss is not None:
         limit, loss = chosen.config.risk.position_limit, options.max_loss
@@ -170,6 +172,7 @@ def plan(options: Common, venue: str, symbol: str, mode: str, **more: Any) -> tu
             folder=options.journals,
             mode=mode,
             guard=guard,
+            max_orders=options.max_orders,
             price_unit=options.price_unit,
             lot_unit=options.lot_unit,
             warm_up_s=options.warm_up,

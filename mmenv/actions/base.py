@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from decimal import Decimal
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
@@ -109,6 +110,11 @@ class Action(ABC):
     def taking(self) -> Taking | None:
         """The terms of its market orders, where it sends any: its stages then set `taker_lots`, too."""
         return None
+
+    def in_new_lots(self, factor: Decimal) -> Action:
+        """The same where so many lots are what one was: sizes among its settings keep their worth, rounded
+        down. Raises `ConfigError` where one comes to nothing."""
+        return self
 
     def further(self, price_scale: int, on_ticks: bool, blocks: int) -> Further:
         """Stages beside `stage`, each with the record that it reads as its `own`: one for all environments,

@@ -10,8 +10,9 @@ quote that it would trade with is not made in that decision.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass, fields, replace
+from decimal import Decimal
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numba import prange
@@ -93,6 +94,9 @@ class MarketOrders(Action):
     def alone(self) -> Action:
         """The same action without market orders."""
         return self.quotes(**{each.name: getattr(self, each.name) for each in fields(self.quotes)})
+
+    def in_new_lots(self, factor: Decimal) -> Self:
+        return replace(self, taker_lots=int(self.taker_lots * factor))
 
     def further(self, price_scale: int, on_ticks: bool, blocks: int) -> Further:
         return Further([(take, self._choices)], [])

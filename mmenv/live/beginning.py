@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mmenv.checks import ConfigError, differences, require
+from mmenv.checks import ConfigError, differences
 from mmenv.data.rows import BBO, CLEAR, DEPTH, ROW, SNAPSHOT, TRADE
 from mmenv.live.guard import BEFORE, GuardConfig
 from mmenv.live.journal import Memory
@@ -19,7 +19,7 @@ from mmenv.live.market_feed import Instrument
 from mmenv.live.plan import Plan
 from mmenv.live.rerun import recover, setup_of
 from mmenv.live.session import Session
-from mmenv.live.setup import Player, Setup, orders_a_decision, usual_orders
+from mmenv.live.setup import Player, Setup, require_orders, usual_orders
 from mmenv.market.live import Live
 from mmenv.market.units import units
 from mmenv.times import MILLISECOND, SECOND
@@ -121,24 +121,33 @@ def make_setup(
     if guard is None:
         loss = config.risk.daily_loss_limit * market.price_unit * setup.money
         guard = replace(setup.guard, daily_loss=loss, drawdown=loss)
+    if plan.max_orders is not None:
+        guard = replace(guard, max_orders=plan.max_orders)
     guard = _within_venue(guard, instrument.max_orders // plan.desks)
-    require(
-        guard.max_orders >= orders_a_decision(config.quote), "GuardConfig", "max_orders", guard.max_orders,
-        f"at least {orders_a_decision(config.quote)}, the orders of a decision of quote {config.quote.name!r}"
-    )  # fmt: skip
+    require_orders(config.quote, guard.max_orders, "GuardConfig.max_orders")
     return replace(setup, guard=guard)
 
 
 def check_size(plan: Plan, instrument: Instrument, window: tuple[int, int]) -> None:
-    """Raise `ConfigError` where the venue would refuse the size of each order."""
-    lots, worth = plan.config.risk.order_lots, Decimal(instrument.lot_size)
+    """Raise `ConfigError` where the venue would refuse the size of each order: of each level of a ladder with
+    equal lots, of a whole market order."""
+    quote, lots, worth = plan.config.quote, plan.config.risk.order_lots, Decimal(instrument.lot_size)
     if not instrument.inverse:
         worth *= Decimal(sum(window)) / 2 * Decimal(instrument.tick_size)
     need = max(instrument.min_lots, math.ceil(Decimal(instrument.min_notional) / worth))
-    if lots < need:
+    takes = (
+        f"{instrument.venue} takes {instrument.min_lots} lots or more, worth {instrument.min_notional} "
+        f"{instrument.quote} or more"
+    )
+    if lots < (least := need * quote.side_orders):
+        each = f" for each of {quote.side_orders} levels" if quote.side_orders > 1 else ""
         raise ConfigError(
-            f"order_lots = {lots} is too small: {instrument.venue} takes {instrument.min_lots} lots or more, "
-            f"worth {instrument.min_notional} {instrument.quote} or more; give --order-lots {need} or more."
+            f"order_lots = {lots} is too small: {takes}{each}; give --order-lots {least} or more."
+        )
+    if quote.taking is not None and quote.taking.lots < need:
+        raise ConfigError(
+            f"quote.taker_lots = {quote.taking.lots} is too small: {takes}; take a policy whose market "
+            f"orders have {need} lots or more."
         )
 
 
@@ -159,8 +168,12 @@ def recovered(plan: Plan, instrument: Instrument, player: Player) -> Session:
     # It may have changed since the journal began, which says so further on.
     instrument = replace(instrument, tick_size=found.tick_size, lot_size=found.lot_size)
     asked = make_setup(plan, instrument, found.market, 0, (found.low_tick, found.high_tick))
-    # Its limits may have changed since, and the throttle knows those of today.
-    guard = replace(asked.guard, **{name: getattr(found.guard, name) for name in OF_VENUE})
+    # Its limits may have changed since, and the throttle knows those of today; but fewer orders than the
+    # journal's are another setting.
+    of_venue = {name: getattr(found.guard, name) for name in OF_VENUE}
+    if plan.max_orders is not None:
+        of_venue["max_orders"] = min(plan.max_orders, found.guard.max_orders)
+    guard = replace(asked.guard, **of_venue)
     asked = replace(asked, guard=guard, **{name: getattr(found, name) for name in FROM_JOURNAL})
     ours, theirs = (json.loads(setup.to_json()) for setup in (asked, found))
     if differ := "; ".join(differences(ours, theirs)):

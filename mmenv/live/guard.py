@@ -42,6 +42,9 @@ from mmenv.engine.state import ACTIVE, HALTED, REDUCING
 from mmenv.live.snapshot import Kept, give_back, keep
 from mmenv.times import DAY, MILLISECOND, SECOND
 
+LEAST_ORDERS: Final = 3
+"""The least `max_orders`: two quotes and a market order; of an action with more see `make_setup`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class GuardConfig:
@@ -73,8 +76,7 @@ class GuardConfig:
             require_number(self, name, 1e-9, 1e15)
         require_number(self, "position_limit", 1, 1_000_000_000, integer=True)
         require_number(self, "reducing_at", 0.0, 1.0)
-        # A decision sends up to two orders, or three; of an action with more see `make_setup`.
-        require_number(self, "max_orders", 3, 1_000_000, integer=True)
+        require_number(self, "max_orders", LEAST_ORDERS, 1_000_000, integer=True)
         for name in ("order_window_s", "reject_window_s"):
             require_number(self, name, 1e-3, 86_400.0)
         require_number(self, "far_quote_bp", 1e-3, 1e6)

@@ -25,6 +25,9 @@ class Plan:
     """"paper" or "live"."""
     guard: GuardConfig | None = None
     """None: the limits of `config`, in the instrument's currency."""
+    max_orders: int | None = None
+    """New orders in the guard's window, ten seconds, at most; None: what `guard` says, or what suits the
+    action. Fewer where the venue takes fewer."""
     latency_ms: float = 10.0
     """One-way latency of paper orders."""
     queue_model: str = "risk-adverse"

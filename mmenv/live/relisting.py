@@ -78,7 +78,9 @@ def relisted(setup: Setup, terms: Terms, position: int, owed: Decimal) -> tuple[
     low = max(math.floor(setup.low_tick * ticks), 1)
     made = replace(
         setup,
-        config=replace(config, market=market, risk=replace(config.risk, **sizes)),
+        config=replace(
+            config, market=market, quote=config.quote.in_new_lots(lots), risk=replace(config.risk, **sizes)
+        ),
         guard=replace(
             setup.guard,
             position_limit=max(int(setup.guard.position_limit * Decimal(setup.lot_size) / lot), 1),

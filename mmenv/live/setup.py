@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmenv.actions.base import Action
+from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig, make_config
 from mmenv.data.currency import currency_of
 from mmenv.live.charges import Charges
-from mmenv.live.guard import BEFORE, GuardConfig
+from mmenv.live.guard import BEFORE, LEAST_ORDERS, GuardConfig
 from mmenv.market.live import Live
 from mmenv.venue.outcome import OUTCOME
 from mmenv.venue.working import COMMAND
@@ -137,6 +138,17 @@ class Setup:
 def orders_a_decision(quote: Action) -> int:
     """How many orders a decision of an action sends at most."""
     return 2 * quote.side_orders + (quote.taking is not None)
+
+
+def require_orders(quote: Action, allowed: int, name: str) -> None:
+    """Raise `ConfigError` where the limit of new orders `name` is too low for any decision of an action."""
+    most = orders_a_decision(quote)
+    least = max(most, LEAST_ORDERS)
+    if allowed < least:
+        raise ConfigError(
+            f"{name} = {allowed} is not possible: it must be at least {least}, for a decision of quote "
+            f"{quote.name!r} sends up to {most} orders."
+        )
 
 
 def usual_orders(quote: Action) -> int:

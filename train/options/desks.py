@@ -41,6 +41,9 @@ class Common:
     """Halt after losing so much in a day, or from its peak, currency of profits; otherwise the policy's."""
     account_loss: float | None = None
     """Halt every desk when together they have lost so much from their best, currency of profits."""
+    max_orders: int | None = None
+    """New orders of a desk in ten seconds at most; otherwise 250 for each order a side, and never more than
+    the venue takes. Each level of a ladder is an order."""
     step_seconds: float = 0.1
     """Time between two decisions; a bundle's own if it has one."""
     price_unit: int = 0

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import train.live
 from mmenv import ConfigError
 from mmenv.data.rows import BUY, SELL
 from mmenv.live import journal
-from mmenv.live.beginning import make_setup
+from mmenv.live.beginning import check_size, make_setup
 from mmenv.live.compare import backtest
 from mmenv.live.guard import GuardConfig
 from mmenv.live.journal import Journal, Memory, read
 from mmenv.live.market_feed import Instrument
 from mmenv.live.orders import Ack, Fill
 from mmenv.live.plan import Plan
+from mmenv.live.relisting import Terms, relisted
 from mmenv.live.rerun import check, decisions, recover, to_tape
 from mmenv.live.session import Session
 from mmenv.live.setup import orders_a_decision
 from mmenv.times import SECOND
 from tests.helpers.sessions import Wanderer, at_venue, paper, rows, run, setup
+from train.live import Chosen
+from train.options.desks import Common
 
 pytest.importorskip("hftbacktest")
 
 LADDER = {"quote": {"name": "ladder", "levels": 3, "max_step": 4.0}, "risk": {"order_lots": 5}}
+SYMBOL = {"venue": "binance-usdm", "symbol": "BTCUSDT"}
 FAR = [-1.0, -0.1, -1.0, -1.0, -1.0, -1.0], [-0.9, 0.1, -0.6, -0.6, 1.0, 1.0]
 
 
@@ -89,14 +97,70 @@ def test_the_order_rate_is_never_passed():
     assert 14 < count.max() <= 20
 
 
+def instrument(**more: Any) -> Instrument:
+    """BTCUSDT, where nothing is charged."""
+    fees = {"maker_fee_bp": 0.0, "taker_fee_bp": 0.0}
+    return Instrument(**SYMBOL, tick_size="0.1", lot_size="0.001", **fees, **more)
+
+
+def plan(max_orders: int | None = None, **config: Any) -> Plan:
+    return Plan(config=setup(**config).config, policy="it", folder=Path(), max_orders=max_orders, **SYMBOL)
+
+
 def test_a_limit_below_the_orders_of_a_decision_is_refused():
+    """Given in a guard, or on the command line, where nothing is asked of a venue before."""
     found = setup(**LADDER)
     guard = GuardConfig(daily_loss=1.0, drawdown=1.0, position_limit=10, max_orders=5)
-    symbol = {"venue": "binance-usdm", "symbol": "BTCUSDT"}
-    instrument = Instrument(**symbol, tick_size="0.1", lot_size="0.001", maker_fee_bp=0.0, taker_fee_bp=0.0)
-    plan = Plan(config=found.config, policy="it", folder=Path(), guard=guard, **symbol)
-    with pytest.raises(ConfigError, match=r"max_orders = 5 .* at least 6, .* 'ladder'"):
-        make_setup(plan, instrument, found.market, 1, (5000, 7000))
+    for asked in (replace(plan(**LADDER), guard=guard), plan(5, **LADDER)):
+        with pytest.raises(ConfigError, match=r"max_orders = 5 .* at least 6, .* 'ladder'"):
+            make_setup(asked, instrument(), found.market, 1, (5000, 7000))
+    with pytest.raises(ConfigError, match=r"max_orders = 4 .* at least 6"):
+        make_setup(plan(**LADDER), instrument(max_orders=4), found.market, 1, (5000, 7000))
+
+
+@pytest.mark.parametrize(
+    ("asked", "venue", "allowed"), [(None, 0, 750), (90, 0, 90), (90, 40, 40), (90, 200, 90)]
+)
+def test_so_many_orders_as_asked_for_and_the_venue_takes(asked, venue, allowed):
+    made = make_setup(plan(asked, **LADDER), instrument(max_orders=venue), setup().market, 1, (5000, 7000))
+    assert made.guard.max_orders == allowed
+
+
+@pytest.mark.parametrize("name", ["spread-skew", "taker", "ladder"])
+def test_max_orders_on_the_command_line(name, monkeypatch):
+    least = {"spread-skew": 3, "taker": 3, "ladder": 6}[name]
+    config = setup(quote={"name": name} | ({"levels": 3} if name == "ladder" else {})).config
+    monkeypatch.setattr(train.live, "choose", lambda *_: Chosen(config, "it", Wanderer))
+    for given in (None, least, 500):
+        for loss in (None, 5.0):
+            made, _ = train.live.plan(
+                Common(policy="it", max_orders=given, max_loss=loss), **SYMBOL, mode="paper"
+            )
+            assert made.max_orders == given
+    with pytest.raises(ConfigError, match=rf"--max-orders = {least - 1} .* at least {least}, .* '{name}'"):
+        train.live.plan(Common(policy="it", max_orders=least - 1), **SYMBOL, mode="paper")
+
+
+def test_sizes_that_a_venue_refuses():
+    """For each level of a ladder, and for a whole market order."""
+    window, least = (5000, 7000), instrument(min_lots=2)
+    check_size(plan(quote=LADDER["quote"], risk={"order_lots": 6}), least, window)
+    with pytest.raises(
+        ConfigError, match=r"order_lots = 5 .* for each of 3 levels; give --order-lots 6 or more"
+    ):
+        check_size(plan(quote=LADDER["quote"], risk={"order_lots": 5}), least, window)
+    taker = {"risk": {"order_lots": 2}, "quote": {"name": "taker", "taker_lots": 2}}
+    check_size(plan(**taker), least, window)
+    with pytest.raises(ConfigError, match=r"quote\.taker_lots = 1 is too small: .* 2 lots or more"):
+        check_size(plan(risk=taker["risk"], quote={"name": "taker"}), least, window)
+
+
+def test_market_orders_keep_their_worth_on_another_grid():
+    made = setup(quote={"name": "taker", "taker_lots": 3}, risk={"order_lots": 4})
+    finer, _ = relisted(made, Terms("0.01", "0.0001", 1, 0), 0, Decimal(0))
+    assert (finer.config.quote.taker_lots, finer.config.risk.order_lots) == (30, 40)
+    with pytest.raises(ConfigError, match="taker_lots = 0 is not possible"):
+        relisted(made, Terms("0.1", "0.004", 1, 0), 0, Decimal(0))
 
 
 def live() -> Session:
