@@ -50,7 +50,6 @@ from mmenv.live.market_feed import Batch
 from mmenv.live.orders import VenueError
 from mmenv.live.plan import Plan
 from mmenv.live.rerun import check, setup_of
-from mmenv.live.setup import decision_type
 from mmenv.live.venues.base import VENUES as PLACES
 from mmenv.live.venues.base import Credentials
 from mmenv.live.venues.client import BaseError
@@ -76,10 +75,22 @@ DRAWDOWN = 0.012
 """Quote currency; one schedule in some reaches it."""
 
 
-class Wanderer:
-    """Quotes at the touch or inside it, leaning at random, by what it has seen in this episode so far."""
+ACTIONS: dict[str, dict[str, Any]] = {
+    "spread-skew": {},
+    "ladder": {"quote": {"name": "ladder", "levels": 3}, "risk": {"order_lots": LIMIT}},
+    "size": {"quote": {"name": "size"}, "risk": {"order_lots": LIMIT}},
+    "taker": {"quote": {"name": "taker", "taker_lots": 2}},
+    "touch": {"quote": {"name": "touch"}},
+}
+"""What a schedule's desk decides, by name of the action: settings over those of `plan`."""
 
-    def __init__(self) -> None:
+
+class Wanderer:
+    """Quotes at the touch or inside it, leaning at random, by what it has seen in this episode so far; what
+    else an action decides is drawn, too."""
+
+    def __init__(self, action: str = "spread-skew") -> None:
+        self.action = action
         self.memory = 0
 
     def reset(self) -> None:
@@ -87,8 +98,12 @@ class Wanderer:
 
     def step(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
         self.memory = (self.memory * 31 + zlib.crc32(observation.tobytes())) % (1 << 61)
-        lean = np.random.default_rng(self.memory).uniform(-0.03, 0.03)
-        return np.array([-1.0, lean], np.float32)
+        rng = np.random.default_rng(self.memory)
+        lean = rng.uniform(-0.03, 0.03)
+        if self.action == "touch":
+            return rng.uniform(-1.0, 1.0, 2).astype(np.float32)
+        more = rng.uniform(*MORE[self.action])
+        return np.array([-1.0, lean, *more], np.float32)
 
     @property
     def state(self) -> bytes:
@@ -100,6 +115,16 @@ class Wanderer:
         self.memory = int(saved)
 
 
+MORE: dict[str, tuple[list[float], list[float]]] = {
+    "spread-skew": ([], []),
+    # Steps of a tick or so, any shape; a market order in two decisions of five.
+    "ladder": ([-1.0, -1.0, -1.0, -1.0], [-0.8, -0.8, 1.0, 1.0]),
+    "size": ([-1.0, -1.0], [1.0, 1.0]),
+    "taker": ([-0.35], [0.35]),
+}
+"""The lowest and the highest of the numbers that follow spread and skew."""
+
+
 @dataclass
 class Outcome:
     """What became of one schedule; `violations` is empty if all is well."""
@@ -107,9 +132,12 @@ class Outcome:
     seed: int
     faults: list[str]
     venue: str = "binance-usdm"
+    action: str = "spread-skew"
     kills: int = 0
     decisions: int = 0
     orders: int = 0
+    market_orders: int = 0
+    """Of these."""
     fills: int = 0
     halted: float = 0.0
     """Share of decisions made HALTED."""
@@ -124,11 +152,12 @@ class Outcome:
     violations: list[str] = field(default_factory=list)
 
 
-def plan(folder: Path, venue: str, symbol: str = SYMBOL) -> Plan:
+def plan(folder: Path, venue: str, symbol: str = SYMBOL, action: str = "spread-skew") -> Plan:
     """A desk with tight limits, so that they are met."""
     market = Live(venue=venue, symbol=symbol)
+    settings = ACTIONS[action] | {"risk": {"position_limit": LIMIT} | ACTIONS[action].get("risk", {})}
     return Plan(
-        config=make_config(market, horizon=60, risk={"position_limit": LIMIT}),
+        config=make_config(market, horizon=60, **settings),
         policy="wanderer",
         venue=venue,
         symbol=symbol,
@@ -163,8 +192,9 @@ class Trial:
 
     def __init__(
         self, tape: Sequence[Tape], seed: int, folder: Path, seconds: float, kills: int,
-        operator: bool = True, unruly: bool = False,
+        operator: bool = True, unruly: bool = False, action: str = "spread-skew",
     ) -> None:  # fmt: skip
+        self.action = action
         self.rng = np.random.default_rng([seed, 1])
         self.seed, self.folder, self.seconds, self.kills = seed, folder, seconds, kills
         self.operator = np.random.default_rng([seed, 2]) if operator else None
@@ -190,7 +220,8 @@ class Trial:
         late = {"slow", "clock-jump"} <= {fault.kind for fault in self.faults.faults}
         self.strangers = late or bool({"adl", "liquidation"} & set(kinds))
         """Whether there may be fills that the desk cannot expect."""
-        self.outcome = Outcome(seed, [*(fault.kind for fault in self.faults.faults), *kinds], self.venue)
+        harm = [*(fault.kind for fault in self.faults.faults), *kinds]
+        self.outcome = Outcome(seed, harm, self.venue, action)
         self.wallet = self.account.wallet
 
     def _unruliness(self) -> Iterator[tuple[float, str, Callable[[], None]]]:
@@ -321,8 +352,9 @@ class Trial:
                 await asyncio.sleep(0.5)
         feed = watch(place.feeds(carrier.client(self.venue), SYMBOL), self.whole)
         orders = place.orderings(client, instrument, keep_alive_s=2.0)
+        planned = plan(self.folder, self.venue, action=self.action)
         self.desk = LiveDesk(
-            plan(self.folder, self.venue), Wanderer(), feed, orders, clock=loop.time_ns, timer=loop.time
+            planned, Wanderer(self.action), feed, orders, clock=loop.time_ns, timer=loop.time
         )
         return self.desk
 
@@ -392,10 +424,10 @@ class Trial:
         outcome.fills = session.fills
         outcome.latched += [f"{f.rule}: {f.reason}" for f in session.guard.latched.values()]
         outcome.recoveries = list(self._recoveries())
-        for violation in self._read(path, decision_type(session.desk.width)):
+        for violation in self._read(path, session.decision.dtype):
             say(violation)
         try:
-            check(path, Wanderer())
+            check(path, Wanderer(self.action))
         except journal.JournalError as error:
             say(f"played again: {error}")
 
@@ -442,6 +474,12 @@ class Trial:
                     shrinks = (new["side"] * held < 0) & (new["lots"] <= abs(held))
                     if len(new) and not (flatten and shrinks.all()):
                         yield "an order that is not to flatten was sent while HALTED"
+            elif frame.kind == journal.TAKERS:
+                times += frame.array()["time_ns"].tolist()
+                known |= {f"{prefix}-{number}" for number in frame.array()["id"].tolist()}
+                outcome.market_orders += len(frame.array())
+                if made["state"] == HALTED:
+                    yield "a market order was sent while HALTED"
         outcome.orders = len(times)
         outcome.halted = halted / max(outcome.decisions, 1)
         sent = np.sort(np.array(times, np.int64))
@@ -481,11 +519,16 @@ NEVER = ("unknown-order", "policy", "position", "far-quote")
 
 
 def run(
-    tape: Sequence[Tape], seed: int, seconds: float = 10.0, kills: int = 2, unruly: bool = False
+    tape: Sequence[Tape],
+    seed: int,
+    seconds: float = 10.0,
+    kills: int = 2,
+    unruly: bool = False,
+    action: str = "spread-skew",
 ) -> Outcome:
     """One schedule by its seed; `unruly`, with what real venues do besides."""
     with tempfile.TemporaryDirectory() as folder:
-        return Trial(tape, seed, Path(folder), seconds, kills, unruly=unruly).run()
+        return Trial(tape, seed, Path(folder), seconds, kills, unruly=unruly, action=action).run()
 
 
 @dataclass(frozen=True)
@@ -500,6 +543,8 @@ class Chaos:
     """Seed of the first."""
     venue: str | None = None
     """One of VENUES; otherwise they take turns."""
+    action: str = "spread-skew"
+    """What the desk decides, one of ACTIONS; "all": they take turns, too."""
     seconds: float = 10.0
     """Virtual seconds of each under faults."""
     results: Path = Path("logs/chaos.jsonl")
@@ -508,11 +553,15 @@ class Chaos:
     def run(self) -> int:
         """Print a line per violation and a summary; how many schedules went wrong.
 
-        Raises `ConfigError` for a venue that it does not play.
+        Raises `ConfigError` for a venue or an action that it does not play.
         """
         if self.venue not in (None, *VENUES):
             raise ConfigError(
                 f"--venue = {self.venue!r} is not possible: it must be one of {', '.join(VENUES)}."
+            )
+        if self.action not in ("all", *ACTIONS):
+            raise ConfigError(
+                f"--action = {self.action!r} is not possible: it must be all, {', '.join(ACTIONS)}."
             )
         done = self._done()
         seeds = range(self.first, self.first + self.schedules)
@@ -524,17 +573,22 @@ class Chaos:
             played = {venue: spoken(store, venue) for venue in VENUES}
             bar = tqdm([seed for seed in seeds if seed not in done], unit=" schedules")
             for seed in bar:
-                found = done[seed] = run(played[self._venue(seed)], seed, self.seconds, unruly=True)
+                tape, action = played[self._venue(seed)], self._action(seed)
+                found = done[seed] = run(tape, seed, self.seconds, unruly=True, action=action)
                 file.write(json.dumps(self._key() | vars(found)) + "\n")
                 file.flush()
                 bar.set_postfix_str(f"{sum(bool(done[s].violations) for s in seeds if s in done)} wrong")
                 for violation in found.violations:
-                    bar.write(f"seed {seed} ({', '.join(found.faults)}): {violation}")
+                    bar.write(f"seed {seed} {action} ({', '.join(found.faults)}): {violation}")
         print(f"{time.process_time() - began:.0f} s of processor time")
         return report([done[seed] for seed in seeds])
 
     def _venue(self, seed: int) -> str:
         return self.venue or VENUES[seed % len(VENUES)]
+
+    def _action(self, seed: int) -> str:
+        # Each of them at each of the venues.
+        return [*ACTIONS][seed // len(VENUES) % len(ACTIONS)] if self.action == "all" else self.action
 
     def _key(self) -> dict[str, Any]:
         return {"seconds": self.seconds, "store": str(self.store)}
@@ -552,7 +606,7 @@ class Chaos:
             if {name: line.pop(name) for name in self._key()} == self._key():
                 outcome = Outcome(**line)
                 outcome.rules = Counter(outcome.rules)
-                if outcome.venue == self._venue(outcome.seed):
+                if (outcome.venue, outcome.action) == (self._venue(outcome.seed), self._action(outcome.seed)):
                     found[outcome.seed] = outcome
         return found
 
@@ -561,8 +615,8 @@ def report(outcomes: Sequence[Outcome]) -> int:
     """Print the figures of schedules; how many went wrong."""
     wrong = [o for o in outcomes if o.violations]
     for o in wrong:
-        print(f"seed {o.seed} ({', '.join(o.faults)}): {'; '.join(o.violations)}")
-    names = ("kills", "decisions", "orders", "flattening", "fills")
+        print(f"seed {o.seed} {o.action} ({', '.join(o.faults)}): {'; '.join(o.violations)}")
+    names = ("kills", "decisions", "orders", "market_orders", "flattening", "fills")
     total = {name: sum(getattr(o, name) for o in outcomes) for name in names}
     faults = Counter(kind for o in outcomes for kind in o.faults)
     rules = sum((o.rules for o in outcomes), Counter[str]())
@@ -570,7 +624,10 @@ def report(outcomes: Sequence[Outcome]) -> int:
     halted = np.mean([o.halted for o in outcomes])
     at = ", ".join(f"{count} at {venue}" for venue, count in Counter(o.venue for o in outcomes).items())
     print(f"{len(outcomes)} schedules ({at}), {len(wrong)} wrong")
-    print(", ".join(f"{count:,} {name}" for name, count in total.items()), f"{halted:.0%} of time HALTED")
+    print(
+        ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in total.items()),
+        f"{halted:.0%} of time HALTED",
+    )
     print("faults:", ", ".join(f"{count} {kind}" for kind, count in faults.most_common()))
     print("rules:", ", ".join(f"{rule} {count}" for rule, count in rules.most_common()))
     print("cleared by the operator, or left at the end:", dict(latched))

@@ -96,7 +96,11 @@ class MarketOrders(Action):
         return self.quotes(**{each.name: getattr(self, each.name) for each in fields(self.quotes)})
 
     def in_new_lots(self, factor: Decimal) -> Self:
-        return replace(self, taker_lots=int(self.taker_lots * factor))
+        if factor == 1:
+            return self
+        # More choices are narrower: none is sent where none was before.
+        before = self.taker_threshold or max(1 / (2 * self.taker_lots + 1), 0.01)
+        return replace(self, taker_lots=int(self.taker_lots * factor), taker_threshold=before)
 
     def further(self, price_scale: int, on_ticks: bool, blocks: int) -> Further:
         return Further([(take, self._choices)], [])

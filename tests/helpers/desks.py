@@ -15,10 +15,11 @@ import orjson
 from numpy.typing import NDArray
 
 from mmenv import make_config
+from mmenv.config import EnvConfig
 from mmenv.data.tape import Tape
 from mmenv.exchange.books import Account, Listing
 from mmenv.exchange.exchange import Exchange
-from mmenv.exchange.faults import Faults
+from mmenv.exchange.faults import Fault, Faults
 from mmenv.exchange.loopback import Loopback
 from mmenv.live import journal
 from mmenv.live.desk import LiveDesk
@@ -28,6 +29,7 @@ from mmenv.live.plan import Plan
 from mmenv.live.venues.binance.feed import BinanceFeed
 from mmenv.live.venues.binance.orders import BinanceOrders
 from mmenv.market.live import Live
+from mmenv.times import SECOND
 from tests.helpers.exchanges import KEY, START_NS, on_virtual_time
 
 SYMBOL = "BTCUSDT"
@@ -116,9 +118,17 @@ class Runs:
         symbol: str = SYMBOL,
         kill: bool = False,
         quote: dict[str, Any] | None = None,
+        config: EnvConfig | None = None,
+        mode: str = "live",
         **plan: Any,
     ) -> LiveDesk:
-        """Start a desk for each of `seconds`; `acts` happen in the first, at seconds after its start."""
+        """Start a desk for each of `seconds`; `acts` happen in the first, at seconds after its start.
+
+        `config` is in place of `quote`, `limit` and `lots`."""
+        if config is None:
+            risk = {"position_limit": limit, "order_lots": lots, "daily_loss_limit": 1e9}
+            config = make_config(Live(venue=self.venue, symbol=symbol), quote=quote, risk=risk)
+        most = config.risk.position_limit
 
         async def session(carrier: Loopback) -> None:
             for number, length in enumerate(seconds):
@@ -126,19 +136,16 @@ class Runs:
                 try:
                     orders = BinanceOrders(client, await client.instrument(symbol))
                     given = Plan(
-                        config=make_config(
-                            Live(venue=self.venue, symbol=symbol), quote=quote,
-                            risk={"position_limit": limit, "order_lots": lots, "daily_loss_limit": 1e9},
-                        ),
-                        policy="fixed", folder=self.folder, venue=self.venue, symbol=symbol, mode="live",
+                        config=config,
+                        policy="fixed", folder=self.folder, venue=self.venue, symbol=symbol, mode=mode,
                         price_unit=4, lot_unit=20.0, warm_up_s=1.0,
-                        guard=guard or GuardConfig(daily_loss=1e9, drawdown=1e9, position_limit=limit),
+                        guard=guard or GuardConfig(daily_loss=1e9, drawdown=1e9, position_limit=most),
                         **plan,
                     )  # fmt: skip
                     feed = BinanceFeed(market, symbol)
                     desk = LiveDesk(
-                        given, player or Fixed(), feed, orders, clock=carrier.loop.time_ns,
-                        timer=carrier.loop.time,
+                        given, player or Fixed(), feed, orders if mode == "live" else None,
+                        clock=carrier.loop.time_ns, timer=carrier.loop.time,
                     )  # fmt: skip
                     self.desks.append(desk)
                     for at, act in acts if number == 0 else ():
@@ -165,6 +172,25 @@ class Runs:
 
         on_virtual_time(self.exchange, session, latency_s)
         return self.desk
+
+    def gained(self, coins: Decimal = Decimal(0)) -> float:
+        """What the account is worth more than at the start, at the last mid; `coins` is their worth then."""
+        session, listing, account = self.desk.session, self.listing, self.account
+        assert session is not None
+        outcome, price = session.view.outcome, self.exchange.present.prices.get("BNB", Decimal(0))
+        mid = Decimal(int(outcome["best_bid_ticks"] + outcome["best_ask_ticks"])) / 2 * listing.tick
+        if self.venue == "binance-usdm":
+            position = account.position(listing)
+            value = account.wallet - 1_000_000 + position.lots * listing.lot * mid - position.cost
+            return float(value + account.coins.get("BNB", Decimal(0)) * price - coins)
+        held = account.balances
+        change = held["USDT"] - 1_000_000 + (held["BTC"] - 100) * mid
+        return float(change + held.get("BNB", Decimal(0)) * price - coins)
+
+    def disconnect(self, seconds: float) -> None:
+        """Cut all connections now, and take no new one for so long."""
+        begun, length = self.exchange.present.since_start_ns, round(seconds * SECOND)
+        self.exchange.misbehave(Faults([Fault(kind="break", start_ns=begun, duration_ns=length)]))
 
     @property
     def latched(self) -> dict[str, str]:

@@ -159,6 +159,11 @@ def test_market_orders_keep_their_worth_on_another_grid():
     made = setup(quote={"name": "taker", "taker_lots": 3}, risk={"order_lots": 4})
     finer, _ = relisted(made, Terms("0.01", "0.0001", 1, 0), 0, Decimal(0))
     assert (finer.config.quote.taker_lots, finer.config.risk.order_lots) == (30, 40)
+    asked = np.array([[0, 0, a] for a in (-1.0, -0.2, -0.13, 0.0, 0.13, 0.2, 1.0)])
+    lots = finer.config.quote.to_lots(asked)
+    assert ((lots == 0) == (made.config.quote.to_lots(asked) == 0)).all()
+    assert (lots[0], lots[-1]) == (-30, 30)
+    assert relisted(made, Terms("0.01", "0.001", 1, 0), 0, Decimal(0))[0].config.quote == made.config.quote
     with pytest.raises(ConfigError, match="taker_lots = 0 is not possible"):
         relisted(made, Terms("0.1", "0.004", 1, 0), 0, Decimal(0))
 

@@ -31,22 +31,6 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tape]:
     return {venue: tape(folder, venue) for venue in VENUES}
 
 
-def worth(runs: Runs, coins: Decimal) -> float:
-    """What the account is worth more than at the start, at the last mid; `coins` is their worth then."""
-    session, listing, account = runs.desk.session, runs.listing, runs.account
-    assert session is not None
-    outcome = session.view.outcome
-    mid = Decimal(int(outcome["best_bid_ticks"] + outcome["best_ask_ticks"])) / 2 * listing.tick
-    if runs.venue == "binance-usdm":
-        position = account.position(listing)
-        value = account.wallet - 1_000_000 + position.lots * listing.lot * mid - position.cost
-        return float(value + account.coins.get("BNB", Decimal(0)) * BNB - coins)
-    held = account.balances
-    return float(
-        held["USDT"] - 1_000_000 + (held["BTC"] - 100) * mid + held.get("BNB", Decimal(0)) * BNB - coins
-    )
-
-
 @pytest.mark.parametrize("venue", VENUES)
 @pytest.mark.parametrize(("rate", "fees_in"), [("-0.00005", ""), ("0.001", "received"), ("0.0004", "BNB")])
 def test_profit_is_what_the_account_has_gained(
@@ -80,7 +64,7 @@ def test_profit_is_what_the_account_has_gained(
         assert lots * runs.listing.lot - execution.charges.owed == account.balances["BTC"]
     else:
         assert session.working.position == account.position(runs.listing).lots
-    assert session.wealth == pytest.approx(worth(runs, 5 * BNB), abs=2e-5)
+    assert session.wealth == pytest.approx(runs.gained(5 * BNB), abs=2e-5)
     terms = session.episodes.terms
     assert session.wealth == pytest.approx(terms[:3].sum() - terms[3] + terms[4], abs=1e-6)
     check(desk.plan.journal, Fixed(-0.95, 0.02))
@@ -115,7 +99,7 @@ def test_market_orders_reach_the_venue(recorded: dict[str, Tape], tmp_path: Path
     assert {trade.order.side for trade in taken} == {1, -1}
     assert len(taken) > 20
     assert session.working.position == int(session.desk.core["position"][0, 0])
-    assert session.wealth == pytest.approx(worth(runs, Decimal(0)), abs=2e-5)
+    assert session.wealth == pytest.approx(runs.gained(), abs=2e-5)
     check(desk.plan.journal, Taking())
 
 
@@ -136,7 +120,7 @@ def test_funding_enters_the_ledger_once(recorded: dict[str, Tape], tmp_path: Pat
     late = sum(one.amount for one in runs.account.income[len(heard) :])
     assert len(runs.account.income) - len(heard) <= 2
     assert execution.charges.funding == {"USDT": sum(heard)}
-    assert session.wealth == pytest.approx(worth(runs, Decimal(0)) - float(late), abs=2e-5)
+    assert session.wealth == pytest.approx(runs.gained() - float(late), abs=2e-5)
     assert session.episodes.terms[4] == pytest.approx(float(execution.charges.funding["USDT"]))
     assert set(runs.latched) == {"stop"}
 
