@@ -81,6 +81,7 @@ ACTIONS: dict[str, dict[str, Any]] = {
     "size": {"quote": {"name": "size"}, "risk": {"order_lots": LIMIT}},
     "taker": {"quote": {"name": "taker", "taker_lots": 2}},
     "touch": {"quote": {"name": "touch"}},
+    "touch-taker": {"quote": {"name": "touch-taker", "taker_lots": 2}},
 }
 """What a schedule's desk decides, by name of the action: settings over those of `plan`."""
 
@@ -100,10 +101,8 @@ class Wanderer:
         self.memory = (self.memory * 31 + zlib.crc32(observation.tobytes())) % (1 << 61)
         rng = np.random.default_rng(self.memory)
         lean = rng.uniform(-0.03, 0.03)
-        if self.action == "touch":
-            return rng.uniform(-1.0, 1.0, 2).astype(np.float32)
-        more = rng.uniform(*MORE[self.action])
-        return np.array([-1.0, lean, *more], np.float32)
+        quotes = rng.uniform(-1.0, 1.0, 2) if self.action.startswith("touch") else (-1.0, lean)
+        return np.array([*quotes, *rng.uniform(*MORE[self.action])], np.float32)
 
     @property
     def state(self) -> bytes:
@@ -121,8 +120,10 @@ MORE: dict[str, tuple[list[float], list[float]]] = {
     "ladder": ([-1.0, -1.0, -1.0, -1.0], [-0.8, -0.8, 1.0, 1.0]),
     "size": ([-1.0, -1.0], [1.0, 1.0]),
     "taker": ([-0.35], [0.35]),
+    "touch": ([], []),
+    "touch-taker": ([-0.35], [0.35]),
 }
-"""The lowest and the highest of the numbers that follow spread and skew."""
+"""The lowest and the highest of the numbers that follow the first two."""
 
 
 @dataclass

@@ -26,6 +26,7 @@ ACTIONS: dict[str, dict[str, Any]] = {
     "size": {"quote": {"name": "size"}, "risk": {"order_lots": 5}},
     "touch": {"quote": {"name": "touch"}},
     "taker": {"quote": {"name": "taker", "taker_lots": 3}, "risk": {"taker_spacing": 2}},
+    "touch-taker": {"quote": {"name": "touch-taker", "taker_threshold": 0.3}},
     "ladder": {"quote": {"name": "ladder", "levels": 3, "max_step": 2.0}, "risk": {"order_lots": 6}},
 }
 
@@ -34,7 +35,7 @@ def bundle_of(name: str, features: tuple[str, ...]) -> Bundle:
     """Quotes near the touch, so that some are filled."""
     market = {"name": "book", "preset": "binance-usdm-btc"}
     config = make_config(market, horizon=600, features=features, **ACTIONS[name])
-    return random_bundle(config, 0.0 if name == "touch" else -0.95)
+    return random_bundle(config, 0.0 if name.startswith("touch") else -0.95)
 
 
 @pytest.mark.parametrize("name", ACTIONS)

@@ -38,6 +38,7 @@ ACTIONS: dict[str, dict[str, Any]] = {
     "taker": {"quote": {"name": "taker", "taker_lots": 3}, "risk": {"order_lots": 4, "taker_spacing": 3}},
     "size": {"quote": {"name": "size"}, "risk": {"order_lots": 5}},
     "touch": {"quote": {"name": "touch"}, "risk": {"order_lots": 4}},
+    "touch-taker": {"quote": {"name": "touch-taker", "taker_lots": 2}, "risk": {"order_lots": 4}},
 }
 
 
@@ -53,10 +54,12 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder, found = tmp_path_factory.mktemp("bundles"), {}
     for name, settings in ACTIONS.items():
         risk = settings["risk"] | {"position_limit": 20, "daily_loss_limit": 1e9}
-        near = {} if name == "touch" else {"max_half_spread": 6.0, "max_skew": 6.0, "max_distance": 8.0}
+        near = (
+            {} if name.startswith("touch") else {"max_half_spread": 6.0, "max_skew": 6.0, "max_distance": 8.0}
+        )
         config = make_config("book", horizon=100, quote=settings["quote"] | near, risk=risk)
         found[name] = folder / f"{name}.mmz"
-        save(random_bundle(config, 0.0 if name == "touch" else -0.95), found[name])
+        save(random_bundle(config, 0.0 if name.startswith("touch") else -0.95), found[name])
         verify(Verify(bundle=found[name]))
     return found
 
@@ -201,7 +204,7 @@ def test_a_session_at_the_exchange(
     assert kept > 20
     assert sum(order.cancelled for order in orders.values()) > 5
     assert len(runs.account.trades) > 10
-    assert (len(takers) > 5) == (name == "taker")
+    assert (len(takers) > 5) == name.endswith("taker")
     assert {trade.maker for trade in runs.account.trades} == ({True, False} if takers else {True})
     levels = (
         decisions(desk.plan.journal)["quotes"].reshape(-1, 2, found.config.quote.side_orders, 2)[..., 1] > 0
@@ -224,7 +227,7 @@ def test_a_session_on_paper(
     assert session is not None
     orders, takers, kept = story(path)
     assert min(len(orders), kept) > 20
-    assert (len(takers) > 5) == (name == "taker")
+    assert (len(takers) > 5) == name.endswith("taker")
     setup = setup_of(path)
     fees = {True: 2e-4, False: found.config.quote.taking.fee_bp * 1e-4 if takers else 0.0}
     position, cash = 0, 0.0
