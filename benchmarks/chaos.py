@@ -81,7 +81,7 @@ ACTIONS: dict[str, dict[str, Any]] = {
     "size": {"quote": {"name": "size"}, "risk": {"order_lots": LIMIT}},
     "taker": {"quote": {"name": "taker", "taker_lots": 2}},
     "touch": {"quote": {"name": "touch"}},
-    "touch-taker": {"quote": {"name": "touch-taker", "taker_lots": 2}},
+    "touch-taker": {"quote": {"name": "touch-taker", "taker_lots": 2, "taker_threshold": 0.2}},
 }
 """What a schedule's desk decides, by name of the action: settings over those of `plan`."""
 

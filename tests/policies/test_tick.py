@@ -26,7 +26,7 @@ ACTIONS: dict[str, dict[str, Any]] = {
     "size": {"quote": {"name": "size"}, "risk": {"order_lots": 5}},
     "touch": {"quote": {"name": "touch"}},
     "taker": {"quote": {"name": "taker", "taker_lots": 3}, "risk": {"taker_spacing": 2}},
-    "touch-taker": {"quote": {"name": "touch-taker", "taker_threshold": 0.3}},
+    "touch-taker": {"quote": {"name": "touch-taker", "taker_threshold": 0.15}},
     "ladder": {"quote": {"name": "ladder", "levels": 3, "max_step": 2.0}, "risk": {"order_lots": 6}},
 }
 

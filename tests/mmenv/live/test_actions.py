@@ -38,7 +38,7 @@ ACTIONS: dict[str, dict[str, Any]] = {
     "taker": {"quote": {"name": "taker", "taker_lots": 3}, "risk": {"order_lots": 4, "taker_spacing": 3}},
     "size": {"quote": {"name": "size"}, "risk": {"order_lots": 5}},
     "touch": {"quote": {"name": "touch"}, "risk": {"order_lots": 4}},
-    "touch-taker": {"quote": {"name": "touch-taker", "taker_lots": 2}, "risk": {"order_lots": 4}},
+    "touch-taker": {"quote": {"name": "touch-taker", "taker_threshold": 0.15}, "risk": {"order_lots": 4}},
 }
 
 
