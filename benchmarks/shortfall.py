@@ -2,7 +2,8 @@
 
 The optimum, which knows its wealth, beside the optimum of the mean, those of exponential utility, and the
 closed forms with the risk aversion that is best for this objective; of all, the exact mean and mean of the
-worst episodes (`policies.solver.shortfall`). Models trained for it are simulated.
+worst episodes (`policies.solver.shortfall`). Models trained for it are simulated, and what they are worth
+beyond the best of exponential utility on the same paths is added to its exact value.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from policies.optimal import solve
 from policies.solver.problem import mean_of
 from policies.solver.shortfall import ShortfallRecursion
 from train.evaluate import load
-from train.simulate import interval, simulate
+from train.simulate import Interval, Outcome, interval, simulate
 
 CLOSED_FORMS = ("glft", "cartea-jaimungal", "avellaneda-stoikov")
 
@@ -68,17 +69,13 @@ def main(options: Options) -> None:
     forms = [closed_form(recursion, config, family) for family in CLOSED_FORMS]
     rows = [row(place, best[1]) for place in (best, *utility, *forms)]
     trained = []
+    if options.models:
+        known = Known.of(max(utility, key=lambda place: place[1]), config, options.episodes)
     for path in options.models:
-        policy = TrainedPolicy(load(path)[0].policy)
-        outcome = simulate(
-            policy, dataclasses.replace(config, features=load(path)[1].features), options.episodes
-        )
-        value, mean = interval(outcome.controlled), float(outcome.returns.mean())
-        trained.append((path.name, value.mean, mean, (value.mean - mean) / options.weight))
-        percent = [100 * x / best[1] for x in value]
-        rows.append(
-            (*row(trained[-1], best[1])[:-1], f"{percent[0]:.1f} [{percent[1]:.1f}, {percent[2]:.1f}]")
-        )
+        place, value = known.judge(path)
+        trained.append(place)
+        percent = Interval(*(100 * x / best[1] for x in value))
+        rows.append((*row(place, best[1])[:-1], percent.text(".1f")))
     headings = "policy", "value", "mean", f"worst {options.level:.0%}", "% of optimum"
     title = (
         f"brownian, {options.horizon} steps, {options.limit} lots: mean less {options.weight:g} x shortfall"
@@ -112,6 +109,36 @@ def closed_form(recursion: ShortfallRecursion, config: EnvConfig, family: str) -
         found.append((worth if math.isfinite(worth) else -math.inf, float(value), ask, bid))
     _, value, ask, bid = max(found, key=lambda one: one[0])
     return f"{family}, {parameter} {value:.2g}", *recursion.parts(ask, bid)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A policy whose exact value is known, beside which others are simulated on the same paths: the luck that
+    both have there is no part of what they are worth."""
+
+    place: Place
+    config: EnvConfig
+    outcome: Outcome
+
+    @classmethod
+    def of(cls, place: Place, config: EnvConfig, episodes: int) -> Known:
+        """An optimum of exponential utility, by its place."""
+        gamma = float(place[0].partition("gamma ")[2] or 0)
+        under = dataclasses.replace(
+            config, reward=dataclasses.replace(mean_of(config).reward, risk_aversion=gamma)
+        )
+        return cls(place, config, simulate(make_policy("optimum", under), config, episodes))
+
+    def judge(self, path: Path) -> tuple[Place, Interval]:
+        """The place of a model, under the action and features that it was made for, and the 95% interval of
+        its value, from paired differences."""
+        model, made = load(path)
+        config = dataclasses.replace(self.config, features=made.features, quote=made.quote)
+        outcome = simulate(TrainedPolicy(model.policy), config, len(self.outcome.returns))
+        less = outcome.controlled - self.outcome.controlled
+        value = interval(self.place[1] + less)
+        mean = self.place[2] + float((outcome.returns - self.outcome.returns).mean())
+        return (path.name, value.mean, mean, (value.mean - mean) / config.reward.shortfall_weight), value
 
 
 def row(place: Place, best: float) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Figure as LoggedFigure
 from stable_baselines3.common.logger import HParam, Logger, TensorBoardOutputFormat
@@ -88,8 +89,11 @@ FINAL_VALUE = "final/value"
 """Mean value over the episodes of the final table."""
 
 
-def log_final(folder: Path, tables: str, value: Interval, percent: float | None) -> None:
-    """Show the final table, in Markdown, and what it says of the policy at the last step of a run."""
+def log_final(
+    folder: Path, tables: str, value: Interval, percent: float | None, frontier: Figure | None = None
+) -> None:
+    """Show the final table, in Markdown, what it says of the policy, and the picture of an appetite for risk,
+    at the last step of a run."""
     with np.load(folder / "evaluations.npz") as file:
         step = int(file["timesteps"][-1])
     with SummaryWriter(str(folder)) as writer:
@@ -98,6 +102,8 @@ def log_final(folder: Path, tables: str, value: Interval, percent: float | None)
             writer.add_scalar(f"{FINAL_VALUE}{name}", number, step)
         if percent is not None:
             writer.add_scalar("final/percent", percent, step)
+        if frontier is not None:
+            writer.add_figure("final/frontier", frontier, step)
 
 
 def layout(headlines: list[str]) -> dict[str, dict[str, list[Any]]]:

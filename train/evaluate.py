@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from mmenv.checks import ConfigError, differences
 from mmenv.config import EnvConfig, check_orders, check_reach, check_single, make_config
 from mmenv.data.currency import currency_of
 from mmenv.data.tape import TapeInfo, tapes
+from mmenv.files import replacing
 from mmenv.market.book import Book
 from mmenv.market.replay import Replay, tapes_of
 from mmenv.market.replay_basket import ReplayBasket
@@ -31,10 +33,14 @@ from policies.make import make_policy, split_parameters
 from policies.network.trained import TrainedPolicy
 from policies.sb3 import BEST, ENV_CONFIG, SavedModel, is_ours, load_model, model_file, there
 from train.baselines import Scale, best_parameters, closed_form_config, make_baselines, scale, that_fits
+from train.frontier import picture
 from train.ladder import ladder_of, ladder_sheets, summary
 from train.learner.recurrent_ppo import FastRecurrentPPO
 from train.options.evaluate import Evaluate
 from train.simulate import TERMS, Interval, Outcome, simulate
+
+FRONTIER = "frontier.png"
+"""The picture beside the tables, where a policy has an appetite for risk."""
 
 
 def load(path: Path, config: EnvConfig | None = None) -> tuple[FastRecurrentPPO, EnvConfig]:
@@ -286,6 +292,8 @@ class Report:
     """Its value on the scale of the optimum, where that is known."""
     parts: list[Sheet | str] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    frontier: Figure | None = None
+    """Mean against bad episodes, where the policy was trained for an appetite for risk."""
 
     def add(self, *parts: Sheet | str) -> None:
         """Print a part, and keep it."""
@@ -301,6 +309,9 @@ class Report:
         if self.folder is not None:
             write_markdown(self.folder / "evaluation.md", *self.parts)
             write_csv(self.folder / "evaluation.csv", self.rows)
+            if self.frontier is not None:
+                with replacing(self.folder / FRONTIER) as temporary:
+                    self.frontier.savefig(temporary, dpi=120, format="png")
 
 
 def report(options: Evaluate, console: Console) -> Report:
@@ -320,7 +331,8 @@ def report(options: Evaluate, console: Console) -> Report:
         found.add("Intervals on tapes: by blocks of tape time. Minutes of data prove no profit.")
         found.keep()
     if found.folder is not None:
-        console.print(f"Kept in {found.folder}: evaluation.md, evaluation.csv", soft_wrap=True)
+        more = "" if found.frontier is None else f", {FRONTIER}"
+        console.print(f"Kept in {found.folder}: evaluation.md, evaluation.csv{more}", soft_wrap=True)
     return found
 
 
@@ -354,6 +366,8 @@ def _judge(
                 lambda sentence: Console(stderr=True).print(sentence, highlight=False),
             )
     outcomes, measure = compare(policies, config, episodes), scale(config)
+    if options.baselines and found.frontier is None:
+        found.frontier = picture(config, outcomes)
     if judged.name in [outcome.name for outcome in outcomes[1:]]:
         outcomes[0] = dataclasses.replace(outcomes[0], name=f"{judged.name}, judged")
     title = f"{title}: {episodes:,} episodes, price units x lots an episode"
@@ -363,6 +377,8 @@ def _judge(
         weight, level = config.reward.shortfall_weight, config.reward.shortfall_level
         title += f", mean less {weight:g} x shortfall of the worst {level:.3g}"
     found.add(value_sheet(title, outcomes, measure), parts_sheet(outcomes))
+    if found.frontier is not None and found.folder is not None and not found.rows:
+        found.parts.append(f"![Mean of all episodes against the mean of the worst]({FRONTIER})")
     found.rows += csv_rows(config.market.name, outcomes, measure)
     percent = None if measure is None else measure.percents(outcomes)[0]
     return outcomes[0], percent

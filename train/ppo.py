@@ -124,7 +124,7 @@ def tell(settings: Settings, folder: Path) -> None:
 
     found = report(shorten(table_of(settings, folder)), Console())
     assert found.judged is not None
-    log_final(folder, as_markdown(*found.parts), found.judged.value(), found.percent)
+    log_final(folder, as_markdown(*found.parts), found.judged.value(), found.percent, found.frontier)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig, make_config
 from mmenv.engine.state import LEDGER
+from mmenv.vector import NeuralMMVectorEnv
 from policies.make import make_policy
 from policies.optimal import solve
 from policies.solver.recursion import evaluate_tabular
@@ -141,3 +142,20 @@ def test_a_negative_aversion_is_refused_and_none_leaves_no_trace() -> None:
         _config(-0.1)
     assert _config(0.0).schema_id == make_config("brownian").schema_id
     assert make_config(**_config(0.1).to_dict()) == _config(0.1)
+
+
+def test_noise_that_is_not_normal_stays_in_the_rewards_and_is_a_surprise() -> None:
+    config = make_config("hidden-regime", horizon=20, reward={"risk_aversion": 0.05}, start_inventory=3)
+    envs, plain = NeuralMMVecEnv(config, 16, seed=4, reward_scale=0.25), NeuralMMVectorEnv(16, config=config)
+    assert config.market.noise_variance is None
+    envs.reset()
+    plain.reset(seed=4)
+    for _ in range(5):
+        learned = envs.step(np.zeros((16, 2), np.float32))[1]
+        rewards, info = plain.step(np.zeros((16, 2), np.float32))[1::3]
+        noise = info["ledger"]["noise"]
+        assert np.ptp(noise) > 0
+        assert envs.surprises is not None
+        assert envs.surprises[:, -1] == pytest.approx(0.25 * noise, abs=1e-5)
+        assert learned == pytest.approx(0.25 * rewards, abs=1e-5)
+    assert NeuralMMVecEnv(make_config("hidden-regime", horizon=20), 16).surprises is None

@@ -16,7 +16,7 @@ from mmenv.observation import observation_names
 from mmenv.vector import NeuralMMVectorEnv
 from train.learner.checkpoint import Checkpoint, load_latest, remaining_timesteps
 from train.learner.recurrent_ppo import FastRecurrentPPO
-from train.learner.shortfall import Shortfall
+from train.learner.shortfall import SHOWN, Shortfall
 from train.learner.vec_env import NeuralMMVecEnv
 from train.objective import quantile, worth
 from train.run import new_model, training_env
@@ -52,7 +52,44 @@ def test_the_threshold_follows_the_quantile_and_utility_has_the_slopes_of_the_ob
     assert 3 * rule.utility(totals).mean() + constant == pytest.approx(exact, abs=0.02)
 
 
-def test_the_learner_is_paid_what_adds_up_to_utility_and_its_critic_shown_where_the_episode_stands() -> None:
+def test_expected_utility_is_the_mean_of_utility_where_the_rest_is_normal() -> None:
+    rule = Shortfall(2.0, 0.2, horizon=20, scale=10.0)
+    rule.threshold, rule.mean, rule.deviation = 3.0, 6.0, 4.0
+    normal = np.random.default_rng(2).normal(size=400_000)
+    for total, steps, variance in ((-4.0, 0, 0.0), (2.0, 13, 5.0), (3.1, 20, 4.0), (9.0, 10, 0.0)):
+        left = 1 - steps / 20
+        ends = total + 6.0 * left + np.sqrt(16.0 * left + variance) * normal
+        found = rule.expected(np.array([total]), np.array([steps]), variance)
+        assert found == pytest.approx(rule.utility(ends).mean(), abs=0.1)
+    totals = np.linspace(-5, 12, 9)
+    assert rule.expected(totals, np.full(9, 20)) == pytest.approx(rule.utility(totals), abs=1e-5)
+
+
+def test_what_is_paid_of_normal_noise_is_its_mean() -> None:
+    rule = Shortfall(2.0, 0.2, horizon=20, scale=10.0)
+    rule.threshold, rule.mean, rule.deviation = 3.0, 6.0, 4.0
+    noise = np.random.default_rng(3).normal(0, 1.5, 400_000)
+    rewards = 0.4 + noise
+    steps = np.full(len(noise), 18)
+    paid = rule.paid(rewards, 1.0 + rewards, steps)
+    without = rule.paid(rewards, 1.0 + rewards, steps, noise, 1.5**2)
+    assert np.ptp(without) < 1e-9
+    assert without[0] == pytest.approx(paid.mean(), abs=0.01)
+
+
+def test_what_surprises_are_worth_is_learned_by_the_slope_of_utility_too() -> None:
+    rule = Shortfall(2.0, 0.2, horizon=20, scale=10.0)
+    rule.threshold, rule.mean, rule.deviation = 3.0, 6.0, 4.0
+    total, steps, step = np.array([-8.0, 3.0, 12.0]), np.full(3, 10), 1e-4
+    shown = rule.shown(total, steps)
+    terms = rule.terms(np.ones((3, 1), np.float32), shown, np.zeros((3, 1), np.float32))
+    slopes = (rule.expected(total + step, steps) - rule.expected(total - step, steps)) / (2 * step)
+    per_surprise = 1 + 1 + shown.shape[1]
+    assert terms.shape == (3, 2 * per_surprise)
+    assert terms[:, per_surprise] == pytest.approx(slopes, abs=0.1)
+
+
+def test_the_learner_is_paid_what_it_adds_to_expected_utility_and_its_critic_shown_where_it_stands() -> None:
     config = make_config("brownian", horizon=20, reward=REWARD, start_inventory=3)
     plain, envs = (
         NeuralMMVectorEnv(64, config=config),
@@ -65,21 +102,23 @@ def test_the_learner_is_paid_what_adds_up_to_utility_and_its_critic_shown_where_
     rule.threshold, rule.deviation, rule.mean = 2.0, 5.0, 4.0
     before = deepcopy(rule)  # it moves with the end of the episodes
     plain.reset(seed=4)
-    assert envs.reset()[:, -2:] == pytest.approx(rule.shown(np.zeros(64), np.zeros(64)))
-    total, paid = np.zeros(64), np.zeros(64)
+    assert envs.reset()[:, -SHOWN:] == pytest.approx(rule.shown(np.zeros(64), np.zeros(64)))
+    total = np.zeros(64)
     for step in range(1, 21):
         actions = np.random.default_rng(step).uniform(-1, 0, (64, 2)).astype(np.float32)
         seen, rewards, _, _, info = plain.step(actions)
         shown, learned, dones, infos = envs.step(actions)
-        total, paid = total + rewards, paid + learned
+        total, ledger = total + rewards, info["ledger"]
+        variance = config.market.noise_variance * ledger["position"] ** 2
+        paid = before.paid(rewards, total, np.full(64, step), ledger["noise"], variance)
+        assert learned == pytest.approx(0.25 * paid, abs=1e-4)
         ended = np.stack([one["terminal_observation"] for one in infos]) if step == 20 else shown
         stands = before.shown(total, np.full(64, step))
-        assert ended[:, -2:] == pytest.approx(stands, abs=1e-5)
+        assert ended[:, -SHOWN:] == pytest.approx(stands, abs=1e-4)
         assert envs.surprises is not None
-        assert envs.surprises[:, 0] == pytest.approx(0.25 * info["ledger"]["noise"], abs=1e-5)
-        assert (shown[:, :-2] == seen).all()
+        assert envs.surprises[:, 0] == pytest.approx(0.25 * ledger["noise"], abs=1e-5)
+        assert (shown[:, :-SHOWN] == seen).all()
     assert dones.all()
-    assert paid == pytest.approx(0.25 * before.paid(total, total), abs=1e-4)
     assert rule.threshold == quantile(total, 0.1)
 
 
@@ -102,14 +141,25 @@ def test_a_resumed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
         assert torch.equal(ours, theirs)
 
 
+def test_the_actor_learns_in_units_of_reward() -> None:
+    settings, config = _settings(steps=160)
+    model = new_model(FastRecurrentPPO, settings, config, training_env(settings, config))
+    model.learn(10 * 160)
+    buffer, rule = model.rollout_buffer, model.env.shortfall  # type: ignore[union-attr]
+    slope = rule.slope(buffer.observations.numpy())
+    assert np.ptp(slope) > 1
+    of_utility = (buffer.returns - buffer.values).numpy()
+    assert buffer.advantages.numpy() * slope == pytest.approx(of_utility, abs=1e-4)
+
+
 def test_only_the_critic_is_shown_the_reward_so_far_and_the_memory_foretells_what_is_hidden_alone() -> None:
     settings, config = _settings()
     policy = new_model(FastRecurrentPPO, settings, config, training_env(settings, config)).policy
     seen = len(observation_names(config))
-    hidden = policy.observation_space.shape[0] - seen - 2  # type: ignore[index]
+    hidden = policy.observation_space.shape[0] - seen - SHOWN  # type: ignore[index]
     assert policy.lstm_actor.input_size == seen
     assert policy.predictor.out_features == hidden  # type: ignore[union-attr]
-    obs, memory = torch.randn(5, seen + hidden + 2), torch.randn(5, 8)
+    obs, memory = torch.randn(5, seen + hidden + SHOWN), torch.randn(5, 8)
     told = policy.predictor(memory)  # type: ignore[misc]
     error = (told - obs[:, seen : seen + hidden]).square().sum(1)
     assert torch.allclose(policy.surprise(memory, obs), error)  # type: ignore[arg-type]

@@ -6,10 +6,15 @@ less w times shortfall is an expected utility of R, concave and of two slopes:
 
     U(R) = R + w (z - (z - R)^+ / a)
 
-Each step is paid what it adds to U(reward so far). That sums to U(R) - U(0), so without discount the gradient
-is that of U; the threshold follows the quantile of recent episodes, more slowly than the policy learns
-(Chow and Ghavamzadeh 2014). What is still to come is then worth more the lower the reward so far, so a critic
-has to be shown that (`Shortfall.shown`).
+Each step is paid what it adds to the mean of U(R) if the rest of the episode were normal and like that of
+others, which has a closed form. That sums to U(R) less a constant, so without discount the gradient is that
+of U (potential-based shaping: Ng, Harada and Russell 1999), and it is smooth, where U(reward so far) has a
+corner through which noise goes back and forth: a critic has only to learn how far the rest is from that.
+Normal noise in the rewards is integrated out exactly. The threshold follows the quantile of recent episodes,
+more slowly than the policy learns (Chow and Ghavamzadeh 2014). What is still to come is worth more the lower
+the reward so far, so a critic is shown that (`Shortfall.shown`), and an actor learns in units of reward
+(`Shortfall.slope`): else what little it learns where it is ahead is drowned by the noise of where it is
+behind.
 """
 
 from __future__ import annotations
@@ -17,14 +22,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.special import erf
+from scipy.special import ndtr
 
 from mmenv.checks import require
+from train.learner.control_variate import crossed
 from train.objective import quantile
 
 Array = np.ndarray
 
-SHOWN = 2
+SHOWN = 3
 """Entries that a critic is shown."""
 
 FEWEST, MOST = 256, 4096
@@ -47,19 +53,55 @@ class Shortfall:
         below = np.minimum(total - self.threshold, 0.0)
         return np.asarray((total + self.weight / self.level * below) / (1 + self.weight))
 
-    def paid(self, rewards: Array, total: Array) -> Array:
-        """What steps are paid that earned `rewards` and brought the reward so far to `total`, (E,)."""
-        return self.utility(total) - self.utility(total - rewards)
+    def expected(self, total: Array, steps: Array, variance: Array | float = 0.0) -> Array:
+        """Mean of `utility` at the end, where the reward so far is `total` plus a normal number of this
+        variance, and the rest is normal, independent, and like that of other episodes, (E,)."""
+        above, deviation = self._ahead(total, steps, variance)
+        place = above / deviation
+        below = above * ndtr(-place) - deviation * np.exp(-0.5 * place**2) / np.sqrt(2 * np.pi)
+        rest = self.mean * (1 - steps / self.horizon)
+        return np.asarray((total + rest + self.weight / self.level * below) / (1 + self.weight))
+
+    def _ahead(self, total: Array, steps: Array, variance: Array | float = 0.0) -> tuple[Array, Array]:
+        """How far above the threshold an episode is expected to end, and the deviation of that."""
+        left = 1 - steps / self.horizon
+        above = total - self.threshold + left * self.mean
+        return above, np.sqrt(np.maximum(left * self.deviation**2 + variance, 1e-12))
+
+    def paid(
+        self,
+        rewards: Array,
+        total: Array,
+        steps: Array,
+        noise: Array | float = 0.0,
+        variance: Array | float = 0.0,
+    ) -> Array:
+        """What steps are paid that earned `rewards` and brought the reward so far to `total`, after so many
+        steps of the episode, (E,): what they add to the expected utility. Of normal `noise` in the rewards,
+        of this variance, it is the mean that is paid."""
+        before = self.expected(total - rewards, steps - 1)
+        return self.expected(total - noise, steps, variance) - before
 
     def shown(self, total: Array, steps: Array) -> Array:
         """What a critic is shown of the reward so far after so many steps, float32 (E, `SHOWN`): how far it
-        is above the threshold, in deviations of an episode, and twice the chance that the episode ends above
-        it, less one, if the rest is normal and like that of others: on it depends what more reward adds."""
-        above = (total - self.threshold) / self.deviation
-        left = 1 - steps / self.horizon
-        expected = above + left * (self.mean / self.deviation)
-        chance = erf(expected / np.sqrt(2 * np.maximum(left, 0.1 / self.horizon)))
-        return np.stack([np.clip(above, -100, 100), chance], axis=1).astype(np.float32)
+        is above the threshold, in deviations of an episode; twice the chance that the episode ends above it,
+        less one, if the rest is normal and like that of others, on which depends what more reward adds; and
+        how dense the threshold is, on which depends what more variance takes."""
+        ahead, deviation = self._ahead(total, steps, self.deviation**2 * 0.1 / self.horizon)
+        place = ahead / deviation
+        above = np.clip((total - self.threshold) / self.deviation, -100, 100)
+        dense = np.exp(-0.5 * place**2) * np.minimum(self.deviation / deviation, 10)
+        return np.stack([above, 2 * ndtr(place) - 1, dense], axis=1).astype(np.float32)
+
+    def terms(self, surprises: Array, observations: Array, actions: Array) -> Array:
+        """Terms of `train.learner.control_variate.SurpriseControl`: as always, and times `slope`."""
+        slope = self.slope(observations)[:, None].astype(np.float32)
+        return crossed(np.concatenate([surprises, surprises * slope], axis=1), observations, actions)
+
+    def slope(self, observations: Array) -> Array:
+        """What one more of reward adds to the expected utility, by what a critic is shown, (...)."""
+        chance = observations[..., 1 - SHOWN]
+        return np.asarray((1 + self.weight / self.level * (1 - chance) / 2) / (1 + self.weight))
 
     def follow(self, ended: Array) -> None:
         """Learn from the rewards of the episodes that ended in a step of all environments, (k,), if any.

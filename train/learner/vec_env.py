@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import gymnasium
@@ -19,6 +19,7 @@ from mmenv.engine.state import LEDGER
 from mmenv.observation import observation_names, observation_space
 from mmenv.vector import NeuralMMVectorEnv
 from train.learner.basket_terms import BasketTerms
+from train.learner.control_variate import Terms
 from train.learner.shortfall import SHOWN, Shortfall
 from train.simulate import TERMS
 
@@ -42,9 +43,13 @@ class NeuralMMVecEnv(VecEnv):
     those of the step just made, which a learner may use (see `train.learner.control_variate`), and
     `surprise_terms` says which terms explain most of several assets.
 
-    Where the objective is mean less shortfall, the learner gets what each step adds to its utility instead
-    (`train.learner.shortfall`), and two more entries of the observation say, for the critic, how the episode
-    stands. Noise is risk then, and stays; with `control_variate` it is the last of the surprises.
+    Where the objective is mean less shortfall, the learner gets what each step adds to its expected utility
+    instead (`train.learner.shortfall`), and more entries of the observation say, for the critic, how the
+    episode stands; `worth_of_reward` says of observations what one more of reward is worth there.
+
+    Noise is risk where not the mean is learned for. With `control_variate` it is integrated out where it is
+    normal; else it stays in the rewards. It is the last of the surprises, but for exponential utility where
+    it is integrated out.
     """
 
     def __init__(
@@ -60,7 +65,7 @@ class NeuralMMVecEnv(VecEnv):
         self.envs = NeuralMMVectorEnv(num_envs, config=config, render_mode=render_mode)
         self.surprises: np.ndarray | None = None
         several = config.market.quoted > 1 and not config.reward.shortfall_weight
-        self.surprise_terms = BasketTerms(config) if several else None
+        self.surprise_terms: Terms | None = BasketTerms(config) if several else None
         if config.features[-1] == "surprise":
             config = dataclasses.replace(config, features=config.features[:-1])
             more = len(self.envs.observation_names) - len(observation_names(config))
@@ -68,16 +73,21 @@ class NeuralMMVecEnv(VecEnv):
         self._width = len(observation_names(config))
         self.control_variate, self.reward_scale = control_variate, reward_scale
         space, reward = observation_space(config), config.reward
+        averse = reward.risk_aversion > 0 and config.market.noise_variance is None
+        self._noise_surprises = control_variate and (averse or reward.shortfall_weight > 0)
         self.shortfall: Shortfall | None = None
+        self.worth_of_reward: Callable[[np.ndarray], np.ndarray] | None = None
         if reward.shortfall_weight > 0:
             weight, level = reward.shortfall_weight, reward.shortfall_level
             self.shortfall = Shortfall(weight, level, config.horizon, 1 / reward_scale)
+            self.surprise_terms = self.shortfall.terms
+            self.worth_of_reward = self.shortfall.slope
             ends = np.full(SHOWN, 100, np.float32)
             low, high = np.append(space.low, -ends), np.append(space.high, ends)
             space = gymnasium.spaces.Box(low, high, dtype=np.float32)
-            if control_variate:
-                given = 0 if self.surprises is None else self.surprises.shape[1]
-                self.surprises = np.zeros((num_envs, given + 1), np.float32)
+        if self._noise_surprises:
+            given = 0 if self.surprises is None else self.surprises.shape[1]
+            self.surprises = np.zeros((num_envs, given + 1), np.float32)
         super().__init__(num_envs, space, self.envs.single_action_space)
         self.metadata: dict[str, Any] = {**self.metadata, "render_fps": RENDER_FPS}
         self._first_seed: int | None = seed
@@ -146,21 +156,29 @@ class NeuralMMVecEnv(VecEnv):
 
     def _surprises(self, given: np.ndarray, ledger: np.ndarray) -> np.ndarray:
         """Those of the market, and the noise where it is not taken off the rewards."""
-        if self.shortfall is None or not self.control_variate:
+        if not self._noise_surprises:
             return given
         noise = (ledger[NOISE] * self.reward_scale).astype(np.float32)
         return np.concatenate([given, noise[:, None]], axis=1)
 
     def _learned(self, rewards: np.ndarray, ledger: np.ndarray) -> np.ndarray:
         """The rewards, less what of them is noise. To who is averse to risk normal noise costs its certainty
-        equivalent instead; other noise he learns from as it comes."""
+        equivalent instead; other noise stays, and is a surprise."""
         if self.shortfall is not None:
-            return self.shortfall.paid(rewards, self._sums[-3])
+            return self._paid(self.shortfall, rewards, ledger)
         variance, aversion = self.envs.config.market.noise_variance, self.envs.config.reward.risk_aversion
         if not self.control_variate or (aversion > 0 and variance is None):
             return rewards
         cost = 0.5 * aversion * (variance or 0.0) * ledger[POSITION] ** 2
         return rewards - ledger[NOISE] - cost
+
+    def _paid(self, shortfall: Shortfall, rewards: np.ndarray, ledger: np.ndarray) -> np.ndarray:
+        """What steps add to the expected utility; normal noise is integrated out where it is controlled."""
+        total, steps = self._sums[-3], self._sums[-1]
+        variance = self.envs.config.market.noise_variance
+        if not self.control_variate or variance is None:
+            return shortfall.paid(rewards, total, steps)
+        return shortfall.paid(rewards, total, steps, ledger[NOISE], variance * ledger[POSITION] ** 2)
 
     def _final_info(self, i: int, observation: np.ndarray, truncated: bool) -> dict[str, Any]:
         *sums, total, inventory, steps = self._sums[:, i].tolist()
