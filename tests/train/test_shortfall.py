@@ -141,17 +141,6 @@ def test_a_resumed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
         assert torch.equal(ours, theirs)
 
 
-def test_the_actor_learns_in_units_of_reward() -> None:
-    settings, config = _settings(steps=160)
-    model = new_model(FastRecurrentPPO, settings, config, training_env(settings, config))
-    model.learn(10 * 160)
-    buffer, rule = model.rollout_buffer, model.env.shortfall  # type: ignore[union-attr]
-    slope = rule.slope(buffer.observations.numpy())
-    assert np.ptp(slope) > 1
-    of_utility = (buffer.returns - buffer.values).numpy()
-    assert buffer.advantages.numpy() * slope == pytest.approx(of_utility, abs=1e-4)
-
-
 def test_only_the_critic_is_shown_the_reward_so_far_and_the_memory_foretells_what_is_hidden_alone() -> None:
     settings, config = _settings()
     policy = new_model(FastRecurrentPPO, settings, config, training_env(settings, config)).policy

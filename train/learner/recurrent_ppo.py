@@ -15,12 +15,10 @@ only the road differs:
    LSTM, without a reset or a padded step anywhere (`policies.network.packed_lstm`).
 3. Where the environment publishes `surprises`, float32 (n_envs, K), what happened in the last step less its
    mean, the advantages are freed of what they explain (`train.learner.control_variate`).
-4. Where it publishes `worth_of_reward`, a function of the observations, the actor's advantages are divided by
-   it: they are then in one unit in all states, which changes how much each weighs and not what is best there.
-5. Several threads divide the work among them, instead of splitting every small matrix product: one takes the
+4. Several threads divide the work among them, instead of splitting every small matrix product: one takes the
    actor and one the critic, where they share nothing, of a share of the sequences each. How many is measured
    at the start.
-6. Losses and their gradients take one compiled pass (`train.learner.ppo_loss`).
+5. Losses and their gradients take one compiled pass (`train.learner.ppo_loss`).
 
 Here are set-up and rollout; `train.learner.update` has the update. PPO: Schulman et al. (2017). GAE: Schulman
 et al. (2016).
@@ -278,9 +276,6 @@ class FastRecurrentPPO(MinibatchUpdate):
         self._bootstrap_truncated(truncated)
         last_values = self._values(self._last_obs, self._last_lstm_states.vf, self._last_episode_starts)
         buffer.compute_returns_and_advantage(last_values, self._last_episode_starts, self.surprise_control)
-        worth = getattr(env, "worth_of_reward", None)
-        if worth is not None:
-            buffer.advantages /= torch.from_numpy(worth(buffer.observations.cpu().numpy()))
         buffer.cut_sequences()
         callback.update_locals(locals())
         callback.on_rollout_end()

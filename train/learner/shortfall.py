@@ -12,9 +12,7 @@ of U (potential-based shaping: Ng, Harada and Russell 1999), and it is smooth, w
 corner through which noise goes back and forth: a critic has only to learn how far the rest is from that.
 Normal noise in the rewards is integrated out exactly. The threshold follows the quantile of recent episodes,
 more slowly than the policy learns (Chow and Ghavamzadeh 2014). What is still to come is worth more the lower
-the reward so far, so a critic is shown that (`Shortfall.shown`), and an actor learns in units of reward
-(`Shortfall.slope`): else what little it learns where it is ahead is drowned by the noise of where it is
-behind.
+the reward so far, so a critic is shown that (`Shortfall.shown`).
 """
 
 from __future__ import annotations

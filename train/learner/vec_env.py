@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import gymnasium
@@ -45,7 +45,7 @@ class NeuralMMVecEnv(VecEnv):
 
     Where the objective is mean less shortfall, the learner gets what each step adds to its expected utility
     instead (`train.learner.shortfall`), and more entries of the observation say, for the critic, how the
-    episode stands; `worth_of_reward` says of observations what one more of reward is worth there.
+    episode stands.
 
     Noise is risk where not the mean is learned for. With `control_variate` it is integrated out where it is
     normal; else it stays in the rewards. It is the last of the surprises, but for exponential utility where
@@ -76,12 +76,10 @@ class NeuralMMVecEnv(VecEnv):
         averse = reward.risk_aversion > 0 and config.market.noise_variance is None
         self._noise_surprises = control_variate and (averse or reward.shortfall_weight > 0)
         self.shortfall: Shortfall | None = None
-        self.worth_of_reward: Callable[[np.ndarray], np.ndarray] | None = None
         if reward.shortfall_weight > 0:
             weight, level = reward.shortfall_weight, reward.shortfall_level
             self.shortfall = Shortfall(weight, level, config.horizon, 1 / reward_scale)
             self.surprise_terms = self.shortfall.terms
-            self.worth_of_reward = self.shortfall.slope
             ends = np.full(SHOWN, 100, np.float32)
             low, high = np.append(space.low, -ends), np.append(space.high, ends)
             space = gymnasium.spaces.Box(low, high, dtype=np.float32)
