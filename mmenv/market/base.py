@@ -68,9 +68,8 @@ class Market:
     """What happens between two decisions. The stages share one state; they read what `compiled` gives."""
     on_reset: ClassVar[tuple[Stage, ...]] = ()
     """The start of an episode in the lanes whose `done` is set."""
-    with_levels: ClassVar[tuple[tuple[Stage, ...], tuple[Stage, ...]]] = ((), ())
-    """`on_step` and `on_reset` where several orders a side stand in a simulated market; their state has a
-    field `ladder` for the action's record of them (`mmenv.actions.base.Further.levels`)."""
+    on_reset_of_levels: ClassVar[tuple[Stage, ...]] = ()
+    """`on_reset` where several orders a side stand in a simulated market."""
 
     step_seconds: float = 1.0
     """Time between two decisions, seconds."""
@@ -139,6 +138,13 @@ class Market:
         """`on_step` as it runs between two decisions, where some of its stages run more than once."""
         return self.on_step
 
+    @property
+    def sequence_of_levels(self) -> tuple[Stage, ...]:
+        """`sequence` where several orders a side stand in a simulated market. The state of its own stages has
+        a field `ladder` for the action's record of them (`mmenv.actions.base.Further.levels`), and one of the
+        kind of every other stage's state."""
+        return ()
+
     def attach(self, n: int, horizon: int, position_limit: int) -> ExternalMarket | None:
         """The market outside the compiled step for n environments, or None for a simulated one.
 
@@ -150,20 +156,24 @@ class Market:
         """This market's stages over `blocks` blocks, whose parameters differ by lane if `lanes_differ`; with
         `levels` those of several orders a side, where it has them."""
         params = self.compiled()
-        on_step, on_reset = (
-            self.with_levels if levels and self.takes_levels else (self.sequence, self.on_reset)
-        )
+        on_step, on_reset = self.sequence, self.on_reset
+        if levels and self.takes_levels:
+            on_step, on_reset = self.sequence_of_levels, self.on_reset_of_levels
         kind = _state_of((*on_step, *on_reset))
         if not lanes_differ:
             own = aligned_zeros(blocks, kind)
-            step, reset = ([Call(stage, own, params) for stage in some] for some in (on_step, on_reset))
+            step, reset = (
+                [Call(stage, _part(own, stage), params) for stage in some] for some in (on_step, on_reset)
+            )
             return MarketStages(step, reset, own if kind != EMPTY else None, None, *_levels_in(own))
         both = np.dtype([("own", kind), ("family", by_lane(params.dtype))], align=True)
         state = aligned_zeros(blocks, both)
         own, family = state["own"], state["family"]
         for name in params.dtype.names or ():
             family[name] = params[name][..., None]
-        step, reset = ([Call(stage.by_lane, own, family) for stage in some] for some in (on_step, on_reset))
+        step, reset = (
+            [Call(stage.by_lane, _part(own, stage), family) for stage in some] for some in (on_step, on_reset)
+        )
         return MarketStages(step, reset, state, family, *_levels_in(own))
 
     def compiled(self) -> np.ndarray:
@@ -239,8 +249,15 @@ def _levels_in(state: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]
 
 
 def _state_of(stages: Iterable[Stage]) -> np.dtype:
-    """The record that stages keep their state in."""
-    return next((stage.own for stage in stages if stage.own != EMPTY), EMPTY)
+    """The record that stages keep their state in: the one that has those of the others as its parts."""
+    kinds = (stage.own for stage in stages if stage.own != EMPTY)
+    return max(kinds, key=lambda kind: kind.itemsize, default=EMPTY)
+
+
+def _part(state: np.ndarray, stage: Stage) -> np.ndarray:
+    """What of the state a stage works on: all, or the part that is of its kind."""
+    parts = state.dtype.names or ()
+    return next((state[name] for name in parts if state.dtype[name] == stage.own), state)
 
 
 MARKETS: Registry[type[Market]] = Registry("market", "mmenv.market", _check)

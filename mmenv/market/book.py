@@ -108,7 +108,7 @@ class Book(Market):
     on_step: ClassVar[tuple[Stage, ...]] = (decision, arrival, traders, makers, ours, outcome)
     on_reset: ClassVar[tuple[Stage, ...]] = (reset,)
     takes_levels: ClassVar[bool] = True
-    with_levels = ((book_levels.step,), (book_levels.reset,))
+    on_reset_of_levels: ClassVar[tuple[Stage, ...]] = (book_levels.reset, reset)
 
     step_seconds: float = from_preset()
     preset: str = "large-tick"
@@ -263,9 +263,18 @@ class Book(Market):
 
     @property
     def sequence(self) -> tuple[Stage, ...]:
+        return (decision, *self._micro_steps(arrival, ours), outcome)
+
+    @property
+    def sequence_of_levels(self) -> tuple[Stage, ...]:
+        micro_steps = self._micro_steps(book_levels.arrival, book_levels.ours)
+        ends = book_levels.nearest, outcome, book_levels.payment
+        return (decision, book_levels.decision, *micro_steps, *ends)
+
+    def _micro_steps(self, arrival: Stage, ours: Stage) -> tuple[Stage, ...]:
+        """The micro-steps of a decision, our quotes arriving after `latency_steps` of them."""
         micro_step, before = (traders, makers, ours), self.latency_steps
-        after = self.substeps - before
-        return (decision, *(micro_step * before), arrival, *(micro_step * after), outcome)
+        return (*(micro_step * before), arrival, *(micro_step * (self.substeps - before)))
 
     def defaults(self) -> dict[str, Any]:
         return {

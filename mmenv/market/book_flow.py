@@ -62,8 +62,10 @@ def drift(w, p, count):
         left, sign = w.meta_left[i], w.meta_sign[i]
         length = meta_length * quick_exp2(meta_power * (quick_log2(lower(size_word)) - F(16)))
         side = F(1) if (jump_word & U(2)) != U(0) else F(-1)
-        w.meta_left[i] = length if left <= F(0) else left
-        w.meta_sign[i] = side if left <= F(0) else sign
+        # At most and at least what they are: `length if ... else left` alone would be a masked store, slow on
+        # some processors.
+        w.meta_left[i] = max(length if left <= F(0) else left, F(0))
+        w.meta_sign[i] = min(side if left <= F(0) else sign, F(1))
 
 
 @over_lanes
@@ -152,8 +154,7 @@ def trade(w, p, count):
         w.moved[i] = taken * multiple
         w.pressure[0, i] = fma(forget0, taken - fast, fast)
         w.pressure[1, i] = fma(forget1, taken - slow, slow)
-        meta_left = w.meta_left[i]
-        w.meta_left[i] = meta_left - F(1) if plain else meta_left
+        w.meta_left[i] -= F(1) if plain else F(0)
 
 
 @over_lanes

@@ -81,6 +81,7 @@ def decision(s, w, p, x):
 def traders(s, w, p, x):
     """First half of a micro-step: a market order of the others."""
     trade(w, p, s.count)
+    value(w, s.count)
 
 
 @stage(STATE, PARAMS)
@@ -93,7 +94,6 @@ def makers(s, w, p, x):
 def ours(s, w, p, x):
     """What the micro-step does to our orders."""
     orders(w, p, s.count)
-    value(w, s.count)
 
 
 @stage(STATE, PARAMS)

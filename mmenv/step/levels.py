@@ -12,7 +12,7 @@ from numba import prange
 
 from mmenv.engine.stage import inlined, stage
 from mmenv.engine.state import LANES, LEVELS
-from mmenv.step.orders import place
+from mmenv.step.orders import follow_both, place
 
 I = np.int32  # noqa: E741
 
@@ -34,9 +34,11 @@ ORDERS = np.dtype(
 
 @inlined
 def follow_side(s, w, i, at, side, filled, touches, queues, taken, told, exact):
-    """Take the orders of a side over the interval that the market has just answered; the nearest one left as
-    (price, lots left, lots ahead, age). `touches`, `queues` and `taken` are those of `place`, and where it is
-    `exact`, `told` the lots ahead of the nearest as `mmenv.step.orders.follow_one` has them."""
+    """As `mmenv.step.orders.follow_order`, for all orders of a side; gives the nearest one left, of which
+    `told` is where it is `exact`."""
+    for part in range(5):
+        for k in range(w.most):
+            w.earlier[part, at, k, i] = w.orders[part, at, k, i]
     price, left, ahead, age = I(0), I(0), I(0), I(0)
     for k in range(w.most):
         wanted, lots = w.asked[0, at, k, i], w.asked[1, at, k, i]
@@ -61,36 +63,15 @@ def follow_side(s, w, i, at, side, filled, touches, queues, taken, told, exact):
     return price, left, ahead, age
 
 
-@inlined
-def follow_one(s, w, i, exact):
-    """The orders of both sides of a lane; where it is `exact`, the market says the place of the nearest."""
-    mid, before = s.mid[i], I(s.mid[i] - s.move[i])
-    half, old_half = I(s.spread[i] >> I(1)), I(s.old_spread[i] >> I(1))
-    s.old_spread[i] = s.spread[i]
-    for part in range(5):
-        for at in range(2):
-            for k in range(w.most):
-                w.earlier[part, at, k, i] = w.orders[part, at, k, i]
-    touches, queues = (I(before + old_half), I(mid + half)), (s.old_ask_lots[i], s.best_ask_lots[i])
-    told = s.own_ask_ahead[i]
-    order = follow_side(s, w, i, 0, I(1), s.ask_fill[i], touches, queues, s.buy_lots[i], told, exact)
-    s.own_ask[i], s.own_ask_lots[i], s.own_ask_ahead[i], s.own_ask_age[i] = order
-    touches, queues = (I(before - old_half), I(mid - half)), (s.old_bid_lots[i], s.best_bid_lots[i])
-    told = s.own_bid_ahead[i]
-    order = follow_side(s, w, i, 1, I(-1), s.bid_fill[i], touches, queues, s.sell_lots[i], told, exact)
-    s.own_bid[i], s.own_bid_lots[i], s.own_bid_ahead[i], s.own_bid_age[i] = order
-    s.old_ask_lots[i], s.old_bid_lots[i] = s.best_ask_lots[i], s.best_bid_lots[i]
-
-
 @stage(ORDERS)
 def follow_levels(s, w, p, x):
     """As `mmenv.step.orders.follow`."""
     for i in prange(s.count):
-        follow_one(s, w, i, False)
+        follow_both(s, w, i, follow_side, False)
 
 
 @stage(ORDERS)
 def follow_level_places(s, w, p, x):
     """As `mmenv.step.orders.follow_places`."""
     for i in prange(s.count):
-        follow_one(s, w, i, True)
+        follow_both(s, w, i, follow_side, True)

@@ -45,44 +45,58 @@ def place(order, wanted, lots, filled, touches, queues, taken, side):
 
 
 @inlined
-def follow_one(s, w, i, exact):
+def follow_order(s, w, i, at, side, filled, touches, queues, taken, told, exact):
+    """Take the order of a side, `at` 0 the ask and 1 the bid, over the interval that the market has just
+    answered: (price, lots left, lots ahead, age).
+
+    `touches`, `queues` and `taken` are those of `place`. Where it is `exact`, `told` is what the market says
+    of the lots ahead, below 0 where it does not know: then an order has all of the queue before it.
+    """
+    before = I(s.mid[i] - s.move[i])
+    ahead = queues[0] if exact and told < 0 else told
+    if at == 0:
+        order = s.own_ask[i], w.ask[i], s.own_ask_lots[i], ahead, s.own_ask_age[i]
+        wanted, lots = I(before + s.ask_distance[i]), s.ask_lots[i]
+    else:
+        order = s.own_bid[i], w.bid[i], s.own_bid_lots[i], ahead, s.own_bid_age[i]
+        wanted, lots = I(before - s.bid_distance[i]), s.bid_lots[i]
+    price, placed, left, ahead, age = place(order, wanted, lots, filled, touches, queues, taken, side)
+    if at == 0:
+        w.ask[i] = placed
+    else:
+        w.bid[i] = placed
+    return price, left, told if exact and told >= 0 else ahead, age
+
+
+@inlined
+def follow_both(s, w, i, follow_side, exact):
     """Take the orders of both sides of a lane over the interval that the market has just answered.
 
-    Where it is `exact`, the lots ahead are what the market has put there, below 0 where it does not know:
-    then an order has all of the queue before it.
+    `follow_side` does so for a side: `follow_order`, or another with its arguments and result.
     """
     mid, before = s.mid[i], I(s.mid[i] - s.move[i])
     half, old_half = I(s.spread[i] >> I(1)), I(s.old_spread[i] >> I(1))
     s.old_spread[i] = s.spread[i]
-    told_ask, told_bid = s.own_ask_ahead[i], s.own_bid_ahead[i]
-    ask_ahead = s.old_ask_lots[i] if exact and told_ask < 0 else told_ask
-    bid_ahead = s.old_bid_lots[i] if exact and told_bid < 0 else told_bid
-    order = s.own_ask[i], w.ask[i], s.own_ask_lots[i], ask_ahead, s.own_ask_age[i]
-    wanted = I(before + s.ask_distance[i])
     touches, queues = (I(before + old_half), I(mid + half)), (s.old_ask_lots[i], s.best_ask_lots[i])
-    order = place(order, wanted, s.ask_lots[i], s.ask_fill[i], touches, queues, s.buy_lots[i], I(1))
-    s.own_ask[i], w.ask[i], s.own_ask_lots[i], s.own_ask_ahead[i], s.own_ask_age[i] = order
-    order = s.own_bid[i], w.bid[i], s.own_bid_lots[i], bid_ahead, s.own_bid_age[i]
-    wanted = I(before - s.bid_distance[i])
+    told = s.own_ask_ahead[i]
+    order = follow_side(s, w, i, 0, I(1), s.ask_fill[i], touches, queues, s.buy_lots[i], told, exact)
+    s.own_ask[i], s.own_ask_lots[i], s.own_ask_ahead[i], s.own_ask_age[i] = order
     touches, queues = (I(before - old_half), I(mid - half)), (s.old_bid_lots[i], s.best_bid_lots[i])
-    order = place(order, wanted, s.bid_lots[i], s.bid_fill[i], touches, queues, s.sell_lots[i], I(-1))
-    s.own_bid[i], w.bid[i], s.own_bid_lots[i], s.own_bid_ahead[i], s.own_bid_age[i] = order
+    told = s.own_bid_ahead[i]
+    order = follow_side(s, w, i, 1, I(-1), s.bid_fill[i], touches, queues, s.sell_lots[i], told, exact)
+    s.own_bid[i], s.own_bid_lots[i], s.own_bid_ahead[i], s.own_bid_age[i] = order
     s.old_ask_lots[i], s.old_bid_lots[i] = s.best_ask_lots[i], s.best_bid_lots[i]
-    if exact and told_ask >= 0:
-        s.own_ask_ahead[i] = told_ask
-    if exact and told_bid >= 0:
-        s.own_bid_ahead[i] = told_bid
 
 
 @stage(PLACED)
 def follow(s, w, p, x):
     """Our orders, their places as the cautious queue model has them."""
     for i in prange(s.count):
-        follow_one(s, w, i, False)
+        follow_both(s, w, i, follow_order, False)
 
 
 @stage(PLACED)
 def follow_places(s, w, p, x):
     """Our orders, their places as the market has put them in `own_ask_ahead` and `own_bid_ahead`."""
     for i in prange(s.count):
-        follow_one(s, w, i, True)
+        follow_both(s, w, i, follow_order, True)

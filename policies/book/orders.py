@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mmenv.config import EnvConfig
-from policies.book.paths import Paths, compiled, fill, place, require_book
+from policies.book.paths import Paths, compiled, fill, front, place, require_book
 
 LEAVE, HOLD, TOUCH, INSIDE = range(4)
 BEHIND = 3
@@ -141,9 +141,9 @@ def micro(row, after, side, price, left, ahead, depth):
         return np.int64(0), np.int64(ahead)
     new = (new_touch, new_queue, new_opposite, new_opposite_queue)
     order = (np.int32(price), np.int32(1), np.int32(left), np.int32(ahead))
-    taken, ahead = fill(
-        order, volume, cancel, row.rounding, (touch, queue), new, np.int32(depth), np.int32(side)
-    )
+    old = touch, queue
+    before = front(order, old, np.int32(depth), np.int32(side))
+    taken, ahead = fill(order, before, volume, cancel, row.rounding, old, new, np.int32(side))
     return np.int64(taken), np.int64(ahead)
 
 

@@ -19,7 +19,7 @@ from mmenv.engine.memory import aligned_zeros
 from mmenv.engine.state import LANES
 from mmenv.market.book import Book
 from mmenv.market.book_flow import drift, flow
-from mmenv.market.book_orders import fill, place
+from mmenv.market.book_orders import fill, front, place
 from mmenv.market.book_state import PARAMS, STATE
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "decision",
     "extent",
     "fill",
+    "front",
     "place",
     "record",
     "redraw",

@@ -78,7 +78,7 @@ def test_each_level_is_filled_as_it_would_be_alone():
             total += first.sum(), second.sum()
             behind += int((ours - first).sum())
         stands &= ladder.get("mid") == start
-    lots = np.diff(ladder.stages.market[0].own["ladder"]["before"][0, :3, 0])
+    lots = np.diff(ladder.stages.market[1].own["ladder"]["before"][0, :3, 0])
     assert lots.tolist() == [2, 3]
     assert total.min() > 30
     assert 0 < behind <= total[1]
