@@ -15,7 +15,7 @@ from mmenv.market.base import Market
 from mmenv.observation import action_entries
 
 if TYPE_CHECKING:
-    from mmenv.render import Screen
+    from mmenv.picture.render import Screen
 
 RENDER_FPS = 30
 
@@ -96,7 +96,7 @@ def open_screen(render_mode: str | None, modes: list[str], config: EnvConfig, n:
             f"render_mode = {render_mode!r} is not possible: pictures show one quoted asset, and market "
             f"{config.market.name!r} has {config.market.quoted}; leave it out."
         )
-    from mmenv.render import Screen  # here, for matplotlib takes a second to import
+    from mmenv.picture.render import Screen  # here, for matplotlib takes a second to import
 
     return Screen(render_mode, config, n, RENDER_FPS)
 

@@ -26,7 +26,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 
 import mmenv.env
-import mmenv.render
+import mmenv.picture.render
 from mmenv import ConfigError, QuoteConfig, make_config
 from mmenv.arguments import ActionError
 from mmenv.engine.state import LEDGER
@@ -77,7 +77,7 @@ def vector_rollout(envs: NeuralMMVectorEnv, actions: np.ndarray, seed: int | Non
 
 @pytest.mark.parametrize("market", MARKETS)
 def test_both_checkers_pass_without_a_warning(market, monkeypatch, capsys):
-    monkeypatch.setattr(mmenv.render, "has_display", lambda: False)
+    monkeypatch.setattr(mmenv.picture.render, "has_display", lambda: False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_env(gym.make("NeuralMM-v0", market=market).unwrapped)
@@ -526,7 +526,7 @@ def test_pictures_show_the_queue_our_place_and_withdrawn_sides():
 
 
 def test_vector_pictures_are_those_of_the_single_environments(monkeypatch):
-    monkeypatch.setattr(mmenv.render, "MOST_PICTURES", 2)  # so that two environments share one
+    monkeypatch.setattr(mmenv.picture.render, "MOST_PICTURES", 2)  # so that two environments share one
     envs = NeuralMMVectorEnv(3, horizon=30, render_mode="rgb_array")
     envs.reset(seed=7)
     actions = draw_actions(35, 3)
@@ -552,7 +552,7 @@ def test_text_and_window(monkeypatch, capsys):
     from matplotlib import pyplot
 
     pyplot.switch_backend("agg")
-    monkeypatch.setattr(mmenv.render, "has_display", lambda: True)
+    monkeypatch.setattr(mmenv.picture.render, "has_display", lambda: True)
     monkeypatch.setattr(pyplot, "show", lambda block: None)
     env = NeuralMMEnv(horizon=30, render_mode="human")
     env.reset(seed=1)

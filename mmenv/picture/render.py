@@ -24,7 +24,7 @@ from mmenv.config import EnvConfig
 from mmenv.desk.basket import BasketDesk
 from mmenv.desk.desk import Desk
 from mmenv.engine.state import STATES
-from mmenv.history import PRICES, WINDOW, History, order_fields, panel
+from mmenv.picture.history import PRICES, WINDOW, History, order_fields, panel
 
 SCROLL = 75
 """Decisions by which that window moves on: every move costs a new background."""

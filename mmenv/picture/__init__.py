@@ -1,0 +1,1 @@
+"""What `render` draws: what is kept of an episode, and the picture of it."""
