@@ -153,7 +153,8 @@ def draw(lines: dict[str, list[Place]], forms: list[Place], output: Path) -> Non
     for name, places in {**lines, **{place[0].split(",")[0]: [place] for place in forms}}.items():
         if places:
             _, _, mean, worst = zip(*places, strict=True)
-            axes.plot(worst, mean, ".-" if len(places) > 1 else "o", label=name)
+            alone = len(places) == 1 or name == "trained"  # models are no family
+            axes.plot(worst, mean, "o" if alone else ".-", label=name)
     axes.set(xlabel="mean of the worst episodes", ylabel="mean of all", title="brownian: mean and shortfall")
     axes.legend(frameon=False)
     with replacing(output) as temporary:
