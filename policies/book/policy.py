@@ -199,7 +199,7 @@ def _programme(config: EnvConfig, cache: Path | str | None = CACHE) -> Policy:
 
 
 def _taker_programme(config: EnvConfig, cache: Path | str | None = CACHE) -> Policy:
-    """The programme of `book` with market orders by what it sees; for the action `taker`."""
+    """The programme of `book` with market orders by what it sees; for `taker` and `touch-taker`."""
     takes = config.quote.taking is not None
     require(takes, "EnvConfig", "quote", config.quote.name, f"'taker' for {TAKER_PROGRAMME!r}")
     found = find(config, Path(cache) if cache else None)

@@ -142,7 +142,7 @@ def test_curves_lie_inside_the_frame_and_bands_need_seeds(tmp_path, seeds):
         runs.append(Run("plain", seed, folder))
         rows.append({"variant": "plain", "seed": seed, "score": percents[-1]})
     known = {"belief-optimal": 100.0, "exponential-average": 99.0, "memoryless": 0.0}
-    figure = draw(runs, pd.DataFrame(rows), Scale("% of memory gap", 0.0, 100.0), known)
+    figure = draw(dict.fromkeys(runs, Scale("% of memory gap", 0.0, 100.0)), pd.DataFrame(rows), known)
     curves, _, final = figure.axes
     bottom, top = curves.get_ylim()
     drawn = np.asarray(curves.lines[0].get_ydata(), float)[1:]
