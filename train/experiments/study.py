@@ -350,7 +350,10 @@ def report(study: Study, runs: list[Run], origin: dict[str, Any], console: Conso
         lines = {kind: solve(config, kind, cache=CACHE).value for kind in kinds}
         folder = chosen[0].folder.parent
         title = f"{folder.name}, {market}"
-        sheets = [tabulate(title, results, measure.label), *paired(title, config, chosen)]
+        sheets = [
+            tabulate(title, results, measure.label),
+            *paired(title, {run: configs[run.folder] for run in chosen}),
+        ]
         for sheet in sheets:
             sheet.print(console, study.wide)
         write_markdown(folder / f"table-{market}.md", *sheets, in_words(origin))
@@ -361,16 +364,22 @@ def report(study: Study, runs: list[Run], origin: dict[str, Any], console: Conso
         console.print(kept, soft_wrap=True, highlight=False)
 
 
-def paired(title: str, config: EnvConfig, runs: list[Run]) -> list[Sheet]:
+def paired(title: str, configs: dict[Run, EnvConfig]) -> list[Sheet]:
     """The variants on the same paths, as far as all of their seeds are judged."""
     earned = {
-        variant: np.stack([np.load(run.folder / EARNED) for run in runs if run.variant == variant])
-        for variant in dict.fromkeys(run.variant for run in runs)
+        variant: np.stack([np.load(run.folder / EARNED) for run in configs if run.variant == variant])
+        for variant in dict.fromkeys(run.variant for run in configs)
     }
-    sheets = [compared(title, earned)]
+    sheets, config = [compared(title, earned)], next(iter(configs.values()))
     if isinstance(config.market, Book):
+        # What is known is of orders of so many lots, with market orders or without.
+        alike = {
+            run.variant
+            for run, own in configs.items()
+            if (own.quote.taking, own.risk) == (config.quote.taking, config.risk)
+        }
         with suppress(ConfigError):  # larger orders or latency: nothing is known
-            sheets.append(in_ladder(title, config, earned))
+            sheets.append(in_ladder(title, config, {name: earned[name] for name in earned if name in alike}))
     return sheets
 
 

@@ -17,7 +17,7 @@ from policies.book.ladder import Row
 from policies.network.layers import Layer, Network
 from policies.signals import TrainedSignal, save
 from train.baselines import Scale
-from train.experiments import pairs
+from train.experiments import pairs, study
 from train.experiments.pairs import compared
 from train.experiments.statistics import difference, interquartile_mean
 from train.experiments.study import Run, draw, plan, prepare, tabulate
@@ -125,6 +125,27 @@ def test_a_study_with_signals_goes_on_where_it_was(tmp_path):
     make(2.0)
     with pytest.raises(ConfigError, match="other"):
         prepare(plan(study))
+
+
+def test_a_ladder_holds_those_of_its_orders_alone(tmp_path, monkeypatch):
+    """Market orders and larger ones pass a bound that is not theirs."""
+    held = []
+    monkeypatch.setattr(study, "in_ladder", lambda title, config, earned: held.extend(earned))
+    settings = {
+        "quotes": {},
+        "touch": {"quote": {"name": "touch"}},
+        "takes": {"quote": {"name": "touch-taker"}},
+        "two lots": {"risk": {"order_lots": 2}},
+    }
+    configs = {}
+    for name, given in settings.items():
+        run = Run(name, 0, tmp_path / name)
+        run.folder.mkdir()
+        np.save(run.folder / study.EARNED, np.arange(8.0))
+        configs[run] = make_config("book", **given)
+    compared, _ = study.paired("t", configs)
+    assert held == ["quotes", "touch"]
+    assert len(compared.columns["variant"]) == 4
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
