@@ -30,11 +30,12 @@ from train.simulate import simulate
 
 def main(options: Solve) -> None:
     """Run `neuralmm solve`."""
-    if options.market not in ("", "basket", *SOLVED):
+    on_book, fee = options.market not in ("", "basket", *SOLVED), options.taker_fee_bp
+    pays = on_book and options.action == "taker"
+    require(pays or fee == 0, "solve", "taker_fee_bp", fee, "0 but with --action taker on a market `book`")
+    if on_book:
         print_ladder(options)
         return
-    fee = options.taker_fee_bp
-    require(fee == 0, "solve", "taker_fee_bp", fee, "left out but with --action taker on a market `book`")
     if options.action:
         print_freedom(options)
         return
@@ -61,9 +62,8 @@ def print_ladder(options: Solve) -> None:
     """The ladder of values of a market `book`."""
     market, taker = {"name": "book", "preset": preset_of(options.market)}, options.action == "taker"
     require(taker or not options.action, "solve", "action", options.action, "'taker' or left out on `book`")
-    fee = options.taker_fee_bp
-    require(taker or fee == 0, "solve", "taker_fee_bp", fee, "left out but with --action taker")
-    config = make_config(market, quote={"name": "taker", "taker_fee_bp": fee} if taker else None)
+    quote = {"name": "taker", "taker_fee_bp": options.taker_fee_bp} if taker else None
+    config = make_config(market, quote=quote)
     with progress_bar(bar_format="{desc}", leave=False) as bar:
         rows = ladder(
             config,

@@ -30,7 +30,7 @@ from policies.book.programme import (
     told_indices,
 )
 from policies.book.rules import FAMILIES, imbalance_index, look, search
-from policies.book.taking import forecast, most_taken
+from policies.book.taking import most_taken
 from policies.book.taking import search as search_taking
 from policies.book.tightening import tighten
 from policies.cache import read, write
@@ -153,10 +153,10 @@ def _with_market_orders(config: EnvConfig, found: Found, note: Note) -> Found:
     """What was found for quotes, and the best rules by which either programme sends market orders too."""
     paths = record(config, range(TRAINING_SEED, TRAINING_SEED + TAKING_PATHS))
     note("searching market orders")
-    seen, told = found.filter.indices(paths), told_indices(paths, 1)
+    (seen, forecasts), told = found.filter.read(paths), told_indices(paths, 1)
     return dataclasses.replace(
         found,
-        taking=search_taking(paths, seen, found.programme, forecast(found.filter, paths)),
+        taking=search_taking(paths, seen, found.programme, forecasts),
         told_taking=search_taking(paths, told, found.told, gap(paths)),
     )
 
@@ -261,12 +261,11 @@ def _judge(paths: Paths, found: Found, bounded: int, note: Note) -> dict[str, np
     plays = {
         name: (imbalance, FAMILIES[name].make(*given), 1.0, NEVER) for name, given in found.rules.items()
     }
-    seen, told, programme = found.filter.indices(paths), told_indices(paths, 2), found.programme
+    (seen, forecasts), told, programme = found.filter.read(paths), told_indices(paths, 2), found.programme
     plays[PROGRAMME] = seen, programme.table, programme.scale, NEVER
     plays[TOLD_NAME] = told, found.told.table, found.told.scale, NEVER
     if found.taking and found.told_taking:
-        taking = forecast(found.filter, paths), found.taking
-        plays[TAKER_PROGRAMME] = *plays[PROGRAMME][:3], taking
+        plays[TAKER_PROGRAMME] = *plays[PROGRAMME][:3], (forecasts, found.taking)
         plays[TOLD_NAME] = *plays[TOLD_NAME][:3], (gap(paths), found.told_taking)
     done = {}
     for name, (index, table, scale, orders) in plays.items():

@@ -123,11 +123,18 @@ class Filter:
 
     def indices(self, paths: Paths) -> np.ndarray:
         """The same at every decision of the paths, (paths, horizon + 1, 2)."""
-        features, signs = all_features(self, paths)
+        return self.read(paths)[0]
+
+    def read(self, paths: Paths) -> tuple[np.ndarray, np.ndarray]:
+        """`indices` of the paths and the estimates at every decision, half-ticks, float32 (paths, horizon +
+        1)."""
+        features, signs = _all_features(self, paths)
         seen, n = look(paths), len(paths.rows)
         each = (Look(*(part[:, t] for part in seen)) for t in range(features.shape[1]))
         found = [self.index(features[:, t], now, signs[:, t]) for t, now in enumerate(each)]
-        return np.ascontiguousarray(np.stack(found, axis=1)).reshape(n, -1, 2)
+        estimates = self.estimate(features.reshape(-1, features.shape[2])).reshape(features.shape[:2])
+        indices = np.ascontiguousarray(np.stack(found, axis=1)).reshape(n, -1, 2)
+        return indices, estimates.astype(np.float32)
 
 
 def _gain(constants: tuple[float, ...]) -> np.ndarray:
@@ -146,7 +153,7 @@ def _events(before: Look, now: Look) -> np.ndarray:
     return side(1, "bid", "bid_queue") - side(-1, "ask", "ask_queue")
 
 
-def all_features(filtered: Filter, paths: Paths) -> tuple[np.ndarray, np.ndarray]:
+def _all_features(filtered: Filter, paths: Paths) -> tuple[np.ndarray, np.ndarray]:
     """Features and trend of signs at every decision, (paths, horizon + 1, ...)."""
     seen, memory, rows, signs = look(paths), filtered.start(len(paths.rows)), [], []
     for t in range(paths.config.horizon + 1):
@@ -171,7 +178,7 @@ def fit_filter(paths: Paths) -> Filter:
     market, nothing = paths.market, np.zeros(0)
     long = max(market.queue, market.refill)
     empty = Filter(market.queue, long, nothing, nothing, 0.0, market.step_seconds)
-    features, signs = all_features(empty, paths)
+    features, signs = _all_features(empty, paths)
     x = features[:, WARM:].reshape(-1, features.shape[2]).astype(float)
     weights = solve_linear(
         product(x.T, x) + 1e-3 * np.eye(x.shape[1]), product(x.T, gap(paths)[:, WARM:].ravel())

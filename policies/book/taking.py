@@ -12,21 +12,13 @@ import itertools
 
 import numpy as np
 
-from mmenv.engine.products import product
 from policies.book.orders import NOTHING, Rule, Terms, cost_of_taking, market_order, play, terms_of, value
 from policies.book.paths import Paths, compiled
-from policies.book.programme import Filter, Programme, all_features, gap
+from policies.book.programme import Programme, gap
 
 MARGINS = -0.25, 0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, np.inf
 SKEWS = 0.0, 0.025, 0.05, 0.1, 0.2, 0.4
 """What is tried of a `Rule`. Without end: no market order."""
-
-
-def forecast(filtered: Filter, paths: Paths) -> np.ndarray:
-    """The filter's efficient price less mid at every decision, half-ticks, float32 (paths, horizon + 1)."""
-    features, _ = all_features(filtered, paths)
-    estimates = product(features.reshape(-1, features.shape[2]), filtered.weights)
-    return estimates.reshape(features.shape[:2]).astype(np.float32)
 
 
 def search(paths: Paths, index: np.ndarray, programme: Programme, forecasts: np.ndarray) -> Rule:
@@ -49,19 +41,13 @@ def search(paths: Paths, index: np.ndarray, programme: Programme, forecasts: np.
     return max(itertools.starmap(Rule, itertools.product(MARGINS, SKEWS)), key=earned)
 
 
-def most_taken(paths: Paths, settle: np.ndarray | None = None) -> np.ndarray:
+def most_taken(paths: Paths, settle: np.ndarray) -> np.ndarray:
     """What market orders can add to the bound at most, price units x lots, float64 (paths,).
 
     After the penalties of `policies.book.bound` a lot bought at decision t is worth what is known of it then:
-    the efficient price less the ask, the fee and the last mispricing's mean. The best are sent, without
-    limits on position and rate: a maximum over more.
-
-    Parameters
-    ----------
-    settle
-        The last mispricing's mean, as `Bound.charges` has it; without, 0, which is no bound but near it.
+    the efficient price less the ask, the fee and the last mispricing's mean, `settle` as `Bound.charges` has
+    it. The best are sent, without limits on position and rate: a maximum over more.
     """
-    settle = np.zeros(paths.decisions.shape) if settle is None else settle
     out = np.zeros(len(paths.rows))
     _most_taken(paths.decisions, gap(paths), settle, terms_of(paths.config), out)
     return out / paths.market.price_scale

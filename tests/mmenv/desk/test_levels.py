@@ -14,7 +14,7 @@ from mmenv.desk.levels import ASK, DISTANCE, LOTS, NO_PLACE, PLACE, QuotedLevels
 from mmenv.env import NeuralMMEnv
 from tests.helpers.captures import market, write
 
-LEVELS = 3
+N, LEVELS = 3, 3
 SIDES = ("ask", "bid")
 
 
@@ -46,16 +46,22 @@ def near(random: np.random.Generator, *shape: int) -> np.ndarray:
     return actions
 
 
+def started(name, store):
+    """A desk of N environments after their reset."""
+    if name == "replay":
+        pytest.importorskip("hftbacktest")
+    desk = Desk(make_config(**settings(name, store)), N, autoreset=False)
+    desk.seed(range(N))
+    desk.reset()
+    return desk
+
+
 @pytest.mark.parametrize("name", ["brownian", "book", "replay"])
 def test_each_order_is_what_was_asked_for(name, store):
     """Nearest first, all lots of the side, the nearest where the core has it; on a tape what was sent."""
-    if name == "replay":
-        pytest.importorskip("hftbacktest")
-    n, seen = 3, 0
-    desk = Desk(make_config(**settings(name, store)), n, autoreset=False)
-    desk.seed(range(n))
-    desk.reset()
-    orders, random = QuotedLevels(desk), np.random.default_rng(0)
+    n, seen, random = N, 0, np.random.default_rng(0)
+    desk = started(name, store)
+    orders = QuotedLevels(desk)
     for _ in range(99):
         desk.step(near(random, n))
         found = orders.read()
@@ -84,13 +90,9 @@ def test_each_order_is_what_was_asked_for(name, store):
 @pytest.mark.parametrize("name", ["brownian", "book", "replay"])
 def test_places_are_those_of_the_orders_that_stand(name, store):
     """The nearest order's is the core's where it stands; others have theirs, without a book none has."""
-    if name == "replay":
-        pytest.importorskip("hftbacktest")
-    n, nearest, further = 3, 0, 0
-    desk = Desk(make_config(**settings(name, store)), n, autoreset=False)
-    desk.seed(range(n))
-    desk.reset()
-    orders, random = QuotedLevels(desk), np.random.default_rng(1)
+    n, nearest, further, random = N, 0, 0, np.random.default_rng(1)
+    desk = started(name, store)
+    orders = QuotedLevels(desk)
     for _ in range(99):
         desk.step(near(random, n))
         found, decided = orders.read(), desk.get("mid") - desk.get("move")

@@ -54,8 +54,8 @@ def test_market_orders_do_what_they_do_in_the_environment(
 ) -> None:
     rule, quotes = Rule(0.05, 0.1), solved(rules.constant(0.0))
     outcome = simulate(TakerPolicy("takes", config, quotes, filtered, rule), config, N, seed=SEED)
-    forecasts = taking.forecast(filtered, paths)
-    result = orders.play(paths, filtered.indices(paths), quotes.table, 1.0, taking=(forecasts, rule))
+    index, forecasts = filtered.read(paths)
+    result = orders.play(paths, index, quotes.table, 1.0, taking=(forecasts, rule))
     assert result.taken.min() > 0
     assert result.fills.min() > 0
     same = result.fills + result.taken == outcome.terms["fills"]
@@ -72,7 +72,7 @@ def test_no_policy_that_takes_passes_the_bound_on_any_path(
     limit = bound.bound(few, nothing, redraws=32)
     most = limit.value + taking.most_taken(few, limit.charges[1])
     imbalance = rules.imbalance_index(rules.look(few).imbalance)
-    for forecasts in (taking.forecast(filtered, few), programme.gap(few)):
+    for forecasts in (filtered.read(few)[1], programme.gap(few)):
         result = orders.play(
             few, imbalance, rules.by_imbalance(0.9, 0.9, 0.03), 1.0, limit.charges, (forecasts, rule)
         )
