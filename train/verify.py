@@ -32,7 +32,7 @@ from train.simulate import simulate
 TOLERANCE = 1e-5
 """Largest difference to torch that float32 may have in any action."""
 EXACT = ("float32", "onnx")
-QUOTES = ("ask_distance", "bid_distance", "ask_lots", "bid_lots", "taker_lots")
+SIDES = ("ask", "bid")
 
 
 class Recorded:
@@ -94,7 +94,8 @@ def compare(
                     break
     desk.close()
     pairs = np.array(actions)
-    distances, lots, taken = np.split(np.array(asked), (2, 4), axis=-1)
+    levels = 2 * config.quote.side_orders
+    distances, lots, taken = np.split(np.array(asked), (levels, 2 * levels), axis=-1)
     quoted = (lots > 0).any(axis=1)
     apart = np.abs(distances[:, 0] - distances[:, 1])[quoted]
     differ = np.append(
@@ -109,13 +110,23 @@ def compare(
     )
 
 
-def _asked(desk: Desk) -> list[int]:
-    """`QUOTES` of a desk of one environment."""
-    return [int(desk.core[name][0, 0]) for name in QUOTES]
+def _asked(desk: Desk) -> np.ndarray:
+    """What a desk of one environment asks for: distances of all asks and of all bids, the nearest first, their
+    lots in the same order, lots of the market order."""
+    core, levels = desk.core[0], desk.stages.ladder
+    lots = [core[f"{side}_lots"][:1] for side in SIDES]
+    if levels is None:
+        distances = [core[f"{side}_distance"][:1] for side in SIDES]
+    else:
+        most = desk.config.quote.side_orders
+        distances = [levels[0][f"{side}_distance"][:most, 0] for side in SIDES]
+        before = levels[0]["before"][: most + 1, 0]
+        lots = [np.diff(np.minimum(before, side)) for side in lots]
+    return np.concatenate([*distances, *lots, core["taker_lots"][:1]])
 
 
-def _quotes_of(config: EnvConfig, simulated: bool) -> Callable[[Desk, np.ndarray], list[int]]:
-    """What gives `QUOTES` that an action asks for in the very situation of another desk.
+def _quotes_of(config: EnvConfig, simulated: bool) -> Callable[[Desk, np.ndarray], np.ndarray]:
+    """What gives `_asked` of an action in the very situation of another desk.
 
     Networks beside the policy have had their say by then: it is in the observation and in the core.
     """
@@ -123,7 +134,7 @@ def _quotes_of(config: EnvConfig, simulated: bool) -> Callable[[Desk, np.ndarray
     if not simulated or (config.quote.taking is None and not config.quote.by_reach):
         quoting = Desk(replace(alone, market=as_live(config.market)), 1, autoreset=False)
 
-        def only_quote(desk: Desk, action: np.ndarray) -> list[int]:
+        def only_quote(desk: Desk, action: np.ndarray) -> np.ndarray:
             quoting.core[...] = desk.core
             quoting.decide(action)
             return _asked(quoting)
@@ -132,7 +143,7 @@ def _quotes_of(config: EnvConfig, simulated: bool) -> Callable[[Desk, np.ndarray
     # They depend on whether the market has a book: a twin makes the whole step.
     twin = Desk(alone, 1, autoreset=False)
 
-    def step(desk: Desk, action: np.ndarray) -> list[int]:
+    def step(desk: Desk, action: np.ndarray) -> np.ndarray:
         twin.take_back(desk.get_state()["stages"])
         twin.step(action)
         return _asked(twin)

@@ -41,6 +41,18 @@ def test_a_bundle_verifies(tmp_path, name):
     assert other.quotes > 0
 
 
+@pytest.mark.parametrize("number", range(2, 6))
+def test_every_order_of_a_ladder_is_compared(number):
+    """Another step or another shape leaves the nearest price and the lots of a side as they were."""
+    config = make_config("brownian", horizon=60, quote={"name": "ladder"}, risk={"order_lots": 9})
+    bundle = random_bundle(config, -0.9)
+    moved = bundle.reference.copy()
+    moved[:, number] = -np.sign(moved[:, number])
+    found = compare(Recorded(moved), Recorded(bundle.reference), config, 1, 60, REFERENCE_SEED)
+    assert found.quotes > 0
+    assert (found.ticks > 1) == (number < 4)
+
+
 @pytest.mark.parametrize("name", ACTIONS)
 def test_a_desk_takes_what_venues_take(tmp_path, name):
     """Bundles of each may on paper and live."""
