@@ -111,8 +111,8 @@ def compare(
 
 
 def _asked(desk: Desk) -> np.ndarray:
-    """What a desk of one environment asks for: distances of all asks and of all bids, the nearest first, their
-    lots in the same order, lots of the market order."""
+    """What a desk of one environment asks for: distances of all asks and of all bids, the nearest first,
+    their lots in the same order, lots of the market order."""
     core, levels = desk.core[0], desk.stages.ladder
     lots = [core[f"{side}_lots"][:1] for side in SIDES]
     if levels is None:
