@@ -263,6 +263,9 @@ class VenueClient(ccxt.pro.Exchange):  # type: ignore[misc]
             connection.error = connection.error or NetworkError("hung up")
             with suppress(Exception):
                 await connection.close()
+            if not connection.connected.done():
+                # It is being dialled, and nobody else would close it.
+                connection.connected.add_done_callback(lambda _: asyncio.ensure_future(connection.close()))
 
 
 def trimmed(text: str) -> str:

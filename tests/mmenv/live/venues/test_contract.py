@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,25 @@ def test_what_the_stream_says_twice_or_not_at_all_is_told_once(fake: Fake) -> No
     desk = on_desk(fake, act)
     assert [fill.lots for fill in desk.of(Fill)] == [2, 1]
     assert len(desk.of(Ack)) == 1
+
+
+def test_a_trade_with_ourselves_is_two_fills(fake: Fake) -> None:
+    """Both have the trade's id, and both count, by the stream and by request."""
+
+    async def act(desk: Desk) -> None:
+        await desk.placed(1)
+        await desk.orders.submit(replace(desk.order(2), side=SELL))
+        await asyncio.sleep(0.05)
+        for order in fake.orders:
+            fake.fill(order, 2, with_last=order.id > fake.orders[0].id)
+        await asyncio.sleep(0.1)
+        found = await desk.orders.fills(0, [desk.order(n).client_id for n in (1, 2)])
+        assert {(fill.client_id, fill.side) for fill in found} == {
+            (desk.order(1).client_id, BUY), (desk.order(2).client_id, SELL)
+        }  # fmt: skip
+        assert len({fill.trade_id for fill in found}) == 1
+
+    assert sorted(fill.side for fill in on_desk(fake, act).of(Fill)) == [SELL, BUY]
 
 
 def test_a_restart_asks_only_for_what_is_newer(fake: Fake) -> None:
@@ -529,6 +549,24 @@ def test_snapshot_changes_and_trades_are_the_rows_of_the_importer(fake: Fake, tm
     ).run()  # fmt: skip
     [imported] = tapes(tmp_path / "store")
     assert np.concatenate(list(imported.rows())).tobytes() == rows.tobytes()
+
+
+def test_a_connection_that_is_given_up_while_it_is_made_does_not_stay(fake: Fake) -> None:
+    """Nobody is left to read it."""
+
+    async def session(carrier: Loopback) -> None:
+        fake.carry = carrier.advance
+        client = carrier.client(fake.venue)
+        watch = asyncio.ensure_future(client.watch(url := client.market_url(0), "all", {}, "all"))
+        await asyncio.sleep(carrier.latency_s / 2)
+        await client.hang_up(url)
+        await asyncio.sleep(1.0)
+        assert watch.done()
+        assert not carrier.sockets
+        assert not fake.open
+        await client.close()
+
+    on_virtual_time(fake, session)  # type: ignore[arg-type]
 
 
 def test_a_lost_connection_breaks_the_book_until_a_snapshot_mends_it(fake: Fake) -> None:
