@@ -76,11 +76,10 @@ def relisted(setup: Setup, terms: Terms, position: int, owed: Decimal) -> tuple[
         lot_unit=market.lot_unit * float(lots),
     )
     low = max(math.floor(setup.low_tick * ticks), 1)
+    quote = replace(config.quote.in_new_lots(lots), requote_ticks=int(config.quote.requote_ticks * ticks))
     made = replace(
         setup,
-        config=replace(
-            config, market=market, quote=config.quote.in_new_lots(lots), risk=replace(config.risk, **sizes)
-        ),
+        config=replace(config, market=market, quote=quote, risk=replace(config.risk, **sizes)),
         guard=replace(
             setup.guard,
             position_limit=max(int(setup.guard.position_limit * Decimal(setup.lot_size) / lot), 1),

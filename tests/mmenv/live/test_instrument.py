@@ -164,7 +164,7 @@ def test_what_is_held_is_worth_the_same_in_any_units(
     position: int, owed: int, tick: int, lot: int, order_lots: int
 ) -> None:
     """To the last unit; and no limit allows more than it did."""
-    made = sessions.setup(risk={"position_limit": 60, "order_lots": order_lots})
+    made = sessions.setup(risk={"position_limit": 60, "order_lots": order_lots}, quote={"requote_ticks": 7})
     debt = Decimal(owed) * Decimal("0.000001")
     terms = Terms(f"{tick * Decimal('0.01'):f}", f"{lot * Decimal('0.0001'):f}", 1, 0)
     old, new = Decimal(made.lot_size), Decimal(terms.lot_size)
@@ -175,6 +175,8 @@ def test_what_is_held_is_worth_the_same_in_any_units(
     again, owed_now = relisted(made, terms, position, debt)
     assert again.position * new - owed_now == position * old - debt
     assert abs(owed_now) < new
+    near = [one.config.quote.requote_ticks * Decimal(one.tick_size) for one in (made, again)]
+    assert 0 <= near[0] - near[1] < Decimal(again.tick_size)
     for name in ("position_limit", "order_lots"):
         was, now = (getattr(one.config.risk, name) for one in (made, again))
         assert 0 <= was * old - now * new < new
