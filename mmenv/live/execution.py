@@ -41,7 +41,7 @@ SETTLE_NS: Final = SECOND
 
 _STATE: Final = (
     "notional", "paid_before", "funded_ns", "last_trade", "stream", "crossed", "silent_until_ns", "silence",
-    "_unknown", "_trade_before", "_trades", "_payments", "_fills", "_taken",
+    "_unknown", "_trade_before", "_known", "_payments", "_fills", "_taken",
 )  # fmt: skip
 
 
@@ -84,7 +84,8 @@ class LiveExecution:
         """Until when the venue wants no orders, and why."""
         self._unknown: dict[int, int] = {}
         self._trade_before: dict[int, int] = {}
-        self._trades: deque[int] = deque(maxlen=10_000)
+        self._known: deque[int] = deque(maxlen=10_000)
+        """`Fill.key` of what was filled."""
         self._payments: deque[int] = deque(maxlen=1_000)
         self._fills: list[tuple[int, int, int, int, int]] = []
         self._taken = np.zeros(1, TAKEN)
@@ -137,7 +138,7 @@ class LiveExecution:
 
     def known_since(self, first: int) -> int:
         """Trade id after which every fill that was heard is remembered; `first` if all are."""
-        return min(self._trades) if len(self._trades) == self._trades.maxlen else first
+        return min(map(abs, self._known)) if len(self._known) == self._known.maxlen else first
 
     def silence_at(self, time_ns: int) -> str:
         """Why the venue wants no orders at this time; empty if it takes them."""
@@ -179,7 +180,7 @@ class LiveExecution:
         if isinstance(event, Funding):
             self._fund(event)
             return
-        if isinstance(event, Fill) and event.trade_id in self._trades:
+        if isinstance(event, Fill) and event.key in self._known:
             return
         number = self.number(event.client_id)
         slot = self.working.find(number)
@@ -263,7 +264,7 @@ class LiveExecution:
             self._free(slot)
 
     def _book(self, event: Fill, market: bool = False) -> None:
-        self._trades.append(event.trade_id)
+        self._known.append(event.key)
         self.last_trade = max(self.last_trade, event.trade_id)
         self.working.position += event.side * event.lots - self.charges.fill(event)
         if self.charges.inverse:

@@ -126,6 +126,11 @@ class Fill(OrderEvent):
     fee_asset: str
     maker: bool
 
+    @property
+    def key(self) -> int:
+        """Unique: the trade id, below 0 for a sale, for a trade with ourselves is two fills of one id."""
+        return self.side * self.trade_id
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancel(OrderEvent):

@@ -129,7 +129,7 @@ class Tracker:
 
     def hear_fill(self, fill: Fill) -> None:
         """Take in a fill, and tell it unless it was told before."""
-        if fill.trade_id in self._trades:
+        if fill.key in self._trades:
             return
         if not fill.client_id:
             fill = replace(fill, client_id=self.names.get(fill.order_id, ""))
@@ -137,7 +137,7 @@ class Tracker:
             # Perhaps of one whose number we have yet to learn.
             self._unnamed.append(fill)
             return
-        _remember(self._trades, fill.trade_id, None)
+        _remember(self._trades, fill.key, None)
         self.last_trade = max(self.last_trade, fill.trade_id)
         order = self.working.get(fill.client_id)
         if order is not None:

@@ -223,16 +223,16 @@ class Fake(ABC):
         return order
 
     def fill(
-        self, order: FakeOrder, lots: int, fee: str = "0.01", asset: str = "", told: bool = True
-    ) -> FakeTrade:
-        """Let some of an order trade."""
+        self, order: FakeOrder, lots: int, fee: str = "0.01", asset: str = "", told: bool = True,
+        with_last: bool = False,
+    ) -> FakeTrade:  # fmt: skip
+        """Let some of an order trade; `with_last`, with the order that traded last, as its other side."""
         self.carry()
         size = lots * Decimal(self.lot)
         order.filled += size
         order.state = "filled" if order.filled == order.size else "partial"
-        self.trades.append(
-            FakeTrade(500 + len(self.trades), order, order.price, size, fee, asset or self.quote, self.ms)
-        )
+        number = self.trades[-1].id if with_last else 500 + len(self.trades)
+        self.trades.append(FakeTrade(number, order, order.price, size, fee, asset or self.quote, self.ms))
         if told:
             self.tell(*self.fill_news(self.trades[-1]))
         return self.trades[-1]

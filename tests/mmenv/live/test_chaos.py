@@ -32,6 +32,7 @@ from mmenv.live.execution import LiveExecution
 from mmenv.live.journal import read
 from mmenv.live.orders import Fill, Order
 from mmenv.live.rerun import check, decisions, setup_of
+from mmenv.live.snapshot import pack, unpack
 from mmenv.times import MILLISECOND
 from mmenv.venue.view import View
 from mmenv.venue.working import Working
@@ -83,6 +84,25 @@ def test_a_restart_asks_from_before_what_may_be_missing():
     assert (execution.last_trade, execution.told_until) == (7, 5)
     execution.hear(Fill(client_id="s-1", trade_id=6, side=-1, tick=1010, **fill))
     assert execution.told_until == 7
+
+
+def test_both_sides_of_a_trade_with_ourselves_are_booked_once():
+    """As often as they are told, a snapshot between them or not."""
+    working = Working(4, position_limit=10)
+    execution = LiveExecution(View(100, 2000), working, "s", last_trade=5)
+    execution.quote(np.array([1000, 3, 990, 3]), 1)
+    fill = {"exch_ns": 2, "local_ns": 3, "order_id": 1, "lots": 1, "fee": "0", "fee_asset": "", "maker": True}
+    sides = [
+        Fill(client_id=f"s-{n}", trade_id=7, side=side, tick=1000, **fill) for n, side in ((1, -1), (2, 1))
+    ]
+    execution.hear(sides[0])
+    kept, _ = unpack(pack({"execution": execution.kept()}))
+    execution.restore(kept["execution"])
+    for side in (*sides, *sides):
+        execution.hear(side)
+    assert working.position == 0
+    assert working.open_lots().tolist() == [2, 2]
+    assert len(execution.collect(4)) == 2
 
 
 class Calm(chaos.Trial):

@@ -79,13 +79,16 @@ class BinanceRequests(Requests):
         return int(newest[-1]["id"]) if newest else 0
 
     async def fills(self, after_trade_id: int) -> list[Fill]:
-        found: list[Fill] = []
+        found: dict[int, Fill] = {}
+        first = after_trade_id + 1
         while True:
-            views = await self._asked(self.market.trades, {"fromId": after_trade_id + 1, "limit": PAGE})
-            found += [self.fill(view, "") for view in views]
+            views = await self._asked(self.market.trades, {"fromId": first, "limit": PAGE})
+            fills = [self.fill(view, "") for view in views]
+            found |= {fill.key: fill for fill in fills}
             if len(views) < PAGE:
-                return found
-            after_trade_id = found[-1].trade_id
+                return list(found.values())
+            # The other side of the last trade may be on the next page.
+            first = fills[-1].trade_id
 
     async def fills_of(self, client_id: str, order_id: int) -> list[Fill]:
         views = await self._asked(self.market.trades, {"orderId": order_id})

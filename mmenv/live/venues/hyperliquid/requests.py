@@ -121,11 +121,11 @@ class HyperliquidRequests(Requests):
 
     async def fills(self, after_trade_id: int) -> list[Fill]:
         found = {
-            fill.trade_id: fill
+            fill.key: fill
             for view in await self._since("userFillsByTime", time_in(after_trade_id))
             if view["coin"] == self.instrument.symbol and (fill := self.fill(view)).trade_id > after_trade_id
         }
-        return [found[number] for number in sorted(found)]
+        return sorted(found.values(), key=lambda fill: fill.trade_id)
 
     async def fills_of(self, client_id: str, order_id: int) -> list[Fill]:
         # What is older has long been found by the comparison.

@@ -118,12 +118,12 @@ class OkxRequests(Requests):
         # The shorter memory is the fresher one.
         begin = {"begin": str(time_in(after_trade_id))} if after_trade_id else {}
         found = {
-            fill.trade_id: fill
+            fill.key: fill
             for path in ("trade/fills-history", "trade/fills")
             async for view in self._pages(path, self._symbol | begin, "billId")
             if (fill := self.fill(view)).trade_id > after_trade_id
         }
-        return [found[number] for number in sorted(found)]
+        return sorted(found.values(), key=lambda fill: fill.trade_id)
 
     async def fills_of(self, client_id: str, order_id: int) -> list[Fill]:
         asked = self._symbol | {"ordId": str(order_id)}
