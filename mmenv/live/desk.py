@@ -215,9 +215,10 @@ class LiveDesk:
     def _resume(self, session: Session) -> None:
         """Go on deciding, on the old grid of times; with the memory there was, unless it is stale."""
         down = (self.clock() - session.next_ns) / SECOND
-        missed = max(-(round(-down * SECOND) // session.setup.interval_ns), 0) + 1
+        start, interval = session.setup.start_ns, session.setup.interval_ns
+        passed = -((start - max(self.clock(), session.next_ns)) // interval)
+        at = start + (passed + 1) * interval
         command = "resume" if down < self.plan.resume_s else "reopen"
-        at = session.next_ns + missed * session.setup.interval_ns
         session.operator(command, f"down for {down:.1f} s", at)
         self.note(f"{command} after {down:.1f} s")
 
@@ -408,6 +409,11 @@ class LiveDesk:
 
     # Ending.
 
+    @property
+    def _raised(self) -> bool:
+        """Whether an exception ends the desk."""
+        return self._failed is not None and self._failed.done() and self._failed.exception() is not None
+
     async def _end(self) -> None:
         """Cancel all, wait for the orders to be gone, close."""
         session = self.session
@@ -416,6 +422,9 @@ class LiveDesk:
                 if session.state != HALTED:
                     self.command("stop", "the desk stops")
                 await self._router.finish(session)
+                if not (session.quiet or self._raised):
+                    session.operator("end", "fills are to be booked", self.clock())
+                    session.tick(self.clock())
         finally:
             self.feed.alarm_ns = NEVER_NS
             await self._tasks.cancel()

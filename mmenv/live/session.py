@@ -272,8 +272,9 @@ class Session:
 
         "halt"; "flatten", which halts and works out of the position; "reduce"; "release", which takes back
         these three; "clear", which takes back all that was latched when it was given; "stop": the desk is to
-        end; "error": it raised; "resume": decisions go on at `time_ns`; "reopen": the same with a new episode
-        (in old journals "restart", which forgot what the position had gained or lost since).
+        end; "end": its last decision is due at `time_ns`; "error": it raised; "resume": decisions go on at
+        `time_ns`; "reopen": the same with a new episode (in old journals "restart", which forgot what the
+        position had gained or lost since).
         """
         said = {"said_ns": said_ns} if said_ns else {}
         self._note(journal.OPERATOR, {"command": command, "reason": reason, "time_ns": time_ns, **said})
@@ -288,6 +289,8 @@ class Session:
             self.guard.latch("policy", reason)
         elif command == "stop":
             self.guard.latch("stop", reason)
+        elif command == "end":
+            self.next_ns = min(self.next_ns, max(time_ns, self._last_ns + 1))
         elif command in ("clear", "release"):
             rules = None if command == "clear" else ("operator",)
             if "operator" in self._supervisor.clear(said_ns or time_ns, rules):
@@ -299,7 +302,7 @@ class Session:
         else:
             raise ValueError(
                 f"operator command = {command!r} is not possible: it must be halt, flatten, reduce, "
-                "release, clear, stop, error, resume, reopen or restart."
+                "release, clear, stop, end, error, resume, reopen or restart."
             )
 
     def snapshot(self, recorded: bytes = b"") -> None:

@@ -21,7 +21,7 @@ from mmenv.data.tape import Tape
 from mmenv.live import journal
 from mmenv.live.compare import backtest
 from mmenv.live.guard import GuardConfig
-from mmenv.live.journal import Memory, read
+from mmenv.live.journal import read
 from mmenv.live.rerun import check, decisions, setup_of, to_tape
 from mmenv.market.live import Live
 from mmenv.times import SECOND
@@ -172,9 +172,6 @@ def compare_money(runs: Runs) -> None:
     assert not runs.errors
     assert session is not None
     assert set(runs.latched) <= {"stop"}
-    # Fills that were told after the last decision are booked in the next.
-    session.sink = Memory()
-    session.tick(session.next_ns)
     assert session.working.position == int(session.desk.core["position"][0, 0])
     if runs.venue == "binance-spot":
         assert (

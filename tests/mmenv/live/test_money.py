@@ -15,10 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmenv.data.tape import Tape
+from mmenv.exchange.playback import Execution
 from mmenv.live.charges import Charges
+from mmenv.live.desk import LiveDesk
 from mmenv.live.execution import LiveExecution
 from mmenv.live.orders import Fill, Rate
-from mmenv.live.rerun import check
+from mmenv.live.rerun import check, decisions
 from tests.helpers.desks import Fixed, Runs
 from tests.helpers.exchanges import VENUES, tape
 
@@ -101,6 +103,32 @@ def test_market_orders_reach_the_venue(recorded: dict[str, Tape], tmp_path: Path
     assert session.working.position == int(session.desk.core["position"][0, 0])
     assert session.wealth == pytest.approx(runs.gained(), abs=2e-5)
     check(desk.plan.journal, Taking())
+
+
+def test_what_is_filled_in_the_end_is_booked_there(recorded: dict[str, Tape], tmp_path: Path) -> None:
+    """After the last decision: in the profit, once, and in the journal; the next start decides by the old
+    times."""
+    runs = Runs(recorded["binance-usdm"], tmp_path)
+
+    def fill_and_stop(desk: LiveDesk) -> None:
+        for order in runs.account.open(runs.listing)[:1]:
+            assert order.slot is not None
+            runs.exchange._matching.execute(runs.listing, Execution(order.slot, 3, 0))
+        desk.stop("enough")
+
+    desk = runs((60.0, 3.0), player=Fixed(-0.95), limit=80, lots=20, acts=[(8.02, fill_and_stop)])
+    for each in runs.desks:
+        assert each.session is not None
+        assert each.session.working.position == int(each.session.desk.core["position"][0, 0])
+    assert set(runs.latched) == {"stop"}
+    session = desk.session
+    assert session is not None
+    assert session.wealth == pytest.approx(runs.gained(), abs=2e-5)
+    check(desk.plan.journal, Fixed(-0.95))
+    made, setup = decisions(desk.plan.journal), session.setup
+    late = made[(made["time_ns"] - setup.start_ns) % setup.interval_ns > 0]
+    assert 1 <= len(late) <= 2  # the last of a start, at most
+    assert late["outcome"]["ask_fill_lots"][0] + late["outcome"]["bid_fill_lots"][0] >= 3
 
 
 def test_funding_enters_the_ledger_once(recorded: dict[str, Tape], tmp_path: Path) -> None:
