@@ -11,13 +11,17 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 from numpy.typing import NDArray
+
+from mmenv.engine.stage import over_lanes_options
 
 Array = NDArray[np.float64]
 
 ROWS = 64
 """Rows of the result that are worked on at a time, so that they stay in the nearest caches."""
+STRIP = 16
+"""Columns by which sums are made: whole vectors, whatever their length."""
 
 
 def product(a: Any, b: Any) -> Any:
@@ -34,14 +38,16 @@ def product(a: Any, b: Any) -> Any:
 def moments(rows: Any, values: Any) -> tuple[Array, Array]:
     """rows' rows, (m, m), and rows' values, (m,), of rows (n, m) and values (n,).
 
-    The bytes that `product` gives, in half of the time.
+    The bytes that `product` gives, in a fraction of the time.
     """
     rows, values = np.ascontiguousarray(rows), np.ascontiguousarray(values)
     if values.shape != rows.shape[:1]:
         raise ValueError(f"shapes {rows.shape} and {values.shape} have no moments.")
-    second, first = np.zeros((rows.shape[1],) * 2), np.zeros(rows.shape[1])
-    _add_moments(rows, values, second, first)
-    return second, first
+    m = rows.shape[1]
+    sums = np.zeros((m, STRIP * (m // STRIP + 1)))
+    _add_moments(rows, values, sums)
+    second = np.triu(sums[:, :m])
+    return second + np.triu(second, 1).T, sums[:, m].copy()
 
 
 def solve_linear(a: Any, b: Any) -> Array:
@@ -113,36 +119,26 @@ def _add_product(a, b, out):
                     out[i, j] += x * b[k, j]
 
 
-@njit(cache=True, nogil=True)
-def _add_moments(rows, values, second, first):
-    """second += rows.T @ rows, first += rows.T @ values; a triangle of the former is computed and mirrored.
+@njit(nogil=True, **over_lanes_options)
+def _add_moments(rows, values, sums):
+    """sums[:, :m] += rows.T @ rows, from the diagonal on, and sums[:, m] += rows.T @ values; the rest is any.
 
     Four rows for each pass over the sums, added one after another: the order, so the bytes, of single rows.
     """
     n, m = rows.shape
-    whole = n - n % 4
-    four = np.empty((4, m))
-    for k in range(0, whole, 4):
-        for h in range(4):
-            value = np.float64(values[k + h])
+    four = np.zeros((4, sums.shape[1]))
+    a, b, c, d = four[0], four[1], four[2], four[3]
+    for k in range(0, n, 4):
+        for row in range(4):
             for i in range(m):
-                four[h, i] = rows[k + h, i]
-                first[i] += four[h, i] * value
-        a, b, c, d = four[0], four[1], four[2], four[3]
+                four[row, i] = rows[k + row, i] if k + row < n else 0.0
+            four[row, m] = values[k + row] if k + row < n else 0.0
         for i in range(m):
             x, y, z, w = a[i], b[i], c[i], d[i]
-            sums = second[i]
-            for j in range(i, m):
-                sums[j] = (((sums[j] + x * a[j]) + y * b[j]) + z * c[j]) + w * d[j]
-    for k in range(whole, n):
-        for i in range(m):
-            x = np.float64(rows[k, i])
-            first[i] += x * np.float64(values[k])
-            for j in range(i, m):
-                second[i, j] += x * np.float64(rows[k, j])
-    for i in range(m):
-        for j in range(i):
-            second[i, j] = second[j, i]
+            strip = i - i % STRIP
+            into, e, f, g, h = sums[i, strip:], a[strip:], b[strip:], c[strip:], d[strip:]
+            for j in prange(into.size):
+                into[j] = (((into[j] + x * e[j]) + y * f[j]) + z * g[j]) + w * h[j]
 
 
 @njit("boolean(float64[:, ::1], float64[:, ::1])", cache=True, nogil=True)
