@@ -218,3 +218,13 @@ def add_transposed_matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None
                 _add_tall(left + i * 4, 4, a_row, right + j, b_row, target + i * out_row, out_row, k)
             for i in range(tall, m, 4):
                 _add_four_rows(left + i * 4, 4, a_row, right + j, b_row, target + i * out_row, out_row, k)
+
+
+def weight_gradient(gates: np.ndarray, inputs: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """gates[:, :rows].T @ inputs[:, :columns], (rows, columns), of arrays that are padded to whole panels.
+
+    Made as its transpose: what is beside the inputs in their panels is then no part of the product.
+    """
+    found = np.zeros((-(-columns // 4) * 4, gates.shape[1]), np.float32)
+    add_transposed_matmul(inputs, gates, found)
+    return np.ascontiguousarray(found.T[:rows, :columns])

@@ -25,12 +25,12 @@ from torch import Tensor, nn
 from policies.network.compiled import (
     PANEL,
     F,
-    add_transposed_matmul,
     compiled,
     compiled_lanes,
     matmul,
     padded,
     tanh,
+    weight_gradient,
 )
 from policies.network.min_gru import PackedMinGRU, gate_and_candidate, min_gru, min_gru_forward
 from policies.network.packed_lstm import linear, tanh_network, workspace
@@ -128,9 +128,8 @@ class _PackedFilters(torch.autograd.Function):
             d_filtered.contiguous().numpy(), rates, ctx.batch_sizes, start, filtered, driven, d_rate
         )
         rows, features = weight.shape
-        found = np.zeros((driven.shape[1], inputs.shape[1]), np.float32)
-        add_transposed_matmul(driven, inputs, found)
-        d_weight, d_bias = torch.from_numpy(found)[:rows, : features + 1].split([features, 1], 1)
+        found = weight_gradient(driven, inputs, rows, features + 1)
+        d_weight, d_bias = torch.from_numpy(found).split([features, 1], 1)
         dx = torch.from_numpy(driven)[:, :rows] @ weight if ctx.needs_input_grad[0] else None
         workspace.give(inputs, driven)
         return dx, d_weight, d_bias[:, 0], torch.from_numpy(d_rate), None, None

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from policies.network.compiled import (
     PANEL,
     F,
-    add_transposed_matmul,
     compiled,
     compiled_lanes,
     matmul,
     padded,
     sigmoid,
     tanh,
+    weight_gradient,
 )
 from policies.network.packed_lstm import linear, tanh_network, workspace
 from policies.network.scan_cell import ScanCell, kept, pack_affine, scan, with_one
@@ -138,9 +138,8 @@ class PackedMinGRU(torch.autograd.Function):
         ctx.work = None  # the gates are overwritten
         _backward(d_hidden.contiguous().numpy(), ctx.batch_sizes, start, hidden, gates)
         rows, features = weight.shape
-        found = np.zeros((gates.shape[1], inputs.shape[1]), np.float32)
-        add_transposed_matmul(gates, inputs, found)
-        d_weight, d_bias = torch.from_numpy(found)[:rows, : features + 1].split([features, 1], 1)
+        found = weight_gradient(gates, inputs, rows, features + 1)
+        d_weight, d_bias = torch.from_numpy(found).split([features, 1], 1)
         dx = torch.from_numpy(gates)[:, :rows] @ weight if ctx.needs_input_grad[0] else None
         workspace.give(inputs, gates)
         return dx, d_weight, d_bias[:, 0], None, None

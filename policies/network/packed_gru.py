@@ -21,7 +21,6 @@ from torch.nn.utils.rnn import PackedSequence
 from policies.network.compiled import (
     PANEL,
     F,
-    add_transposed_matmul,
     compiled,
     compiled_lanes,
     matmul,
@@ -29,6 +28,7 @@ from policies.network.compiled import (
     padded,
     sigmoid,
     tanh,
+    weight_gradient,
 )
 from policies.network.packed_lstm import linear, lstm_weights, on_cpu, tanh_network, workspace
 from policies.network.scan_cell import kept
@@ -158,18 +158,16 @@ class _PackedGRU(torch.autograd.Function):
         ctx.work = None  # the gates are overwritten
         panels = _pack_backward(w_hh.detach().numpy())
         _backward(d_hidden.contiguous().numpy(), panels, ctx.batch_sizes, start, hidden, gates)
-        weights = np.zeros((gates.shape[1], inputs.shape[1]), np.float32)
-        add_transposed_matmul(gates, inputs, weights)
         features, units = w_ih.shape[1], w_hh.shape[1]
-        found = torch.from_numpy(weights)
+        found = torch.from_numpy(weight_gradient(gates, inputs, 4 * units, features + 1 + units))
         of_input = found[: 3 * units]
-        of_memory = torch.cat([found[: 2 * units], found[3 * units : 4 * units]])
+        of_memory = torch.cat([found[: 2 * units], found[3 * units :]])
         dx = torch.from_numpy(gates)[:, : 3 * units] @ w_ih if ctx.needs_input_grad[0] else None
         workspace.give(inputs, gates)
         return (
             dx,
             of_input[:, :features],
-            of_memory[:, features + 1 : features + 1 + units],
+            of_memory[:, features + 1 :],
             of_input[:, features],
             of_memory[:, features],
             None,

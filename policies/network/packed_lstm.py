@@ -36,6 +36,7 @@ from policies.network.compiled import (
     padded,
     sigmoid,
     tanh,
+    weight_gradient,
 )
 
 workspace = Workspace()
@@ -219,10 +220,9 @@ class _PackedLSTM(torch.autograd.Function):
         ctx.work = None  # the gates are overwritten
         panels = pack(w_hh.detach().numpy())
         _lstm_backward(d_hidden.contiguous().numpy(), panels, ctx.batch_sizes, work)
-        weights = np.zeros((len(w_hh), work.inputs.shape[1]), np.float32)
-        add_transposed_matmul(work.gates, work.inputs, weights)
         features, units = w_ih.shape[1], w_hh.shape[1]
-        dw_ih, db, dw_hh = torch.from_numpy(weights)[:, : features + 1 + units].split([features, 1, units], 1)
+        weights = weight_gradient(work.gates, work.inputs, len(w_hh), features + 1 + units)
+        dw_ih, db, dw_hh = torch.from_numpy(weights).split([features, 1, units], 1)
         dx = torch.from_numpy(work.gates)[:, : len(w_hh)] @ w_ih if ctx.needs_input_grad[0] else None
         workspace.give(work.inputs, work.gates, work.cell, work.tanh_cell)
         return dx, dw_ih, dw_hh, db[:, 0], db[:, 0], None, None, None
