@@ -179,7 +179,7 @@ def _tile(rows: int, accumulate: bool) -> Any:
     return tile
 
 
-_tall, _four_rows, _one_row = (_tile(rows, accumulate=False) for rows in (TALL, 4, 1))
+_tall, _four_rows, _two_rows, _one_row = (_tile(rows, accumulate=False) for rows in (TALL, 4, 2, 1))
 _add_tall, _add_four_rows = (_tile(rows, accumulate=True) for rows in (TALL, 4))
 
 
@@ -188,7 +188,7 @@ def matmul(a: np.ndarray, panels: np.ndarray, out: np.ndarray) -> None:
     """out[:, :padded(M)] = a[:, :K] @ weights, with panels = pack(weights); float32, rows contiguous."""
     rows, k = a.shape[0], panels.shape[1]
     a_row, out_row = a.strides[0], out.strides[0]
-    tall, four = rows - rows % TALL, rows - rows % 4
+    tall, four, two = rows - rows % TALL, rows - rows % 4, rows - rows % 2
     source = a.ctypes.data
     for p in range(panels.shape[0]):
         panel = panels.ctypes.data + p * panels.strides[0]
@@ -197,7 +197,9 @@ def matmul(a: np.ndarray, panels: np.ndarray, out: np.ndarray) -> None:
             _tall(source + i * a_row, a_row, 4, panel, 4 * PANEL, target + i * out_row, out_row, k)
         for i in range(tall, four, 4):
             _four_rows(source + i * a_row, a_row, 4, panel, 4 * PANEL, target + i * out_row, out_row, k)
-        for i in range(four, rows):
+        for i in range(four, two, 2):
+            _two_rows(source + i * a_row, a_row, 4, panel, 4 * PANEL, target + i * out_row, out_row, k)
+        for i in range(two, rows):
             _one_row(source + i * a_row, a_row, 4, panel, 4 * PANEL, target + i * out_row, out_row, k)
 
 
