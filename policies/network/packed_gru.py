@@ -10,6 +10,7 @@ product does both weights and the biases, as in `policies.network.packed_lstm`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,7 +31,7 @@ from policies.network.compiled import (
     tanh,
     weight_gradient,
 )
-from policies.network.packed_lstm import linear, lstm_weights, on_cpu, tanh_network, workspace
+from policies.network.packed_lstm import Piece, linear, lstm_weights, on_cpu, tanh_network, workspace
 from policies.network.scan_cell import kept
 
 
@@ -134,7 +135,7 @@ def gru_step(x, starts, layers, hidden, cell, head, last):
     return new_hidden, cell, latent, linear(latent, *last)
 
 
-class _PackedGRU(torch.autograd.Function):
+class PackedGRU(torch.autograd.Function):
     """One layer. The states before the sequences are data: no gradient flows into them."""
 
     @staticmethod
@@ -199,6 +200,11 @@ class GRU(nn.GRU):
         """Output (N, H) over packed sequences, as `packed_lstm.run_packed`."""
         if not self.compiled:
             return self(PackedSequence(x, torch.from_numpy(batch_sizes)), state)[0].data
-        for layer in range(self.num_layers):
-            x = _PackedGRU.apply(x, *lstm_weights(self, layer), state[0][layer], batch_sizes)
+        for function, weights, data in self.packed_layers(state, batch_sizes):
+            x = function.apply(x, *weights, *data)
         return x
+
+    def packed_layers(self, state: tuple[Tensor, ...], batch_sizes: np.ndarray) -> Iterator[Piece]:
+        """The layers, as `packed_lstm.packed_layers`."""
+        for layer in range(self.num_layers):
+            yield PackedGRU, lstm_weights(self, layer), (state[0][layer], batch_sizes)

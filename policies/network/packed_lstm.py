@@ -15,6 +15,7 @@ order i, f, g, o.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +41,9 @@ from policies.network.compiled import (
 )
 
 workspace = Workspace()
+
+Piece = tuple[Any, list[Tensor], tuple[Any, ...]]
+"""A part of a network: an autograd function, the parameters that it takes after its input, and then data."""
 
 # LSTM -------------------------------------------------------------------------------------------------------
 
@@ -200,7 +204,7 @@ def lstm_step(x, starts, layers, hidden, cell):
     return new_hidden, new_cell
 
 
-class _PackedLSTM(torch.autograd.Function):
+class PackedLSTM(torch.autograd.Function):
     """One layer. The states before the sequences are data: no gradient flows into them."""
 
     @staticmethod
@@ -254,9 +258,15 @@ def run_packed(rnn: nn.RNNBase, x: Tensor, state: tuple[Tensor, ...], batch_size
     """
     if not is_plain_lstm(rnn):
         return rnn(PackedSequence(x, torch.from_numpy(batch_sizes)), state)[0].data
-    for layer in range(rnn.num_layers):
-        x = _PackedLSTM.apply(x, *lstm_weights(rnn, layer), state[0][layer], state[1][layer], batch_sizes)
+    for function, weights, data in packed_layers(rnn, state, batch_sizes):
+        x = function.apply(x, *weights, *data)
     return x
+
+
+def packed_layers(rnn: nn.RNNBase, state: tuple[Tensor, ...], batch_sizes: np.ndarray) -> Iterator[Piece]:
+    """The layers of a plain LSTM; arguments as `run_packed`."""
+    for layer in range(rnn.num_layers):
+        yield PackedLSTM, lstm_weights(rnn, layer), (state[0][layer], state[1][layer], batch_sizes)
 
 
 HALF_LOG_TWO_PI = F(0.5 * np.log(2 * np.pi))
@@ -373,7 +383,7 @@ def _network_backward(x, outputs, dy, panels, d_weights, d_biases, dx):
                 matmul(dz[:n], panels[0], dx[first : first + n])
 
 
-class _TanhNetwork(torch.autograd.Function):
+class TanhNetwork(torch.autograd.Function):
     """Layers of tanh(x @ weight.T + bias), `BLOCK` rows through all of them at a time."""
 
     @staticmethod
@@ -429,7 +439,12 @@ def run_network(network: nn.Sequential, x: Tensor) -> Tensor:
     layers = tanh_layers(network)
     if not layers:
         return network(x)
-    return _TanhNetwork.apply(x, *(tensor for layer in layers for tensor in (layer.weight, layer.bias)))
+    return TanhNetwork.apply(x, *weights_and_biases(layers))
+
+
+def weights_and_biases(layers: list[nn.Linear]) -> list[Tensor]:
+    """Of each layer in turn."""
+    return [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
 
 
 def on_cpu(weight: Any) -> bool:

@@ -166,10 +166,14 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
     def _criticise(self, features: Tensor, memory: Tensor | None) -> Tensor:
         """What a critic without an LSTM makes of the features, and of the actor's memory if it reads it."""
         assert self.critic is not None
-        if self.critic_reads_memory:
-            assert memory is not None
-            features = torch.cat([features, memory.detach()], 1)
-        return self.critic(features)
+        return self.critic(self.critic_inputs(features, memory))
+
+    def critic_inputs(self, features: Tensor, memory: Tensor | None) -> Tensor:
+        """What a critic without an LSTM reads."""
+        if not self.critic_reads_memory:
+            return features
+        assert memory is not None
+        return torch.cat([features, memory.detach()], 1)
 
     def forward(  # type: ignore[override]
         self, obs: Tensor, lstm_states: Any, episode_starts: Tensor, deterministic: bool = False
@@ -253,8 +257,13 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         """Squared error (N,) of the predicted privileged entries; None without them."""
         if self.predictor is None:
             return None
+        return (self.predictor(memory) - self.predicted(obs)).square().sum(1)
+
+    def predicted(self, obs: Tensor) -> Tensor:
+        """The privileged entries that the memory learns to predict."""
+        assert self.predictor is not None
         last = obs.shape[1] - self.unpredicted
-        return (self.predictor(memory) - obs[:, last - self.predictor.out_features : last]).square().sum(1)
+        return obs[:, last - self.predictor.out_features : last]
 
     def for_rollout(self) -> Callable[[np.ndarray, RNNStates, np.ndarray], tuple[Any, Any, Any, RNNStates]]:
         """`forward` for the weights as they are now: compiled where it can be, valid until they change.

@@ -39,10 +39,10 @@ def policy_loss(
     clip
         How far the probability ratio may leave 1 before its gradient ends.
     """
-    last: Any = policy.action_net
-    if type(policy.action_dist) is DiagGaussianDistribution and on_cpu(last.weight):
-        last = last.weight, last.bias, policy.log_std
-        return _GaussianLoss.apply(latent, *last, actions, old_log_prob, advantages, clip).unbind()
+    if knows_actions(policy):
+        return GaussianLoss.apply(
+            latent, *actor_parameters(policy), actions, old_log_prob, advantages, clip
+        ).unbind()
     distribution = policy.distribution(latent)
     log_prob, entropy = distribution.log_prob(actions), distribution.entropy()
     log_ratio = log_prob - old_log_prob
@@ -51,6 +51,17 @@ def policy_loss(
     with torch.no_grad():
         clipped, kl = ((ratio - 1).abs() > clip).float().sum(), (ratio - 1 - log_ratio).sum()
     return loss, log_prob.sum() if entropy is None else -entropy.sum(), clipped, kl
+
+
+def knows_actions(policy: RecurrentPolicy) -> bool:
+    """Whether the compiled loss knows the policy's actions."""
+    return type(policy.action_dist) is DiagGaussianDistribution and on_cpu(policy.action_net.weight)
+
+
+def actor_parameters(policy: RecurrentPolicy) -> list[Tensor]:
+    """Those that make a Gaussian of what the actor's head gives."""
+    last: Any = policy.action_net
+    return [last.weight, last.bias, policy.log_std]
 
 
 def value_loss(last: nn.Linear, latent: Tensor, returns: Tensor, old_values: Tensor, clip: float) -> Tensor:
@@ -64,7 +75,7 @@ def value_loss(last: nn.Linear, latent: Tensor, returns: Tensor, old_values: Ten
         How far they may go from there before their gradient ends; infinity: anywhere.
     """
     if on_cpu(last.weight):
-        return _ValueLoss.apply(latent, last.weight, last.bias, returns, old_values, clip)
+        return ValueLoss.apply(latent, last.weight, last.bias, returns, old_values, clip)
     values = last(latent).flatten()
     return (old_values + (values - old_values).clamp(-clip, clip) - returns).square().sum()
 
@@ -122,7 +133,7 @@ def _value_loss(x, weight, bias, returns, old_values, clip, dx, d_weight):
     return loss, d_bias
 
 
-class _GaussianLoss(torch.autograd.Function):
+class GaussianLoss(torch.autograd.Function):
     """`policy_loss` of a Gaussian with diagonal covariance. The gradients are made on the way forward."""
 
     @staticmethod
@@ -142,7 +153,7 @@ class _GaussianLoss(torch.autograd.Function):
         return (*rest, d_log_std - d_entropy * ctx.steps, None, None, None, None)
 
 
-class _ValueLoss(torch.autograd.Function):
+class ValueLoss(torch.autograd.Function):
     """`value_loss`. The gradients are made on the way forward."""
 
     @staticmethod

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mmenv.engine.threads import processors
 from policies.network.recurrent import RecurrentPolicy
+from train.learner import direct
 from train.learner.buffer import Batch, TimeMajorBuffer
 from train.learner.control_variate import SurpriseControl
 from train.learner.ppo_loss import policy_loss, value_loss
@@ -47,6 +48,8 @@ class MinibatchUpdate(RecurrentPPO):
     prediction_coef: float
     active_threads: int | None
     surprise_control: SurpriseControl | None
+    _direct = False
+    """Whether `train.learner.direct` knows the policy, which `train` asks."""
 
     def train(self) -> None:
         """Update the policy on the rollout in the buffer: `n_epochs` passes over it in minibatches."""
@@ -57,6 +60,7 @@ class MinibatchUpdate(RecurrentPPO):
         self._clip_vf = (
             None if self.clip_range_vf is None else self.clip_range_vf(self._current_progress_remaining)
         )
+        self._direct = direct.knows(policy)
         if self.active_threads is None:
             self.active_threads = self.fastest_threads()
 
@@ -161,6 +165,10 @@ class MinibatchUpdate(RecurrentPPO):
         self, batch: Batch, part: str, parameters: list[nn.Parameter], n: int
     ) -> tuple[Gradients, Tensor]:
         """One share's contribution to the mean over the `n` steps of the minibatch."""
+        if self._direct:
+            clips = self._clip, math.inf if self._clip_vf is None else self._clip_vf
+            found, terms = direct.loss_gradients(self.policy, batch, part, clips, self._loss_weights() / n)
+            return tuple(map(found.get, parameters)), terms / n
         terms = self._loss_terms(batch, part) / n
         loss = terms[:LOSSES] @ self._loss_weights()
         return torch.autograd.grad(loss, parameters, allow_unused=True), terms.detach()

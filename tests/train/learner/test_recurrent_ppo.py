@@ -25,7 +25,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from policies.network.packed_gru import GRU
 from policies.network.packed_lstm import run_network, run_packed
 from policies.network.recurrent import CompiledForward
-from train.learner import ppo_loss
+from train.learner import ppo_loss, update
 from train.learner.checkpoint import Checkpoint, load_latest, remaining_timesteps, resume_logger
 from train.learner.recurrent_ppo import FastRecurrentPPO
 
@@ -196,6 +196,39 @@ def test_rollout_losses_and_gradients_equal_stock(critic, threads, losses, monke
         if a.grad is not None:
             torch.testing.assert_close(b.grad, a.grad, rtol=1e-3, atol=1e-5, msg=name)
         torch.testing.assert_close(b, a, rtol=1e-3, atol=2e-4, msg=name)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("critic", [*CRITICS, "shapes the memory", "reads the memory"])
+def test_gradients_without_autograd_are_the_bytes_of_autograds(critic, cell, layers):
+    """Of actor, critic and both, with what the memory predicts, and terms that are clipped."""
+    told = {"privileged": 2, "unpredicted": 1}
+    policy = (
+        CRITICS.get(critic)
+        or {
+            "shapes the memory": {**CRITICS["shared"], "critic_gradient": True},
+            "reads the memory": {**CRITICS["no critic LSTM"], "critic_reads_memory": True},
+        }[critic]
+    )
+    policy = policy | {"cell": cell, "n_lstm_layers": layers} | ({} if policy["shared_lstm"] else told)
+    settings = {"clip_range": 0.01, "clip_range_vf": 0.1, "ent_coef": 0.01, "learning_rate": 1e-2}
+    model = build(FastRecurrentPPO, policy=policy, **settings)
+    collect(model)
+    model.train()  # the policy is then no longer that of the rollout
+    assert model._direct
+    parameters = list(model.policy.parameters())
+    (batch,) = model.rollout_buffer.batches(np.arange(ENVS), shares=1)
+    for part in ("actor", "critic", "both") if model.policy.apart else ("both",):
+        results = []
+        for model._direct in (True, False):
+            gradients, terms = model._share_gradients(batch, part, parameters, 100)
+            results.append((*gradients, terms))
+        for ours, autograds in zip(*results, strict=True):
+            assert (ours is None) == (autograds is None)
+            assert ours is None or torch.equal(ours, autograds)
+        clipped = results[0][-1][update.STATISTICS.index("clip_fraction")]
+        assert (clipped > 0) == (part != "critic")
 
 
 @pytest.mark.parametrize("chunk_length", [5, 8, STEPS])
