@@ -95,7 +95,9 @@ def loss_gradients(
     found: Found = {}
     value = nothing = weights.new_zeros(())
     policy_term, entropy, prediction, clipped, kl = [nothing] * 5
-    memories, memory, d_memory = [], None, None
+    memories: list[Run] = []
+    memory: Any = None
+    d_memory: Any = None
     if part != "critic":
         memories = _remember(policy.lstm_actor, seen[:, : policy.lstm_actor.input_size], states.pi, sizes)
         memory = memories[-1].output
