@@ -12,7 +12,6 @@ from gymnasium import spaces
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig, make_config
 from mmenv.engine.state import LEDGER
-from mmenv.vector import NeuralMMVectorEnv
 from policies.make import make_policy
 from policies.optimal import solve
 from policies.solver.recursion import evaluate_tabular
@@ -144,18 +143,27 @@ def test_a_negative_aversion_is_refused_and_none_leaves_no_trace() -> None:
     assert make_config(**_config(0.1).to_dict()) == _config(0.1)
 
 
-def test_noise_that_is_not_normal_stays_in_the_rewards_and_is_a_surprise() -> None:
-    config = make_config("hidden-regime", horizon=20, reward={"risk_aversion": 0.05}, start_inventory=3)
-    envs, plain = NeuralMMVecEnv(config, 16, seed=4, reward_scale=0.25), NeuralMMVectorEnv(16, config=config)
+def test_noise_of_unknown_variance_costs_its_certainty_equivalent_on_average() -> None:
+    """Who holds a position through an episode: what is paid has the mean that the utility of it all says."""
+    gamma, paid = 0.05, []
+    config = make_config(
+        "hidden-regime",
+        horizon=20,
+        reward={"risk_aversion": gamma},
+        start_inventory=4,
+        quote={"max_distance": 60.0, "max_half_spread": 60.0},
+    )
     assert config.market.noise_variance is None
-    envs.reset()
-    plain.reset(seed=4)
-    for _ in range(5):
-        learned = envs.step(np.zeros((16, 2), np.float32))[1]
-        rewards, info = plain.step(np.zeros((16, 2), np.float32))[1::3]
-        noise = info["ledger"]["noise"]
-        assert np.ptp(noise) > 0
-        assert envs.surprises is not None
-        assert envs.surprises[:, -1] == pytest.approx(0.25 * noise, abs=1e-5)
-        assert learned == pytest.approx(0.25 * rewards, abs=1e-5)
-    assert NeuralMMVecEnv(make_config("hidden-regime", horizon=20), 16).surprises is None
+    for control in (True, False):
+        envs = NeuralMMVecEnv(config, 20_000, seed=4, control_variate=control)
+        envs.reset()
+        still = np.tile(np.float32([1.0, 0.0]), (20_000, 1))
+        paid.append(sum(envs.step(still)[1].astype(float) for _ in range(20)))
+        assert envs.surprises is None
+        envs.close()
+    learned, real = paid
+    truth, spread = certain(real, gamma).mean(), certain(real, gamma).std() / np.sqrt(20_000)
+    assert abs(certain(learned, gamma).mean() - truth) < 3 * spread
+    free = learned + gamma * (real - learned).var() / 2  # as if noise cost nothing
+    assert certain(free, gamma).mean() - truth > 6 * spread
+    assert learned.std() < 0.8 * real.std()

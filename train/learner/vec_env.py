@@ -47,9 +47,9 @@ class NeuralMMVecEnv(VecEnv):
     instead (`train.learner.shortfall`), and more entries of the observation say, for the critic, how the
     episode stands.
 
-    Noise is risk where not the mean is learned for. With `control_variate` it is integrated out where it is
-    normal; else it stays in the rewards. It is the last of the surprises, but for exponential utility where
-    it is integrated out.
+    Noise is risk where not the mean is learned for. With `control_variate` exponential utility pays what it
+    costs on average in its place; for a shortfall it is integrated out where it is normal, stays in the
+    rewards elsewhere, and is the last of the surprises.
     """
 
     def __init__(
@@ -73,8 +73,7 @@ class NeuralMMVecEnv(VecEnv):
         self._width = len(observation_names(config))
         self.control_variate, self.reward_scale = control_variate, reward_scale
         space, reward = observation_space(config), config.reward
-        averse = reward.risk_aversion > 0 and config.market.noise_variance is None
-        self._noise_surprises = control_variate and (averse or reward.shortfall_weight > 0)
+        self._noise_surprises = control_variate and reward.shortfall_weight > 0
         self.shortfall: Shortfall | None = None
         if reward.shortfall_weight > 0:
             weight, level = reward.shortfall_weight, reward.shortfall_level
@@ -160,15 +159,19 @@ class NeuralMMVecEnv(VecEnv):
         return np.concatenate([given, noise[:, None]], axis=1)
 
     def _learned(self, rewards: np.ndarray, ledger: np.ndarray) -> np.ndarray:
-        """The rewards, less what of them is noise. To who is averse to risk normal noise costs its certainty
-        equivalent instead; other noise stays, and is a surprise."""
+        """The rewards, less what of them is noise.
+
+        To who is averse to risk it costs half the aversion times its variance, the certainty equivalent of
+        normal noise. The square of the noise stands for a variance that is not known: right on average, to
+        second order in what the noise of a step does to utility.
+        """
         if self.shortfall is not None:
             return self._paid(self.shortfall, rewards, ledger)
-        variance, aversion = self.envs.config.market.noise_variance, self.envs.config.reward.risk_aversion
-        if not self.control_variate or (aversion > 0 and variance is None):
+        if not self.control_variate:
             return rewards
-        cost = 0.5 * aversion * (variance or 0.0) * ledger[POSITION] ** 2
-        return rewards - ledger[NOISE] - cost
+        variance, noise = self.envs.config.market.noise_variance, ledger[NOISE]
+        squares = noise**2 if variance is None else variance * ledger[POSITION] ** 2
+        return rewards - noise - 0.5 * self.envs.config.reward.risk_aversion * squares
 
     def _paid(self, shortfall: Shortfall, rewards: np.ndarray, ledger: np.ndarray) -> np.ndarray:
         """What steps add to the expected utility; normal noise is integrated out where it is controlled."""
