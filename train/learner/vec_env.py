@@ -48,8 +48,8 @@ class NeuralMMVecEnv(VecEnv):
     episode stands.
 
     Noise is risk where not the mean is learned for. With `control_variate` exponential utility pays what it
-    costs on average in its place, and for a shortfall it is integrated out, and the last of the surprises:
-    it moves the wealth so far, on which depends what is still to come.
+    costs on average in its place; for a shortfall it is integrated out where it is normal, stays in the
+    rewards elsewhere, and is the last of the surprises.
     """
 
     def __init__(
@@ -160,27 +160,26 @@ class NeuralMMVecEnv(VecEnv):
 
     def _learned(self, rewards: np.ndarray, ledger: np.ndarray) -> np.ndarray:
         """The rewards, less what of them is noise. To who is averse to risk it costs half the aversion times
-        its variance, the certainty equivalent of normal noise."""
+        its variance, the certainty equivalent of normal noise.
+
+        The square of the noise stands for a variance that is not known: right on average, and so for
+        utility, to second order in what the noise of a step does to it.
+        """
         if self.shortfall is not None:
             return self._paid(self.shortfall, rewards, ledger)
         if not self.control_variate:
             return rewards
-        cost = 0.5 * self.envs.config.reward.risk_aversion * self._noise_variance(ledger)
-        return rewards - ledger[NOISE] - cost
+        variance, noise = self.envs.config.market.noise_variance, ledger[NOISE]
+        squares = noise**2 if variance is None else variance * ledger[POSITION] ** 2
+        return rewards - noise - 0.5 * self.envs.config.reward.risk_aversion * squares
 
     def _paid(self, shortfall: Shortfall, rewards: np.ndarray, ledger: np.ndarray) -> np.ndarray:
-        """What steps add to the expected utility; noise is integrated out where it is controlled."""
+        """What steps add to the expected utility; normal noise is integrated out where it is controlled."""
         total, steps = self._sums[-3], self._sums[-1]
-        if not self.control_variate:
-            return shortfall.paid(rewards, total, steps)
-        return shortfall.paid(rewards, total, steps, ledger[NOISE], self._noise_variance(ledger))
-
-    def _noise_variance(self, ledger: np.ndarray) -> np.ndarray:
-        """That of the noise in the rewards of a step. Where it is not known the square of the noise stands
-        for it: right on average, and so for utilities, to second order in what a step's noise does to them.
-        """
         variance = self.envs.config.market.noise_variance
-        return np.asarray(ledger[NOISE] ** 2 if variance is None else variance * ledger[POSITION] ** 2)
+        if not self.control_variate or variance is None:
+            return shortfall.paid(rewards, total, steps)
+        return shortfall.paid(rewards, total, steps, ledger[NOISE], variance * ledger[POSITION] ** 2)
 
     def _final_info(self, i: int, observation: np.ndarray, truncated: bool) -> dict[str, Any]:
         *sums, total, inventory, steps = self._sums[:, i].tolist()
