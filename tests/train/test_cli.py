@@ -14,22 +14,12 @@ from mmenv.config import make_config
 from mmenv.progress import LOG_SECONDS, LogLines
 from policies.book import ladder
 from policies.optimal import KINDS
+from tests.helpers.commands import neuralmm
 from train import cli, completion, doctor, look, reproduce
 from train.options.solve import Solve
 from train.settings import LAST_MODEL, Settings, read_settings, write_settings
 
 HEAVY = ("torch", "stable_baselines3", "sb3_contrib", "scipy.stats", "pandas", "matplotlib", "ray", "optuna")
-
-
-def neuralmm(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
-    """Run the command in this process; what it ends with."""
-    monkeypatch.setattr(sys, "argv", ["neuralmm", *words])
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return stop.code
-    return None
 
 
 def test_a_folder_with_modules_of_our_names_hides_none_of_ours(tmp_path: Path) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +26,7 @@ from mmenv.measure import intervals, metrics
 from mmenv.report.words import show
 from policies.make import make_policy
 from tests.helpers.captures import START_NS, market, write
+from tests.helpers.commands import neuralmm
 from tests.helpers.entrants import GLFT, Make, Steady, Wandering
 
 pytest.importorskip("hftbacktest")
@@ -558,25 +557,19 @@ def test_a_range_is_kept(store):
     assert str(rows["time_ns"][0].astype("M8[ns]")).startswith("2024-08-10T01:00:30")
 
 
-def test_the_command(store, tmp_path):
+def test_the_command(store, tmp_path, monkeypatch, capsys):
     """Policies by name with parameters, and from a user's module; the table and the files."""
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "near_mid.py").write_text(
         "import numpy as np\n"
         "class Near:\n"
         "    def __init__(self, config): pass\n"
         "    def reset(self, n): return None\n"
         "    def act(self, o, s): return np.tile(np.float32([-0.9, 0]), (len(o), 1)), s\n"
     )
-    command = ["fixed-spread:half_spread=1", "mine:Near", str(store), "--no-sensitivity", "--jobs", "1"]
-    done = subprocess.run(
-        [sys.executable, "-m", "train.cli", "backtest", *command, "--fees", "1", "--out", "out"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "tear sheet: out/report.html" in done.stdout
+    command = ["fixed-spread:half_spread=1", "near_mid:Near", str(store), "--no-sensitivity", "--jobs", "1"]
+    monkeypatch.chdir(tmp_path)
+    assert neuralmm(monkeypatch, "backtest", *command, "--fees", "1", "--out", "out") is None
+    assert "tear sheet: out/report.html" in capsys.readouterr().out
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert set(summary["figures"]) == {"fixed-spread", "Near"}
     assert set(summary["differences"]) == {"Near"}
