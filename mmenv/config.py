@@ -246,4 +246,6 @@ def check_signals(config: EnvConfig) -> None:
 
 def group_features(name: str, config: EnvConfig) -> tuple[Feature, ...]:
     """The features of a group under `config`; none of a group that is not known."""
-    return GROUPS[name].entries(config.market, config.randomise) if name in GROUPS else ()
+    if name not in GROUPS:
+        return ()
+    return GROUPS[name].entries(config.market, config.randomise, config.quote.side_orders)

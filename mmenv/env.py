@@ -84,7 +84,9 @@ class NeuralMMEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     `Box(low, high, (30,), float32)` with the default feature groups `order_flow` (0 to 7), `trade_book` (8 to
     11), `inventory` (12 to 16), `clock` (17) and, where there is a book, `orders` (18 to 25) and `queues` (26
     to 29); without one there are 18. `observation_names` names the entries of any choice. All are known at
-    the decision. A window that is not yet full counts what it has.
+    the decision. A window that is not yet full counts what it has. Where a side may have several orders
+    (`ladder`), `orders` has its eight entries for the nearest that are left, then for the second
+    (`ask_2_order_distance` to `bid_2_order_age`), and so on up to `quote.levels`.
 
     | Num | Observation | Min | Max | Meaning |
     |-----|-------------|-----|-----|---------|

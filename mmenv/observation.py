@@ -6,8 +6,8 @@ import numpy as np
 from gymnasium import spaces
 
 from mmenv.actions.base import Entry
-from mmenv.config import EnvConfig
-from mmenv.features.base import GROUPS, HIDDEN, SHARED, Feature
+from mmenv.config import EnvConfig, group_features
+from mmenv.features.base import HIDDEN, SHARED, Feature
 
 OF_THE_BASKET = (
     Feature("factor_move", -10, 10, "best estimate of the factor's last move, standard deviations"),
@@ -53,11 +53,7 @@ def observation_features(config: EnvConfig) -> tuple[Feature, ...]:
     """The features of the observation, in order."""
     if config.market.quoted > 1:
         return tuple(feature for feature, _, _ in basket_entries(config))
-    features = tuple(
-        feature
-        for name in config.features
-        for feature in GROUPS[name].entries(config.market, config.randomise)
-    )
+    features = tuple(feature for name in config.features for feature in group_features(name, config))
     at = before_signals(config)
     return (
         *features[:at],
@@ -71,7 +67,7 @@ def before_signals(config: EnvConfig) -> int:
     groups = list(config.features)
     while groups and groups[-1] in HIDDEN:
         groups.pop()
-    return sum(len(GROUPS[name].entries(config.market, config.randomise)) for name in groups)
+    return sum(len(group_features(name, config)) for name in groups)
 
 
 def observation_names(config: EnvConfig) -> tuple[str, ...]:
@@ -91,7 +87,7 @@ def basket_entries(config: EnvConfig) -> tuple[tuple[Feature, int, int], ...]:
     hidden: list[tuple[Feature, int, int]] = []
     column = 0
     for name in config.features:
-        entries = GROUPS[name].entries(config.market, config.randomise)
+        entries = group_features(name, config)
         into = hidden if name in HIDDEN else found
         for asset in range(1 if name in SHARED else config.market.quoted):
             for k, feature in enumerate(entries):

@@ -37,10 +37,11 @@ class QuotedLevels:
             raise ValueError(f"action {desk.config.quote.name!r} has one order a side: it is in the core.")
         self._core, self._record = desk.core, record
         self._orders = None if desk.stages.levels is None else desk.stages.levels[1]
-        none = np.zeros((0, *record["ask_distance"].shape), np.int32)
-        queued = desk.stages.queued
-        self._queued = (
-            (none, none, none) if queued is None else (queued["price"], queued["left"], queued["ahead"])
+        none, standing = np.zeros((0, *record["ask_distance"].shape), np.int32), desk.stages.standing
+        self._standing = (
+            (none, none, none)
+            if standing is None
+            else (standing["price"], standing["lots"], standing["ahead"])
         )
         self.orders = np.zeros((desk.n, 2, desk.config.quote.side_orders, 3), np.int32)
         """What `read` gives."""
@@ -57,7 +58,7 @@ class QuotedLevels:
             _read_outside(self._core, self._orders["asked"], self._orders["orders"], self.orders)
         else:
             distances = self._record["ask_distance"], self._record["bid_distance"]
-            _read_simulated(self._core, distances, self._record["before"], self._queued, self.orders)
+            _read_simulated(self._core, distances, self._record["before"], self._standing, self.orders)
         return self.orders
 
 
@@ -77,8 +78,8 @@ def _read_outside(core, asked, orders, found):
 
 
 @njit(cache=True)
-def _read_simulated(core, distances, before, queued, found):
-    price, left, ahead = queued
+def _read_simulated(core, distances, before, standing, found):
+    price, left, ahead = standing
     for lane in range(len(found)):
         block, i = lane // LANES, lane % LANES
         s = core[block]
@@ -99,7 +100,7 @@ def _read_simulated(core, distances, before, queued, found):
                 continue
             direction = 1 if side == ASK else -1
             for k in range(count):
-                tick = (decided + direction * orders[k, DISTANCE]) >> 1
+                on_tick = (decided + direction * orders[k, DISTANCE]) >> 1 << 1
                 for j in range(len(orders)):
-                    if left[block, side, j, i] > 0 and price[block, side, j, i] == tick:
+                    if left[block, side, j, i] > 0 and price[block, side, j, i] == on_tick:
                         orders[k, PLACE] = ahead[block, side, j, i]

@@ -33,7 +33,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mmenv.config import EnvConfig
+from mmenv.config import EnvConfig, group_features
 from mmenv.desk.family import Family, draw, varies_market
 from mmenv.engine.memory import aligned_zeros
 from mmenv.engine.stage import Call, Stage
@@ -69,8 +69,8 @@ class Stages:
     `mmenv.market.outside.ExternalMarket.take_levels`."""
     ladder: np.ndarray | None = None
     """The record of an action with several orders a side: `mmenv.actions.base.Further.levels`."""
-    queued: np.ndarray | None = None
-    """Where they wait in a simulated market with queues: `mmenv.market.base.MarketStages.queued`."""
+    standing: np.ndarray | None = None
+    """What is left of them where the market has queues: `mmenv.engine.state.STANDING` of each block."""
 
 
 def make_stages(config: EnvConfig, blocks: int, family: Family | None, simulated: bool) -> Stages:
@@ -124,13 +124,19 @@ def make_stages(config: EnvConfig, blocks: int, family: Family | None, simulated
         terms.append(own)
     published = terms[len(terms) - len(config.reward.terms) :]
 
+    standing = market.standing if market is not None else None if levels is None else levels[1]["standing"]
+    if standing is not None:
+        standing["most"] = config.quote.side_orders
     groups, observe, row = {}, [], 0
     for group in (GROUPS[name] for name in config.features):
         groups[group.name] = own = aligned_zeros(blocks, group.own)
         if group.update is not None:
             account.append(call(group.update, own))
         observe.append(call(group.observe, own, row))
-        row += len(group.entries(config.market, config.randomise))
+        if standing is not None and group.observe_further is not None:
+            further_row = row + len(group.entries(config.market, config.randomise))
+            observe.append(call(group.observe_further, standing, further_row))
+        row += len(group_features(group.name, config))
 
     drawn = []
     if family is not None:
@@ -148,7 +154,7 @@ def make_stages(config: EnvConfig, blocks: int, family: Family | None, simulated
         terms=published,
         levels=levels,
         ladder=further.levels,
-        queued=market.queued if market is not None else None,
+        standing=standing,
     )
 
 

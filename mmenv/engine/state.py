@@ -195,6 +195,17 @@ TILE = np.dtype([("rows", "f4", (4096, LANES))])
 """Rows of the observation tile by number, as many as there are."""
 
 
+STANDING = np.dtype(
+    [
+        *((name, "i4", (2, LEVELS, LANES)) for name in ("price", "lots", "ahead", "age")),
+        ("most", "i4"),  # orders of a side
+        ("padding", "i4", 15),  # so that vectors of lanes do not lie across cache lines
+    ]
+)
+"""Our orders that stand where an action has several a side: by side, asks first, and from the nearest that is
+left on. Price (half-ticks), lots left (0: there is none), lots ahead, decisions since it was placed."""
+
+
 PARAMS = np.dtype(
     [
         ("horizon", "i4"),

@@ -48,6 +48,11 @@ class Group:
     update: Stage | None = None
     warm_up: int = 0
     """Steps until the longest window is full."""
+    further: Callable[[int], tuple[Feature, ...]] | None = None
+    """Where an action has several orders a side: entries of the k-th of each, k from 2, after the others."""
+    observe_further: Stage | None = None
+    """Writes those of all k, from `mmenv.engine.state.STANDING`; where a market has no such orders they stay
+    0."""
 
     @property
     def own(self) -> np.dtype:
@@ -59,16 +64,20 @@ class Group:
         function = self.observe.function
         return f"{function.__module__}.{function.__qualname__}"
 
-    def entries(self, market: Market, randomise: tuple[Distribution, ...] = ()) -> tuple[Feature, ...]:
-        """The group's entries on `market`, of which episodes draw `randomise`.
+    def entries(
+        self, market: Market, randomise: tuple[Distribution, ...] = (), orders: int = 1
+    ) -> tuple[Feature, ...]:
+        """The group's entries on `market`, of which episodes draw `randomise`, with so many `orders` a side.
 
         Raises `ConfigError` where there are none to show.
         """
-        if isinstance(self.features, tuple):
-            return self.features
-        made = self.features(market, randomise)
-        _check_features(self.name, made)
-        return made
+        made = self.features
+        if not isinstance(made, tuple):
+            made = made(market, randomise)
+            _check_features(self.name, made)
+        if self.further is None:
+            return made
+        return (*made, *(feature for k in range(2, orders + 1) for feature in self.further(k)))
 
 
 def _check(name: str, group: Any) -> None:

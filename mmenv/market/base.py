@@ -35,9 +35,8 @@ class MarketStages:
     """The parameters of each block's lanes, for `mmenv.desk.family` to fill; None where all share them."""
     levels: np.ndarray | None = None
     """Where several orders a side stand in it: memory for the action's record of them, a part of `state`."""
-    queued: np.ndarray | None = None
-    """And where they wait, a part of `state` too: fields `price` (ticks), `left` and `ahead`, (2, LEVELS,
-    LANES) each, asks first."""
+    standing: np.ndarray | None = None
+    """And those that are left after a step, `mmenv.engine.state.STANDING`, a part of `state` too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,8 +140,9 @@ class Market:
     @property
     def sequence_of_levels(self) -> tuple[Stage, ...]:
         """`sequence` where several orders a side stand in a simulated market. The state of its own stages has
-        a field `ladder` for the action's record of them (`mmenv.actions.base.Further.levels`), and one of the
-        kind of every other stage's state."""
+        a field `ladder` for the action's record of them (`mmenv.actions.base.Further.levels`), `standing` for
+        what is left of them (`mmenv.engine.state.STANDING`), and one of the kind of every other stage's
+        state."""
         return ()
 
     def attach(self, n: int, horizon: int, position_limit: int) -> ExternalMarket | None:
@@ -244,8 +244,9 @@ def _made(cls: type[Market], **parameters: Any) -> Market | None:
 
 
 def _levels_in(state: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Where a state has room for an action's levels, and where it has their places: `MarketStages`."""
-    return (state["ladder"], state) if "ladder" in (state.dtype.names or ()) else (None, None)
+    """Where a state has room for an action's levels, and where it has their orders: `MarketStages`."""
+    there = "ladder" in (state.dtype.names or ())
+    return (state["ladder"], state["standing"]) if there else (None, None)
 
 
 def _state_of(stages: Iterable[Stage]) -> np.dtype:

@@ -13,7 +13,7 @@ from numba import prange
 from mmenv.actions.ladder import LADDER, between
 from mmenv.engine.maths import D, I
 from mmenv.engine.stage import at, inlined, over_lanes, stage
-from mmenv.engine.state import LANES, LEVELS
+from mmenv.engine.state import LANES, LEVELS, STANDING
 from mmenv.market.book_orders import either, fill, front, place, reach, surprise
 from mmenv.market.book_state import PARAMS, STATE
 
@@ -37,6 +37,8 @@ LEVEL_STATE = np.dtype(
         # market order had it been an uninformed or an informed one.
         ("nearer", "i4", (4, LANES)),
         ("ladder", LADDER),  # the action's own
+        ("age", "i4", EACH),  # decisions since an order first stood at this price
+        ("standing", STANDING),
     ],
     align=True,
 )
@@ -53,6 +55,22 @@ def decision(s, w, p, x):
     for side in range(2):
         for i in prange(s.count):
             w.paid[side, i] = 0.0
+        grow_older(w, s.count, side)
+
+
+@over_lanes
+def grow_older(w, count, side):
+    """How long each order that is asked for has stood at its price; `was` is free until it arrives."""
+    for k in range(w.ladder.levels):
+        for i in prange(count):
+            w.was[0, side, k, i] = I(w.age[side, k, i] + I(1)) if w.left[side, k, i] > 0 else I(0)
+    for k in range(w.ladder.levels):
+        for i in prange(count):
+            w.age[side, k, i] = I(0)
+        for j in range(w.ladder.levels):
+            for i in prange(count):
+                same = w.price[side, j, i] == w.wanted[side, k, i]
+                w.age[side, k, i] = max(w.age[side, k, i], either(same, w.was[0, side, j, i], I(0)))
 
 
 @over_lanes
@@ -170,28 +188,41 @@ def ours(s, w, p, x):
 
 @stage(LEVEL_STATE, PARAMS)
 def nearest(s, w, p, x):
-    """Fills, and the nearest order of each side that is left as the one that the desk sees."""
+    """Fills, our orders that are left, and the nearest of each side as the one that the book knows."""
     count_fills(w, s.count)
+    stand(w, s.count, 0)
+    stand(w, s.count, 1)
     for i in prange(s.count):
-        w.book.ask_price[i], w.book.ask_left[i], w.book.ask_ahead[i] = w.price[0, 0, i], I(0), I(0)
-        w.book.bid_price[i], w.book.bid_left[i], w.book.bid_ahead[i] = w.price[1, 0, i], I(0), I(0)
-    for k in range(w.ladder.levels):
-        for i in prange(s.count):
-            price, left, ahead = w.book.ask_price[i], w.book.ask_left[i], w.book.ask_ahead[i]
-            nearest = (left == 0) & (w.left[0, k, i] > 0)
-            w.book.ask_price[i] = I(price + (I(w.price[0, k, i] - price) if nearest else I(0)))
-            w.book.ask_left[i] = either(nearest, w.left[0, k, i], left)
-            w.book.ask_ahead[i] = either(nearest, w.ahead[0, k, i], ahead)
-            price, left, ahead = w.book.bid_price[i], w.book.bid_left[i], w.book.bid_ahead[i]
-            nearest = (left == 0) & (w.left[1, k, i] > 0)
-            w.book.bid_price[i] = I(price + (I(w.price[1, k, i] - price) if nearest else I(0)))
-            w.book.bid_left[i] = either(nearest, w.left[1, k, i], left)
-            w.book.bid_ahead[i] = either(nearest, w.ahead[1, k, i], ahead)
+        o = w.standing
+        w.book.ask_price[i], w.book.ask_left[i] = I(o.price[0, 0, i] >> I(1)), o.lots[0, 0, i]
+        w.book.ask_ahead[i] = o.ahead[0, 0, i]
+        w.book.bid_price[i], w.book.bid_left[i] = I(o.price[1, 0, i] >> I(1)), o.lots[1, 0, i]
+        w.book.bid_ahead[i] = o.ahead[1, 0, i]
+
+
+@over_lanes
+def stand(w, count, side):
+    """Our orders of a side that are left, the nearest first; the place of the first if there is none."""
+    o = w.standing
+    for i in range(count):
+        found = 0
+        for k in range(w.ladder.levels):
+            o.price[side, k, i], o.lots[side, k, i] = I(I(2) * w.price[side, k, i]), I(0)
+            o.ahead[side, k, i], o.age[side, k, i] = I(0), I(0)
+            if w.left[side, k, i] > 0:
+                o.price[side, found, i] = I(I(2) * w.price[side, k, i])
+                o.lots[side, found, i], o.ahead[side, found, i] = w.left[side, k, i], w.ahead[side, k, i]
+                o.age[side, found, i] = w.age[side, k, i]
+                found += 1
 
 
 @stage(LEVEL_STATE, PARAMS)
 def payment(s, w, p, x):
-    """Money of the fills, each at its own price."""
+    """Money of the fills, each at its own price, and how long the nearest orders have stood."""
+    for i in prange(s.count):
+        o = w.standing
+        s.own_ask_age[i] = either(o.lots[0, 0, i] > 0, o.age[0, 0, i], s.own_ask_age[i])
+        s.own_bid_age[i] = either(o.lots[1, 0, i] > 0, o.age[1, 0, i], s.own_bid_age[i])
     for i in prange(s.count):
         mid = D(I(s.mid[i] - s.move[i]))
         s.ask_edge[i] = 2.0 * w.paid[0, i] - D(w.book.ask_fill[i]) * mid

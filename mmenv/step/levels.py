@@ -2,7 +2,7 @@
 
 Each level that is asked for is the order that stands at its price, if it keeps that, else a new one behind
 the queue there. What was filled on a side was filled of its nearest orders: a trade does not reach past them.
-The core has the nearest order of each side that is left.
+Those that are left are in `standing`, and the nearest of each side in the core.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 from numba import prange
 
 from mmenv.engine.stage import inlined, stage
-from mmenv.engine.state import LANES, LEVELS
+from mmenv.engine.state import LANES, LEVELS, STANDING
 from mmenv.step.orders import follow_both, place
 
 I = np.int32  # noqa: E741
@@ -26,6 +26,7 @@ ORDERS = np.dtype(
         # Our orders: price, lots placed with, left and before them in the queue, decisions since.
         ("orders", "i4", (5, 2, LEVELS, LANES)),
         ("earlier", "i4", (5, 2, LEVELS, LANES)),  # before the interval
+        ("standing", STANDING),
         ("most", "i4"),  # orders of a side
         ("padding", "i4", 15),  # so that vectors of lanes do not lie across cache lines
     ]
@@ -36,11 +37,13 @@ ORDERS = np.dtype(
 def follow_side(s, w, i, at, side, filled, touches, queues, taken, told, exact):
     """As `mmenv.step.orders.follow_order`, for all orders of a side; gives the nearest one left, of which
     `told` is where it is `exact`."""
+    standing, count = w.standing, 0
     for part in range(5):
         for k in range(w.most):
             w.earlier[part, at, k, i] = w.orders[part, at, k, i]
-    price, left, ahead, age = I(0), I(0), I(0), I(0)
     for k in range(w.most):
+        standing.price[at, k, i], standing.lots[at, k, i] = I(0), I(0)
+        standing.ahead[at, k, i], standing.age[at, k, i] = I(0), I(0)
         wanted, lots = w.asked[0, at, k, i], w.asked[1, at, k, i]
         order = I(0), I(0), I(0), I(0), I(0)
         for j in range(w.most):
@@ -55,12 +58,16 @@ def follow_side(s, w, i, at, side, filled, touches, queues, taken, told, exact):
             order = order[0], order[1], order[2], queues[0] if told < 0 else told, order[4]
         order = place(order, wanted, lots, filled, touches, queues, taken, side)
         filled -= min((before if order[4] > 0 else lots), filled)
-        if left == 0 and order[2] > 0:
-            price, left, ahead, age = order[0], order[2], order[3], order[4]
-            ahead = told if exact and told >= 0 else ahead
+        if order[2] > 0:
+            standing.price[at, count, i], standing.lots[at, count, i] = order[0], order[2]
+            standing.ahead[at, count, i] = told if exact and told >= 0 and count == 0 else order[3]
+            standing.age[at, count, i] = order[4]
+            count += 1
         for part in range(5):
             w.orders[part, at, k, i] = order[part]
-    return price, left, ahead, age
+    return (
+        standing.price[at, 0, i], standing.lots[at, 0, i], standing.ahead[at, 0, i], standing.age[at, 0, i]
+    )  # fmt: skip
 
 
 @stage(ORDERS)

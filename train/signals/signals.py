@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from mmenv.config import EnvConfig
-from mmenv.features.base import GROUPS, Feature
+from mmenv.config import EnvConfig, group_features
+from mmenv.features.base import Feature
 from mmenv.market.replay import Replay
 from mmenv.recording.windows import Part, Recording, split
 from mmenv.sheet import Sheet
@@ -106,9 +106,7 @@ def trim(signal: TrainedSignal, config: EnvConfig) -> TrainedSignal:
     """The signal with only those feature groups that it reads."""
     names = {feature.name for feature in signal.inputs}
     groups = tuple(
-        group
-        for group in config.features
-        if names & {f.name for f in GROUPS[group].entries(config.market, config.randomise)}
+        group for group in config.features if names & {f.name for f in group_features(group, config)}
     )
     return dataclasses.replace(signal, groups=groups)
 

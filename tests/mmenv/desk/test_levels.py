@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from mmenv.data.importer import Import
 from mmenv.desk.desk import Desk
 from mmenv.desk.levels import ASK, DISTANCE, LOTS, NO_PLACE, PLACE, QuotedLevels
 from mmenv.env import NeuralMMEnv
+from mmenv.observation import observation_features, observation_names
+from mmenv.step.levels import AGE, AHEAD, LEFT, PRICE
 from tests.helpers.captures import market, write
 
 N, LEVELS = 3, 3
@@ -46,11 +49,11 @@ def near(random: np.random.Generator, *shape: int) -> np.ndarray:
     return actions
 
 
-def started(name, store):
+def started(name, store, **more):
     """A desk of N environments after their reset."""
     if name == "replay":
         pytest.importorskip("hftbacktest")
-    desk = Desk(make_config(**settings(name, store)), N, autoreset=False)
+    desk = Desk(make_config(**settings(name, store) | more), N, autoreset=False)
     desk.seed(range(N))
     desk.reset()
     return desk
@@ -107,6 +110,69 @@ def test_places_are_those_of_the_orders_that_stand(name, store):
             further += int((place[:, 1:] > 0).sum())
     assert (nearest > 100) == (further > 100) == (name != "brownian")
     desk.close()
+
+
+@pytest.mark.parametrize("name", ["brownian", "book", "replay"])
+def test_a_policy_sees_every_order_that_is_left(name, store):
+    """From the nearest on: price, lots, place and age, recounted from the market's own record. One order a
+    side is shown as ever; at the start of an episode, and where there are no queues, there is none."""
+    features = ("inventory", "orders", "queues")
+    desk = started(name, store, features=features)
+    one = make_config(**settings(name, store, levels=1) | {"features": features})
+    plain = make_config(**settings(name, store) | {"quote": {}, "features": features})
+    assert observation_features(one) == observation_features(plain)
+    names, first = observation_names(desk.config), observation_names(one)
+    at = names.index("ask_order_distance")
+    assert [*first[: at + 8], *first[at + 8 :]] == [*names[: at + 8], *names[at + 8 * LEVELS :]]
+    assert names[at + 12 : at + 16] == tuple(f"bid_2_order_{what}" for what in SHOWN)
+    entries = slice(at, at + 8 * LEVELS)
+    assert not desk.reset()[:, entries].any()
+    random, stood, seen = np.random.default_rng(3), [{} for _ in range(2 * N)], 0
+    for step in range(1, 100):
+        out = desk.step(near(random, N))
+        shown = out.observations[:, entries].reshape(N, LEVELS, 2, 4)
+        assert ((shown >= -10) & (shown <= 10)).all()
+        mid, half = (desk.get(name).astype(int) for name in ("mid", "spread"))
+        orders = own_orders(desk, name)
+        for lane, (at_side, side) in itertools.product(range(N), enumerate(SIDES)):
+            before, direction = stood[2 * lane + at_side], 1 - 2 * at_side
+            left = [order for order in orders[lane][at_side] if order[1] > 0]
+            assert len({price for price, *_ in left}) == len(left)
+            # Dearer asks stand further away, and cheaper bids.
+            left.sort(key=lambda order: direction * order[0])
+            now = {}
+            for k in range(LEVELS):
+                found = shown[lane, k, at_side]
+                if k >= len(left):
+                    assert not found.any()
+                    continue
+                price, lots, ahead, *age = left[k]
+                now[price] = age[0] if age else before.get(price, -1) + 1
+                touch, queue = mid[lane] + direction * half[lane] // 2, desk.get(f"best_{side}_lots")[lane]
+                expected = [
+                    np.clip(direction * (price - touch) / 2, -10, 10), lots / 6,
+                    min(ahead / max(queue, 1), 10), min(now[price] / 100, 10),
+                ]  # fmt: skip
+                assert found.tolist() == pytest.approx(expected, rel=1e-6)
+                seen += k > 0
+            stood[2 * lane + at_side] = now
+        assert step < 99 or (seen > 100) == (name != "brownian")
+    desk.close()
+
+
+SHOWN = ("distance", "lots", "ahead", "age")
+
+
+def own_orders(desk, name):
+    """By environment and side, (price in half-ticks, lots left, lots ahead) of each, and on tapes its age."""
+    if name == "brownian":
+        return np.zeros((N, 2, 0, 3), int)
+    if name == "book":
+        own = desk.stages.market[1].own
+        parts = [2 * own["price"], own["left"], own["ahead"]]
+        return np.stack([part[0, :, :LEVELS, :N] for part in parts], axis=-1).transpose(2, 0, 1, 3)
+    orders = desk.stages.levels[1]["orders"][0, :, :, :LEVELS, :N]
+    return orders[[PRICE, LEFT, AHEAD, AGE]].transpose(3, 1, 2, 0)
 
 
 def test_one_order_a_side_has_no_levels():
