@@ -63,7 +63,7 @@ def grow_older(w, count, side):
     """How long each order that is asked for has stood at its price; `was` is free until it arrives."""
     for k in range(w.ladder.levels):
         for i in prange(count):
-            w.was[0, side, k, i] = I(w.age[side, k, i] + I(1)) if w.left[side, k, i] > 0 else I(0)
+            w.was[0, side, k, i] = either(w.left[side, k, i] > 0, I(w.age[side, k, i] + I(1)), I(0))
     for k in range(w.ladder.levels):
         for i in prange(count):
             w.age[side, k, i] = I(0)
@@ -203,17 +203,27 @@ def nearest(s, w, p, x):
 @over_lanes
 def stand(w, count, side):
     """Our orders of a side that are left, the nearest first; the place of the first if there is none."""
-    o = w.standing
-    for i in range(count):
-        found = 0
-        for k in range(w.ladder.levels):
-            o.price[side, k, i], o.lots[side, k, i] = I(I(2) * w.price[side, k, i]), I(0)
-            o.ahead[side, k, i], o.age[side, k, i] = I(0), I(0)
-            if w.left[side, k, i] > 0:
-                o.price[side, found, i] = I(I(2) * w.price[side, k, i])
-                o.lots[side, found, i], o.ahead[side, found, i] = w.left[side, k, i], w.ahead[side, k, i]
-                o.age[side, found, i] = w.age[side, k, i]
-                found += 1
+    o, last = w.standing, w.ladder.levels - 1
+    for i in prange(count):
+        o.price[side, 0, i], o.ahead[side, 0, i] = I(I(2) * w.price[side, 0, i]), I(0)
+    for k in range(last + 1):
+        for i in prange(count):
+            o.lots[side, k, i] = I(0)
+    for k in range(last, -1, -1):
+        # Those behind it make room.
+        for j in range(last - k, 0, -1):
+            for i in prange(count):
+                left, price = w.left[side, k, i] > 0, o.price[side, j, i]
+                o.price[side, j, i] = I(price + (I(o.price[side, j - 1, i] - price) if left else I(0)))
+                o.lots[side, j, i] = either(left, o.lots[side, j - 1, i], o.lots[side, j, i])
+                o.ahead[side, j, i] = either(left, o.ahead[side, j - 1, i], o.ahead[side, j, i])
+                o.age[side, j, i] = either(left, o.age[side, j - 1, i], o.age[side, j, i])
+        for i in prange(count):
+            left, price = w.left[side, k, i] > 0, o.price[side, 0, i]
+            o.price[side, 0, i] = I(price + (I(I(I(2) * w.price[side, k, i]) - price) if left else I(0)))
+            o.lots[side, 0, i] = either(left, w.left[side, k, i], o.lots[side, 0, i])
+            o.ahead[side, 0, i] = either(left, w.ahead[side, k, i], o.ahead[side, 0, i])
+            o.age[side, 0, i] = either(left, w.age[side, k, i], o.age[side, 0, i])
 
 
 @stage(LEVEL_STATE, PARAMS)
