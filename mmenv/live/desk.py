@@ -159,8 +159,10 @@ class LiveDesk:
             self._early.append((command, reason))
             return
         self.note(f"{command}: {reason}")
+        if command == "stop" and self.session.working_out:
+            command = "rest"
         self.session.operator(command, reason, self.clock(), said_ns)
-        if self._router is not None and command in ("halt", "flatten", "stop", "error"):
+        if self._router is not None and command in ("halt", "flatten", "stop", "rest", "error"):
             self._router.cancel_all()
 
     def note(self, text: str) -> None:
@@ -419,7 +421,7 @@ class LiveDesk:
         session = self.session
         try:
             if session is not None and self._router is not None:
-                if session.state != HALTED:
+                if session.state != HALTED or session.working_out:
                     self.command("stop", "the desk stops")
                 await self._router.finish(session)
                 if not (session.quiet or self._raised):

@@ -49,7 +49,7 @@ DECISION_WORK: Final = 50
 """Rows that take as long to play again as a decision does."""
 _STATE: Final = (
     "next_ns", "decision", "fills", "flatten", "heard_ns", "_moved", "_broken", "_unlisted", "_last_ns",
-    "_heard_ns", "_skew_ns", "_last_trade", "_decisions",
+    "_heard_ns", "_skew_ns", "_last_trade", "_decisions", "_resting",
 )  # fmt: skip
 
 
@@ -72,6 +72,8 @@ class Session:
         """When the next decision is due."""
         self.fills = 0
         self.flatten = False
+        self._resting = False
+        """Whether it has ended, and so works out of no position until it resumes."""
         self._moved = ""
         """What of the book is not known since the window moved."""
         self.heard_ns = 0
@@ -235,6 +237,11 @@ class Session:
         return held - self.execution.charges.owed
 
     @property
+    def working_out(self) -> bool:
+        """Whether it sends orders while HALTED, to close the position."""
+        return self.flatten and not self._resting
+
+    @property
     def quiet(self) -> bool:
         """Whether no order is open and no fill is still to be booked."""
         fills = self._seen["ask_fill_lots"][0] or self._seen["bid_fill_lots"][0]
@@ -272,9 +279,10 @@ class Session:
 
         "halt"; "flatten", which halts and works out of the position; "reduce"; "release", which takes back
         these three; "clear", which takes back all that was latched when it was given; "stop": the desk is to
-        end; "end": its last decision is due at `time_ns`; "error": it raised; "resume": decisions go on at
-        `time_ns`; "reopen": the same with a new episode (in old journals "restart", which forgot what the
-        position had gained or lost since).
+        end; "rest": the same where it works out of the position, which waits until it resumes; "end": its
+        last decision is due at `time_ns`; "error": it raised; "resume": decisions go on at `time_ns`;
+        "reopen": the same with a new episode (in old journals "restart", which forgot what the position had
+        gained or lost since).
         """
         said = {"said_ns": said_ns} if said_ns else {}
         self._note(journal.OPERATOR, {"command": command, "reason": reason, "time_ns": time_ns, **said})
@@ -287,8 +295,9 @@ class Session:
             self.guard.latch("operator", reason, REDUCING)
         elif command == "error":
             self.guard.latch("policy", reason)
-        elif command == "stop":
+        elif command in ("stop", "rest"):
             self.guard.latch("stop", reason)
+            self._resting = command == "rest"
         elif command == "end":
             self.next_ns = min(self.next_ns, max(time_ns, self._last_ns + 1))
         elif command in ("clear", "release"):
@@ -302,7 +311,7 @@ class Session:
         else:
             raise ValueError(
                 f"operator command = {command!r} is not possible: it must be halt, flatten, reduce, "
-                "release, clear, stop, end, error, resume, reopen or restart."
+                "release, clear, stop, rest, end, error, resume, reopen or restart."
             )
 
     def snapshot(self, recorded: bytes = b"") -> None:
@@ -467,7 +476,7 @@ class Session:
                 self._supervisor.settle()
         if self.state == HALTED:
             quotes[1::2] = lots = 0
-            if self.flatten:
+            if self.working_out:
                 self._work_out(quotes)
         for at in range(0, len(quotes), 2):
             if self._too_small(int(quotes[at]), int(quotes[at + 1])):
@@ -527,6 +536,7 @@ class Session:
     def _resume(self, time_ns: int) -> None:
         # A desk that was told to end has ended: nobody need take that back.
         self.guard.clear(rules=("stop",))
+        self._resting = False
         self.next_ns = time_ns
         self._heard_ns = time_ns
         self._streams.interrupt()

@@ -15,6 +15,7 @@ from mmenv.data.tape import Tape
 from mmenv.engine.state import ACTIVE, HALTED
 from mmenv.live import journal
 from mmenv.live.account_limit import AccountLimit
+from mmenv.live.desk import LiveDesk
 from mmenv.live.guard import GuardConfig
 from mmenv.live.halt import HALT_FILE, HaltFile, leave_word
 from mmenv.live.journal import Memory, read
@@ -137,3 +138,24 @@ def test_a_halt_before_the_session_begins_waits_for_it(recorded: Tape, tmp_path:
     assert runs.latched["operator"] == "signal SIGUSR1"
     assert runs.desk.session is not None
     assert runs.desk.session.state == HALTED != ACTIVE
+
+
+def test_a_desk_that_is_stopped_flattens_no_more_until_it_is_started(recorded: Tape, tmp_path: Path) -> None:
+    """Told to end while it works out of its position, it sends nothing, ends at once, and then goes on with
+    it."""
+    runs = Runs(recorded, tmp_path)
+    acts = [(6.02, lambda desk: desk.command("flatten", "test")), (6.35, lambda desk: desk.stop("enough"))]
+    held: list[tuple[int, float]] = []
+
+    def between(desk: LiveDesk) -> None:
+        held.append((runs.account.position(runs.listing).lots, runs.exchange.present.since_start_ns / SECOND))
+
+    runs((60.0, 4.0), player=Fixed(-0.95, 0.3), limit=400, lots=40, acts=acts, between=between)
+    [(lots, ended)] = held
+    assert runs.requests("POST", "/order", since=6.1, until=6.35)
+    assert not runs.requests("POST", "/order", since=6.36, until=ended + 0.01)
+    assert ended < 7
+    assert not runs.errors
+    assert abs(runs.account.position(runs.listing).lots) < abs(lots)
+    assert set(runs.latched) == {"operator", "stop"}
+    check(runs.desk.plan.journal, Fixed(-0.95, 0.3))
