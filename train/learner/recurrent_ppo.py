@@ -18,7 +18,8 @@ only the road differs:
 4. Several threads divide the work among them, instead of splitting every small matrix product: one takes the
    actor and one the critic, where they share nothing, of a share of the sequences each. How many is measured
    at the start.
-5. Losses and their gradients take one compiled pass (`train.learner.ppo_loss`).
+5. Losses and their gradients take one compiled pass (`train.learner.ppo_loss`), and autograd has no part in
+   the gradients of a policy whose parts know their own (`train.learner.direct`).
 
 Here are set-up and rollout; `train.learner.update` has the update. PPO: Schulman et al. (2017). GAE: Schulman
 et al. (2016).
