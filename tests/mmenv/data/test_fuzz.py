@@ -31,7 +31,7 @@ def test_a_spoilt_file_ends_in_tapes_or_in_a_sentence(
     folder = tmp_path_factory.mktemp("fuzz")
 
     @settings(
-        max_examples=60,
+        max_examples=150,
         deadline=None,
         database=None,
         derandomize=True,

@@ -6,6 +6,7 @@ import dis
 import inspect
 import multiprocessing
 import re
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -122,16 +123,18 @@ def test_hot_loops_are_vectorised():
         for call in calls
     )
     markets = [stage for desk in desks for stage in desk.config.market.on_step]
+    alone: dict[tuple[Dispatcher, Any], None] = {}
     for stage in (*stages, *(stage.by_lane for stage in markets)):
         if stage in (turn, begin):
             continue  # they only copy: there is nothing to compute
         check_vectors(stage.compile(cache=False)._library, lane_loops(stage.function), stage.function)
-        for helper in helpers(stage.function):
-            for signature in helper.signatures if lane_loops(helper.py_func) else ():
-                alone = njit(**over_lanes_options | {"cache": False})(helper.py_func)
-                alone.compile(signature)
-                (made,) = alone.overloads.values()
-                check_vectors(made.library, lane_loops(helper.py_func), helper)
+        called = [helper for helper in helpers(stage.function) if lane_loops(helper.py_func)]
+        alone |= dict.fromkeys((helper, types) for helper in called for types in helper.signatures)
+    for helper, types in alone:  # once, whatever stages call it
+        compiled = njit(**over_lanes_options | {"cache": False})(helper.py_func)
+        compiled.compile(types)
+        (made,) = compiled.overloads.values()
+        check_vectors(made.library, lane_loops(helper.py_func), helper)
 
 
 def check_vectors(library, loops, what):
