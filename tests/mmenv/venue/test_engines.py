@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,8 @@ BLOCKED = "import sys; sys.modules['hftbacktest'] = None\n"
 
 def in_a_process(code: str) -> str:
     """What Python prints for this code, errors too."""
-    found = subprocess.run([sys.executable, "-c", BLOCKED + code], capture_output=True, text=True)
+    quiet = {**os.environ, "NEURALMM_QUIET": "1"}  # where something is to be compiled
+    found = subprocess.run([sys.executable, "-c", BLOCKED + code], capture_output=True, text=True, env=quiet)
     return found.stdout + found.stderr
 
 
