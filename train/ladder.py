@@ -11,7 +11,19 @@ from mmenv.config import EnvConfig
 from mmenv.market.book import Book
 from mmenv.progress import progress_bar
 from mmenv.sheet import Sheet
-from policies.book.ladder import BOUND, CACHE, SEED, TOLD_NAME, Row, best_rule, known_ladder, ladder
+from policies.book.ladder import (
+    ALL_LOTS,
+    BOUND,
+    CACHE,
+    FREE_PROGRAMMES,
+    PROGRAMME,
+    SEED,
+    TOLD_NAME,
+    Row,
+    best_rule,
+    known_ladder,
+    ladder,
+)
 from train.baselines import closed_form_config
 from train.simulate import Outcome
 
@@ -40,8 +52,20 @@ def ladder_sheets(title: str, rows: list[Row]) -> list[Sheet]:
     legend = ["Reward is money less the penalties on the position, in price units x lots an episode."]
     if len(policies) < len(rows):
         legend.append(f"{BOUND}: no policy earns more money, so none earns more reward.")
+    legend += _freedom(rows)
     title = f"{title}: {len(rows[0].value):,} episodes, the same paths for all; mean ± 95%"
     return [Sheet(title, values, legend), Sheet("", notes, left=frozenset({"what it is"}))]
+
+
+def _freedom(rows: list[Row]) -> list[str]:
+    """What the action's freedom is worth to the programme beside the better of those that do without."""
+    by_name = {row.name: row for row in rows}
+    free = [by_name[name] for name in FREE_PROGRAMMES if name in by_name and name != ALL_LOTS]
+    if not free:
+        return []
+    plain = [by_name[name] for name in (PROGRAMME, ALL_LOTS) if name in by_name]
+    best = max(plain, key=lambda row: float(row.value.mean()))
+    return [f"{row.name} earns {_interval(row.value - best.value)} more than {best.name}." for row in free]
 
 
 def _at_most(money: np.ndarray) -> str:

@@ -60,10 +60,12 @@ def main(options: Solve) -> None:
 
 def print_ladder(options: Solve) -> None:
     """The ladder of values of a market `book`."""
-    market, taker = {"name": "book", "preset": preset_of(options.market)}, options.action == "taker"
-    require(taker or not options.action, "solve", "action", options.action, "'taker' or left out on `book`")
-    quote = {"name": "taker", "taker_fee_bp": options.taker_fee_bp} if taker else None
-    config = make_config(market, quote=quote)
+    market, action = {"name": "book", "preset": preset_of(options.market)}, options.action
+    require(action in ("", *FREEDOMS), "solve", "action", action, "one of " + ", ".join(FREEDOMS))
+    quote: dict[str, Any] | None = {"name": action} if action else None
+    if quote and action == "taker":
+        quote |= {"taker_fee_bp": options.taker_fee_bp}
+    config = make_config(market, quote=quote, risk={"order_lots": BOOK_LOTS.get(action, 1)})
     with progress_bar(bar_format="{desc}", leave=False) as bar:
         rows = ladder(
             config,
@@ -83,6 +85,8 @@ LOTS = 1, 2, 5
 """Sizes that are tried: of a market order, or of the orders of a side."""
 PENALTIES = 0.01, 0.1, 1.0
 """Inventory penalties under which the choice of sizes is tried."""
+BOOK_LOTS = {"size": 5, "ladder": 2}
+"""Lots of a side of `book` where an action has several; as many orders where it has those."""
 
 
 def print_freedom(options: Solve) -> None:

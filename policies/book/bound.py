@@ -32,7 +32,7 @@ import numpy as np
 
 from mmenv.checks import require
 from mmenv.engine.state import LANES
-from policies.book.orders import CASES, charge, micro, terms_of, view
+from policies.book.orders import CASES, charge, meet, terms_of, view
 from policies.book.paths import (
     MOST_AHEAD,
     ROW,
@@ -94,14 +94,32 @@ def _surprises(own, other, rows, coefficients, terms, horizon, redraws, inner, c
 
 
 @compiled
-def hindsight(rows, side, charges, settle, terms, before, grid, spare, kept):
-    """The most that one side can earn on a path by orders chosen in hindsight, less their penalties.
+def _passed(row, after, side, price, ahead, first, orders, gain, depth, values):
+    """What a lot is worth before a micro-step behind `first` of our lots; `values` (lots ahead, lots of ours
+    ahead) are those after it at its price, `gain` is what it earns where it is filled.
 
-    grid[before + d, a] is the value of an order d ticks behind the touch (d < 0: before it) behind a lots, as
-    the recursion goes back through the micro-steps; a row at the end is never used by an order in the box.
-    `kept`, (horizon, *grid.shape) or empty, takes what it is after each decision.
+    With several orders a side, any of the lots of ours may be nearer ones that the market order takes first.
     """
-    none = 0.0
+    best = -np.inf
+    volume = view(row, side)[4]
+    for met in range(1 + (min(first, volume) if orders > 1 else 0)):
+        rest = first - met
+        _, taken, after_ahead = meet(row, after, side, price, rest + 1, ahead, depth, met, 0)
+        best = max(best, gain if taken > rest else values[after_ahead, rest - taken])
+    return best
+
+
+@compiled
+def hindsight(rows, side, charges, settle, terms, orders, before, grid, spare, kept):
+    """The most that one lot of a side can earn on a path by orders chosen in hindsight, less its penalties.
+
+    grid[before + d, a, m] is the value of a lot d ticks behind the touch (d < 0: before it) behind a lots of
+    the others and m of ours, as the recursion goes back through the micro-steps; a row at the end is never
+    used by an order in the box. At each decision m is what suits it best. `orders` is how many a side can
+    have: with more than one, lots of ours that were ahead may be gone at any time. `kept`, (horizon,
+    *grid.shape) or empty, takes what it is after each decision.
+    """
+    none, most = 0.0, grid.shape[2]
     grid[:] = 0
     farthest = grid.shape[0] - 1 - before
     for m in range(rows.shape[0] - 2, -1, -1):
@@ -118,32 +136,36 @@ def hindsight(rows, side, charges, settle, terms, before, grid, spare, kept):
                 price = touch + side * d
                 d_next = d + side * (touch - new_touch)
                 gain = worth(side, price, end, terms) + side * settle[t + 1] + none
+                values = grid[min(max(before + d_next, 0), grid.shape[0] - 1)]
                 for a in range(queue + 1 if d == 0 else (grid.shape[1] if d > 0 else 1)):
-                    taken, ahead = micro(row, after, side, price, 1, a, terms.depth)
-                    if taken > 0:
-                        spare[before + d, a] = gain
-                    else:
-                        at = min(max(before + d_next, 0), grid.shape[0] - 1)
-                        spare[before + d, a] = grid[at, ahead]
+                    for k in range(most):
+                        x = _passed(row, after, side, price, a, k, orders, gain, terms.depth, values)
+                        if orders > 1 and k > 0:
+                            x = max(x, spare[before + d, a, k - 1])
+                        spare[before + d, a, k] = x
             for d in range(-before, last + 1):
                 for a in range(queue + 1 if d == 0 else (grid.shape[1] if d > 0 else 1)):
-                    grid[before + d, a] = spare[before + d, a]
+                    for k in range(most):
+                        grid[before + d, a, k] = spare[before + d, a, k]
         if m % terms.substeps == 0:
             for d in range(-before, farthest + 1):
                 price = touch + side * d
                 for a in range(queue + 1 if d == 0 else (grid.shape[1] if d > 0 else 1)):
-                    # What no order is worth is taken off, too, so that `kept` says which are worth more.
-                    grid[before + d, a] -= none + charge(charges[t], row, side, price, 1, a, terms.depth)
+                    for k in range(most):
+                        # What no order is worth is taken off, too, so that `kept` says which are worth more.
+                        pays = charge(charges[t], row, side, price, 1, a + k, terms.depth)
+                        grid[before + d, a, k] -= none + pays
             if len(kept):
                 kept[t] = grid
             best = 0.0
             for d in range(-before, farthest + 1):
                 if stands(row, side, touch + side * d, terms) and d > -side * (touch - opposite):
-                    best = max(best, grid[before + d, last_in_line(row, side, d, terms.depth)])
+                    best = max(best, grid[before + d, last_in_line(row, side, d, terms.depth)].max())
             for d in range(-before, farthest + 1):
                 standing = stands(row, side, touch + side * d, terms)
                 for a in range(grid.shape[1]):
-                    grid[before + d, a] = none + (max(grid[before + d, a], best) if standing else best)
+                    x = max(grid[before + d, a].max(), best) if standing else best
+                    grid[before + d, a, :] = none + x
             none += best
     return none
 
@@ -169,13 +191,15 @@ class Bound:
     charges: tuple[np.ndarray, np.ndarray]
     """The penalties float32 (paths, horizon, 2, CASES), and what a lot sold by a decision gains at the end
     besides the efficient price: the mean of the last mispricing, float64 (paths, horizon + 1); half-ticks.
-    `policies.book.orders.play` takes them."""
+    `policies.book.play.play` takes them."""
 
 
 def bound(
     paths: Paths,
     coefficients: np.ndarray,
     *,
+    lots: int = 1,
+    orders: int = 1,
     redraws: int = REDRAWS,
     note: Callable[[int], Any] = lambda paths: None,
 ) -> Bound:
@@ -185,6 +209,8 @@ def bound(
     ----------
     coefficients
         (SEEN, PLACED), of `policies.book.penalty`; with zeros the third penalty is of the fills alone.
+    lots, orders
+        The most of a side. Each lot then earns at most what one does that may have any of the others ahead.
     note
         Hears of each block of paths that is done.
 
@@ -196,12 +222,13 @@ def bound(
     charges = np.zeros((len(paths.rows), paths.config.horizon, 2, CASES), np.float32)
     settle = surprises(paths, coefficients, charges, NO_PARTS, redraws=redraws, note=note)
     terms, value = terms_of(paths.config), np.zeros(len(paths.rows))
-    before, grid = every_order(paths)
+    before, grid = every_order(paths, lots)
     kept = np.zeros((0, *grid.shape))
     for i, rows in enumerate(paths.rows):
         for s, side in enumerate((1, -1)):
             part = charges[i, :, s]
-            value[i] += hindsight(rows, side, part, settle[i], terms, before, grid, np.zeros_like(grid), kept)
+            work = before, grid, np.zeros_like(grid), kept
+            value[i] += lots * hindsight(rows, side, part, settle[i], terms, orders, *work)
     return Bound(value / paths.market.price_scale, (charges, settle))
 
 
@@ -238,12 +265,12 @@ def surprises(
     return settle[:, horizon - np.minimum(left // apart, SETTLED) * apart]
 
 
-def every_order(paths: Paths) -> tuple[int, np.ndarray]:
+def every_order(paths: Paths, lots: int = 1) -> tuple[int, np.ndarray]:
     """Room for the values of every order that can be asked for on the paths, for `hindsight`: (before, zeros
-    (ticks, lots ahead))."""
+    (ticks, lots ahead, lots of ours ahead))."""
     terms = terms_of(paths.config)
     spread, queue, moved = np.max([extent(rows, terms.substeps) for rows in paths.rows], axis=0).tolist()
     require(queue < MOST_AHEAD, "Book", "queue", queue, f"below {MOST_AHEAD} lots for an upper bound")
     behind = int(min(terms.reach + 2, 1e6)) // 2 + 1 + moved
     before = spread + moved
-    return before, np.zeros((before + behind + 1, max(queue, terms.depth) + 2))
+    return before, np.zeros((before + behind + 1, max(queue, terms.depth) + 2, lots))

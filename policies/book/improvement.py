@@ -29,13 +29,12 @@ from policies.book.orders import (
     asked,
     micro,
     place_of,
-    play,
     put,
     terms_of,
-    value,
     view,
 )
 from policies.book.paths import Paths, compiled, extent
+from policies.book.play import play, value
 from policies.book.programme import LATER, PRICES, SCALES, Programme, deviate, worth
 
 TICKS = 16

@@ -10,26 +10,23 @@ from typing import Any
 
 import numpy as np
 
+from mmenv.actions.spread_skew import SpreadSkew
 from mmenv.actions.taker import MarketOrders
 from mmenv.config import EnvConfig
 from mmenv.run.provenance import digest
 from policies.book.bound import bound
+from policies.book.found import Found, pack, unpack
 from policies.book.improvement import CHOSEN, improve
-from policies.book.orders import LEVELS, NEVER, PLACES, Rule, money, play, value
-from policies.book.paths import Paths, record, require_book
+from policies.book.orders import LEVELS, PLACES
+from policies.book.paths import Paths, lots_of_side, record, require_book
 from policies.book.penalty import PLACED
 from policies.book.penalty import SEEN as MARKETS
-from policies.book.programme import (
-    SEEN,
-    TOLD,
-    Filter,
-    Programme,
-    fit_filter,
-    gap,
-    solve,
-    told_indices,
-)
+from policies.book.play import NEVER, Rule, money, play, value
+from policies.book.programme import SEEN, TOLD, Programme, fit_filter, gap, solve, told_indices
 from policies.book.rules import FAMILIES, imbalance_index, look, search
+from policies.book.several import ONE
+from policies.book.sizing import Sized, all_lots, chosen, in_words
+from policies.book.sizing import search as search_sizes
 from policies.book.taking import most_taken
 from policies.book.taking import search as search_taking
 from policies.book.tightening import tighten
@@ -37,12 +34,12 @@ from policies.cache import read, write
 
 CACHE = Path("logs/optima")
 """What was found is kept here, beside the solutions of the solvable markets."""
-VERSION = 5
+VERSION = 6
 """Part of every cache key: raise it when results change."""
 TRAINING_SEED = 2_000_000_000
 TRAINING_PATHS = 1024
 TAKING_PATHS = 256
-"""Those on which the rule of market orders is searched."""
+"""Those on which the rules of market orders and of several lots are searched."""
 ROUNDS = 4
 IMPROVEMENTS = 6
 """Rounds of improvement of the programmes."""
@@ -59,28 +56,17 @@ CHUNK = 256
 BEST_RULE, PROGRAMME, TOLD_NAME, BOUND = "imbalance-rule", "book-programme", "told", "bound"
 TAKER_PROGRAMME = "taker-programme"
 """`PROGRAMME` with market orders, where the action has them; `told` and `bound` then have them too."""
+ALL_LOTS = "all-lots"
+"""`PROGRAMME` with all lots at one price, always, where the action has several; `told` and `bound` then have
+them too."""
+SIZE_PROGRAMME, LADDER_PROGRAMME = "size-programme", "ladder-programme"
+"""`PROGRAMME` with as many lots, or orders as far apart, as earns most."""
+FREE_PROGRAMMES = TAKER_PROGRAMME, ALL_LOTS, SIZE_PROGRAMME, LADDER_PROGRAMME
 FIXED = "fixed-spread"
 SLACK = "slack"
 """By how much the bound passes the told policy that pays its penalties, on each path."""
 
 Note = Callable[[str], Any]
-
-
-@dataclass(frozen=True)
-class Found:
-    """What was found on the training paths."""
-
-    rules: dict[str, tuple[float, ...]]
-    """The best parameters of each of `FAMILIES`."""
-    filter: Filter
-    programme: Programme
-    told: Programme
-    penalty: np.ndarray
-    """Coefficients of the bound's penalty, (SEEN, PLACED) of `policies.book.penalty`: fitted, or none where
-    these make the bound tighter on other training paths."""
-    taking: Rule | None = None
-    told_taking: Rule | None = None
-    """By which the programmes send market orders, where the action has them."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +92,10 @@ def find(config: EnvConfig, cache: Path | None = CACHE, note: Note = lambda what
     path = cache and cache / f"book-found-{_key(config, TRAINING_PATHS, ROUNDS, IMPROVEMENTS)}.npz"
     kept = read(path)
     if kept is not None:
-        return _unpack(kept)
-    if isinstance(config.quote, MarketOrders):
-        found = _with_market_orders(config, find(_of_quotes_alone(config, config.quote), cache, note), note)
-        write(path, _pack(found))
+        return unpack(kept)
+    if isinstance(config.quote, MarketOrders) or lots_of_side(config)[0] > 1:
+        found = _with_freedom(config, find(_of_quotes_alone(config), cache, note), note)
+        write(path, pack(found))
         return found
     note("recording training paths")
     paths = record(config, range(TRAINING_SEED, TRAINING_SEED + TRAINING_PATHS))
@@ -139,25 +125,37 @@ def find(config: EnvConfig, cache: Path | None = CACHE, note: Note = lambda what
         fitted = tighten(_some(paths, count), index[:count], table)
         penalty = _tightest(_some(paths, CHOOSING, count), told, (fitted, penalty))
     found = Found(rules, filtered, programme, told, penalty)
-    write(path, _pack(found))
+    write(path, pack(found))
     return found
 
 
-def _of_quotes_alone(config: EnvConfig, quote: MarketOrders) -> EnvConfig:
-    """The same market without market orders."""
-    risk = dataclasses.replace(config.risk, taker_spacing=1)
-    return dataclasses.replace(config, quote=quote.alone(), risk=risk)
+def _of_quotes_alone(config: EnvConfig) -> EnvConfig:
+    """The same market with a quote of one lot a side and no market orders."""
+    quote, risk = config.quote, dataclasses.replace(config.risk, taker_spacing=1, order_lots=1)
+    if isinstance(quote, MarketOrders):
+        return dataclasses.replace(config, quote=quote.alone(), risk=risk)
+    box = {each.name: getattr(quote, each.name) for each in dataclasses.fields(SpreadSkew)}
+    return dataclasses.replace(config, quote=SpreadSkew(**box | {"withdraw": True}), risk=risk)
 
 
-def _with_market_orders(config: EnvConfig, found: Found, note: Note) -> Found:
-    """What was found for quotes, and the best rules by which either programme sends market orders too."""
+def _with_freedom(config: EnvConfig, found: Found, note: Note) -> Found:
+    """What was found for quotes of one lot, and the best rules by which either programme sends market orders
+    too, or several lots."""
     paths = record(config, range(TRAINING_SEED, TRAINING_SEED + TAKING_PATHS))
-    note("searching market orders")
     (seen, forecasts), told = found.filter.read(paths), told_indices(paths, 1)
+    if isinstance(config.quote, MarketOrders):
+        note("searching market orders")
+        return dataclasses.replace(
+            found,
+            taking=search_taking(paths, seen, found.programme, forecasts),
+            told_taking=search_taking(paths, told, found.told, gap(paths)),
+        )
+    note("searching lots")
     return dataclasses.replace(
         found,
-        taking=search_taking(paths, seen, found.programme, forecasts),
-        told_taking=search_taking(paths, told, found.told, gap(paths)),
+        all_lots=search_sizes(paths, seen, found.programme, all_lots),
+        sized=search_sizes(paths, seen, found.programme, chosen),
+        told_sized=search_sizes(paths, told, found.told, chosen),
     )
 
 
@@ -181,12 +179,15 @@ def _tightest(paths: Paths, told: Programme, candidates: Sequence[np.ndarray]) -
 
 
 def _slack(
-    paths: Paths, index: np.ndarray, told: Programme, penalty: np.ndarray, taking: Rule | None = None
-) -> np.ndarray:
+    paths: Paths, index: np.ndarray, told: Programme, penalty: np.ndarray, taking: Rule | None = None,
+    sized: Sized | None = None,
+) -> np.ndarray:  # fmt: skip
     """By how much the bound passes the told policy that pays its penalties, on each path."""
-    limit = bound(paths, penalty)
-    orders = NEVER if taking is None else (gap(paths), taking)
-    result = play(paths, index, told.table, told.scale, limit.charges, orders)
+    lots, orders = lots_of_side(paths.config) if sized else (1, 1)
+    limit = bound(paths, penalty, lots=lots, orders=orders)
+    forecasts = NEVER if taking is None else (gap(paths), taking)
+    several, scale = sized or Sized(ONE, told.scale)
+    result = play(paths, index, told.table, scale, limit.charges, forecasts, several)
     most = limit.value + most_taken(paths, limit.charges[1])
     return np.asarray(most - result.bounded / paths.market.price_scale)
 
@@ -259,23 +260,29 @@ def _judge(paths: Paths, found: Found, bounded: int, note: Note) -> dict[str, np
     """Value, money and fills of each policy, (3, paths), and `SLACK` on the first `bounded` paths."""
     imbalance = imbalance_index(look(paths).imbalance)
     plays = {
-        name: (imbalance, FAMILIES[name].make(*given), 1.0, NEVER) for name, given in found.rules.items()
+        name: (imbalance, FAMILIES[name].make(*given), 1.0, NEVER, ONE) for name, given in found.rules.items()
     }
     (seen, forecasts), told, programme = found.filter.read(paths), told_indices(paths, 2), found.programme
-    plays[PROGRAMME] = seen, programme.table, programme.scale, NEVER
-    plays[TOLD_NAME] = told, found.told.table, found.told.scale, NEVER
+    plays[PROGRAMME] = seen, programme.table, programme.scale, NEVER, ONE
+    plays[TOLD_NAME] = told, found.told.table, found.told.scale, NEVER, ONE
     if found.taking and found.told_taking:
-        plays[TAKER_PROGRAMME] = *plays[PROGRAMME][:3], (forecasts, found.taking)
-        plays[TOLD_NAME] = *plays[TOLD_NAME][:3], (gap(paths), found.told_taking)
+        plays[TAKER_PROGRAMME] = *plays[PROGRAMME][:3], (forecasts, found.taking), ONE
+        plays[TOLD_NAME] = *plays[TOLD_NAME][:3], (gap(paths), found.told_taking), ONE
+    if found.all_lots and found.sized and found.told_sized:
+        for name, (several, scale) in ((ALL_LOTS, found.all_lots), (_sized_name(found.sized), found.sized)):
+            plays[name] = seen, programme.table, scale, NEVER, several
+        plays[TOLD_NAME] = told, found.told.table, found.told_sized.scale, NEVER, found.told_sized.several
     done = {}
-    for name, (index, table, scale, orders) in plays.items():
-        result = play(paths, index, table, scale, taking=orders)
+    for name, (index, table, scale, orders, several) in plays.items():
+        result = play(paths, index, table, scale, taking=orders, several=several)
         done[name] = np.stack([value(paths, result), money(paths, result), result.fills + result.taken])
     done[SLACK] = np.zeros(0)
     if bounded:
         note(f"bounding {bounded} paths")
         part = _some(paths, bounded)
-        done[SLACK] = _slack(part, told[:bounded], found.told, found.penalty, found.told_taking)
+        done[SLACK] = _slack(
+            part, told[:bounded], found.told, found.penalty, found.told_taking, found.told_sized
+        )
     return done
 
 
@@ -304,27 +311,31 @@ def _notes(found: Found) -> dict[str, str]:
         rule: ", ".join(f"{what} {number:g}" for what, number in zip(names[rule], given, strict=False))
         for rule, given in found.rules.items()
     }
-    return (
-        notes
-        | {
-            PROGRAMME: f"filter, own queue, place; levels per lot: {found.programme.scale:g}",
-            TOLD_NAME: "is told the efficient price; nobody can play it" + _in_words(found.told_taking),
-        }
-        | ({TAKER_PROGRAMME: f"{PROGRAMME}{_in_words(found.taking)}"} if found.taking else {})
-    )
+    notes[PROGRAMME] = f"filter, own queue, place; levels per lot: {found.programme.scale:g}"
+    notes[TOLD_NAME] = "is told the efficient price; nobody can play it"
+    if found.taking and found.told_taking:
+        notes[TAKER_PROGRAMME] = f"{PROGRAMME}; {_in_words(found.taking)}"
+        notes[TOLD_NAME] += f"; {_in_words(found.told_taking)}"
+    if found.all_lots and found.sized and found.told_sized:
+        notes[ALL_LOTS] = f"{PROGRAMME} at one price; levels per lot: {found.all_lots.scale:g}"
+        notes[_sized_name(found.sized)] = f"{PROGRAMME}; {in_words(found.sized)}"
+        notes[TOLD_NAME] += f"; {in_words(found.told_sized)}"
+    return notes
 
 
-def _in_words(rule: Rule | None) -> str:
-    """What follows the note of a programme that sends market orders."""
-    if rule is None:
-        return ""
-    return f"; a market order for {rule.margin:g} half-ticks beyond its cost, a lot weighs {rule.skew:g}"
+def _in_words(rule: Rule) -> str:
+    """When market orders are sent."""
+    return f"a market order for {rule.margin:g} half-ticks beyond its cost, a lot weighs {rule.skew:g}"
+
+
+def _sized_name(sized: Sized) -> str:
+    return LADDER_PROGRAMME if sized.several.orders > 1 else SIZE_PROGRAMME
 
 
 def _rows(kept: dict[str, np.ndarray], paths: int, bound_paths: int) -> list[Row]:
     nothing = np.zeros(paths)
     rows = [Row("no-trade", "", nothing, nothing, nothing)]
-    names = [name for name in (*FAMILIES, PROGRAMME, TAKER_PROGRAMME, TOLD_NAME) if name in kept]
+    names = [name for name in (*FAMILIES, PROGRAMME, *FREE_PROGRAMMES, TOLD_NAME) if name in kept]
     rows += [Row(name, str(kept[f"note:{name}"]), *kept[name]) for name in names]
     if bound_paths:
         limit = _bounded(kept[TOLD_NAME][1], kept[SLACK])
@@ -346,31 +357,3 @@ def _key(config: EnvConfig, *numbers: int) -> str:
     whole["quote"].pop("taker_threshold", None)  # how a market order is asked for is nothing to the ladder
     parts = ("market", "horizon", "maker_fee_bp", "quote", "risk", "reward")
     return digest([VERSION, *numbers, {name: whole[name] for name in parts}])
-
-
-def _pack(found: Found) -> dict[str, np.ndarray]:
-    filtered = found.filter
-    packed = {
-        "weights": filtered.weights,
-        "gaps": filtered.gaps,
-        "filter": np.array([filtered.queue, filtered.long, filtered.trend, filtered.seconds]),
-        "penalty": found.penalty,
-    }
-    for name, rule in (("taking", found.taking), ("told-taking", found.told_taking)):
-        packed |= {name: np.array(rule)} if rule else {}
-    for name, programme in (("programme", found.programme), ("told", found.told)):
-        packed |= {f"{name}-table": programme.table, f"{name}-values": programme.values}
-        packed[f"{name}-scale"] = np.array(programme.scale)
-    return packed | {f"rule:{name}": np.array(given) for name, given in found.rules.items()}
-
-
-def _unpack(kept: dict[str, np.ndarray]) -> Found:
-    queue, long, trend, seconds = kept["filter"].tolist()
-    programme, told = (
-        Programme(kept[f"{name}-table"], float(kept[f"{name}-scale"]), kept[f"{name}-values"])
-        for name in ("programme", "told")
-    )
-    rules = {name: tuple(kept[f"rule:{name}"].tolist()) for name in FAMILIES}
-    filtered = Filter(queue, long, kept["weights"], kept["gaps"], trend, seconds)
-    orders = [Rule(*kept[name].tolist()) if name in kept else None for name in ("taking", "told-taking")]
-    return Found(rules, filtered, programme, told, kept["penalty"], *orders)

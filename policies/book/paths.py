@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from mmenv.actions.ladder import Ladder
+from mmenv.actions.size import Size
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig, make_config
 from mmenv.desk.networks import make_desk
@@ -19,7 +21,7 @@ from mmenv.engine.memory import aligned_zeros
 from mmenv.engine.state import LANES
 from mmenv.market.book import Book
 from mmenv.market.book_flow import drift, flow
-from mmenv.market.book_orders import fill, front, place
+from mmenv.market.book_orders import fill, front, place, reach
 from mmenv.market.book_state import PARAMS, STATE
 
 __all__ = [
@@ -31,7 +33,9 @@ __all__ = [
     "extent",
     "fill",
     "front",
+    "lots_of_side",
     "place",
+    "reach",
     "record",
     "redraw",
     "require_book",
@@ -71,6 +75,8 @@ MOST_AHEAD = 4096
 OTHER_FUTURE = 1_000_000
 """Episodes from this one on are futures that were redrawn; the recorded ones are episode 0."""
 
+LOTS = "1, any number under the action `size`, that of the levels under `ladder`"
+
 compiled = njit(nogil=True, cache=True, error_model="numpy")
 
 
@@ -100,12 +106,12 @@ class Paths:
 
 def require_book(config: EnvConfig) -> Book:
     """The market of `config`; raises `ConfigError` for what the simulator of our orders does not know."""
-    market = config.market
+    market, lots = config.market, config.risk.order_lots
     if not isinstance(market, Book):
         raise ConfigError(f"market = {market.name!r} is not possible: it must be 'book'.")
     for owner, name, value, good, need in (
         ("Book", "latency_steps", market.latency_steps, market.latency_steps == 0, "0"),
-        ("RiskConfig", "order_lots", config.risk.order_lots, config.risk.order_lots == 1, "1"),
+        ("RiskConfig", "order_lots", lots, _knows_lots(config), LOTS),
         ("EnvConfig", "randomise", config.randomise, not config.randomise, "empty"),
         ("quote", "withdraw", False, config.quote.leaves, "true, for the best policies leave a side"),
     ):
@@ -114,6 +120,17 @@ def require_book(config: EnvConfig) -> Book:
                 f"{owner}.{name} = {value!r} is not possible: for the ladder of values it must be {need}."
             )
     return market
+
+
+def lots_of_side(config: EnvConfig) -> tuple[int, int]:
+    """The most lots of a side, and the most orders, of one lot each where they are several."""
+    lots = config.risk.order_lots
+    return lots, lots if isinstance(config.quote, Ladder) else 1
+
+
+def _knows_lots(config: EnvConfig) -> bool:
+    lots, quote = config.risk.order_lots, config.quote
+    return lots == 1 or isinstance(quote, Size) or (isinstance(quote, Ladder) and lots == quote.levels)
 
 
 def record(config: EnvConfig, seeds: Sequence[int]) -> Paths:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mmenv.actions.ladder import Ladder
+from mmenv.actions.size import Size
 from mmenv.checks import ConfigError, require
 from mmenv.config import EnvConfig
 from mmenv.observation import observation_names
 from policies.base import POLICIES, Policy, Reading
-from policies.book.ladder import BEST_RULE, CACHE, PROGRAMME, TAKER_PROGRAMME, find
+from policies.book.ladder import (
+    BEST_RULE,
+    CACHE,
+    LADDER_PROGRAMME,
+    PROGRAMME,
+    SIZE_PROGRAMME,
+    TAKER_PROGRAMME,
+    find,
+)
 from policies.book.orders import (
     AT,
     BEHIND,
@@ -21,13 +32,15 @@ from policies.book.orders import (
     INSIDE,
     LEAVE,
     ONE_BEHIND,
-    Rule,
     terms_of,
 )
 from policies.book.paths import ROW
+from policies.book.play import Rule
 from policies.book.programme import Filter
 from policies.book.programme import Programme as Solved
 from policies.book.rules import Look, by_imbalance, constant, imbalance_index
+from policies.book.several import AHEAD, LEFT, PRICE, ROUNDING, ask_all
+from policies.book.sizing import Sized
 from policies.book.taking import market_orders
 
 SIDES = ("ask", "bid")
@@ -146,6 +159,14 @@ class FilterPolicy(TablePolicy):
         state = memory, mid, self._filter.estimate(features)
         return self._filter.index(features, seen, memory[3]), state
 
+    def book(self, observation: np.ndarray, mid: np.ndarray) -> np.ndarray:
+        """Touches and queues as seen, ROW (n,); `mid` is that of the memory."""
+        rows, spread = np.zeros(len(observation), ROW), self.spread(observation)
+        rows["ask"], rows["bid"] = (mid + spread) / 2, (mid - spread) / 2
+        for side in SIDES:
+            rows[f"{side}_queue"] = np.rint(self.lots(observation, side))
+        return rows
+
     def _started(self, memory: tuple[Any, ...], observation: np.ndarray) -> tuple[Any, ...]:
         """The memory, empty again where an episode begins."""
         fresh = self._reading.step(observation) == 0
@@ -167,14 +188,46 @@ class TakerPolicy(FilterPolicy):
 
     def act(self, observation: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
         distances, state = self.quotes(observation, state)
-        (_, mid, estimate), spread = state, self.spread(observation)
-        rows = np.zeros(len(observation), ROW)
-        rows["ask"], rows["bid"] = (mid + spread) / 2, (mid - spread) / 2
-        for side in SIDES:
-            rows[f"{side}_queue"] = np.rint(self.lots(observation, side))
+        rows, estimate = self.book(observation, state[1]), state[2]
         position = self._reading.position(observation)
         lots = market_orders(rows, estimate, position, self._rule, self._terms)
         return self.config.quote.to_action(*distances, lots=lots), state
+
+
+class SizedPolicy(FilterPolicy):
+    """The programme with several lots a side, in one order or in several, of which it sees the nearest."""
+
+    def __init__(self, name: str, config: EnvConfig, solved: Solved, filtered: Filter, sized: Sized) -> None:
+        super().__init__(name, config, dataclasses.replace(solved, scale=sized.scale), filtered)
+        self._several, self._terms = sized.several, terms_of(config)
+
+    def act(self, observation: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
+        index, state = self.see(observation, state)
+        rows, position = self.book(observation, state[1]), self._reading.position(observation)
+        lots, want, apart = ask_all(
+            rows, index, self._table, self._scale, position, self.orders(observation, rows), self._several,
+            self._terms,
+        )  # fmt: skip
+        middle = (rows["ask"] + rows["bid"])[:, None]
+        from_mid = (2 * want - middle) * np.array([1, -1]) / self._unit
+        distances = np.where(lots > 0, from_mid, np.inf).T
+        if self._several.orders > 1:
+            steps = np.where(apart > 0, 2 * apart - ROUNDING, 0) / self._unit
+            return self.config.quote.to_action(*distances, ask_step=steps[:, 0], bid_step=steps[:, 1]), state
+        shares = lots / self._several.lots
+        return self.config.quote.to_action(*distances, ask_share=shares[:, 0], bid_share=shares[:, 1]), state
+
+    def orders(self, observation: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Our nearest orders, int64 (n, 2, orders of a side, 4), as `policies.book.several` has them."""
+        orders = np.zeros((len(observation), 2, self._several.orders, 4), np.int64)
+        for s, side in enumerate(SIDES):
+            behind, left, ahead = (
+                self.entry(observation, f"{side}_order_{what}") for what in ("distance", "lots", "ahead")
+            )
+            orders[:, s, 0, PRICE] = rows[side] + (1 - 2 * s) * np.rint(behind).astype(np.int64)
+            orders[:, s, 0, LEFT] = np.rint(left * self.config.risk.order_lots)
+            orders[:, s, 0, AHEAD] = np.rint(ahead * self.lots(observation, side))
+        return orders
 
 
 def _rule(
@@ -207,6 +260,25 @@ def _taker_programme(config: EnvConfig, cache: Path | str | None = CACHE) -> Pol
     return TakerPolicy(TAKER_PROGRAMME, config, found.programme, found.filter, found.taking)
 
 
+def _size_programme(config: EnvConfig, cache: Path | str | None = CACHE) -> Policy:
+    """The programme of `book` with as many lots as earn most by what it sees; for `size`."""
+    return _sized(SIZE_PROGRAMME, Size.name, config, cache)
+
+
+def _ladder_programme(config: EnvConfig, cache: Path | str | None = CACHE) -> Policy:
+    """The programme of `book` with further orders behind its own, of one lot each; for `ladder`."""
+    return _sized(LADDER_PROGRAMME, Ladder.name, config, cache)
+
+
+def _sized(name: str, action: str, config: EnvConfig, cache: Path | str | None) -> Policy:
+    require(config.quote.name == action, "EnvConfig", "quote", config.quote.name, f"{action!r} for {name!r}")
+    lots = config.risk.order_lots
+    require(lots > 1, "RiskConfig", "order_lots", lots, f"more than 1 for {name!r}")
+    found = find(config, Path(cache) if cache else None)
+    assert found.sized is not None, "found for an action with several lots"
+    return SizedPolicy(name, config, found.programme, found.filter, found.sized)
+
+
 def _touch(config: EnvConfig) -> Policy:
     """At the touch with both sides, always."""
     return ImbalanceRule("touch", config, constant(0.0), 1.0)
@@ -222,3 +294,5 @@ POLICIES.register("behind", _behind)
 POLICIES.register(BEST_RULE, _rule)
 POLICIES.register(PROGRAMME, _programme)
 POLICIES.register(TAKER_PROGRAMME, _taker_programme)
+POLICIES.register(SIZE_PROGRAMME, _size_programme)
+POLICIES.register(LADDER_PROGRAMME, _ladder_programme)

@@ -33,13 +33,12 @@ from policies.book.orders import (
     between,
     micro,
     place_of,
-    play,
     put,
     terms_of,
-    value,
     view,
 )
 from policies.book.paths import Paths, compiled
+from policies.book.play import play, value
 from policies.book.rules import Look, both_sides, look
 
 # What is seen ---------------------------------------------------------------------------------------------

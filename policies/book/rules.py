@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from policies.book.orders import AT, BEHIND, INSIDE, LEAVE, LEVELS, PLACES, TOUCH, play, value
+from policies.book.orders import AT, BEHIND, INSIDE, LEAVE, LEVELS, PLACES, TOUCH
 from policies.book.paths import Paths
+from policies.book.play import play, value
 
 BINS = 80
 """Bins of the imbalance, from -1 to 1."""

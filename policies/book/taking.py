@@ -12,8 +12,9 @@ import itertools
 
 import numpy as np
 
-from policies.book.orders import NOTHING, Rule, Terms, cost_of_taking, market_order, play, terms_of, value
+from policies.book.orders import Terms, terms_of
 from policies.book.paths import Paths, compiled
+from policies.book.play import NOTHING, Rule, cost_of_taking, market_order, play, value
 from policies.book.programme import Programme, gap
 
 MARGINS = -0.25, 0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, np.inf
@@ -27,7 +28,7 @@ def search(paths: Paths, index: np.ndarray, programme: Programme, forecasts: np.
     Parameters
     ----------
     index
-        As for `policies.book.orders.play`.
+        As for `policies.book.play.play`.
     forecasts
         Of the efficient price less mid, half-ticks, float32 (paths, horizon + 1).
     """

@@ -19,8 +19,8 @@ class Solve:
     risk_aversion: float = 0.0
     """Of `brownian`: gamma of exponential utility; values are then certainty equivalents."""
     action: str = ""
-    """`taker`, `size` or `ladder`; prints what it is worth beside spread and skew on `brownian`. `taker` of
-    `book`: the ladder with market orders."""
+    """`taker`, `size` or `ladder`; prints what it is worth beside spread and skew on `brownian`. On `book`:
+    the ladder of values with that freedom."""
     taker_fee_bp: float = 0.0
     """Of market orders on `book`, basis points of notional."""
     paths: int = 1024

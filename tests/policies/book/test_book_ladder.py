@@ -10,7 +10,7 @@ import pytest
 from mmenv.actions.base import make_action
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig, make_config
-from policies.book import bound, orders, penalty, programme, rules, tightening
+from policies.book import bound, orders, penalty, play, programme, rules, tightening
 from policies.book.ladder import BOUND, find, ladder
 from policies.book.paths import Paths, record
 from policies.book.policy import FilterPolicy, ImbalanceRule
@@ -66,7 +66,7 @@ def limit(paths: Paths, training: Paths, told: programme.Programme) -> bound.Bou
 
 
 def played(paths: Paths, table: np.ndarray, **more: tuple[np.ndarray, np.ndarray]) -> np.recarray:
-    return orders.play(paths, rules.imbalance_index(rules.look(paths).imbalance), table, 1.0, **more)
+    return play.play(paths, rules.imbalance_index(rules.look(paths).imbalance), table, 1.0, **more)
 
 
 def within_errors(samples: np.ndarray) -> None:
@@ -101,13 +101,11 @@ def test_the_programme_acts_on_observations_as_on_paths(
     solved = programme.solve(training, filtered.indices(training), programme.SEEN, rounds=2)
     index = filtered.indices(paths)
     outcome = simulate(FilterPolicy("programme", config, solved, filtered), config, N, seed=SEED)
-    result = orders.play(paths, index, solved.table, solved.scale)
+    result = play.play(paths, index, solved.table, solved.scale)
     assert (
         result.fills == outcome.terms["fills"]
     ).mean() > 0.95  # the estimate in float32 may fall elsewhere
-    assert (
-        orders.value(paths, result).mean() > 1.1 * orders.value(paths, played(paths, TABLES["touch"])).mean()
-    )
+    assert play.value(paths, result).mean() > 1.1 * play.value(paths, played(paths, TABLES["touch"])).mean()
 
 
 # What has mean zero ---------------------------------------------------------------------------------------
@@ -152,9 +150,9 @@ def test_not_even_one_that_is_told_everything(
     limit: bound.Bound, paths: Paths, told: programme.Programme
 ) -> None:
     index = programme.told_indices(paths, 2)
-    result = orders.play(paths, index, told.table, told.scale, limit.charges)
+    result = play.play(paths, index, told.table, told.scale, limit.charges)
     assert (result.bounded <= limit.value + 1e-6).all()
-    assert orders.money(paths, result).mean() > orders.money(paths, played(paths, TABLES["touch"])).mean()
+    assert play.money(paths, result).mean() > play.money(paths, played(paths, TABLES["touch"])).mean()
 
 
 def test_nor_one_that_acts_at_random(limit: bound.Bound, paths: Paths) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmenv.config import EnvConfig, make_config
-from policies.book import improvement, orders, programme, rules
+from policies.book import improvement, orders, play, programme, rules
 from policies.book.orders import LEVELS, PLACES
 from policies.book.paths import Paths, record
 from policies.book.programme import Programme
@@ -31,7 +31,7 @@ def earned(paths: Paths, index: np.ndarray, table: np.ndarray) -> np.ndarray:
         np.zeros(index.shape[:2]),
     )
     levels = np.ascontiguousarray(np.repeat(table[:, :, None], 2 * LEVELS + 1, axis=2))
-    return orders.play(paths, index, levels, 0.0, nothing).bounded
+    return play.play(paths, index, levels, 0.0, nothing).bounded
 
 
 def tables() -> list[np.ndarray]:
@@ -95,7 +95,7 @@ def test_a_programme_is_not_below_the_best_rule_that_it_contains(market: EnvConf
     found = improvement.improve(training, index, [modelled, *known], rounds=2, choices=choices)
 
     def worth(each: Programme) -> np.ndarray:
-        return orders.value(fresh, orders.play(fresh, seen, each.table, each.scale))
+        return play.value(fresh, play.play(fresh, seen, each.table, each.scale))
 
     rule = max((worth(each) for each in known), key=np.mean)
     gain, loss = worth(found) - rule, worth(modelled) - rule

@@ -9,9 +9,9 @@ import pytest
 
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig, make_config
-from policies.book import bound, ladder, orders, penalty, programme, rules, taking
-from policies.book.orders import Rule
+from policies.book import bound, ladder, orders, penalty, play, programme, rules, taking
 from policies.book.paths import Paths, record
+from policies.book.play import Rule
 from policies.book.policy import TakerPolicy
 from policies.make import make_policy
 from train.options.solve import Solve
@@ -55,7 +55,7 @@ def test_market_orders_do_what_they_do_in_the_environment(
     rule, quotes = Rule(0.05, 0.1), solved(rules.constant(0.0))
     outcome = simulate(TakerPolicy("takes", config, quotes, filtered, rule), config, N, seed=SEED)
     index, forecasts = filtered.read(paths)
-    result = orders.play(paths, index, quotes.table, 1.0, taking=(forecasts, rule))
+    result = play.play(paths, index, quotes.table, 1.0, taking=(forecasts, rule))
     assert result.taken.min() > 0
     assert result.fills.min() > 0
     same = result.fills + result.taken == outcome.terms["fills"]
@@ -73,7 +73,7 @@ def test_no_policy_that_takes_passes_the_bound_on_any_path(
     most = limit.value + taking.most_taken(few, limit.charges[1])
     imbalance = rules.imbalance_index(rules.look(few).imbalance)
     for forecasts in (filtered.read(few)[1], programme.gap(few)):
-        result = orders.play(
+        result = play.play(
             few, imbalance, rules.by_imbalance(0.9, 0.9, 0.03), 1.0, limit.charges, (forecasts, rule)
         )
         assert result.taken.sum() > 0
