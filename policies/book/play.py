@@ -15,7 +15,7 @@ import numpy as np
 
 from policies.book.orders import terms_of
 from policies.book.paths import Paths, compiled
-from policies.book.several import ONE, PRICE, Several, arrive, ask, charge_all, spread_out, trade
+from policies.book.several import ONE, PRICE, Several, arrive, ask, charge_all, do_not_meet, spread_out, trade
 
 
 class Rule(NamedTuple):
@@ -74,8 +74,7 @@ def _play(rows, index, table, scale, several, terms, charges, settle, forecasts,
                     row, 1 - 2 * s, table[index[i, t, s]], position, scale, orders[s], several, terms,
                     lots[s], want[s],
                 )  # fmt: skip
-            if lots[0, 0] > 0 and lots[1, 0] > 0 and want[0, 0] <= want[1, 0]:
-                want[0, 0] = want[1, 0] + 1
+            do_not_meet(lots, want)
             if bought != 0:
                 touch = row.ask if bought > 0 else row.bid
                 cash = -2.0 * (bought * touch + abs(bought) * terms.taker_fee * (touch + terms.start))

@@ -33,12 +33,15 @@ class Several(NamedTuple):
     renew: float
     """An order with so great a part of the queue ahead of it gives its place up for more lots."""
     apart: int
-    """Ticks from an order to the next one behind it."""
+    """Ticks from an order to the next one behind it, where neither is kept."""
+    keep: int
+    """An order that stands so many ticks at most behind the nearest one keeps its place: the former nearest,
+    when that goes nearer to the mid, or the next one. Then no lot is added to an order that stands."""
     retreat: int
     """Ticks behind the touch to which a side goes that the table would leave; 0: it is left."""
 
 
-ONE = Several(1, 1, 0.0, 0.0, np.inf, 0, 0)
+ONE = Several(1, 1, 0.0, 0.0, np.inf, 0, 0, 0)
 """One lot."""
 ROUNDING = 0.1
 """By how much less than whole ticks the step from an order to the next is, half-ticks: it is rounded
@@ -65,24 +68,45 @@ def ask(row, side, choices, position, scale, orders, several, terms, lots, want)
     price, left, ahead = orders[k, PRICE], orders[k, LEFT], orders[k, AHEAD]
     where = place_of(side, price, left, ahead, touch)
     choice = choices[where, level_of(position, side, scale, levels, 0.0)]
-    apart = several.apart
     if choice == LEAVE and several.retreat > 0:
         choice = BEHIND + several.retreat
-    elif orders.shape[0] > 1 and apart > 0:
-        joins = choices[where, level_of(position, side, scale, levels, several.margin)] != LEAVE
-        apart = 0 if joins else apart
     quoted, want[0] = asked(row, side, choice, price, left, terms)
-    number = np.int64(several.lots if orders.shape[0] > 1 else 1)
+    if orders.shape[0] > 1:
+        lots[0] = several.lots if quoted > 0 else 0
+        joins = choices[where, level_of(position, side, scale, levels, several.margin)] != LEAVE
+        return _apart(side, want[0], orders, joins, several)
+    number = np.int64(1)
     while number < several.lots:
         shift = several.margin + several.skew * number
         if choices[where, level_of(position, side, scale, levels, shift)] == LEAVE:
             break
         number += 1
-    if orders.shape[0] == 1 and left > 0 and want[0] == price and number > left:
+    if left > 0 and want[0] == price and number > left:
         last = price == touch and ahead >= several.renew * queue
         number = number if last else left
     lots[0] = number if quoted > 0 else 0
-    return apart
+    return np.int64(0)
+
+
+@compiled
+def _apart(side, want, orders, joins, several):
+    """Ticks from the nearest order, at `want`, to the next; `joins`: whether new ones stand at one price."""
+    if several.keep > 0:
+        for k in range(orders.shape[0]):
+            behind = side * (orders[k, PRICE] - want)
+            if orders[k, LEFT] > 0 and 0 < behind <= several.keep:
+                return behind
+        for k in range(orders.shape[0]):
+            if orders[k, LEFT] > 0 and orders[k, PRICE] == want:
+                return np.int64(0 if orders[k, LEFT] > 1 else several.apart)
+    return np.int64(0 if joins else several.apart)
+
+
+@compiled
+def do_not_meet(lots, want):
+    """Of what both sides ask for, (2, orders of a side), put an ask that meets the bid a tick farther."""
+    if lots[0, 0] > 0 and lots[1, 0] > 0 and want[0, 0] <= want[1, 0]:
+        want[0, 0] = want[1, 0] + 1
 
 
 @compiled
@@ -153,9 +177,9 @@ def ask_all(
     orders: np.ndarray,
     several: Several,
     terms: Terms,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What both sides ask for in n books: lots before limits, price of the nearest order and ticks to the one
-    behind it, int64 (n, 2) each.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What both sides ask for in n books: lots before limits and ticks between two orders, int64 (n, 2); and
+    lots and prices of the orders within the limit of the position, int64 (n, 2, orders of a side).
 
     Parameters
     ----------
@@ -171,17 +195,24 @@ def ask_all(
         Ours, int64 (n, 2, orders of a side, 4).
     """
     shape = orders.shape[:3]
-    lots, want, apart = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape[:2], np.int64)
+    lots, want = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    total, apart = np.zeros(shape[:2], np.int64), np.zeros(shape[:2], np.int64)
     given = rows, index, table, float(scale), positions.astype(np.int64), orders, several, terms
-    _ask_all(*given, lots, want, apart)
-    return lots[:, :, 0], want[:, :, 0], apart
+    _ask_all(*given, lots, want, total, apart)
+    return total, apart, lots, want
 
 
 @compiled
-def _ask_all(rows, index, table, scale, positions, orders, several, terms, lots, want, apart):
+def _ask_all(rows, index, table, scale, positions, orders, several, terms, lots, want, total, apart):
     for i in range(len(rows)):
         for s in range(2):
             apart[i, s] = ask(
                 rows[i], 1 - 2 * s, table[index[i, s]], positions[i], scale, orders[i, s], several, terms,
                 lots[i, s], want[i, s],
             )  # fmt: skip
+        do_not_meet(lots[i], want[i])
+        for s in range(2):
+            side = 1 - 2 * s
+            total[i, s] = lots[i, s, 0]
+            lots[i, s, 0] = min(total[i, s], max(terms.limit + side * positions[i], 0))
+            spread_out(rows[i], side, apart[i, s], terms, lots[i, s], want[i, s])

@@ -23,7 +23,8 @@ SHARES = 1.0, 0.5, 0.25, 0.0
 MARGINS = -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 7.0
 SKEWS = 0.0, 0.25, 0.5, 1.0, 2.0, 4.0
 RENEWALS = np.inf, 0.9, 0.6
-APART = 1, 2, 3
+APART = 1, 2
+KEEPS = 0, 1, 2
 JOINS = -20.0, 0.0, 2.0, 4.0, 8.0, 20.0
 RETREATS = 0, 1
 """What is tried of a `Several`."""
@@ -41,18 +42,18 @@ def all_lots(paths: Paths, scale: float) -> Iterator[Sized]:
     """As many lots as there can be wherever the programme has one, at one price."""
     lots, orders = lots_of_side(paths.config)
     for share in SHARES:
-        yield Sized(Several(lots, orders, 0.0, 0.0, np.inf, 0, 0), share * scale)
+        yield Sized(Several(lots, orders, 0.0, 0.0, np.inf, 0, 0, 0), share * scale)
 
 
 def chosen(paths: Paths, scale: float) -> Iterator[Sized]:
     """The members among which `search` chooses."""
     lots, orders = lots_of_side(paths.config)
     if orders > 1:
-        for apart, joins, retreat, share in itertools.product(APART, JOINS, RETREATS, SHARES):
-            yield Sized(Several(lots, orders, joins, 0.0, np.inf, apart, retreat), share * scale)
+        for joins, apart, keep, retreat, share in itertools.product(JOINS, APART, KEEPS, RETREATS, SHARES):
+            yield Sized(Several(lots, orders, joins, 0.0, np.inf, apart, keep, retreat), share * scale)
     else:
         for margin, skew, renew, share in itertools.product(MARGINS, SKEWS, RENEWALS, SHARES):
-            yield Sized(Several(lots, orders, margin, skew, renew, 0, 0), share * scale)
+            yield Sized(Several(lots, orders, margin, skew, renew, 0, 0, 0), share * scale)
 
 
 def search(
@@ -87,6 +88,7 @@ def in_words(sized: Sized) -> str:
     more = f"would quote {several.margin:g} levels lower"
     if several.orders > 1:
         text = f"{several.orders} orders {several.apart} ticks apart, at one price where it {more}"
+        text += f"; one keeps its place {several.keep} ticks behind the nearest" if several.keep else ""
         text += "; a tick behind the touch where it would leave" if several.retreat else ""
     else:
         text = f"up to {several.lots} lots, one more where it {more}, and {several.skew:g} a lot"

@@ -104,7 +104,7 @@ def test_the_ladder_with_market_orders(tmp_path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (Solve("book", action="size"), "action = 'size' .* on `book`"),
+        (Solve("book", action="touch"), "action = 'touch' .* one of taker, size, ladder"),
         (Solve("book", taker_fee_bp=1.0), "taker_fee_bp = 1.0 .*--action taker"),
         (Solve("brownian", action="taker", taker_fee_bp=1.0), "taker_fee_bp = 1.0 .* on a market `book`"),
     ],
