@@ -95,8 +95,8 @@ def _surprises(own, other, rows, coefficients, terms, horizon, redraws, inner, c
 
 @compiled
 def _passed(row, after, side, price, ahead, first, orders, gain, depth, values):
-    """What a lot is worth before a micro-step behind `first` of our lots; `values` (lots ahead, lots of ours
-    ahead) are those after it at its price, `gain` is what it earns where it is filled.
+    """What a lot is worth before a micro-step behind `first` of our lots; `values` (lots of ours
+    ahead, lots ahead) are those after it at its price, `gain` is what it earns where it is filled.
 
     With several orders a side, any of the lots of ours may be nearer ones that the market order takes first.
     """
@@ -105,7 +105,7 @@ def _passed(row, after, side, price, ahead, first, orders, gain, depth, values):
     for met in range(1 + (min(first, volume) if orders > 1 else 0)):
         rest = first - met
         _, taken, after_ahead = meet(row, after, side, price, rest + 1, ahead, depth, met, 0)
-        best = max(best, gain if taken > rest else values[after_ahead, rest - taken])
+        best = max(best, gain if taken > rest else values[rest - taken, after_ahead])
     return best
 
 
@@ -113,13 +113,13 @@ def _passed(row, after, side, price, ahead, first, orders, gain, depth, values):
 def hindsight(rows, side, charges, settle, terms, orders, before, grid, spare, kept):
     """The most that one lot of a side can earn on a path by orders chosen in hindsight, less its penalties.
 
-    grid[before + d, a, m] is the value of a lot d ticks behind the touch (d < 0: before it) behind a lots of
+    grid[before + d, m, a] is the value of a lot d ticks behind the touch (d < 0: before it) behind a lots of
     the others and m of ours, as the recursion goes back through the micro-steps; a row at the end is never
     used by an order in the box. At each decision m is what suits it best. `orders` is how many a side can
     have: with more than one, lots of ours that were ahead may be gone at any time. `kept`, (horizon,
     *grid.shape) or empty, takes what it is after each decision.
     """
-    none, most = 0.0, grid.shape[2]
+    none, most = 0.0, grid.shape[1]
     grid[:] = 0
     farthest = grid.shape[0] - 1 - before
     for m in range(rows.shape[0] - 2, -1, -1):
@@ -137,35 +137,43 @@ def hindsight(rows, side, charges, settle, terms, orders, before, grid, spare, k
                 d_next = d + side * (touch - new_touch)
                 gain = worth(side, price, end, terms) + side * settle[t + 1] + none
                 values = grid[min(max(before + d_next, 0), grid.shape[0] - 1)]
-                for a in range(queue + 1 if d == 0 else (grid.shape[1] if d > 0 else 1)):
-                    for k in range(most):
+                for k in range(most):
+                    for a in range(queue + 1 if d == 0 else (grid.shape[2] if d > 0 else 1)):
                         x = _passed(row, after, side, price, a, k, orders, gain, terms.depth, values)
                         if orders > 1 and k > 0:
-                            x = max(x, spare[before + d, a, k - 1])
-                        spare[before + d, a, k] = x
+                            x = max(x, spare[before + d, k - 1, a])
+                        spare[before + d, k, a] = x
             for d in range(-before, last + 1):
-                for a in range(queue + 1 if d == 0 else (grid.shape[1] if d > 0 else 1)):
-                    for k in range(most):
-                        grid[before + d, a, k] = spare[before + d, a, k]
+                for k in range(most):
+                    for a in range(queue + 1 if d == 0 else (grid.shape[2] if d > 0 else 1)):
+                        grid[before + d, k, a] = spare[before + d, k, a]
         if m % terms.substeps == 0:
             for d in range(-before, farthest + 1):
                 price = touch + side * d
-                for a in range(queue + 1 if d == 0 else (grid.shape[1] if d > 0 else 1)):
-                    for k in range(most):
+                for k in range(most):
+                    for a in range(queue + 1 if d == 0 else (grid.shape[2] if d > 0 else 1)):
                         # What no order is worth is taken off, too, so that `kept` says which are worth more.
                         pays = charge(charges[t], row, side, price, 1, a + k, terms.depth)
-                        grid[before + d, a, k] -= none + pays
+                        grid[before + d, k, a] -= none + pays
             if len(kept):
                 kept[t] = grid
             best = 0.0
             for d in range(-before, farthest + 1):
                 if stands(row, side, touch + side * d, terms) and d > -side * (touch - opposite):
-                    best = max(best, grid[before + d, last_in_line(row, side, d, terms.depth)].max())
+                    new = last_in_line(row, side, d, terms.depth)
+                    for k in range(most):
+                        best = max(best, grid[before + d, k, new])
             for d in range(-before, farthest + 1):
                 standing = stands(row, side, touch + side * d, terms)
-                for a in range(grid.shape[1]):
-                    x = max(grid[before + d, a].max(), best) if standing else best
-                    grid[before + d, a, :] = none + x
+                here = grid[before + d]
+                for k in range(1, most):
+                    for a in range(grid.shape[2]):
+                        here[0, a] = max(here[0, a], here[k, a])
+                for a in range(grid.shape[2]):
+                    here[0, a] = none + (max(here[0, a], best) if standing else best)
+                for k in range(1, most):
+                    for a in range(grid.shape[2]):
+                        here[k, a] = here[0, a]
             none += best
     return none
 
@@ -267,10 +275,10 @@ def surprises(
 
 def every_order(paths: Paths, lots: int = 1) -> tuple[int, np.ndarray]:
     """Room for the values of every order that can be asked for on the paths, for `hindsight`: (before, zeros
-    (ticks, lots ahead, lots of ours ahead))."""
+    (ticks, lots of ours ahead, lots ahead))."""
     terms = terms_of(paths.config)
     spread, queue, moved = np.max([extent(rows, terms.substeps) for rows in paths.rows], axis=0).tolist()
     require(queue < MOST_AHEAD, "Book", "queue", queue, f"below {MOST_AHEAD} lots for an upper bound")
     behind = int(min(terms.reach + 2, 1e6)) // 2 + 1 + moved
     before = spread + moved
-    return before, np.zeros((before + behind + 1, max(queue, terms.depth) + 2, lots))
+    return before, np.zeros((before + behind + 1, lots, max(queue, terms.depth) + 2))

@@ -61,12 +61,12 @@ def _best_orders(rows, side, kept, terms, before, pays):
         best, order = 0.0, (0, 0, 0)
         if left > 0 and stands(row, side, price, terms):
             d = min(max(before + side * (price - touch), 0), grid.shape[0] - 1)
-            if grid[d, ahead, 0] > best:
-                best, order = grid[d, ahead, 0], (price, 1, ahead)
+            if grid[d, 0, ahead] > best:
+                best, order = grid[d, 0, ahead], (price, 1, ahead)
         for d in range(max(-before, 1 - side * (touch - opposite)), grid.shape[0] - before):
             new = last_in_line(row, side, d, terms.depth)
-            if stands(row, side, touch + side * d, terms) and grid[before + d, new, 0] > best:
-                best, order = grid[before + d, new, 0], (touch + side * d, 1, new)
+            if stands(row, side, touch + side * d, terms) and grid[before + d, 0, new] > best:
+                best, order = grid[before + d, 0, new], (touch + side * d, 1, new)
         price, left, ahead = order
         _note_down(pays[t], row, side, price, left, ahead, terms.depth)
         left, ahead = _ahead_after(rows, t, side, price, left, ahead, terms)
