@@ -221,7 +221,7 @@ class SizedPolicy(FilterPolicy):
         if self._several.orders > 1:
             steps = np.where(apart > 0, 2 * apart - ROUNDING, 0) / self._unit
             return self.config.quote.to_action(*distances, ask_step=steps[:, 0], bid_step=steps[:, 1]), state
-        shares = lots / self._several.lots
+        shares = lots / self.config.risk.order_lots
         return self.config.quote.to_action(*distances, ask_share=shares[:, 0], bid_share=shares[:, 1]), state
 
     def orders(self, observation: np.ndarray, rows: np.ndarray, sent: np.ndarray) -> np.ndarray:

@@ -16,16 +16,16 @@ import numpy as np
 from policies.book.paths import Paths, lots_of_side
 from policies.book.play import play, value
 from policies.book.programme import Programme
-from policies.book.several import Several
+from policies.book.several import ONE, Several
 
-SHARES = 1.0, 0.5, 0.25, 0.0
-"""Of the programme's levels per lot of position: what is tried where it has more lots."""
-MARGINS = -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 7.0
-SKEWS = 0.0, 0.25, 0.5, 1.0, 2.0, 4.0
-RENEWALS = np.inf, 0.9, 0.6
+SCALES = 0.0, 0.25, 0.5, 1.0, 2.0, 4.0
+"""Levels per lot of position that are tried."""
+MARGINS = -1.0, 0.0, 1.0, 3.0, 6.0
+SKEWS = 0.0, 0.5, 1.0, 2.0, 4.0
+RENEWALS = np.inf, 0.6
 APART = 1, 2
-KEEPS = 0, 1, 2
-JOINS = -20.0, 0.0, 2.0, 4.0, 8.0, 20.0
+KEEPS = 0, 1
+JOINS = 0.0, 2.0, 4.0, 8.0, 20.0
 RETREATS = 0, 1
 """What is tried of a `Several`."""
 
@@ -38,26 +38,28 @@ class Sized(NamedTuple):
     """Levels per lot of position."""
 
 
-def all_lots(paths: Paths, scale: float) -> Iterator[Sized]:
+def all_lots(paths: Paths) -> Iterator[Sized]:
     """As many lots as there can be wherever the programme has one, at one price."""
     lots, orders = lots_of_side(paths.config)
-    for share in SHARES:
-        yield Sized(Several(lots, orders, 0.0, 0.0, np.inf, 0, 0, 0), share * scale)
+    for scale in SCALES:
+        yield Sized(Several(lots, orders, 0.0, 0.0, np.inf, 0, 0, 0), scale)
 
 
-def chosen(paths: Paths, scale: float) -> Iterator[Sized]:
+def chosen(paths: Paths) -> Iterator[Sized]:
     """The members among which `search` chooses."""
     lots, orders = lots_of_side(paths.config)
     if orders > 1:
-        for joins, apart, keep, retreat, share in itertools.product(JOINS, APART, KEEPS, RETREATS, SHARES):
-            yield Sized(Several(lots, orders, joins, 0.0, np.inf, apart, keep, retreat), share * scale)
+        for joins, apart, keep, retreat, scale in itertools.product(JOINS, APART, KEEPS, RETREATS, SCALES):
+            yield Sized(Several(lots, orders, joins, 0.0, np.inf, apart, keep, retreat), scale)
     else:
-        for margin, skew, renew, share in itertools.product(MARGINS, SKEWS, RENEWALS, SHARES):
-            yield Sized(Several(lots, orders, margin, skew, renew, 0, 0, 0), share * scale)
+        for scale in SCALES:
+            yield Sized(ONE, scale)
+        for margin, skew, renew, scale in itertools.product(MARGINS, SKEWS, RENEWALS, SCALES):
+            yield Sized(Several(lots, orders, margin, skew, renew, 0, 0, 0), scale)
 
 
 def search(
-    paths: Paths, index: np.ndarray, programme: Programme, members: Callable[[Paths, float], Iterator[Sized]]
+    paths: Paths, index: np.ndarray, programme: Programme, members: Callable[[Paths], Iterator[Sized]]
 ) -> Sized:
     """The member with which a programme earns most: all on a quarter of the paths, the best tenth on all.
 
@@ -68,7 +70,7 @@ def search(
     members
         `all_lots` or `chosen`.
     """
-    left = list(members(paths, programme.scale))
+    left = list(members(paths))
     for step in (4, 1):
         some = Paths(paths.config, paths.seeds[::step], paths.rows[::step])
         seen = np.ascontiguousarray(index[::step])
