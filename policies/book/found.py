@@ -61,9 +61,10 @@ def unpack(kept: dict[str, np.ndarray]) -> Found:
     )
     rules = {name: tuple(kept[f"rule:{name}"].tolist()) for name in FAMILIES}
     filtered = Filter(queue, long, kept["weights"], kept["gaps"], trend, seconds)
-    orders = [Rule(*kept[name].tolist()) if name in kept else None for name in ("taking", "told-taking")]
+    taking = [Rule(*kept[name].tolist()) if name in kept else None for name in ("taking", "told-taking")]
     sized = [_sized(kept[name]) if name in kept else None for name in ("all_lots", "sized", "told_sized")]
-    return Found(rules, filtered, programme, told, kept["penalty"], *orders, *sized)
+    (rule, told_rule), (every, best, told_best) = taking, sized
+    return Found(rules, filtered, programme, told, kept["penalty"], rule, told_rule, every, best, told_best)
 
 
 def _sized(numbers: np.ndarray) -> Sized:

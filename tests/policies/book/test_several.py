@@ -114,15 +114,21 @@ def test_no_policy_passes_the_bound_on_any_path(config: EnvConfig, some: list[Se
             assert abs(less.mean()) < 4 * less.std() / len(less) ** 0.5
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is found for one lot is found once."""
+    return tmp_path_factory.mktemp("optima")
+
+
 @pytest.mark.parametrize(("action", "lots"), [("size", 3), ("ladder", 2)])
 def test_what_several_lots_are_worth(
-    action: str, lots: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    action: str, lots: int, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, count in {"TRAINING_PATHS": 192, "TAKING_PATHS": 128, "FITTED": 16, "CHOOSING": 8}.items():
         monkeypatch.setattr(ladder, name, count)
     config = make_config("book", horizon=100, quote={"name": action}, risk={"order_lots": lots})
-    rows = {row.name: row for row in ladder.ladder(config, 128, bound_paths=32, cache=tmp_path)}
-    plain = ladder.ladder(make_config("book", horizon=100), 128, bound_paths=32, cache=tmp_path)
+    rows = {row.name: row for row in ladder.ladder(config, 128, bound_paths=32, cache=cache)}
+    plain = ladder.ladder(make_config("book", horizon=100), 128, bound_paths=32, cache=cache)
     assert (rows["book-programme"].value == next(r for r in plain if r.name == "book-programme").value).all()
     name = f"{action}-programme"
     for less, more in (("book-programme", "all-lots"), ("book-programme", name), (name, "told")):
@@ -130,7 +136,7 @@ def test_what_several_lots_are_worth(
         assert gain.mean() > 3 * gain.std() / len(gain) ** 0.5
     assert rows["told"].money.mean() < rows["bound"].money.mean() < 1.5 * lots * plain[-1].money.mean()
     assert f"{name} earns" in ladder_sheets("x", list(rows.values()))[0].legend[-1]
-    outcome = simulate(make_policy(name, config, cache=tmp_path), config, 128, seed=ladder.SEED)
+    outcome = simulate(make_policy(name, config, cache=cache), config, 128, seed=ladder.SEED)
     # The first observation of an episode shows no queues.
     assert outcome.terms["fills"].mean() == pytest.approx(rows[name].fills.mean(), rel=0.05)
     with pytest.raises(ConfigError, match=f"'{action}' for '{name}'"):
