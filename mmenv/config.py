@@ -235,7 +235,8 @@ def check_signals(config: EnvConfig) -> None:
                 f"signal {signal.name!r} was trained for a decision every {signal.step_seconds:g} s, but "
                 f"{config.market.name!r} decides every {config.market.step_seconds:g} s: train it there."
             )
-        here = {feature.name: feature for name in signal.groups for feature in group_features(name, config)}
+        known = [name for name in signal.groups if name in GROUPS]
+        here = {feature.name: feature for name in known for feature in group_features(name, config)}
         for feature in signal.inputs:
             now = here.get(feature.name)
             if now != feature:
@@ -245,7 +246,5 @@ def check_signals(config: EnvConfig) -> None:
 
 
 def group_features(name: str, config: EnvConfig) -> tuple[Feature, ...]:
-    """The features of a group under `config`; none of a group that is not known."""
-    if name not in GROUPS:
-        return ()
+    """The features of a group under `config`."""
     return GROUPS[name].entries(config.market, config.randomise, config.quote.side_orders)

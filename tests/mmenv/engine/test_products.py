@@ -86,6 +86,7 @@ LEFT = {
     ("policies/network/min_gru.py", "torch.from_numpy(gates)"),
     ("policies/network/packed_gru.py", "torch.from_numpy(gates)"),
     ("policies/network/lru.py", "torch.from_numpy(driven)"),
+    *(("train/learner/direct.py", name) for name in ("dy @ weight", "dy.t() @ x")),
     *(("train/learner/update.py", name) for name in ("statistics[-1]", "terms[:LOSSES]", "torch.")),
     # a few coefficients, rounded to float32
     ("policies/network/compiled.py", "np.linalg.lstsq("),
