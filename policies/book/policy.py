@@ -195,52 +195,38 @@ class TakerPolicy(FilterPolicy):
 
 
 class SizedPolicy(FilterPolicy):
-    """The programme with several lots a side, in one order or in several.
-
-    Of several it sees the nearest that is left; it remembers where the others went.
-    """
+    """The programme with several lots a side, in one order or in several."""
 
     def __init__(self, name: str, config: EnvConfig, solved: Solved, filtered: Filter, sized: Sized) -> None:
         super().__init__(name, config, dataclasses.replace(solved, scale=sized.scale), filtered)
         self._several, self._terms = sized.several, terms_of(config)
 
-    def reset(self, n: int) -> Any:
-        return super().reset(n), np.zeros((n, 2, self._several.orders, 4), np.int64)
-
     def act(self, observation: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
-        seen, orders = state
-        index, seen = self.see(observation, seen)
-        rows, position = self.book(observation, seen[1]), self._reading.position(observation)
-        orders = self.orders(observation, rows, orders)
-        lots, apart, sent, want = ask_all(
+        index, state = self.see(observation, state)
+        rows, position = self.book(observation, state[1]), self._reading.position(observation)
+        orders = self.orders(observation, rows)
+        lots, apart, want = ask_all(
             rows, index, self._table, self._scale, position, orders, self._several, self._terms
         )
-        orders[..., PRICE], orders[..., LEFT] = want, sent
-        from_mid = (2 * want[..., 0] - (rows["ask"] + rows["bid"])[:, None]) * np.array([1, -1]) / self._unit
-        distances, state = np.where(lots > 0, from_mid, np.inf).T, (seen, orders)
+        from_mid = (2 * want - (rows["ask"] + rows["bid"])[:, None]) * np.array([1, -1]) / self._unit
+        distances = np.where(lots > 0, from_mid, np.inf).T
         if self._several.orders > 1:
             steps = np.where(apart > 0, 2 * apart - ROUNDING, 0) / self._unit
             return self.config.quote.to_action(*distances, ask_step=steps[:, 0], bid_step=steps[:, 1]), state
         shares = lots / self.config.risk.order_lots
         return self.config.quote.to_action(*distances, ask_share=shares[:, 0], bid_share=shares[:, 1]), state
 
-    def orders(self, observation: np.ndarray, rows: np.ndarray, sent: np.ndarray) -> np.ndarray:
-        """Ours, int64 (n, 2, orders of a side, 4), as `policies.book.several` has them: of those that were
-        sent the nearest that is left, which is seen, and those behind it."""
-        orders = np.zeros_like(sent)
+    def orders(self, observation: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Ours as seen, int64 (n, 2, orders of a side, 4), as `policies.book.several` has them."""
+        orders = np.zeros((len(rows), 2, self._several.orders, 4), np.int64)
         for s, side in enumerate(SIDES):
-            behind, left, ahead = (
-                self.entry(observation, f"{side}_order_{what}") for what in ("distance", "lots", "ahead")
-            )
-            price = rows[side] + (1 - 2 * s) * np.rint(behind).astype(np.int64)
-            farther = (1 - 2 * s) * (sent[:, s, :, PRICE] - price[:, None]) > 0
-            stands = farther & (sent[:, s, :, LEFT] > 0) & (left > 0)[:, None]
-            orders[:, s] = np.where(stands[..., None], sent[:, s], 0)
-            first = np.argmax(stands, axis=1) - 1
-            first = np.where(stands.any(axis=1), first, -1)
-            at = np.arange(len(price)), s, first
-            orders[(*at, PRICE)], orders[(*at, LEFT)] = price, np.rint(left * self.config.risk.order_lots)
-            orders[(*at, AHEAD)] = np.rint(ahead * self.lots(observation, side))
+            for k, order in enumerate((side, *(f"{side}_{j + 1}" for j in range(1, self._several.orders)))):
+                behind, left, ahead = (
+                    self.entry(observation, f"{order}_order_{what}") for what in ("distance", "lots", "ahead")
+                )
+                orders[:, s, k, PRICE] = rows[side] + (1 - 2 * s) * np.rint(behind).astype(np.int64)
+                orders[:, s, k, LEFT] = np.rint(left * self.config.risk.order_lots)
+                orders[:, s, k, AHEAD] = np.rint(ahead * self.lots(observation, side))
         return orders
 
 

@@ -177,9 +177,9 @@ def ask_all(
     orders: np.ndarray,
     several: Several,
     terms: Terms,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """What both sides ask for in n books: lots before limits and ticks between two orders, int64 (n, 2); and
-    lots and prices of the orders within the limit of the position, int64 (n, 2, orders of a side).
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What both sides ask for in n books: lots before limits, ticks between two orders, and prices of the
+    nearest orders, int64 (n, 2).
 
     Parameters
     ----------
@@ -194,16 +194,15 @@ def ask_all(
     orders
         Ours, int64 (n, 2, orders of a side, 4).
     """
-    shape = orders.shape[:3]
-    lots, want = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    total, apart = np.zeros(shape[:2], np.int64), np.zeros(shape[:2], np.int64)
+    lots, want = np.zeros(orders.shape[:3], np.int64), np.zeros(orders.shape[:3], np.int64)
+    apart = np.zeros(orders.shape[:2], np.int64)
     given = rows, index, table, float(scale), positions.astype(np.int64), orders, several, terms
-    _ask_all(*given, lots, want, total, apart)
-    return total, apart, lots, want
+    _ask_all(*given, lots, want, apart)
+    return lots[..., 0], apart, want[..., 0]
 
 
 @compiled
-def _ask_all(rows, index, table, scale, positions, orders, several, terms, lots, want, total, apart):
+def _ask_all(rows, index, table, scale, positions, orders, several, terms, lots, want, apart):
     for i in range(len(rows)):
         for s in range(2):
             apart[i, s] = ask(
@@ -211,8 +210,3 @@ def _ask_all(rows, index, table, scale, positions, orders, several, terms, lots,
                 lots[i, s], want[i, s],
             )  # fmt: skip
         do_not_meet(lots[i], want[i])
-        for s in range(2):
-            side = 1 - 2 * s
-            total[i, s] = lots[i, s, 0]
-            lots[i, s, 0] = min(total[i, s], max(terms.limit + side * positions[i], 0))
-            spread_out(rows[i], side, apart[i, s], terms, lots[i, s], want[i, s])

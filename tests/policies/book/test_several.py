@@ -92,8 +92,7 @@ def test_orders_do_what_they_do_in_the_environment(config: EnvConfig, several: S
     assert result.fills.max() > several.lots
     same = result.fills == outcome.terms["fills"]
     same &= np.isclose(result.money - result.penalty, outcome.returns, atol=1e-9)
-    # Where places are kept an order may be filled behind one with a longer queue, and that is not seen.
-    assert same.all() or (several.keep > 0 and same.mean() > 0.98)
+    assert same.all()
 
 
 @pytest.mark.parametrize(("config", "some"), [(SIZE, SIZES), (LADDER, PAIRS), (DEEP, TRIPLES)])
