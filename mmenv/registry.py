@@ -118,7 +118,8 @@ class Registry(Mapping[str, T], Generic[T]):
             raise KeyError(str(error)) from error
 
     def __contains__(self, name: object) -> bool:
-        return name in self._built_in() or any(entry.name == name for entry in _offers(self.group))
+        # A name that is offered is known even where it cannot be imported: `find` then says why.
+        return name in self._names() or super().__contains__(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names())

@@ -69,6 +69,8 @@ def test_there_is_one_of_each_kind():
 def test_each_is_found_again_and_again(spelt, group, name):
     """The second time it is registered already, and still offered."""
     registry = REGISTRIES[group]
+    assert f"{spelt(name)}s" not in registry
+    assert spelt(name) in registry
     first = registry.find(spelt(name))
     assert registry.find(spelt(name)) is first
     assert registry.find(name) is first
@@ -176,6 +178,20 @@ def test_a_signal_is_loaded(spelt):
     outputs = [signal.step(np.float32([[1.0], [-1.0]]), states) for _ in range(2)]
     np.testing.assert_allclose(np.hstack(outputs), [[0.1, 0.19], [-0.1, -0.19]], rtol=1e-6)
     assert load_signal(signal.source).identity == signal.identity
+
+
+def test_a_signal_reads_their_features(spelt, arguments):
+    signal = load_signal(spelt("flow-average"))
+    signal.groups, signal.inputs = (spelt("last_sign"),), GROUPS.find(spelt("last_sign")).features
+    env = gym.make("NeuralMM-v0", **{**arguments, "signals": [signal]})
+    observation, _ = env.reset(seed=1)
+    names, average = list(env.unwrapped.observation_names), 0.0
+    for _ in range(20):
+        average += 0.1 * (observation[names.index("last_sign")] - average)
+        assert observation[names.index("flow_average")] == pytest.approx(average, abs=1e-6)
+        observation, *_ = env.step(np.zeros(1, np.float32))
+    assert average
+    env.close()
 
 
 def test_a_venue_plays_its_rows(spelt):
