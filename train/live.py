@@ -243,13 +243,14 @@ async def trade(desks: list[LiveDesk], common: Common, console: Console) -> None
         serve(desks, common.metrics)
     async with shown(desks, common, console), watched(desks, common.account_loss):
         results = await asyncio.gather(*(desk.run(common.seconds) for desk in desks), return_exceptions=True)
+    raised = next((result for result in results if isinstance(result, BaseException)), None)
     for desk, result in zip(desks, results, strict=True):
         console.print(summary(desk))
-        if isinstance(result, Exception):
+        # What is raised is told by the command.
+        if isinstance(result, Exception) and str(result) != str(raised):
             console.print(f"[red]{desk.plan.symbol} stopped: {type(result).__name__}: {result}")
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
+    if raised is not None:
+        raise raised
 
 
 def run_loop(work: Coroutine[Any, Any, None]) -> None:

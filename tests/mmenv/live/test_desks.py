@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import io
+import re
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +31,7 @@ from mmenv.live.plan import Plan
 from mmenv.live.rerun import check, decisions
 from mmenv.live.venues.binance.feed import BinanceFeed
 from mmenv.market.live import Live
+from tests.helpers.commands import neuralmm
 from tests.helpers.exchanges import START_NS, on_virtual_time, tape
 from tests.helpers.sessions import Wanderer
 from train.live import trade
@@ -46,8 +49,9 @@ def listed(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 
 
 def run(
-    listed: list[Any], folder: Path, act: Any = None, symbols: tuple[str, ...] = SYMBOLS, **common: Any
-) -> list[LiveDesk]:
+    listed: list[Any], folder: Path, act: Any = None, symbols: tuple[str, ...] = SYMBOLS,
+    console: Console | None = None, **common: Any,
+) -> list[LiveDesk]:  # fmt: skip
     """Eight seconds of two paper desks; `act` is called with exchange and desks after the fourth. What
     `neuralmm paper` ends with is raised."""
     venue = Exchange([Listing([found]) for found in listed], start_ns=START_NS)
@@ -69,7 +73,7 @@ def run(
             carrier.loop.call_later(4.0, act, venue, desks)
         options = Common(policy="wanderer", symbol=symbols, seconds=8.0, show=False, **common)
         try:
-            await trade(desks, options, Console(quiet=True))
+            await trade(desks, options, console or Console(quiet=True))
         finally:
             await client.close()
 
@@ -113,11 +117,16 @@ def break_policy(venue: Exchange, desks: list[LiveDesk]) -> None:
     desks[1].player.step = step
 
 
-def break_desk(venue: Exchange, desks: list[LiveDesk]) -> None:
+def break_desk(venue: Exchange, desks: list[LiveDesk], which: int = 1, text: str = "") -> None:
     def take(rows: Any, now_ns: int) -> Any:
-        raise ZeroDivisionError
+        raise ZeroDivisionError(text)
 
-    desks[1].session.take = take
+    desks[which].session.take = take
+
+
+def break_all(venue: Exchange, desks: list[LiveDesk]) -> None:
+    for which, desk in enumerate(desks):
+        break_desk(venue, desks, which, f"of {desk.plan.symbol}")
 
 
 @pytest.mark.parametrize(
@@ -153,3 +162,20 @@ def test_profits_that_do_not_add_up_have_no_common_limit(listed, tmp_path):
     other.info = replace(other.info, symbol="ETHUSDC")
     with pytest.raises(ConfigError, match="in USDC and USDT, which do not add up"):
         run([listed[0], other], tmp_path, symbols=("BTCUSDT", "ETHUSDC"), account_loss=1.0)
+
+
+def test_a_refusal_is_told_once(listed, tmp_path, monkeypatch, capsys):
+    store = listed[0].path.parents[3]
+    words = (
+        *("paper", "--policy", "fixed-spread", "--parameters", "half_spread", "1", "--no-show"),
+        *("--store", str(store), "--symbol", "BTCUSDT", "--warm-up", "0.01", "--journals", str(tmp_path)),
+    )
+    ended = str(neuralmm(monkeypatch, *words))
+    told = " ".join(f"{ended} {''.join(capsys.readouterr())}".split())
+    assert told.count("the market was silent while it was measured") == 1
+
+
+def test_what_the_command_does_not_tell_is_told_beside_the_desk(listed, tmp_path):
+    said = io.StringIO()
+    run(listed, tmp_path, break_all, console=Console(file=said, width=1_000))
+    assert re.findall("(.*) stopped: (.*)", said.getvalue()) == [("ETHUSDT", "ZeroDivisionError: of ETHUSDT")]
