@@ -46,7 +46,9 @@ def markets() -> None:
     """Every stage of every market, feature group and reward, and what works through them."""
     from mmenv.engine import plan
     from mmenv.engine.stage import Native
+    from mmenv.engine.state import LANES
     from mmenv.engine.together import compile_all
+    from mmenv.vector import NeuralMMVectorEnv
 
     for package in map(importlib.import_module, PACKAGES):
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
@@ -55,6 +57,9 @@ def markets() -> None:
     compile_all(value for names in ours for value in names.values() if isinstance(value, Native))
     for function in (plan.step_at, plan.step_alone, plan.reset_at):
         plan.entry(function)
+    several = NeuralMMVectorEnv(2 * LANES, "brownian", num_threads=2)
+    several.reset(seed=0)
+    several.step(several.action_space.sample())
 
 
 def learner() -> None:

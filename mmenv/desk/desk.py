@@ -213,10 +213,11 @@ class Desk:
 
     def _run_on(self, count: int) -> int:
         """A step on so many threads; its status."""
-        plans = self._shares[count]
-        plans[:, engine.OUT_AT] = self._buffer.address
-        statuses = threads.run(engine.step_at, [address(plan) for plan in plans])
-        return min(statuses) if min(statuses) < 0 else max(statuses)
+        if count == 1:
+            return self._call(self._plan_at)
+        team = self._teams[count]
+        team.plans[:, engine.OUT_AT] = self._buffer.address
+        return engine.refused_at(self._plan_at) or team.step()
 
     def _check(self, status: int) -> None:
         if status < 0:
@@ -340,7 +341,7 @@ class Desk:
         return plan
 
     def _share(self) -> None:
-        """Plans for each number of threads that may be used: every thread has its blocks and its tile."""
+        """Teams of each number of threads that may be used."""
         self._plan_at = address(self.plan)
         self._call = engine.entry(engine.step_at if self.blocks > 1 else engine.step_alone)
         most = min(self.blocks, self.num_threads or threads.processors())
@@ -348,14 +349,18 @@ class Desk:
         if self.num_threads is None:
             counts = [2**k for k in range(most.bit_length())] if self.n >= LEAST_THREADED else [1]
         self._tiles = aligned_zeros((most, self.width, LANES), np.float32)
-        self._shares: dict[int, np.ndarray] = {}
-        for count in counts:
-            plans = self._shares[count] = np.tile(self.plan, (count, 1))
-            edges = np.linspace(0, self.blocks, count + 1).round().astype(int)
-            plans[:, engine.FIRST_BLOCK], plans[:, engine.BLOCKS] = edges[:-1], np.diff(edges)
-            plans[:, engine.TILE_AT] = [address(tile) for tile in self._tiles[:count]]
+        shared = threads.shared_memory(self.blocks)
+        self._teams = {count: self._team(count, shared) for count in counts if count > 1}
         self._threads = counts[0]
         self._trial = threads.Trial(counts) if len(counts) > 1 else None
+
+    def _team(self, count: int, shared: np.ndarray) -> threads.Team:
+        """So many threads: each has a tile, and begins at its part of the blocks."""
+        plans = np.tile(self.plan, (count, 1))
+        plans[:, engine.FIRST_BLOCK] = self.blocks * np.arange(count) // count
+        plans[:, engine.TILE_AT] = [address(tile) for tile in self._tiles[:count]]
+        plans[:, engine.SHARED_AT] = address(shared)
+        return threads.Team(engine.share.address, plans, shared, self.blocks)
 
     def _renew_out(self) -> None:
         """Choose memory for the next step that nobody uses, looking first at what was used longest ago."""

@@ -22,9 +22,11 @@ from llvmlite import ir
 from numba import njit, prange, types
 from numba.extending import intrinsic
 
+from mmenv.engine.atomic import read
 from mmenv.engine.memory import LINE, address, array_at, fetch
 from mmenv.engine.stage import Call, Native, inner, over_lanes
 from mmenv.engine.state import CORE, CORE_TYPE, FEE_DIGITS, LANES
+from mmenv.engine.threads import STEP, call_driver, hand_in, take
 from mmenv.engine.together import compile_all
 from mmenv.engine.transpose import SIDE, transpose
 
@@ -32,7 +34,7 @@ from mmenv.engine.transpose import SIDE, transpose
 # Header, then for each call: function, own state, its stride, parameters, their stride, row of the tile.
 (BLOCKS, CORE_AT, CORE_STRIDE, TILE_AT, WIDTH, COUNT, AUTORESET, STRICT, ACTIONS_AT, OUT_AT, FINAL_AT,
  PRICE_SCALE, STEPS, OBSERVES, RESETS, FIRST_BLOCK, SIZE, ACTION_WIDTH, TERMS, TERMS_AT,
- STEP_AT, RESET_AT, AHEAD, HEADER) = range(24)  # fmt: skip
+ STEP_AT, RESET_AT, AHEAD, SHARED_AT, HEADER) = range(25)  # fmt: skip
 CALL = 6
 
 # What OUT_AT points to: addresses of the arrays of a step, so that one number exchanges them all.
@@ -60,20 +62,6 @@ def _call_stage(typing: Any, function: Any, core: Any, own: Any, params: Any, ou
 
 
 call_stage: Any = intrinsic(_call_stage)
-
-
-def _call_driver(typing: Any, function: Any, plan_at: Any) -> Any:
-    """Call a driver at an address: int64 from the address of a plan."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        number = ir.IntType(64)
-        kind = ir.FunctionType(number, [number])
-        return builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), [arguments[1]])
-
-    return types.int64(types.int64, types.int64), generate
-
-
-call_driver: Any = intrinsic(_call_driver)
 
 
 def driver(function: Callable[[int], int]) -> Native:
@@ -184,55 +172,74 @@ def publish_outcome(plan, out, block, core):
 
 
 @inner
-def first_not_finite(plan):
-    """The first environment whose action is not finite, or -1."""
+def refused(plan):
+    """-(row + 1) for the first environment whose action is not finite, where STRICT; else 0."""
+    if plan[STRICT] == 0:
+        return 0
     width = plan[ACTION_WIDTH]
     numbers = array_at(plan[ACTIONS_AT], types.float32, plan[COUNT] * width)
     if not finite(numbers):
         for k in range(len(numbers)):
             if not abs(numbers[k]) < np.float32(np.inf):
-                return k // width
-    return -1
+                return -1 - k // width
+    return 0
+
+
+@inner
+def step_block(plan, block):
+    """Take a block through a step; `DONE` where an episode of it ended."""
+    if block < 0:
+        return 0  # never so, as above
+    out = array_at(plan[OUT_AT], types.int64, OUTPUTS)
+    core = array_at(plan[CORE_AT] + block * plan[CORE_STRIDE], CORE_TYPE, 1)[0]
+    if plan[ACTIONS_AT] != 0:
+        actions = array_at(plan[ACTIONS_AT], types.float32, (plan[COUNT], plan[ACTION_WIDTH]))
+        take_actions(core, actions[block * LANES : block * LANES + LANES], core.count)
+    run_calls(plan, FIRST, plan[STEPS], block)
+    if plan[OBSERVES] == 0:
+        return 0  # the first half of a step whose market lives outside
+    run_calls(plan, plan[STEPS], plan[OBSERVES], block)
+    publish_outcome(plan, out, block, core)
+    status = NOTHING_DONE
+    if core.any_done != 0:
+        status = DONE
+        if plan[AUTORESET] != 0:
+            publish_observations(plan, block, plan[FINAL_AT])
+            run_calls(plan, plan[STEPS] + plan[OBSERVES], plan[RESETS], block)
+            run_calls(plan, plan[STEPS], plan[OBSERVES], block)
+    publish_observations(plan, block, out[OBSERVATIONS_AT])
+    return status
 
 
 @driver
 def step(plan_at):
     plan = plan_of(plan_at)
-    if plan[STRICT] != 0:
-        row = first_not_finite(plan)
-        if row >= 0:
-            return -1 - row
-    actions = array_at(plan[ACTIONS_AT], types.float32, (plan[COUNT], plan[ACTION_WIDTH]))
-    out = array_at(plan[OUT_AT], types.int64, OUTPUTS)
-    status = NOTHING_DONE
-    for block in range(plan[FIRST_BLOCK], plan[FIRST_BLOCK] + plan[BLOCKS]):
-        if block < 0:
-            return 0  # never so, as above
-        core = array_at(plan[CORE_AT] + block * plan[CORE_STRIDE], CORE_TYPE, 1)[0]
-        if plan[ACTIONS_AT] != 0:
-            take_actions(core, actions[block * LANES : block * LANES + LANES], core.count)
-        run_calls(plan, FIRST, plan[STEPS], block)
-        if plan[OBSERVES] == 0:
-            continue  # the first half of a step whose market lives outside
-        run_calls(plan, plan[STEPS], plan[OBSERVES], block)
-        publish_outcome(plan, out, block, core)
-        if core.any_done != 0:
-            status = DONE
-            if plan[AUTORESET] != 0:
-                publish_observations(plan, block, plan[FINAL_AT])
-                run_calls(plan, plan[STEPS] + plan[OBSERVES], plan[RESETS], block)
-                run_calls(plan, plan[STEPS], plan[OBSERVES], block)
-        publish_observations(plan, block, out[OBSERVATIONS_AT])
+    status = refused(plan)
+    if status < 0:
+        return status
+    for block in range(plan[BLOCKS]):
+        status |= step_block(plan, block)
     return status
+
+
+@driver
+def share(plan_at):
+    """Take the blocks that no other thread has taken, from FIRST_BLOCK on."""
+    plan = plan_of(plan_at)
+    shared, count = plan[SHARED_AT], plan[BLOCKS]
+    number = read(shared + STEP)  # before all else: what the plan says now is of this step, or a later one
+    for k in range(plan[FIRST_BLOCK], plan[FIRST_BLOCK] + count):
+        block = k - count if k >= count else k
+        if take(shared, number, block):
+            hand_in(shared, step_block(plan, block))
+    return 0
 
 
 @driver
 def reset(plan_at):
     plan = plan_of(plan_at)
     out = array_at(plan[OUT_AT], types.int64, OUTPUTS)
-    for block in range(plan[FIRST_BLOCK], plan[FIRST_BLOCK] + plan[BLOCKS]):
-        if block < 0:
-            return 0
+    for block in range(plan[BLOCKS]):
         run_calls(plan, plan[STEPS] + plan[OBSERVES], plan[RESETS], block)
         run_calls(plan, plan[STEPS], plan[OBSERVES], block)
         publish_observations(plan, block, out[OBSERVATIONS_AT])
@@ -244,6 +251,12 @@ def step_at(plan_at):
     """Take every block of the plan at an address through one step, resetting finished lanes where AUTORESET
     is set."""
     return call_driver(array_at(plan_at, types.int64, HEADER)[STEP_AT], plan_at)
+
+
+@njit(cache=True, nogil=True)
+def refused_at(plan_at):
+    """What `step_at` returns, without a step, where actions of the plan are refused; else 0."""
+    return refused(plan_of(plan_at))
 
 
 @njit(cache=True)

@@ -1,58 +1,262 @@
-"""A compiled step on several threads: each takes some of the blocks, so the bytes do not depend on how many.
+"""A compiled step on several threads: each takes blocks that no other has taken, so the bytes do not depend
+on how many there are.
 
-Threads of the process wait for work in Python and do it without the interpreter lock. (Numba's own threads do
+The one that asks begins at once. Who is late, because its processor does something else, finds less left to
+do, and nobody waits for it. To wake a thread that sleeps takes as long as the step of a thousand
+environments, so between two steps each watches for the next a while before it sleeps. (Numba's own threads do
 not survive a fork, which vector environments in processes need.)
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
-Task = Callable[[int], int]
-"""A compiled function that releases the interpreter lock, from the address of a plan to a status."""
+from mmenv.engine.atomic import add, claim, pause, read, swap, write
+from mmenv.engine.memory import LINE, address, aligned_zeros
+from mmenv.engine.stage import inner
+
+_C: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 TRIALS = 10
+"""Steps that are tried with each number of threads."""
+
+ROUNDS = 3000
+"""How often one who waits looks before it gives up: some 50 microseconds."""
+
+# What a thread and those who ask it tell each other, on a cache line for each writer.
+ASKED, DRIVER, PLAN = 0, 8, 16  # by who asks: how often so far, and for what
+DONE = LINE  # by the thread: up to which
+ASLEEP = 2 * LINE  # by both: 1 where it must be woken
+MAILBOX = 3 * LINE
+
+# What the threads of a step share: its number, blocks done (and, in the upper half, how many of them hold an
+# episode that ended), and for each block the number of the last step that somebody has taken it for.
+STEP, BLOCKS_DONE, CLAIMS = 0, LINE, 2 * LINE
+HELD_END = 1 << 32
 
 
-class Worker:
-    """A thread that runs one task after the other."""
+def shared_memory(blocks: int) -> np.ndarray:
+    """What the threads of steps over so many blocks share."""
+    return aligned_zeros(CLAIMS + 8 * blocks, np.uint8)
+
+
+def _call_driver(typing: Any, function: Any, plan_at: Any) -> Any:
+    """Call a driver at an address: int64 from the address of a plan."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        number = ir.IntType(64)
+        kind = ir.FunctionType(number, [number])
+        return builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), [arguments[1]])
+
+    return types.int64(types.int64, types.int64), generate
+
+
+call_driver: Any = intrinsic(_call_driver)
+
+
+@inner
+def take(shared, step, block):
+    """Whether this thread is the first to ask for the block in this step. One that is late by whole steps
+    gets none: blocks are further on."""
+    at = shared + CLAIMS + 8 * block
+    return read(at) == step - 1 and claim(at, step - 1, step)
+
+
+@inner
+def hand_in(shared, ended):
+    """A block is done; `ended` is 1 where an episode ended in it, or 0."""
+    add(shared + BLOCKS_DONE, 1 + HELD_END * ended)
+
+
+@inner
+def becomes(at, value, rounds):
+    """Whether the number at an address is `value` within so many rounds."""
+    for _ in range(rounds):
+        if read(at) == value:
+            return True
+        pause()
+    return False
+
+
+@njit(cache=True, nogil=True)
+def serve(mailbox, rounds):
+    """Do what is asked for, until nothing more is."""
+    while True:
+        asked = read(mailbox + ASKED)
+        if asked != read(mailbox + DONE):
+            call_driver(read(mailbox + DRIVER), read(mailbox + PLAN))
+            write(mailbox + DONE, asked)
+        elif not becomes(mailbox + ASKED, asked + 1, rounds):
+            write(mailbox + ASLEEP, 1)
+            if read(mailbox + ASKED) == asked or swap(mailbox + ASLEEP, 0) == 0:
+                return  # who asks from now on wakes it, or has said that it will
+
+
+@njit(cache=True, nogil=True)
+def ask(mailbox, driver, plan):
+    """Ask a thread for its part; 1 where it must be woken, else 0."""
+    write(mailbox + DRIVER, driver)
+    write(mailbox + PLAN, plan)
+    write(mailbox + ASKED, read(mailbox + ASKED) + 1)
+    return swap(mailbox + ASLEEP, 0)
+
+
+@njit(cache=True, nogil=True)
+def at_rest(mailbox):
+    """Whether a thread has done all that it was asked for."""
+    return read(mailbox + ASKED) == read(mailbox + DONE)
+
+
+@njit(cache=True, nogil=True)
+def begin(shared):
+    """All blocks may be taken once more."""
+    write(shared + BLOCKS_DONE, 0)
+    write(shared + STEP, read(shared + STEP) + 1)
+
+
+@njit(cache=True, nogil=True)
+def take_part(driver, plan):
+    """Take what nobody has taken."""
+    call_driver(driver, plan)
+
+
+@njit(cache=True, nogil=True)
+def outcome(shared, blocks, rounds):
+    """Whether an episode ended in the step, 1 or 0, once all blocks are done; -1 if they are not yet."""
+    for _ in range(rounds):
+        done = read(shared + BLOCKS_DONE)
+        if done % HELD_END == blocks:
+            return 1 if done > blocks else 0
+        pause()
+    return -1
+
+
+class Team:
+    """Threads that make a step together, this one among them.
+
+    Parameters
+    ----------
+    driver
+        Address of the compiled function that each works with.
+    plans
+        The plan of each thread, int64 (threads, ...).
+    shared
+        The `shared_memory` of the plans.
+    blocks
+        How many there are.
+    """
+
+    def __init__(self, driver: int, plans: np.ndarray, shared: np.ndarray, blocks: int) -> None:
+        self.plans, self.shared = plans, shared  # a late thread looks at them
+        self._driver, self._blocks = driver, blocks
+        self._plans_at, self._shared_at = [address(plan) for plan in plans], address(shared)
+        self._open = False
+
+    def step(self) -> int:
+        """Make a step: 1 where an episode ended in it, else 0.
+
+        While other teams of this process make one, this thread makes its own alone.
+        """
+        if self._open:  # it was interrupted
+            self._complete()
+        alone = not _helpers.free.acquire(blocking=False)
+        try:
+            self._open = True
+            begin(self._shared_at)
+            if not alone:
+                _helpers.ask(self, self._driver, self._plans_at[1:])
+            return self._complete()
+        finally:
+            if not alone:
+                _helpers.free.release()
+
+    def _complete(self) -> int:
+        take_part(self._driver, self._plans_at[0])
+        while (ended := outcome(self._shared_at, self._blocks, ROUNDS)) < 0:
+            time.sleep(0)  # who has the last block may need this processor
+        self._open = False
+        return int(ended)
+
+
+class Helper:
+    """A thread that takes part in one step after the other."""
 
     def __init__(self) -> None:
-        self.jobs: SimpleQueue[tuple[Task, int, SimpleQueue[int]]] = SimpleQueue()
-        threading.Thread(target=self._work, daemon=True, name="NeuralMM step").start()
+        self._memory = aligned_zeros(MAILBOX, np.uint8)
+        self._mailbox = address(self._memory)
+        self._called: SimpleQueue[None] = SimpleQueue()
+        self._teams: list[Team] = []  # whose plans it may still look at
+        self._kept_off: int | None = None
+        self._thread = threading.Thread(target=self._work, daemon=True, name="NeuralMM step")
+        self._thread.start()
 
     def _work(self) -> None:
         while True:
-            task, plan, results = self.jobs.get()
-            results.put(task(plan))
+            serve(self._mailbox, ROUNDS)
+            self._called.get()
+
+    def ask(self, team: Team, driver: int, plan: int) -> None:
+        """Have it take part, without waiting for it."""
+        if not self._teams or self._teams[-1] is not team:
+            self._teams = [team] if at_rest(self._mailbox) else [*self._teams, team]
+        if ask(self._mailbox, driver, plan):
+            self._keep_off(this_processor())
+            self._called.put(None)
+
+    def _keep_off(self, processor: int | None) -> None:
+        """Have it wake on another processor than that of who asks, which goes on there. Linux often wakes it
+        on the same: it takes a virtual machine's processors that sleep for taken."""
+        number = self._thread.native_id
+        if processor != self._kept_off and processor is not None and number is not None:
+            others = os.sched_getaffinity(0) - {processor}
+            os.sched_setaffinity(number, others or {processor})
+            self._kept_off = processor
 
 
-_workers: list[Worker] = []
+class Helpers:
+    """The helpers of a process; who holds `free` may ask them."""
+
+    def __init__(self) -> None:
+        self.free = threading.Lock()
+        self._all: list[Helper] = []
+
+    def ask(self, team: Team, driver: int, plans: Sequence[int]) -> None:
+        """Have as many take part as there are plans."""
+        while len(self._all) < len(plans):
+            self._all.append(Helper())
+        for helper, plan in zip(self._all, plans, strict=False):
+            helper.ask(team, driver, plan)
 
 
-def _forget_workers() -> None:
+_helpers = Helpers()
+
+
+def _forget_helpers() -> None:
     """Threads do not survive a fork: the child starts its own."""
-    _workers.clear()
+    global _helpers
+    _helpers = Helpers()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_workers)
+    os.register_at_fork(after_in_child=_forget_helpers)
 
 
-def run(task: Task, plans: Sequence[int]) -> list[int]:
-    """The task on each plan at the same time, the first one on this thread; their statuses."""
-    while len(_workers) < len(plans) - 1:
-        _workers.append(Worker())
-    results: SimpleQueue[int] = SimpleQueue()
-    for worker, plan in zip(_workers, plans[1:], strict=False):
-        worker.jobs.put((task, plan, results))
-    return [task(plans[0]), *(results.get() for _ in plans[1:])]
+def this_processor() -> int | None:
+    """The processor that this thread runs on; None where the system does not say."""
+    known = hasattr(_C, "sched_getcpu") and hasattr(os, "sched_setaffinity")
+    return int(_C.sched_getcpu()) if known else None
 
 
 def processors() -> int:
@@ -63,7 +267,7 @@ def processors() -> int:
 
 
 class Trial:
-    """Finds the fastest of several numbers of threads by using each in turn for some steps."""
+    """Finds the fastest of several numbers of threads by using each for some steps, one after the other."""
 
     def __init__(self, candidates: Sequence[int]) -> None:
         self._times: dict[int, list[float]] = {count: [] for count in candidates}
@@ -71,7 +275,7 @@ class Trial:
 
     def step(self, function: Callable[[int], int]) -> int:
         """Call `function` with the number of threads to use; its result."""
-        count = min(self._times, key=lambda count: len(self._times[count]))
+        count = next(count for count, times in self._times.items() if len(times) < TRIALS)
         start = time.perf_counter()
         status = function(count)
         self._times[count].append(time.perf_counter() - start)

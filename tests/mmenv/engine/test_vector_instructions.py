@@ -6,6 +6,7 @@ import dis
 import inspect
 import multiprocessing
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import gymnasium as gym
@@ -18,7 +19,7 @@ from mmenv import make_config
 from mmenv.arguments import ActionError
 from mmenv.config import EnvConfig
 from mmenv.desk.desk import Desk
-from mmenv.engine import plan
+from mmenv.engine import plan, threads
 from mmenv.engine.stage import over_lanes_options
 from mmenv.rewards.base import begin
 from mmenv.step.episode import turn
@@ -80,6 +81,40 @@ def test_same_bytes_for_any_number_of_threads(monkeypatch, market):
         monkeypatch.setattr(plan, "FAR", far)
         for ours, theirs in zip(play(config, n, actions, num_threads=num_threads), alone, strict=True):
             assert ours.tobytes() == theirs.tobytes()
+
+
+def test_threads_of_several_environments_at_once():
+    """While one makes a step with helpers, others make theirs alone; helpers that come late do no harm, nor
+    do environments that are gone by then."""
+    config = make_config("brownian", horizon=7)
+    actions = np.random.default_rng(0).uniform(-1, 0.5, (40, 500, 2)).astype(np.float32)
+    expected = [array.tobytes() for array in play(config, 500, actions)]
+
+    def often(threads: int) -> bool:
+        runs = (play(config, 500, actions, num_threads=threads) for _ in range(8))
+        return all([array.tobytes() for array in run] == expected for run in runs)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(often, (2, 3, 4, 4)))
+
+
+def test_a_step_that_was_interrupted_is_finished_first(monkeypatch):
+    """Ctrl-C between the call of helpers and this thread's own part: all blocks make the step, once."""
+    envs = [gym.make_vec("NeuralMM-v0", 500, market="brownian", num_threads=k) for k in (3, 1)]
+    actions = np.zeros((500, 2), np.float32)
+    for env in envs:
+        env.reset(seed=3)
+    with monkeypatch.context() as patched:
+        patched.setattr(threads.Team, "_complete", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            envs[0].step(actions)
+    envs[1].step(actions)
+    ours, theirs = (env.step(actions) for env in envs)
+    assert ours[0].tobytes() == theirs[0].tobytes()
+
+
+def _interrupted(team: threads.Team) -> int:
+    raise KeyboardInterrupt
 
 
 def test_threads_after_a_fork():
