@@ -10,9 +10,10 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -47,6 +48,24 @@ FIELDS: Final = tuple(
     for first, rest in ((0, 0), (255, 255), (255, 127), (0, 128), (127, 255), (128, 0))
 )
 """Written over the fields of a binary file: zeros, ones, the largest and smallest of either byte order."""
+JSON: Final = (
+    None,
+    True,
+    5,
+    1 << 63,
+    0.5,
+    "",
+    "x",
+    "9" * 30,
+    "-" + "9" * 30,
+    [],
+    [5],
+    [[5, 5]],
+    ["x"],
+    {},
+    {"data": 5},
+)
+"""Put in place of a JSON value, whatever that is."""
 WORD: Final = re.compile(rb"[-+\w.]+")
 _places = st.integers(0, 1 << 20)
 
@@ -56,7 +75,7 @@ def _edits(names: tuple[str, ...], most: int) -> st.SearchStrategy[list[Spoil]]:
     return st.lists(edit, min_size=1, max_size=most)
 
 
-GENTLE: Final = ("value", "set", "again", "swap", "drop")
+GENTLE: Final = ("value", "json", "set", "again", "swap", "drop")
 """After one of these most of a file can still be read."""
 spoils = _edits(GENTLE, 4) | _edits((*GENTLE, "insert", "delete", "cut", "double", "gzip", "zip"), 6)
 
@@ -186,6 +205,8 @@ def _spoilt(name: str, data: bytes, how: str, first: int, second: int, byte: int
         return packed[: max(len(packed) - second % 50 * (byte % 2), 1)]
     if how == "value":
         return _other_value(name, data, at, second)
+    if how == "json":
+        return _other_json(data, first, second)
     parts = BINARY.get(name, lines)(data) or [b""]
     one, other = first % len(parts), second % len(parts)
     if how == "again":
@@ -208,6 +229,39 @@ def _other_value(name: str, data: bytes, at: int, which: int) -> bytes:
     if word is None:
         return data
     return data[: word.start()] + VALUES[which % len(VALUES)] + data[word.end() :]
+
+
+def _other_json(data: bytes, first: int, second: int) -> bytes:
+    """With another JSON value at a place of a line that ends in JSON."""
+    found = lines(data)
+    line = first % max(len(found), 1)
+    text = found[line] if found else b""
+    start = text.find(b"{")
+    try:
+        message = orjson.loads(text[start:])
+    except ValueError:
+        return data
+    places = list(json_places(message))
+    changed = with_json(message, places[second % len(places)], JSON[second // len(places) % len(JSON)])
+    found[line] = text[:start] + orjson.dumps(changed) + b"\n"
+    return b"".join(found)
+
+
+def json_places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The keys that lead to a value and to each one in it."""
+    yield above
+    if isinstance(value, (dict, list)):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield from json_places(value[key], (*above, key))
+
+
+def with_json(value: Any, place: tuple[Any, ...], other: Any) -> Any:
+    """A copy of `value` with another one at a place of `json_places`."""
+    if not place:
+        return other
+    copied = value.copy()
+    copied[place[0]] = with_json(value[place[0]], place[1:], other)
+    return copied
 
 
 def _zipped(data: bytes) -> bytes:

@@ -142,7 +142,7 @@ class Decoder:
             data = message.get("data", message)
             kind = data.get("e")
             partial = PARTIAL.search(message.get("stream", "")) is not None
-        except AttributeError:
+        except (AttributeError, TypeError):
             data = None
         if data is None or not 0 < local_ns < NEVER:
             self.problem("bad-line", "not '<local ns> <JSON object>'; skipped")
@@ -169,7 +169,7 @@ class Decoder:
                 self._leave_out("answer to a request")
             else:
                 self._leave_out("unknown")
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, CaptureError):
                 raise
             self.problem("bad-message", f"a {kind or 'snapshot'} message without a usable {error}; skipped")
@@ -196,9 +196,7 @@ class Decoder:
         stamp = data.get("T") or data.get("E")
         if stamp is None:
             return UNKNOWN_NS
-        exch_ns = int(stamp) * MILLISECOND
-        if exch_ns > NEVER:
-            raise ValueError("time")
+        exch_ns = _number(int(stamp) * MILLISECOND, "time")
         last = self.exch_ns[stream]
         if exch_ns < last:
             self.problem("time-backwards", f"exchange time {exch_ns} follows {last}; the later one is used")
@@ -209,10 +207,8 @@ class Decoder:
     def _depth(self, data: dict[str, Any]) -> None:
         if not self._is_ours(data):
             return
-        first, last = int(data["U"]), int(data["u"])
-        previous = int(data.get("pu", first - 1))
-        if max(first, last, previous) > NEVER:
-            raise ValueError("update")
+        first, last = _number(data["U"], "update"), _number(data["u"], "update")
+        previous = _number(data.get("pu", first - 1), "update")
         bids, asks = _levels(data["b"]), _levels(data["a"])
         exch_ns = self._exchange_ns(DEPTH, data)
         if last <= self.last_update:
@@ -240,7 +236,7 @@ class Decoder:
     def _trade(self, data: dict[str, Any]) -> None:
         if not self._is_ours(data):
             return
-        trade = int(data["t"])
+        trade = _number(data["t"], "trade")
         exch_ns = self._exchange_ns(TRADE, data)
         self.one_by_one = True
         if trade <= self.last_aggregate:
@@ -259,7 +255,7 @@ class Decoder:
         if self.one_by_one:
             self._leave_out("aggTrade beside trade")
             return
-        first, last = int(data["f"]), int(data["l"])
+        first, last = int(data["f"]), _number(data["l"], "trade")
         exch_ns = self._exchange_ns(TRADE, data)
         self.last_aggregate = max(self.last_aggregate, last)
         self.trade_ids.note(*range(first, last)[-MAX_AGGREGATED:])
@@ -279,12 +275,12 @@ class Decoder:
         exch_ns = self._exchange_ns(BBO, data)
         if self.started:
             touch = _levels([(data["b"], data["B"]), (data["a"], data["A"])])
-            self._emit(BBO, touch[:1], touch[1:], exch_ns, int(data["u"]))
+            self._emit(BBO, touch[:1], touch[1:], exch_ns, _number(data["u"], "update"))
 
     def _snapshot(self, data: dict[str, Any]) -> None:
         if self.valid or not self._is_our_book(data):
             return
-        update = int(data["lastUpdateId"])
+        update = _number(data["lastUpdateId"], "update")
         newer = [diff for diff in self.recent if diff.last_id > update]
         if newer and newer[0].previous_id > update:
             self.problem(
@@ -298,7 +294,7 @@ class Decoder:
             for diff in newer:
                 merged.update((price, size) for price, size in getattr(diff, side))
             book.append({price: size for price, size in merged.items() if size.strip("0.")})
-        stamp = int(data["T"]) * MILLISECOND if "T" in data else UNKNOWN_NS
+        stamp = _number(int(data["T"]) * MILLISECOND, "time") if "T" in data else UNKNOWN_NS
         exch_ns = max(stamp, self.exch_ns[DEPTH]) if self.exch_ns[DEPTH] else stamp
         last = max(update, self.last_update)
         self._emit(CLEAR, [("0", "0")], [], exch_ns, last)
@@ -403,6 +399,14 @@ class Decoder:
         self.last_update = int(state["update"])
         self.exch_ns = state["exch_ns"].tolist()
         return int(state["line"])
+
+
+def _number(value: Any, what: str) -> int:
+    """A whole number of 64 bits. Raises TypeError or ValueError where it is none."""
+    number = int(value)
+    if abs(number) > NEVER:
+        raise ValueError(what)
+    return number
 
 
 def _levels(found: Any) -> list[tuple[str, str]]:

@@ -56,3 +56,11 @@ def test_a_spoilt_file_ends_in_tapes_or_in_a_sentence(
 )
 def test_what_ended_in_a_traceback(name: str, edit: Spoil, files: dict[str, Files], tmp_path: Path) -> None:
     check_import(name, files[name], [edit], tmp_path)
+
+
+@pytest.mark.parametrize("name", ["plain-parquet", "databento-parquet"])
+def test_a_column_whose_name_is_no_text_is_refused(
+    name: str, files: dict[str, Files], tmp_path: Path
+) -> None:
+    at = files[name]["x.parquet"].index(b"price")
+    assert "'utf-8' codec" in check_import(name, files[name], [("value", at, 1, 48)], tmp_path)

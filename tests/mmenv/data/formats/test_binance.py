@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,11 @@ from mmenv.data.formats.binance_decoder import Decoder
 from mmenv.data.formats.binance_scan import MESSAGE
 from mmenv.data.importer import Import
 from mmenv.data.problems import Report
-from mmenv.data.rows import TRADE, CaptureError
+from mmenv.data.rows import TRADE, CaptureError, SeveralSymbols
+from mmenv.data.source import Source
 from mmenv.data.tape import Tape, TapeError
 from tests.helpers.captures import MIDNIGHT_NS, OFFSET_NS, Market, market, write
+from tests.helpers.fuzz import JSON, json_places, with_json
 from tests.helpers.imports import books, rows_of
 
 VENUES = ("usdm", "coinm", "spot")
@@ -253,6 +256,49 @@ def test_a_stray_price_does_not_make_the_inferred_tick_finer(tmp_path: Path, mon
     found, report = import_lines(tmp_path, lines)
     assert found[0].info.tick_size == "0.1"
     assert [(problem.kind, problem.line) for problem in report.problems] == [("off-grid", number)]
+
+
+def first_of_each_kind(sent: Market) -> dict[str, dict]:
+    """A message of each kind; aggregated trades are made of trades."""
+    parts = {"trade": '@trade"', "depth": '@depth@0ms"', "ticker": '@bookTicker"', "snapshot": "lastUpdateId"}
+    found = {
+        kind: json.loads(next(line for line in sent.lines if part in line).split(" ", 1)[1])
+        for kind, part in parts.items()
+    }
+    trade = found["trade"]["data"]
+    found["aggregate"] = {"data": {**trade, "e": "aggTrade", "f": trade["t"], "l": trade["t"]}}
+    return found
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("venue", ["usdm", "spot"])
+def test_whatever_json_a_message_holds_nothing_is_raised(venue: str, begun: bool) -> None:
+    """Any JSON value in place of any other of a message of each kind, before the book begins and after."""
+    sent = market(seconds=1, seed=4, venue=venue)
+    # Aggregated trades are not read beside others.
+    lines = [line for line in sent.lines[: sent.snapshot_line] if '@trade"' not in line]
+    stamped = [line.split(" ", 1) for line in lines]
+    before = [(int(stamp), json.loads(text)) for stamp, text in (stamped if begun else stamped[:-1])]
+    for message in first_of_each_kind(sent).values():
+        # Of a list the first.
+        places = [
+            place for place in json_places(message) if all(key == 0 or isinstance(key, str) for key in place)
+        ]
+        for place, other in itertools.product(places, JSON):
+            report = Report(["x"])
+            decoder = Decoder(Source(f"binance-{venue}", sent.symbol), report)
+            for at in before:
+                decoder.message(*at)
+            assert not report.counts
+            spoilt = with_json(message, place, other)
+            with suppress(SeveralSymbols):
+                decoder.message(before[-1][0], spoilt)
+            if place in [(), ("data",), ("stream",)] and type(other) in (int, float, list, type(None), bool):
+                assert report.counts == {"bad-line": 1}, spoilt
+            if not begun:
+                decoder.start_without_snapshot()
+            decoder.flush()
+            decoder.get_state(1)
 
 
 def bests(rows: np.ndarray) -> list[tuple[int, int]]:
