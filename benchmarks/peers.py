@@ -3,6 +3,7 @@
     python -m benchmarks.peers             # mbt_gym: its market of Avellaneda and Stoikov beside `brownian`
     python -m benchmarks.peers STORE       # and hftbacktest beside our matcher, on a recorded tape
     python -m benchmarks.peers --learners  # and recurrent PPO: ours, sb3-contrib's, TorchRL's, skrl's
+    python -m benchmarks.peers --minutes M # what these have learned after minutes: `benchmarks.peers_learn`
 
 mbt_gym is on no package index: put its checkout on PYTHONPATH, and `pip install gym`. It is stepped as it
 comes, three state variables observed and profit as the reward, where `brownian` also computes eighteen
@@ -43,6 +44,12 @@ class Peers:
     """Time recurrent PPO too: several minutes."""
     updates: int = 3
     """Rollouts that each learner makes and learns from, after one that is not timed."""
+    minutes: float | None = None
+    """Minutes of a processor that each other learner learns for; nothing else is done then."""
+    only: tuple[str, ...] = ()
+    """Learners that learn; by default each, with its better settings."""
+    logs: Path = Path("logs/peers")
+    """What they reach is written here; those that are finished are not run again."""
 
 
 def mbt_gym_step(n: int) -> Step:
@@ -85,8 +92,8 @@ def learners() -> dict[str, Callable[[], object]]:
     """A rollout with its update of every library that is installed; sb3-contrib is always."""
     from sb3_contrib import RecurrentPPO
 
-    from benchmarks import peer_learners
-    from benchmarks.learner import N_ENVS, N_STEPS, SEPARATE, case
+    from benchmarks.learner import N_ENVS, N_STEPS, SEPARATE, Noise, case
+    from benchmarks.peer_learners import LEARNERS, Setup
     from train.learner.recurrent_ppo import FastRecurrentPPO
 
     found: dict[str, Callable[[], object]] = {}
@@ -95,12 +102,11 @@ def learners() -> dict[str, Callable[[], object]]:
     for name, (kind, network) in named.items():
         model = case(name, kind, "MlpLstmPolicy", policy_kwargs=network).build()
         found[name] = functools.partial(model.learn, N_ENVS * N_STEPS, reset_num_timesteps=False)
-    peers = {"torchrl": peer_learners.torchrl_update, "skrl": peer_learners.skrl_update}
-    for name, build in peers.items():
+    for name in ("torchrl", "skrl"):
         if importlib.util.find_spec(name) is None:
             print(f"{name} is not installed: pip install {name}.")
         else:
-            found[name] = build()
+            found[name] = functools.partial(LEARNERS[name](Noise(), Setup()).update, Setup().rate)
     return found
 
 
@@ -129,6 +135,10 @@ def time_learners(updates: int) -> None:
 def main(options: Peers) -> None:
     """Run what is installed."""
     warnings.filterwarnings("ignore")
+    if options.minutes is not None:
+        from benchmarks.peers_learn import learn_all
+
+        return learn_all(options.minutes, options.only, options.logs)
     if options.learners:
         time_learners(options.updates)
     if importlib.util.find_spec("mbt_gym") is None:
