@@ -349,18 +349,18 @@ class Desk:
         if self.num_threads is None:
             counts = [2**k for k in range(most.bit_length())] if self.n >= LEAST_THREADED else [1]
         self._tiles = aligned_zeros((most, self.width, LANES), np.float32)
-        shared = threads.shared_memory(self.blocks)
-        self._teams = {count: self._team(count, shared) for count in counts if count > 1}
+        self._teams = {count: self._team(count) for count in counts if count > 1}
         self._threads = counts[0]
         self._trial = threads.Trial(counts) if len(counts) > 1 else None
 
-    def _team(self, count: int, shared: np.ndarray) -> threads.Team:
-        """So many threads: each has a tile, and begins at its part of the blocks."""
+    def _team(self, count: int) -> threads.Team:
+        """So many threads, each with a part of the blocks and a tile."""
         plans = np.tile(self.plan, (count, 1))
-        plans[:, engine.FIRST_BLOCK] = self.blocks * np.arange(count) // count
+        team = threads.Team(engine.share.address, plans, self.blocks)
+        plans[:, engine.PART_OWNED], plans[:, engine.PARTS] = np.arange(count), count
         plans[:, engine.TILE_AT] = [address(tile) for tile in self._tiles[:count]]
-        plans[:, engine.SHARED_AT] = address(shared)
-        return threads.Team(engine.share.address, plans, shared, self.blocks)
+        plans[:, engine.SHARED_AT] = team.shared_at
+        return team
 
     def _renew_out(self) -> None:
         """Choose memory for the next step that nobody uses, looking first at what was used longest ago."""

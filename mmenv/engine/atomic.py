@@ -48,15 +48,6 @@ def _swap(typing: Any, at: Any, value: Any) -> Any:
     return types.int64(types.int64, types.int64), generate
 
 
-def _add(typing: Any, at: Any, value: Any) -> Any:
-    """Add to the number at an address; what was there."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.atomic_rmw("add", _place(builder, arguments[0]), arguments[1], ORDER)
-
-    return types.int64(types.int64, types.int64), generate
-
-
 def _claim(typing: Any, at: Any, expected: Any, value: Any) -> Any:
     """Write the number at an address where it is as expected; whether it was."""
 
@@ -82,6 +73,5 @@ def _pause(typing: Any) -> Any:
 read: Any = intrinsic(_read)
 write: Any = intrinsic(_write)
 swap: Any = intrinsic(_swap)
-add: Any = intrinsic(_add)
 claim: Any = intrinsic(_claim)
 pause: Any = intrinsic(_pause)

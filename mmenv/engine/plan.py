@@ -22,19 +22,18 @@ from llvmlite import ir
 from numba import njit, prange, types
 from numba.extending import intrinsic
 
-from mmenv.engine.atomic import read
 from mmenv.engine.memory import LINE, address, array_at, fetch
 from mmenv.engine.stage import Call, Native, inner, over_lanes
 from mmenv.engine.state import CORE, CORE_TYPE, FEE_DIGITS, LANES
-from mmenv.engine.threads import STEP, call_driver, hand_in, take
+from mmenv.engine.threads import call_driver, first_of, hand_in, number_of_step, take
 from mmenv.engine.together import compile_all
 from mmenv.engine.transpose import SIDE, transpose
 
 # The plan is one integer array, because each further argument would cost a call 0.1 microseconds.
 # Header, then for each call: function, own state, its stride, parameters, their stride, row of the tile.
 (BLOCKS, CORE_AT, CORE_STRIDE, TILE_AT, WIDTH, COUNT, AUTORESET, STRICT, ACTIONS_AT, OUT_AT, FINAL_AT,
- PRICE_SCALE, STEPS, OBSERVES, RESETS, FIRST_BLOCK, SIZE, ACTION_WIDTH, TERMS, TERMS_AT,
- STEP_AT, RESET_AT, AHEAD, SHARED_AT, HEADER) = range(25)  # fmt: skip
+ PRICE_SCALE, STEPS, OBSERVES, RESETS, PART_OWNED, SIZE, ACTION_WIDTH, TERMS, TERMS_AT,
+ STEP_AT, RESET_AT, AHEAD, SHARED_AT, PARTS, HEADER) = range(26)  # fmt: skip
 CALL = 6
 
 # What OUT_AT points to: addresses of the arrays of a step, so that one number exchanges them all.
@@ -224,14 +223,23 @@ def step(plan_at):
 
 @driver
 def share(plan_at):
-    """Take the blocks that no other thread has taken, from FIRST_BLOCK on."""
+    """Take the blocks of PART_OWNED that no other thread has taken, then those of other parts."""
     plan = plan_of(plan_at)
-    shared, count = plan[SHARED_AT], plan[BLOCKS]
-    number = read(shared + STEP)  # before all else: what the plan says now is of this step, or a later one
-    for k in range(plan[FIRST_BLOCK], plan[FIRST_BLOCK] + count):
-        block = k - count if k >= count else k
-        if take(shared, number, block):
-            hand_in(shared, step_block(plan, block))
+    shared, own, parts, blocks = plan[SHARED_AT], plan[PART_OWNED], plan[PARTS], plan[BLOCKS]
+    number = number_of_step(
+        shared, own
+    )  # before all else: what the plan says is of this step, or a later one
+    done, status = 0, NOTHING_DONE
+    for k in range(own, own + parts):
+        part = k % parts
+        end, before = first_of(part + 1, parts, blocks), done
+        block = take(shared, part, number, end)
+        while block >= 0:
+            status |= step_block(plan, block)
+            done += 1
+            block = take(shared, part, number, end)
+        if done > before:
+            hand_in(shared, own, number, done, status)
     return 0
 
 

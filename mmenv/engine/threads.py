@@ -23,7 +23,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from mmenv.engine.atomic import add, claim, pause, read, swap, write
+from mmenv.engine.atomic import claim, pause, read, swap, write
 from mmenv.engine.memory import LINE, address, aligned_zeros
 from mmenv.engine.stage import inner
 
@@ -35,21 +35,23 @@ TRIALS = 10
 ROUNDS = 3000
 """How often one who waits looks before it gives up: some 50 microseconds."""
 
-# What a thread and those who ask it tell each other, on a cache line for each writer.
+# What a helper and those who ask it tell each other, on a cache line for each writer.
 ASKED, DRIVER, PLAN = 0, 8, 16  # by who asks: how often so far, and for what
-DONE = LINE  # by the thread: up to which
+ANSWERED = LINE  # by the helper: up to which
 ASLEEP = 2 * LINE  # by both: 1 where it must be woken
 MAILBOX = 3 * LINE
 
-# What the threads of a step share: its number, blocks done (and, in the upper half, how many of them hold an
-# episode that ended), and for each block the number of the last step that somebody has taken it for.
-STEP, BLOCKS_DONE, CLAIMS = 0, LINE, 2 * LINE
-HELD_END = 1 << 32
-
-
-def shared_memory(blocks: int) -> np.ndarray:
-    """What the threads of steps over so many blocks share."""
-    return aligned_zeros(CLAIMS + 8 * blocks, np.uint8)
+# What the threads of a step share. Each has a part of the blocks: of that it takes first, then of the others.
+# NEXT and DONE have the number of the step in their upper half. A thread that is late by a step finds another
+# one there, and nothing to take.
+NEXT = 0  # next block of the part that nobody has taken, by all
+DONE, ENDED = (
+    LINE,
+    LINE + 8,
+)  # how many blocks a thread has done, whether an episode ended in one, by it alone
+PART = 2 * LINE
+HALF = 32
+LOWER = (1 << HALF) - 1
 
 
 def _call_driver(typing: Any, function: Any, plan_at: Any) -> Any:
@@ -67,38 +69,77 @@ call_driver: Any = intrinsic(_call_driver)
 
 
 @inner
-def take(shared, step, block):
-    """Whether this thread is the first to ask for the block in this step. One that is late by whole steps
-    gets none: blocks are further on."""
-    at = shared + CLAIMS + 8 * block
-    return read(at) == step - 1 and claim(at, step - 1, step)
+def first_of(part, parts, blocks):
+    """The first block of a part; of the part after the last one, how many blocks there are."""
+    return part * blocks // parts
 
 
 @inner
-def hand_in(shared, ended):
-    """A block is done; `ended` is 1 where an episode ended in it, or 0."""
-    add(shared + BLOCKS_DONE, 1 + HELD_END * ended)
+def number_of_step(shared, part):
+    """Of the step that the owner of a part may take blocks of."""
+    return read(shared + part * PART + NEXT) >> HALF
 
 
 @inner
-def becomes(at, value, rounds):
-    """Whether the number at an address is `value` within so many rounds."""
+def take(shared, part, step, end):
+    """A block of the part, which ends before `end`, that this thread alone has taken in this step; or -1."""
+    at = shared + part * PART + NEXT
+    while True:
+        place = read(at)
+        if place >> HALF != step or (place & LOWER) >= end:
+            return -1
+        if claim(at, place, place + 1):
+            return place & LOWER
+
+
+@inner
+def hand_in(shared, part, step, done, ended):
+    """So many blocks in all has the owner of a part done in this step."""
+    write(shared + part * PART + ENDED, ended)
+    write(shared + part * PART + DONE, step << HALF | done)
+
+
+@njit(cache=True, nogil=True)
+def begin(shared, parts, blocks):
+    """All blocks may be taken once more."""
+    step = number_of_step(shared, 0) + 1
+    for part in range(parts):
+        write(shared + part * PART + NEXT, step << HALF | first_of(part, parts, blocks))
+
+
+@njit(cache=True, nogil=True)
+def complete(driver, plan, shared, parts, blocks, rounds):
+    """Take what nobody has taken. Once all blocks are done, 1 where an episode ended in one, else 0; -1 where
+    they are not after so many rounds."""
+    call_driver(driver, plan)
+    step = number_of_step(shared, 0)
     for _ in range(rounds):
-        if read(at) == value:
-            return True
+        done, ended = 0, 0
+        for part in range(parts):
+            found = read(shared + part * PART + DONE)
+            if found >> HALF == step:
+                done += found & LOWER
+                ended |= read(shared + part * PART + ENDED)
+        if done == blocks:
+            return ended
         pause()
-    return False
+    return -1
 
 
 @njit(cache=True, nogil=True)
 def serve(mailbox, rounds):
-    """Do what is asked for, until nothing more is."""
+    """Do what is asked for, until nothing more is within so many rounds."""
+    waited = 0
     while True:
         asked = read(mailbox + ASKED)
-        if asked != read(mailbox + DONE):
+        if asked != read(mailbox + ANSWERED):
             call_driver(read(mailbox + DRIVER), read(mailbox + PLAN))
-            write(mailbox + DONE, asked)
-        elif not becomes(mailbox + ASKED, asked + 1, rounds):
+            write(mailbox + ANSWERED, asked)
+            waited = 0
+        elif waited < rounds:
+            pause()
+            waited += 1
+        else:
             write(mailbox + ASLEEP, 1)
             if read(mailbox + ASKED) == asked or swap(mailbox + ASLEEP, 0) == 0:
                 return  # who asks from now on wakes it, or has said that it will
@@ -106,7 +147,7 @@ def serve(mailbox, rounds):
 
 @njit(cache=True, nogil=True)
 def ask(mailbox, driver, plan):
-    """Ask a thread for its part; 1 where it must be woken, else 0."""
+    """Ask a helper for its part; 1 where it must be woken, else 0."""
     write(mailbox + DRIVER, driver)
     write(mailbox + PLAN, plan)
     write(mailbox + ASKED, read(mailbox + ASKED) + 1)
@@ -115,32 +156,8 @@ def ask(mailbox, driver, plan):
 
 @njit(cache=True, nogil=True)
 def at_rest(mailbox):
-    """Whether a thread has done all that it was asked for."""
-    return read(mailbox + ASKED) == read(mailbox + DONE)
-
-
-@njit(cache=True, nogil=True)
-def begin(shared):
-    """All blocks may be taken once more."""
-    write(shared + BLOCKS_DONE, 0)
-    write(shared + STEP, read(shared + STEP) + 1)
-
-
-@njit(cache=True, nogil=True)
-def take_part(driver, plan):
-    """Take what nobody has taken."""
-    call_driver(driver, plan)
-
-
-@njit(cache=True, nogil=True)
-def outcome(shared, blocks, rounds):
-    """Whether an episode ended in the step, 1 or 0, once all blocks are done; -1 if they are not yet."""
-    for _ in range(rounds):
-        done = read(shared + BLOCKS_DONE)
-        if done % HELD_END == blocks:
-            return 1 if done > blocks else 0
-        pause()
-    return -1
+    """Whether a helper has done all that it was asked for."""
+    return read(mailbox + ASKED) == read(mailbox + ANSWERED)
 
 
 class Team:
@@ -149,19 +166,20 @@ class Team:
     Parameters
     ----------
     driver
-        Address of the compiled function that each works with.
+        Address of the compiled function that takes the parts of a step.
     plans
         The plan of each thread, int64 (threads, ...).
-    shared
-        The `shared_memory` of the plans.
     blocks
         How many there are.
     """
 
-    def __init__(self, driver: int, plans: np.ndarray, shared: np.ndarray, blocks: int) -> None:
-        self.plans, self.shared = plans, shared  # a late thread looks at them
-        self._driver, self._blocks = driver, blocks
-        self._plans_at, self._shared_at = [address(plan) for plan in plans], address(shared)
+    def __init__(self, driver: int, plans: np.ndarray, blocks: int) -> None:
+        self.plans = plans
+        self._shared = aligned_zeros(len(plans) * PART, np.uint8)
+        self.shared_at = address(self._shared)
+        """Address of what its threads share."""
+        self._own_plan, *self._plans = (address(plan) for plan in plans)
+        self._driver, self._parts = driver, (self.shared_at, len(plans), blocks)
         self._open = False
 
     def step(self) -> int:
@@ -174,17 +192,16 @@ class Team:
         alone = not _helpers.free.acquire(blocking=False)
         try:
             self._open = True
-            begin(self._shared_at)
+            begin(*self._parts)
             if not alone:
-                _helpers.ask(self, self._driver, self._plans_at[1:])
+                _helpers.ask(self, self._driver, self._plans)
             return self._complete()
         finally:
             if not alone:
                 _helpers.free.release()
 
     def _complete(self) -> int:
-        take_part(self._driver, self._plans_at[0])
-        while (ended := outcome(self._shared_at, self._blocks, ROUNDS)) < 0:
+        while (ended := complete(self._driver, self._own_plan, *self._parts, ROUNDS)) < 0:
             time.sleep(0)  # who has the last block may need this processor
         self._open = False
         return int(ended)
