@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from policies.book.penalty import SEEN as MARKETS
 from policies.book.play import NEVER, Rule, money, play, value
 from policies.book.programme import SEEN, TOLD, Programme, fit_filter, gap, solve, told_indices
 from policies.book.rules import FAMILIES, imbalance_index, look, search
-from policies.book.several import ONE
+from policies.book.several import ONE, Several
 from policies.book.sizing import Sized, all_lots, chosen, in_words
 from policies.book.sizing import search as search_sizes
 from policies.book.taking import most_taken
@@ -256,25 +256,33 @@ def _ladder_file(
     return cache and cache / f"book-ladder-{key}.npz"
 
 
+class _Play(NamedTuple):
+    """A policy as `play` takes it."""
+
+    index: np.ndarray
+    table: np.ndarray
+    scale: float
+    taking: tuple[np.ndarray, Rule] = NEVER
+    several: Several = ONE
+
+
 def _judge(paths: Paths, found: Found, bounded: int, note: Note) -> dict[str, np.ndarray]:
     """Value, money and fills of each policy, (3, paths), and `SLACK` on the first `bounded` paths."""
     imbalance = imbalance_index(look(paths).imbalance)
-    plays = {
-        name: (imbalance, FAMILIES[name].make(*given), 1.0, NEVER, ONE) for name, given in found.rules.items()
-    }
+    plays = {name: _Play(imbalance, FAMILIES[name].make(*given), 1.0) for name, given in found.rules.items()}
     (seen, forecasts), told, programme = found.filter.read(paths), told_indices(paths, 2), found.programme
-    plays[PROGRAMME] = seen, programme.table, programme.scale, NEVER, ONE
-    plays[TOLD_NAME] = told, found.told.table, found.told.scale, NEVER, ONE
+    plays[PROGRAMME] = _Play(seen, programme.table, programme.scale)
+    plays[TOLD_NAME] = _Play(told, found.told.table, found.told.scale)
     if found.taking and found.told_taking:
-        plays[TAKER_PROGRAMME] = *plays[PROGRAMME][:3], (forecasts, found.taking), ONE
-        plays[TOLD_NAME] = *plays[TOLD_NAME][:3], (gap(paths), found.told_taking), ONE
+        plays[TAKER_PROGRAMME] = plays[PROGRAMME]._replace(taking=(forecasts, found.taking))
+        plays[TOLD_NAME] = plays[TOLD_NAME]._replace(taking=(gap(paths), found.told_taking))
     if found.all_lots and found.sized and found.told_sized:
-        for name, (several, scale) in ((ALL_LOTS, found.all_lots), (_sized_name(found.sized), found.sized)):
-            plays[name] = seen, programme.table, scale, NEVER, several
-        plays[TOLD_NAME] = told, found.told.table, found.told_sized.scale, NEVER, found.told_sized.several
+        for name, sized in ((ALL_LOTS, found.all_lots), (_sized_name(found.sized), found.sized)):
+            plays[name] = plays[PROGRAMME]._replace(**sized._asdict())
+        plays[TOLD_NAME] = plays[TOLD_NAME]._replace(**found.told_sized._asdict())
     done = {}
-    for name, (index, table, scale, orders, several) in plays.items():
-        result = play(paths, index, table, scale, taking=orders, several=several)
+    for name, each in plays.items():
+        result = play(paths, **each._asdict())
         done[name] = np.stack([value(paths, result), money(paths, result), result.fills + result.taken])
     done[SLACK] = np.zeros(0)
     if bounded:
