@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -256,7 +256,8 @@ def _ladder_file(
     return cache and cache / f"book-ladder-{key}.npz"
 
 
-class _Play(NamedTuple):
+@dataclass(frozen=True)
+class _Play:
     """A policy as `play` takes it."""
 
     index: np.ndarray
@@ -274,15 +275,15 @@ def _judge(paths: Paths, found: Found, bounded: int, note: Note) -> dict[str, np
     plays[PROGRAMME] = _Play(seen, programme.table, programme.scale)
     plays[TOLD_NAME] = _Play(told, found.told.table, found.told.scale)
     if found.taking and found.told_taking:
-        plays[TAKER_PROGRAMME] = plays[PROGRAMME]._replace(taking=(forecasts, found.taking))
-        plays[TOLD_NAME] = plays[TOLD_NAME]._replace(taking=(gap(paths), found.told_taking))
+        plays[TAKER_PROGRAMME] = dataclasses.replace(plays[PROGRAMME], taking=(forecasts, found.taking))
+        plays[TOLD_NAME] = dataclasses.replace(plays[TOLD_NAME], taking=(gap(paths), found.told_taking))
     if found.all_lots and found.sized and found.told_sized:
         for name, sized in ((ALL_LOTS, found.all_lots), (_sized_name(found.sized), found.sized)):
-            plays[name] = plays[PROGRAMME]._replace(**sized._asdict())
-        plays[TOLD_NAME] = plays[TOLD_NAME]._replace(**found.told_sized._asdict())
+            plays[name] = dataclasses.replace(plays[PROGRAMME], **sized._asdict())
+        plays[TOLD_NAME] = dataclasses.replace(plays[TOLD_NAME], **found.told_sized._asdict())
     done = {}
     for name, each in plays.items():
-        result = play(paths, **each._asdict())
+        result = play(paths, each.index, each.table, each.scale, taking=each.taking, several=each.several)
         done[name] = np.stack([value(paths, result), money(paths, result), result.fills + result.taken])
     done[SLACK] = np.zeros(0)
     if bounded:
