@@ -26,6 +26,7 @@ _FOUND: Final = np.dtype(
         ("ours", "i8"),  # whether it is of our symbol
         ("bids", "i8"),
         ("asks", "i8"),
+        ("arrays", "i8"),  # how many lists of levels there are
         ("sent_ms", "i8"),  # "E"
         ("matched_ms", "i8"),  # "T"
         ("first", "i8"),  # "U", of the updates in a diff
@@ -56,6 +57,7 @@ an aggregated one, and exchange time by kind of message; of `found` the places a
 
 _ABSENT: Final = -1
 _UNPRICED: Final = np.iinfo(np.int64).max
+_LAST_MS: Final = np.iinfo(np.int64).max // MILLISECOND
 
 _NEWLINE, _RETURN, _BLANK, _BACKSLASH, _QUOTE, _COMMA, _COLON = b'\n\r \\",:'
 _ZERO, _NINE, _T = b"09t"
@@ -131,7 +133,7 @@ def _follow(found, state):
     stamp = found.matched_ms if found.matched_ms > 0 else found.sent_ms
     exch_ns = stamp * MILLISECOND if stamp > 0 else np.int64(UNKNOWN_NS)
     nothing = np.int64(-1), exch_ns
-    if stamp > 0 and exch_ns < state.exch_ns[found.kind]:
+    if stamp > 0 and (stamp > _LAST_MS or exch_ns < state.exch_ns[found.kind]):
         return nothing
     number = found.last
     if found.kind == TRADE:
@@ -202,7 +204,7 @@ def _object(text, at, symbol, found, values, filled):
             elif key == _KEY_X:
                 if not _same(text, begin, end, _MARKET):
                     return -1
-            elif key > _PREVIOUS:
+            elif key != _OTHER:
                 sized = key in (_KEY_Q, _CAPITAL_B, _CAPITAL_A)
                 places = found.size_places if sized else found.price_places
                 if not _take_decimal(found, key, parse_decimal(text, begin, end, places)):
@@ -218,10 +220,12 @@ def _object(text, at, symbol, found, values, filled):
         elif _begins(text, at, _TRUE) or _begins(text, at, _FALSE):
             if key == _KEY_M:
                 found.maker = 1 if text[at] == _T else 0
+            elif key != _OTHER:
+                return -1
             at += len(_TRUE) if text[at] == _T else len(_FALSE)
         else:
             at, number = _number(text, at)
-            if number < 0:
+            if number < 0 or key == _KEY_E or key == _KEY_X:
                 return -1
             _take_number(found, key, number)
     if at >= len(text) or not _complete(found):
@@ -238,7 +242,7 @@ def _forget(found):
     found.kind = found.sent_ms = found.matched_ms = found.first = found.last = _ABSENT
     found.previous = found.trade = found.maker = _ABSENT
     found.price = found.size = found.ask_price = found.ask_size = _UNPRICED
-    found.ours = found.bids = found.asks = 0
+    found.ours = found.bids = found.asks = found.arrays = 0
 
 
 @njit(cache=True, nogil=True)
@@ -259,6 +263,7 @@ def _take_decimal(found, key, value):
 
 @njit(cache=True, nogil=True)
 def _take_levels(found, key, levels):
+    found.arrays += 1
     if key == _KEY_A:
         found.asks = levels
     else:
@@ -290,7 +295,7 @@ def _complete(found):
     if not found.ours or found.kind <= 0:
         return False
     if found.kind == DEPTH:
-        return found.last >= 0 and levels > 0
+        return found.last >= 0 and levels > 0 and found.arrays == 2
     good = levels == 0 and found.price != _UNPRICED and found.size != _UNPRICED
     if found.kind == TRADE:
         # The buyer was the maker, so the aggressor sold.

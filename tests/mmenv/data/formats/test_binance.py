@@ -7,9 +7,10 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,12 +21,13 @@ from mmenv.data.formats import binance
 from mmenv.data.formats.base import ImportOptions
 from mmenv.data.formats.binance import Binance
 from mmenv.data.formats.binance_decoder import Decoder
-from mmenv.data.formats.binance_scan import MESSAGE
+from mmenv.data.formats.binance_scan import MESSAGE, scan
 from mmenv.data.importer import Import
 from mmenv.data.problems import Report
 from mmenv.data.rows import TRADE, CaptureError, SeveralSymbols
 from mmenv.data.source import Source
 from mmenv.data.tape import Tape, TapeError
+from mmenv.times import MILLISECOND
 from tests.helpers.captures import MIDNIGHT_NS, OFFSET_NS, Market, market, write
 from tests.helpers.fuzz import JSON, json_places, with_json
 from tests.helpers.imports import books, rows_of
@@ -258,16 +260,39 @@ def test_a_stray_price_does_not_make_the_inferred_tick_finer(tmp_path: Path, mon
     assert [(problem.kind, problem.line) for problem in report.problems] == [("off-grid", number)]
 
 
-def first_of_each_kind(sent: Market) -> dict[str, dict]:
-    """A message of each kind; aggregated trades are made of trades."""
+def first_of_each_kind(lines: list[str]) -> dict[str, dict]:
+    """The first message of each kind that there is; aggregated trades are made of trades."""
     parts = {"trade": '@trade"', "depth": '@depth@0ms"', "ticker": '@bookTicker"', "snapshot": "lastUpdateId"}
     found = {
-        kind: json.loads(next(line for line in sent.lines if part in line).split(" ", 1)[1])
+        kind: json.loads(line.split(" ", 1)[1])
         for kind, part in parts.items()
+        for line in [line for line in lines if part in line][:1]
     }
     trade = found["trade"]["data"]
     found["aggregate"] = {"data": {**trade, "e": "aggTrade", "f": trade["t"], "l": trade["t"]}}
     return found
+
+
+def spoilt_json(message: dict, others: tuple) -> Iterator[tuple]:
+    """Place, value and message for each value in place of each other one; of a list, of the first."""
+    for place, other in itertools.product(json_places(message), others):
+        if all(key == 0 or isinstance(key, str) for key in place):
+            yield place, other, with_json(message, place, other)
+
+
+def parsed(line: str) -> tuple[int, Any]:
+    stamp, text = line.split(" ", 1)
+    return int(stamp), json.loads(text)
+
+
+def decoder_of(venue: str, report: Report, before: list[tuple[int, Any]]) -> Decoder:
+    """One that has read what came before."""
+    decoder = Decoder(Source(f"binance-{venue}", "BTCUSDT"), report)
+    for local_ns, message in before:
+        decoder.message(local_ns, message)
+    decoder.flush()
+    assert not report.counts
+    return decoder
 
 
 @pytest.mark.parametrize("begun", [False, True])
@@ -277,20 +302,11 @@ def test_whatever_json_a_message_holds_nothing_is_raised(venue: str, begun: bool
     sent = market(seconds=1, seed=4, venue=venue)
     # Aggregated trades are not read beside others.
     lines = [line for line in sent.lines[: sent.snapshot_line] if '@trade"' not in line]
-    stamped = [line.split(" ", 1) for line in lines]
-    before = [(int(stamp), json.loads(text)) for stamp, text in (stamped if begun else stamped[:-1])]
-    for message in first_of_each_kind(sent).values():
-        # Of a list the first.
-        places = [
-            place for place in json_places(message) if all(key == 0 or isinstance(key, str) for key in place)
-        ]
-        for place, other in itertools.product(places, JSON):
+    before = [parsed(line) for line in (lines if begun else lines[:-1])]
+    for message in first_of_each_kind(sent.lines).values():
+        for place, other, spoilt in spoilt_json(message, JSON):
             report = Report(["x"])
-            decoder = Decoder(Source(f"binance-{venue}", sent.symbol), report)
-            for at in before:
-                decoder.message(*at)
-            assert not report.counts
-            spoilt = with_json(message, place, other)
+            decoder = decoder_of(venue, report, before)
             with suppress(SeveralSymbols):
                 decoder.message(before[-1][0], spoilt)
             if place in [(), ("data",), ("stream",)] and type(other) in (int, float, list, type(None), bool):
@@ -299,6 +315,34 @@ def test_whatever_json_a_message_holds_nothing_is_raised(venue: str, begun: bool
                 decoder.start_without_snapshot()
             decoder.flush()
             decoder.get_state(1)
+
+
+@pytest.mark.parametrize("venue", ["usdm", "spot"])
+def test_of_any_json_the_compiled_decoder_reads_what_the_other_does(venue: str) -> None:
+    sent = market(seconds=2, seed=4, venue=venue)
+    cut = sent.snapshot_line + 15
+    before, local_ns = [parsed(line) for line in sent.lines[:cut]], parsed(sent.lines[cut])[0]
+    symbol = np.frombuffer(sent.symbol.encode(), np.uint8)
+    # In nanoseconds of 64 bits this many milliseconds look like the next minute.
+    wrapped = (1 << 64) // MILLISECOND + 1 + (local_ns + OFFSET_NS) // MILLISECOND + 60_000
+    read = 0
+    for message in first_of_each_kind(sent.lines[cut:]).values():
+        for _, _, spoilt in spoilt_json(message, (*JSON, 10**18, wrapped)):
+            text = json.dumps(spoilt, separators=(",", ":"))
+            reports = Report(["x"]), Report(["x"])
+            compiled, other = (decoder_of(venue, report, before) for report in reports)
+            line = np.frombuffer(f"{local_ns} {text}\n".encode(), np.uint8)
+            at, messages, values = scan(line, 0, symbol, state := compiled.get_state(1))
+            if at:
+                read += 1
+                compiled.set_state(state)
+                rows = compiled.keep_possible(messages, values)
+                other.line = 1
+                other.message(local_ns, spoilt)
+                assert rows.tobytes() == other.flush().tobytes(), text
+                assert reports[0].counts == reports[1].counts, text
+                assert compiled.get_state(2) == other.get_state(2), text
+    assert read > 50
 
 
 def bests(rows: np.ndarray) -> list[tuple[int, int]]:
