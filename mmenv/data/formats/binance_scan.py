@@ -225,7 +225,7 @@ def _object(text, at, symbol, found, values, filled):
             at += len(_TRUE) if text[at] == _T else len(_FALSE)
         else:
             at, number = _number(text, at)
-            if number < 0 or key == _KEY_E or key == _KEY_X:
+            if number < 0 or key in (_KEY_E, _KEY_X):
                 return -1
             _take_number(found, key, number)
     if at >= len(text) or not _complete(found):
