@@ -16,6 +16,7 @@ from __future__ import annotations
 import inspect
 import json
 import pickle
+import shlex
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,8 +128,9 @@ def there(path: Path) -> Path:
         shown = ", ".join(runs[:SHOWN]) + (f" and {len(runs) - SHOWN} more" if len(runs) > SHOWN else "")
         raise FileNotFoundError(f"{folder} is no run, but there are runs in it: {shown}. Name one of them.")
     if (folder / "config.json").exists():
+        word = shlex.quote(str(folder))
         raise FileNotFoundError(
-            f"{folder} has no model yet: neuralmm train --resume {folder} goes on until it has."
+            f"{folder} has no model yet: neuralmm train --resume {word} goes on until it has."
         )
     raise FileNotFoundError(f"{path}: there is no model; `neuralmm train` makes one.")
 
@@ -170,7 +172,8 @@ def load_model(path: Path) -> SavedModel:
             f"{error}). {OTHER_FRAMEWORK}"
         ) from error
     stored = (data or {}).get(ENV_CONFIG)
-    return SavedModel(path, network, make_config(**stored) if stored else None, _normalisation(path))
+    config = make_config(**stored) if stored else None
+    return SavedModel(path, network, config, _normalisation(path, _was_normalised(data or {})))
 
 
 def _network(data: dict[str, Any], weights: dict[str, Any]) -> Any:
@@ -184,8 +187,23 @@ def _network(data: dict[str, Any], weights: dict[str, Any]) -> Any:
     return network
 
 
-def _normalisation(path: Path) -> Any:
-    """The `VecNormalize` saved beside a model; None where there is none, or it leaves observations alone."""
+def _was_normalised(data: dict[str, Any]) -> bool | None:
+    """Whether a model was trained through a `VecNormalize`; None where its zip does not tell.
+
+    Algorithms on policy keep observations as they were before it; those off policy always do.
+    """
+    if "buffer_size" in data or "_last_original_obs" not in data or not data.get("num_timesteps"):
+        return None
+    return data["_last_original_obs"] is not None
+
+
+def _normalisation(path: Path, was_normalised: bool | None) -> Any:
+    """The `VecNormalize` saved beside a model; None where there is none, or it leaves observations alone.
+
+    Raises `ConfigError` where the model was trained through one that is not there.
+    """
+    if was_normalised is False:
+        return None  # what lies there is another model's
     for file in statistics_of(path):
         if file.is_file():
             try:
@@ -199,6 +217,11 @@ def _normalisation(path: Path) -> Any:
                 raise ConfigError(f"{file} holds a {type(found).__name__}, not a VecNormalize: remove it.")
             found.training = False
             return found if found.norm_obs else None
+    if was_normalised:
+        raise ConfigError(
+            f"{path} was trained through a VecNormalize, and its statistics are not beside it: write them "
+            f"with model.get_vec_normalize_env().save({str(path.with_suffix('.pkl'))!r})."
+        )
     return None
 
 

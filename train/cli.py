@@ -290,10 +290,12 @@ def _perform(name: str, command: Command, words: list[str]) -> None:
 
     from mmenv.progress import ticking
     from train.options.numbers import check_numbers
+    from train.options.repeated import gather
     from train.short import shorten
 
     more = {"default": find(command.default)(words)} if command.default else {}
-    options = tyro.cli(find(command.options), args=words, prog=f"neuralmm {name}", **more)
+    kind = find(command.options)
+    options = tyro.cli(kind, args=gather(words, kind), prog=f"neuralmm {name}", **more)
     check_numbers(options)
     with ticking("Loading"):
         work = find(command.run)

@@ -7,13 +7,13 @@ neuralmm completion fish | source       # in ~/.config/fish/config.fish
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import tyro
 
 from train.cli import COMMANDS, find
+from train.options.repeated import actions
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,6 @@ def about(first: str) -> str:
     if first in COMMANDS:
         return COMMANDS[first].what
     return ", ".join(name.partition(" ")[2] for name in COMMANDS if name.startswith(f"{first} "))
-
-
-def actions(parser: Any) -> Iterator[Any]:
-    """The arguments of a parser, those of its subcommands too."""
-    for action in parser._actions:
-        yield action
-        if isinstance(action.choices, dict):
-            for below in action.choices.values():
-                yield from actions(below)
 
 
 def bash() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shlex
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -125,4 +126,4 @@ def main(options: Export) -> None:
     for name, value in bundle.evaluation.items():
         shown = Interval(*value).text("g") if isinstance(value, list) else value
         console.print(f"  {name}: {shown}")
-    console.print(f"Next: neuralmm verify {options.output}")
+    console.print(f"Next: neuralmm verify {shlex.quote(str(options.output))}")

@@ -8,6 +8,7 @@ configuration, TensorBoard events, checkpoints from which `--resume` continues t
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from train.settings import (
     new_folder,
     read_settings,
     refuse_changes,
+    require_shares,
     write_settings,
 )
 from train.short import shorten
@@ -42,12 +44,13 @@ def main(settings: Settings) -> None:
         refuse_changes(asked, settings)
         if (folder / LAST_MODEL).exists():
             print(f"{folder} is finished: {settings.steps:,} steps. Nothing was changed.")
-            print(f"Its table again: neuralmm evaluate {folder}")
+            print(f"Its table again: neuralmm evaluate {shlex.quote(str(folder))}")
             return
         print(f"{folder} goes on to {settings.steps:,} steps, as many as when it began.", flush=True)
     else:
         if ray is not None and settings.workers == 1:
             raise ConfigError(f"--ray = {ray!r} is not possible with one worker: give --workers too.")
+        require_shares(settings, settings.workers)
         config = env_config(settings)
         folder = new_folder(settings)
         print(f"Training on {settings.market}.", flush=True)
@@ -56,19 +59,33 @@ def main(settings: Settings) -> None:
                 from train.evaluate import on_tapes
 
             on_tapes(judge_config(settings), table_of(settings, folder))  # what the end would refuse
+        if settings.device not in ("auto", "cpu"):
+            check_device(settings.device)
         compile_ahead(settings, config)
         settings = with_steps(settings, config)
         write_settings(folder, settings, config)
-    print(f"{settings.steps:,} steps. Watch: tensorboard --logdir {folder}", flush=True)
+    word = shlex.quote(str(folder))
+    print(f"{settings.steps:,} steps. Watch: tensorboard --logdir {word}", flush=True)
     start = time.monotonic()
-    with interrupted(f"Nothing is lost but the last minutes; to go on: neuralmm train --resume {folder}"):
+    with interrupted(f"Nothing is lost but the last minutes; to go on: neuralmm train --resume {word}"):
         work(settings, config, folder, ray)
     print(f"Trained in {time.monotonic() - start:.0f} s.")
-    with interrupted(f"It is trained; the table: neuralmm evaluate {folder}"):
+    with interrupted(f"It is trained; the table: neuralmm evaluate {word}"):
         if settings.final_episodes > 0:
             tell(settings, folder)
-    print(f"Model: {folder / 'best_model.zip'}\nPlots: tensorboard --logdir {folder}")
-    print(f"Again: neuralmm evaluate {folder}")
+    print(f"Model: {folder / 'best_model.zip'}\nPlots: tensorboard --logdir {word}")
+    print(f"Again: neuralmm evaluate {word}")
+
+
+def check_device(name: str) -> None:
+    """Raise `ConfigError` for a device that is not here, in whose place the learner would take the CPU."""
+    with ticking("Loading torch"):
+        import torch
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = str(error).partition("\n")[0].rstrip(".")
+        raise ConfigError(f"--device = {name!r} is not possible here: {why}.") from None
 
 
 def with_steps(settings: Settings, config: EnvConfig) -> Settings:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -244,7 +245,7 @@ def reproduce(options: Reproduce) -> bool:
         out = options.out or Path(temporary)
         out.mkdir(parents=True, exist_ok=True)
         command, new = kind.again(folder, out.resolve())
-        print(f"again: neuralmm {' '.join(command)}", flush=True)
+        print(f"again: neuralmm {shlex.join(command)}", flush=True)
         status = subprocess.run([sys.executable, "-m", "train.cli", *command]).returncode
         if status:
             raise ConfigError(f"it cannot be made again: the command ended with status {status}.")

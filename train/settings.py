@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import operator
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mmenv.checks import ConfigError, check_keys
+from mmenv.checks import ConfigError, check_keys, require
 from mmenv.config import DEFAULT_MARKET, EnvConfig, make_config
 from mmenv.files import replacing
 from mmenv.market.base import MARKETS, with_preset
@@ -31,12 +34,31 @@ PATHS = ("logs", "store", "pretrained", "config")
 STUDY_STEPS = 5_000_000
 """Decisions of a run in a study, sweep or population that does not say how many."""
 
-LEAST = {
-    **dict.fromkeys(("steps", "num_envs", "n_steps", "batch_size", "n_epochs", "lstm_size"), 1),
+LEAST: dict[str, float] = {
+    **dict.fromkeys(("steps", "num_envs", "n_steps", "batch_size", "n_epochs", "lstm_size", "net_arch"), 1),
     **dict.fromkeys(("workers", "threads", "eval_every", "eval_episodes", "checkpoint_every"), 1),
     **dict.fromkeys(("seed", "start_inventory", "final_episodes", "min_std", "noise_memory"), 0),
+    **dict.fromkeys(("gamma", "gae_lambda", "prediction_coef"), 0),
 }
 """The least that a setting may be, where it is given."""
+
+MOST: dict[str, float] = {"gamma": 1, "gae_lambda": 1, "seed": 2**32 - 1}
+"""The most that a setting may be."""
+
+ABOVE: dict[str, float] = dict.fromkeys(
+    ("minutes", "learning_rate", "reward_scale", "clip_range", "max_grad_norm", "target_kl"), 0
+)
+"""What a setting must be above."""
+
+BELOW: dict[str, float] = {"noise_memory": 1, "learning_rate": math.inf}
+"""What a setting must be below."""
+
+BOUNDS: tuple[tuple[str, dict[str, float], Callable[[float, float], bool]], ...] = (
+    ("at least", LEAST, operator.ge),
+    ("at most", MOST, operator.le),
+    ("above", ABOVE, operator.gt),
+    ("below", BELOW, operator.lt),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,13 +152,19 @@ class Settings:
     """Folder of an interrupted run to continue; all other settings then come from there."""
 
     def __post_init__(self) -> None:
-        for name, low in LEAST.items():
-            value = getattr(self, name)
-            if value is not None and not value >= low:
-                raise ConfigError(f"{name} = {value!r} is not possible: it must be at least {low:g}.")
-        for name in ("minutes", "learning_rate", "reward_scale"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} = {getattr(self, name)!r} is not possible: it must be above 0.")
+        for words, bounds, holds in BOUNDS:
+            for name, bound in bounds.items():
+                value = getattr(self, name)
+                given = value if isinstance(value, tuple) else () if value is None else (value,)
+                if not all(holds(number, bound) for number in given):
+                    raise ConfigError(f"{name} = {value!r} is not possible: it must be {words} {bound:.10g}.")
+
+
+def require_shares(settings: Settings, workers: int) -> None:
+    """Raise `ConfigError` where environments or minibatches cannot be shared out among so many workers."""
+    for name in ("num_envs", "batch_size"):
+        value = getattr(settings, name)
+        require(value % workers == 0, "Settings", name, value, f"a multiple of the {workers} workers")
 
 
 def judge_config(settings: Settings) -> EnvConfig:

@@ -13,11 +13,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from mmenv.checks import require
 from train.learner.checkpoint import drop_after, newest_step
 from train.learner.parallel import DataParallelPPO
 from train.learner.recurrent_ppo import FastRecurrentPPO
-from train.settings import Settings
+from train.settings import Settings, require_shares
 
 
 @dataclass(frozen=True)
@@ -39,10 +38,7 @@ class Team:
 
     def share(self, settings: Settings) -> Settings:
         """The part of environments and minibatches that is this worker's."""
-        for name in ("num_envs", "batch_size"):
-            value = getattr(settings, name)
-            allowed = f"a multiple of the {self.size} workers"
-            require(value % self.size == 0, "Settings", name, value, allowed)
+        require_shares(settings, self.size)
         envs = settings.num_envs // self.size
         return dataclasses.replace(
             settings,

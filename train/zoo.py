@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -78,9 +79,8 @@ def main_export(options: ZooExport) -> None:
     options.output.parent.mkdir(parents=True, exist_ok=True)
     with replacing(options.output) as temporary:
         shutil.copyfile(source, temporary)
-    print(
-        f"{options.output}: {options.output.stat().st_size:,} bytes. Next: neuralmm verify {options.output}"
-    )
+    word = shlex.quote(str(options.output))
+    print(f"{options.output}: {options.output.stat().st_size:,} bytes. Next: neuralmm verify {word}")
 
 
 def main_play(options: ZooPlay) -> None:

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from mmenv import ConfigError, make_config
 from policies.make import make_policy
-from policies.sb3 import ENV_CONFIG, statistics_of
+from policies.sb3 import ENV_CONFIG, load_model, statistics_of
 from train.evaluate import report
 from train.experiments import members
 from train.options.evaluate import Evaluate
@@ -66,6 +66,19 @@ def test_what_was_normalised_in_training_is_normalised(tmp_path: Path) -> None:
     expected, _ = model.predict(env.normalize_obs(observation), deterministic=True)
     np.testing.assert_array_equal(policy.act(observation, policy.reset(4))[0], expected)
     assert not np.allclose(expected, model.predict(observation, deterministic=True)[0])
+
+
+def test_a_model_is_not_played_without_its_statistics_or_with_those_of_another(tmp_path: Path) -> None:
+    plain, normalised = environment(), VecNormalize(environment())
+    paths = [tmp_path / "plain.zip", tmp_path / "normalised.zip"]
+    for path, env in zip(paths, (plain, normalised), strict=True):
+        PPO("MlpPolicy", env, device="cpu", **SMALL).learn(8).save(path)
+    make_policy(str(paths[0]), CONFIG)
+    with pytest.raises(ConfigError, match=r"trained through a VecNormalize.*normalised\.pkl"):
+        make_policy(str(paths[1]), CONFIG)
+    normalised.save(str(tmp_path / "vecnormalize.pkl"))
+    assert load_model(paths[0]).normalisation is None
+    assert load_model(paths[1]).normalisation is not None
 
 
 def test_statistics_of_a_checkpoint_lie_where_sb3_puts_them() -> None:

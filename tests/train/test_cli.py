@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import math
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ from mmenv.progress import LOG_SECONDS, LogLines
 from policies.book import ladder
 from policies.optimal import KINDS
 from tests.helpers.commands import neuralmm
-from train import cli, completion, doctor, look, reproduce
+from train import cli, completion, doctor, look, ppo, reproduce
 from train.options.solve import Solve
 from train.settings import LAST_MODEL, Settings, read_settings, write_settings
 
@@ -137,10 +139,39 @@ def test_numbers_and_names_that_cannot_be(
     assert said in str(neuralmm(monkeypatch, *words))
 
 
+def test_options_given_twice_have_the_values_of_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Settings] = []
+    monkeypatch.setattr(ppo, "main", found.append)
+    neuralmm(
+        monkeypatch, "train", "--set", "horizon=5", "--seed", "3", "--set=market.tilt=1", "risk.order_lots=2"
+    )
+    neuralmm(monkeypatch, "train", "--net-arch", "8", "--net_arch", "16", "4", "--seed", "1", "--seed", "2")
+    assert found[0].set == ("horizon=5", "market.tilt=1", "risk.order_lots=2")
+    assert (found[0].seed, found[1].seed, found[1].net_arch) == (3, 2, (8, 16, 4))
+
+
+@pytest.mark.parametrize(
+    "words", [["--device", "nope"], ["--device", "cuda:99"], ["--workers", "3", "--num-envs", "4"]]
+)
+def test_what_the_learner_cannot_have_is_said_before_there_is_a_folder(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = str(neuralmm(monkeypatch, "train", "--steps", "100", *words))
+    assert f"{words[-2].strip('-').replace('-', '_')} = " in said
+    assert "is not possible" in said
+    assert not any(tmp_path.iterdir())
+
+
 def test_settings_that_cannot_be() -> None:
-    for given in ({"steps": 0}, {"steps": -1}, {"minutes": 0.0}, {"num_envs": 0}, {"learning_rate": -1.0}):
+    refused: tuple[dict[str, Any], ...] = (
+        {"steps": 0}, {"steps": -1}, {"minutes": 0.0}, {"num_envs": 0}, {"learning_rate": -1.0},
+        {"gamma": 1.5}, {"gae_lambda": -0.1}, {"learning_rate": math.inf}, {"clip_range": -1.0},
+        {"noise_memory": 1.0}, {"net_arch": (64, 0)}, {"target_kl": 0.0}, {"seed": 2**32},
+    )  # fmt: skip
+    for given in refused:
         with pytest.raises(ValueError, match=f"{next(iter(given))} = .* is not possible"):
-            Settings(**given)  # type: ignore[arg-type]
+            Settings(**given)
 
 
 def test_a_finished_run_is_left_as_it_is(

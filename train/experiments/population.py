@@ -18,6 +18,7 @@ It writes `table.md`, `members.csv`, `members.png`, and `best/`, a run that `neu
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -406,7 +407,7 @@ def report(population: Population, result: Result, origin: dict[str, Any], conso
     console.print(f"Kept: {result.kept.variant}, seed {result.kept.seed}.", highlight=False)
     for line in (
         f"In {folder}: table.md, members.csv, members.png",
-        f"The kept policy beside baselines: neuralmm evaluate {folder / 'best'}",
+        f"The kept policy beside baselines: neuralmm evaluate {shlex.quote(str(folder / 'best'))}",
     ):
         console.print(line, soft_wrap=True, highlight=False)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,7 +194,7 @@ def write_results(search: Search, winner: Winner, origin: dict[str, Any], consol
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     for line in (
         f"{len(states)} trials: {counts}. In {folder}: table.md, trials.csv, sweep.png",
-        f"Train the best: neuralmm train --config {folder / 'best.toml'}",
+        f"Train the best: neuralmm train --config {shlex.quote(str(folder / 'best.toml'))}",
     ):
         console.print(line, soft_wrap=True, highlight=False)
 
