@@ -18,6 +18,7 @@ from rich.console import Console
 
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig
+from mmenv.files import alone
 from mmenv.progress import ticking
 from train.options.evaluate import Evaluate
 from train.settings import (
@@ -67,7 +68,10 @@ def main(settings: Settings) -> None:
     word = shlex.quote(str(folder))
     print(f"{settings.steps:,} steps. Watch: tensorboard --logdir {word}", flush=True)
     start = time.monotonic()
-    with interrupted(f"Nothing is lost but the last minutes; to go on: neuralmm train --resume {word}"):
+    with (
+        interrupted(f"Nothing is lost but the last minutes; to go on: neuralmm train --resume {word}"),
+        alone(folder),
+    ):
         work(settings, config, folder, ray)
     print(f"Trained in {time.monotonic() - start:.0f} s.")
     with interrupted(f"It is trained; the table: neuralmm evaluate {word}"):

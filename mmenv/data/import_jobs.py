@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from mmenv.data.rows import CaptureError
 from mmenv.data.tape import TapeError
-from mmenv.files import replacing
+from mmenv.files import BusyError, alone, replacing
 from mmenv.progress import progress_bar
 from mmenv.registry import PluginError
 
@@ -125,26 +125,15 @@ def _run_job(number: int, job: Kind, options: Options, folder: Path) -> Kind:
 def work_folder(folder: Path) -> Iterator[Path]:
     """A folder of our own for as long as the import takes, kept if it is killed or interrupted."""
     folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        _lock(lock, folder)
-        try:
+    try:
+        with alone(folder):
             yield folder
-        except (CaptureError, PluginError):
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _lock(file: Any, folder: Path) -> None:
-    """Refuse to run beside another import of the same files. The lock ends with its process."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: an open file cannot be removed there, which is guard enough
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BusyError:
         raise TapeError(f"{folder.parent}: the same import is running already; wait for it to end") from None
+    except (CaptureError, PluginError):
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def save(what: Any, folder: Path) -> None:

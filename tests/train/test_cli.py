@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from mmenv.config import make_config
+from mmenv.files import alone
 from mmenv.progress import LOG_SECONDS, LogLines
 from policies.book import ladder
 from policies.optimal import KINDS
@@ -188,6 +189,16 @@ def test_a_finished_run_is_left_as_it_is(
     assert "--steps = 2000 is not possible with --resume: the run was begun with 1000" in said
     assert neuralmm(monkeypatch, "train", "--resume", str(tmp_path), "--steps", "1000") is None
     assert read_settings(tmp_path)[0].steps == 1000
+
+
+def test_a_run_that_another_process_trains_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config("brownian", horizon=5)
+    write_settings(tmp_path, Settings(market="brownian", steps=100), config)
+    monkeypatch.setattr(ppo, "work", lambda *_: pytest.fail("trained beside another process"))
+    with alone(tmp_path):
+        assert "another process works in it" in str(neuralmm(monkeypatch, "train", "--resume", str(tmp_path)))
 
 
 def test_a_run_is_reproduced_without_the_table_that_evaluate_writes(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from mmenv.backtest.unit import write_json
 from mmenv.checks import ConfigError
 from mmenv.config import EnvConfig, make_config
 from mmenv.data.tape import Tape
+from mmenv.files import alone
 from mmenv.measure.calibrate import calibrate_tapes, write
 from mmenv.measure.calibrate_page import one_symbol
 from mmenv.measure.facts import Finding, findings
@@ -109,7 +110,8 @@ def trained(
         write_settings(run, settings, env_config(settings))
     settings, config = read_settings(run)
     if not (run / "last_model.zip").exists():
-        train(settings, config, run)
+        with alone(run):
+            train(settings, config, run)
     return run, judge_config(settings)
 
 

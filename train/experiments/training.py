@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
+from mmenv.files import alone
 from mmenv.run.job import Tell
 from train.run import train
 from train.settings import read_settings
@@ -30,7 +31,11 @@ class Training:
             return
         settings, config = read_settings(self.folder)
         torch.set_num_threads(1)
-        with (self.folder / "output.txt").open("a") as output, contextlib.redirect_stdout(output):
+        with (
+            alone(self.folder),
+            (self.folder / "output.txt").open("a") as output,
+            contextlib.redirect_stdout(output),
+        ):
             try:
                 train(settings, config, self.folder, self.watch(tell))
             except Exception as error:
