@@ -20,6 +20,7 @@ from mmenv.config import EnvConfig, check_orders, check_reach, check_single, mak
 from mmenv.data.currency import currency_of
 from mmenv.data.tape import TapeInfo, tapes
 from mmenv.files import replacing
+from mmenv.market.base import Market
 from mmenv.market.book import Book
 from mmenv.market.replay import Replay, tapes_of
 from mmenv.market.replay_basket import ReplayBasket
@@ -319,7 +320,7 @@ def report(options: Evaluate, console: Console) -> Report:
     config, make = judged_policy(options)
     recorded = {} if options.store is None else on_tapes(config, options)  # before any work, or it is refused
     found = Report(console, options.wide, options.out or run_folder(options.model))
-    title = f"{config.market.name}, simulated"
+    title = title_of(config.market)
     found.judged, found.percent = _judge(options, config, make(config), options.episodes, title, found)
     if options.baselines and isinstance(config.market, Book):
         _add_ladder(config, found.judged, found)
@@ -334,6 +335,13 @@ def report(options: Evaluate, console: Console) -> Report:
         more = "" if found.frontier is None else f", {FRONTIER}"
         console.print(f"Kept in {found.folder}: evaluation.md, evaluation.csv{more}", soft_wrap=True)
     return found
+
+
+def title_of(market: Market) -> str:
+    """A market's name, and whether it is simulated or which part of its tapes is played."""
+    if isinstance(market, (Replay, ReplayBasket)):
+        return f"{market.name}, recorded, {market.split} split"
+    return f"{market.name}, simulated"
 
 
 def run_folder(model: Path) -> Path | None:

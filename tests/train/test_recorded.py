@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmenv.config import make_config
 from mmenv.measure.intervals import FEWEST_BLOCKS, block_length
 from policies.make import make_policy
 from tests.helpers.captures import market, write
-from train.evaluate import on_tape, value_sheet
+from train.evaluate import on_tape, title_of, value_sheet
 from train.simulate import Recorded, simulate
 
 pytest.importorskip("hftbacktest")
@@ -28,8 +29,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def outcomes(store: Path, episodes: int, horizon: int) -> list[Recorded]:
-    from mmenv import make_config
-
     config = on_tape(make_config("brownian", horizon=horizon), store, "*", step_seconds=0.1)
     quoting = make_policy("fixed-spread", config, half_spread=1.0)
     found = [simulate(policy, config, episodes) for policy in (quoting, make_policy("no-trade", config))]
@@ -52,6 +51,12 @@ def test_more_episodes_of_the_same_minute_know_no_more(store):
         widths[episodes] = value.high - value.low
         assert less.high - less.low == pytest.approx(widths[episodes], rel=0.2)
     assert 0.6 < widths[256] / widths[32] < 1.6
+
+
+def test_a_table_of_tapes_says_that_they_are_recorded(store: Path) -> None:
+    config = make_config("brownian", horizon=20)
+    assert title_of(config.market) == "brownian, simulated"
+    assert title_of(on_tape(config, store, "*", step_seconds=0.1).market) == "replay, recorded, test split"
 
 
 def test_a_tape_of_seconds_is_too_short(store):
