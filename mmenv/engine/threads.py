@@ -44,11 +44,9 @@ MAILBOX = 3 * LINE
 # What the threads of a step share. Each has a part of the blocks: of that it takes first, then of the others.
 # NEXT and DONE have the number of the step in their upper half. A thread that is late by a step finds another
 # one there, and nothing to take.
-NEXT = 0  # next block of the part that nobody has taken, by all
-DONE, ENDED = (
-    LINE,
-    LINE + 8,
-)  # how many blocks a thread has done, whether an episode ended in one, by it alone
+NEXT = 0  # by all: the next block of a part that nobody has taken
+DONE = LINE  # by its owner alone: how many blocks it has done, of whatever part
+ENDED = LINE + 8  # by its owner alone: 1 where an episode ended in one of them
 PART = 2 * LINE
 HALF = 32
 LOWER = (1 << HALF) - 1
