@@ -131,7 +131,6 @@ class Sheet:
 
 def write_markdown(path: Path, *parts: Sheet | str) -> None:
     """Write tables and paragraphs to a Markdown file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text(as_markdown(*parts), encoding="utf-8")
 

@@ -37,6 +37,7 @@ def export(options: Export) -> Bundle:
     """Make and write the bundle."""
     if options.output.suffix != SUFFIX:
         raise ConfigError(f"--output = {options.output} is not possible: it must end in {SUFFIX}.")
+    options.output.parent.mkdir(parents=True, exist_ok=True)  # said before any work where it cannot be
     model, config = load_model(options.model)
     check_single(config, "a bundle")
     full = plain_bundle(model, config, options.output.name)

@@ -76,7 +76,6 @@ def main_export(options: ZooExport) -> None:
     if options.output.suffix != SUFFIX:
         raise ConfigError(f"--output = {options.output} is not possible: it must end in {SUFFIX}.")
     source = bundle_of(find_task(options.task))
-    options.output.parent.mkdir(parents=True, exist_ok=True)
     with replacing(options.output) as temporary:
         shutil.copyfile(source, temporary)
     word = shlex.quote(str(options.output))
@@ -95,7 +94,6 @@ def main_play(options: ZooPlay) -> None:
     replace(sheet, legend=[*sheet.legend, *([part] if count < task.episodes else [])]).print(console)
     for kind, draw in (("episode", draw_episode), ("quotes", draw_quotes)):
         path = options.out / f"{task.name}_{kind}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             draw(judged, rival, temporary)
         console.print(f"Picture: {path}", soft_wrap=True, highlight=False)

@@ -228,7 +228,6 @@ def to_tape(path: Path, store: Path) -> Tape:
         latency_ns=max(int((timed["local_ns"] - timed["exch_ns"]).max(initial=0)), 0),
     )
     path = tape_path(store, info.venue, info.symbol, info.day)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         writer = TapeWriter(temporary)
         writer.write(every)

@@ -112,7 +112,6 @@ def save_checkpoint(model: FastRecurrentPPO, path: str | Path) -> None:
         ) from error
 
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(MAGIC + hashlib.sha256(payload).digest() + payload)
         file.flush()
