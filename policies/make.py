@@ -80,9 +80,10 @@ def _called(name: str, factory: Any, config: EnvConfig, parameters: dict[str, An
     taken = [*signature.parameters.values()][1:]
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken):
         check_keys(f"policy {name!r}", parameters, [parameter.name for parameter in taken])
+    given = (config,) if signature.parameters else ()  # a class without __init__ takes nothing
     try:
-        signature.bind(config, **parameters)
+        signature.bind(*given, **parameters)
     except TypeError as error:
         takes = ", ".join(str(p.replace(annotation=p.empty)) for p in taken)
         raise ConfigError(f"policy {name!r}: {error}; it takes {takes or 'no parameters'}.") from error
-    return factory(config, **parameters)
+    return factory(*given, **parameters)

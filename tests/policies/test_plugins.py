@@ -75,6 +75,11 @@ class Idle:
         return None
 
 
+class Flat(Idle):
+    def act(self, observation, state):
+        return np.zeros((len(observation), 2), np.float32), state
+
+
 class Momentum:
     """The last return again."""
 
@@ -149,6 +154,12 @@ def test_a_policy_is_found_by_every_road(module, offered):
         make_policy("plugged:ready", CONFIG, distance=1.0)
 
 
+def test_a_policy_without_init_is_made_without_the_configuration(module):
+    assert isinstance(make_policy("plugged:Flat", CONFIG), module.Flat)
+    with pytest.raises(ConfigError, match="'plugged:Flat' has no setting 'distance'"):
+        make_policy("plugged:Flat", CONFIG, distance=1.0)
+
+
 def test_a_policy_with_a_parameter_to_tune_becomes_a_baseline(offered):
     offered()
     before = list(tuned_policies())
@@ -170,7 +181,7 @@ def test_a_policy_with_a_parameter_to_tune_becomes_a_baseline(offered):
             r"float32 \(2, 3\).*must give half_spread, skew of each, float32 \(2, 2\)",
         ),
         ("plugged:Forgets", "'plugged:Forgets'.*ndarray.*the memory after it"),
-        ("plugged:Idle", "'plugged:Idle': .*takes no parameters"),
+        ("plugged:Idle", "'plugged:Idle'.* act"),
         ("plugged:Nothing", "plugged has no 'Nothing'"),
         ("plugged:MODULE_TEXT", "plugged has no"),
         ("raising:Steady", "'raising:Steady' cannot be imported: ZeroDivisionError"),
