@@ -6,9 +6,11 @@ read: `--help` and bad options are answered before torch is loaded.
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import errno
 import importlib
+import io
 import os
 import shlex
 import sys
@@ -217,8 +219,26 @@ GOES_ON = ("study", "study tape", "sweep", "population", "backtest", "import")
 """Commands that keep what they have done: given again, they go on where they were stopped."""
 
 
+PLAIN = "neuralmm-plain"
+"""How what a terminal or file cannot show is written there: the minus signs of our tables as hyphens."""
+
+
+def plain(error: UnicodeError) -> tuple[str, int]:
+    """Write what an encoding lacks, as the error handler `PLAIN`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join("-" if each == "\N{MINUS SIGN}" else "?" for each in lacking), error.end
+
+
+codecs.register_error(PLAIN, plain)
+
+
 def main() -> None:
     """Run the subcommand that the command line names."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors=PLAIN)
     try:
         _run(sys.argv[1:])
         sys.stdout.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import math
 import subprocess
 import sys
@@ -116,6 +117,19 @@ def test_errors_end_in_a_sentence(
     ended = neuralmm(monkeypatch, "evaluate", "glft")
     assert ended == code or code is None
     assert said in f"{ended} {capsys.readouterr().err}"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_a_terminal_without_a_minus_sign_shows_a_hyphen(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding=encoding))
+    monkeypatch.setattr(look, "names", lambda kind: [("\N{MINUS SIGN}1 \N{GREEK SMALL LETTER SIGMA}", "")])
+    neuralmm(monkeypatch, "list", "venues")
+    sys.stdout.flush()
+    sign, sigma = "\N{MINUS SIGN}\N{GREEK SMALL LETTER SIGMA}" if encoding == "utf-8" else "-?"
+    assert f"{sign}1 {sigma}" in shown.getvalue().decode(encoding)
 
 
 def test_errors_of_others_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
