@@ -123,9 +123,8 @@ def load_signal(given: Any) -> Signal:
     if module or path in SIGNALS:
         plugin = SIGNALS.find(str(given), "signals")
         return check_signal(SIGNALS.load(f"signal {str(given)!r}", plugin) if callable(plugin) else plugin)
-    files = ", ".join(LOADERS) or "no kind of file (import policies first)"
-    names = "".join(f", {name}" for name in SIGNALS)
-    raise ConfigError(f"signals: {str(given)!r} cannot be read: known is {files}{names}.")
+    known = ", ".join([*LOADERS, *SIGNALS]) or "nothing before `import policies`"
+    raise ConfigError(f"signals: {str(given)!r} cannot be read: known is {known}.")
 
 
 def _described(given: Mapping[str, Any]) -> Signal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -280,7 +281,10 @@ class NeuralMMVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             seed = int(self.np_random.integers(2**62))
         if isinstance(seed, int):
             return range(seed, seed + n)
-        seeds = [None if s is None else int(s) for s in seed]
+        try:
+            seeds = [None if s is None else operator.index(s) for s in seed]
+        except TypeError:  # neither an integer nor a list of some
+            seeds = []
         if len(seeds) != n or any(s is not None and s < 0 for s in seeds):
             raise ConfigError(f"seed = {seed!r} is not possible: give one of at least 0, or a list of {n}.")
         return seeds

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 from rich.console import Console
@@ -46,10 +47,20 @@ def names(kind: Kind) -> list[tuple[str, str]]:
     """Names of a kind, each with the first line of its docstring; of `book` its presets too."""
     from train.cli import find
 
-    found: list[tuple[str, str]] = find(REGISTRIES[kind]).table()
+    registry = find(REGISTRIES[kind])
+    if kind == "features":
+        return [(name, about_group(group)) for name, group in registry.items()]
+    found: list[tuple[str, str]] = registry.table()
     if kind == "markets":
         found += [(f"book:{preset}", "A preset of book: docs/markets.md.") for preset in find(PRESETS)]
     return found
+
+
+def about_group(group: Any) -> str:
+    """The first sentence of the file of a feature group, without the name that it begins with."""
+    text = (getattr(inspect.getmodule(group.observe.function), "__doc__", None) or "").partition("\n\n")[0]
+    what = " ".join(text.partition(": ")[2].split()) or " ".join(text.split())
+    return what[:1].upper() + what[1:]
 
 
 PRESETS = "mmenv.market.book_presets:PRESETS"

@@ -787,3 +787,10 @@ def test_docstring_examples_run():
     failed, tried = doctest.testmod(mmenv.env)
     assert tried > 10
     assert failed == 0
+
+
+@pytest.mark.parametrize("seed", [2.5, "a", [1, 2], [1, 2.5, 3], [1, -1, 2]])
+def test_seeds_that_cannot_be_are_refused_in_a_sentence(seed: object) -> None:
+    envs = gym.make_vec("mmenv:NeuralMM-v0", num_envs=3, market="brownian")
+    with pytest.raises(ConfigError, match="is not possible: give one of at least 0, or a list of 3"):
+        envs.reset(seed=seed)  # type: ignore[arg-type]

@@ -132,6 +132,12 @@ def test_a_terminal_without_a_minus_sign_shows_a_hyphen(
     assert f"{sign}1 {sigma}" in shown.getvalue().decode(encoding)
 
 
+def test_feature_groups_are_listed_with_what_they_are() -> None:
+    about = dict(look.names("features"))
+    assert about["queues"].startswith("How much stands at the touch")
+    assert len({*about.values()}) == len(about)
+
+
 def test_errors_of_others_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(look, "names", lambda kind: 1 / 0)
     with pytest.raises(ZeroDivisionError):
