@@ -21,6 +21,9 @@ from mmenv.run.provenance import PLACES, provenance
 APART = (*PLACES, "resume", "config")
 """Settings that say where a run is and change nothing of it."""
 
+UNASKED = tuple(name for name in (*APART, "final_episodes") if name != "name")
+"""Settings of which a resumed run may be given others."""
+
 DEFAULTS = Path(__file__).with_name("defaults.toml")
 """What differs from market to market."""
 
@@ -231,7 +234,7 @@ def refuse_changes(asked: Settings, stored: Settings) -> None:
     usual = market_defaults(asked.market)
     for field in dataclasses.fields(Settings):
         given, kept = getattr(asked, field.name), getattr(stored, field.name)
-        if field.name in (*APART, "final_episodes") or given in (getattr(usual, field.name), kept):
+        if field.name in UNASKED or given in (getattr(usual, field.name), kept):
             continue
         option = f"--{field.name.replace('_', '-')}"
         raise ConfigError(

@@ -292,6 +292,9 @@ def read(path: Path, start: Start | None = None) -> Iterator[Frame]:
     """
     if not path.exists():
         raise JournalError(f"{path}: there is no journal; `neuralmm paper` writes one.")
+    if path.is_dir():
+        inside = ", ".join(sorted(each.name for each in path.glob("*.journal"))) or "none"
+        raise JournalError(f"{path} is a folder: name a journal in it; there is {inside}.")
     start = start or Start(parts(path), len(MAGIC), 0)
     *earlier, newest = start.files
     number = start.number

@@ -207,6 +207,8 @@ def test_a_finished_run_is_left_as_it_is(
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     said = str(neuralmm(monkeypatch, "train", "--resume", str(tmp_path), "--steps", "2000"))
     assert "--steps = 2000 is not possible with --resume: the run was begun with 1000" in said
+    said = str(neuralmm(monkeypatch, "train", "--resume", str(tmp_path), "--name", "other"))
+    assert "--name = 'other' is not possible with --resume" in said
     assert neuralmm(monkeypatch, "train", "--resume", str(tmp_path), "--steps", "1000") is None
     assert read_settings(tmp_path)[0].steps == 1000
 

@@ -130,6 +130,14 @@ def test_a_rotated_file_is_locked_before_it_is_seen(tmp_path):
     writer.close()
 
 
+def test_a_folder_of_journals_names_them(tmp_path):
+    (tmp_path / "paper-x-BTC.journal").touch()
+    with pytest.raises(
+        JournalError, match=r"is a folder: name a journal in it; there is paper-x-BTC\.journal"
+    ):
+        list(read(tmp_path))
+
+
 def test_only_one_desk_writes(tmp_path):
     file = Journal(tmp_path / "j")
     with pytest.raises(JournalError, match="in use by another desk"):
