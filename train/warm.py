@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import tyro
 
 from train.warm_samples import CAPTURES, READERS, write
@@ -44,7 +45,7 @@ class Warm:
 
 def markets() -> None:
     """Every stage of every market, feature group and reward, and what works through them."""
-    from mmenv.engine import plan
+    from mmenv.engine import plan, products
     from mmenv.engine.stage import Native
     from mmenv.engine.state import LANES
     from mmenv.engine.together import compile_all
@@ -60,6 +61,9 @@ def markets() -> None:
     several = NeuralMMVectorEnv(2 * LANES, "brownian", num_threads=2)
     several.reset(seed=0)
     several.step(several.action_space.sample())
+    one = np.eye(1)
+    for function in (products.product, products.solve_linear, products.whitened):
+        function(one, one)
 
 
 def learner() -> None:

@@ -5,7 +5,9 @@ May import: nothing of `mmenv`.
 
 from mmenv.engine.cache import ensure_cache, stamp_sources
 from mmenv.engine.compiler import watch
+from mmenv.engine.lookups import keep_lookups
 
 ensure_cache()  # before anything is compiled
 stamp_sources()
+keep_lookups()
 watch()

@@ -7,7 +7,9 @@ have compiled products of their own (`policies.network.compiled`); those of torc
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,20 @@ ROWS = 64
 """Rows of the result that are worked on at a time, so that they stay in the nearest caches."""
 STRIP = 16
 """Columns by which sums are made: whole vectors, whatever their length."""
+
+
+def on_first_call(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator: compiled for these types when it is first called, so that an import compiles nothing."""
+
+    def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.cache
+        def compiled() -> Callable[..., Any]:
+            called: Callable[..., Any] = njit(signature, cache=True, nogil=True)(function)
+            return called
+
+        return functools.wraps(function)(lambda *arguments: compiled()(*arguments))
+
+    return decorated
 
 
 def product(a: Any, b: Any) -> Any:
@@ -107,7 +123,7 @@ def line(x: Array, y: Array) -> tuple[float, float]:
     return float(y.mean()) - slope * float(x.mean()), slope
 
 
-@njit("void(float64[:, :], float64[:, ::1], float64[:, ::1])", cache=True, nogil=True)
+@on_first_call("void(float64[:, :], float64[:, ::1], float64[:, ::1])")
 def _add_product(a, b, out):
     """out += a @ b."""
     for first in range(0, out.shape[0], ROWS):
@@ -141,7 +157,7 @@ def _add_moments(rows, values, sums):
                 into[j] = (((into[j] + x * e[j]) + y * f[j]) + z * g[j]) + w * h[j]
 
 
-@njit("boolean(float64[:, ::1], float64[:, ::1])", cache=True, nogil=True)
+@on_first_call("boolean(float64[:, ::1], float64[:, ::1])")
 def _eliminate(a, b):
     """Turn b into the solution; whether there is one."""
     n = len(a)
@@ -172,7 +188,7 @@ def _eliminate(a, b):
     return True
 
 
-@njit("float64(float64[:, ::1], float64[:, ::1])", cache=True, nogil=True)
+@on_first_call("float64(float64[:, ::1], float64[:, ::1])")
 def _whiten(a, b):
     """Turn b into L^-1 b; log det a, NaN where a is not positive definite."""
     n, total = len(a), 0.0

@@ -5,6 +5,7 @@ They fill the cache, from which this process then reads.
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -12,7 +13,8 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import IO, Any
 
 from mmenv.engine.cache import kept
@@ -27,13 +29,27 @@ WORTH_HELP = 3
 """Functions that are left to compile, from which on a helper is started."""
 
 HELPER = """
-import json, sys
+import gc, json, sys
+gc.disable()
 sys.path[:] = json.loads(sys.stdin.readline())
 from mmenv.engine.together import serve
 serve()
 """
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep the garbage collector away: it looks through all that numba keeps, again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@uncollected()
 def compile_all(natives: Iterable[Native]) -> None:
     """Compile, or find in the cache, what is not ready; with further processes, if much is to be compiled."""
     missing = [native for native in dict.fromkeys(natives) if not native.ready]
