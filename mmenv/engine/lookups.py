@@ -1,6 +1,6 @@
 """What numba looks up for every use of an operator, and writes out for every pass: once and kept, here.
 
-Compiling the market `book` takes a quarter less, to the same code.
+Compiling the market `book` takes a fifth less, to the same code.
 """
 
 from __future__ import annotations
