@@ -10,7 +10,7 @@ from typing import Any
 
 from numba.core import types
 
-PLAIN = (types.Number, types.Boolean, types.Array, types.BaseTuple)
+PLAIN = (types.Number, types.Boolean, types.Array, types.Tuple, types.UniTuple)
 """Types of arguments for which what is found depends on nothing else."""
 
 
