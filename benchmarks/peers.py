@@ -47,7 +47,7 @@ class Peers:
     minutes: float | None = None
     """Minutes of a processor that each other learner learns for; nothing else is done then."""
     only: tuple[str, ...] = ()
-    """Learners that learn; by default each, with its better settings."""
+    """Learners that learn, of `benchmarks.peers_learn`; by default ours, and each other one once."""
     logs: Path = Path("logs/peers")
     """What they reach is written here; those that are finished are not run again."""
 
