@@ -62,8 +62,8 @@ def markets() -> None:
     several.reset(seed=0)
     several.step(several.action_space.sample())
     one = np.eye(1)
-    for function in (products.product, products.solve_linear, products.whitened):
-        function(one, one)
+    for of_matrices in (products.product, products.solve_linear, products.whitened):
+        of_matrices(one, one)
 
 
 def learner() -> None:
