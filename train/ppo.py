@@ -73,7 +73,7 @@ def main(settings: Settings) -> None:
         alone(folder),
     ):
         work(settings, config, folder, ray)
-    print(f"Trained in {time.monotonic() - start:.0f} s, all that it was prepared with included.")
+    print(f"Trained in {time.monotonic() - start:.0f} s, preparation included.")
     with interrupted(f"It is trained; the table: neuralmm evaluate {word}"):
         if settings.final_episodes > 0:
             tell(settings, folder)
