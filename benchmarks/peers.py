@@ -90,23 +90,20 @@ def by_turns(steps: dict[str, tuple[Step, int]]) -> None:
 
 def learners() -> dict[str, Callable[[], object]]:
     """A rollout with its update of every library that is installed; sb3-contrib is always."""
-    from sb3_contrib import RecurrentPPO
-
     from benchmarks.learner import N_ENVS, N_STEPS, SEPARATE, Noise, case
     from benchmarks.peer_learners import LEARNERS, Setup
     from train.learner.recurrent_ppo import FastRecurrentPPO
 
     found: dict[str, Callable[[], object]] = {}
-    named = {"sb3-contrib RecurrentPPO": (RecurrentPPO, SEPARATE)}
-    named |= {f"ours, {cell}": (FastRecurrentPPO, SEPARATE | {"cell": cell}) for cell in ("lstm", "lru")}
-    for name, (kind, network) in named.items():
-        model = case(name, kind, "MlpLstmPolicy", policy_kwargs=network).build()
-        found[name] = functools.partial(model.learn, N_ENVS * N_STEPS, reset_num_timesteps=False)
-    for name in ("torchrl", "skrl"):
-        if importlib.util.find_spec(name) is None:
+    for name, build in LEARNERS.items():
+        if importlib.util.find_spec(name.replace("-", "_")) is None:
             print(f"{name} is not installed: pip install {name}.")
         else:
-            found[name] = functools.partial(LEARNERS[name](Noise(), Setup()).update, Setup().rate)
+            found[name] = functools.partial(build(Noise(), Setup()).update, Setup().rate)
+    for cell in ("lstm", "lru"):
+        network = SEPARATE | {"cell": cell}
+        model = case(cell, FastRecurrentPPO, "MlpLstmPolicy", policy_kwargs=network).build()
+        found[f"ours, {cell}"] = functools.partial(model.learn, N_ENVS * N_STEPS, reset_num_timesteps=False)
     return found
 
 

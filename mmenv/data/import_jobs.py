@@ -127,13 +127,14 @@ def work_folder(folder: Path) -> Iterator[Path]:
     folder.mkdir(exist_ok=True)
     try:
         with alone(folder):
-            yield folder
+            try:
+                yield folder
+            except (CaptureError, PluginError):
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            shutil.rmtree(folder, ignore_errors=True)
     except BusyError:
         raise TapeError(f"{folder.parent}: the same import is running already; wait for it to end") from None
-    except (CaptureError, PluginError):
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def save(what: Any, folder: Path) -> None:

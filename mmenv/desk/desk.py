@@ -207,8 +207,6 @@ class Desk:
             if self._trial.over:
                 self._threads, self._trial = self._trial.best, None
             return status
-        if self._threads == 1:
-            return self._call(self._plan_at)
         return self._run_on(self._threads)
 
     def _run_on(self, count: int) -> int:

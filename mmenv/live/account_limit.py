@@ -67,7 +67,6 @@ class AccountLimit:
 
     def save(self) -> None:
         """Write it down."""
-        self._file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(self._file) as temporary:
             temporary.write_text(json.dumps({"lost": self.lost, "wealth": self._wealth}))
         self._saved = self.lost
